@@ -1,0 +1,136 @@
+"""The exceptions gon-edge raises on purpose.
+
+::
+
+    GonEdgeError                  exit code
+    ├── ConfigError               78
+    ├── PayloadError              never leaves the daemon: counted by reason
+    ├── ModelFileError            78
+    ├── InputError                66
+    ├── StoreError                73
+    ├── UnreachableError          69
+    └── RetrainError              1
+        ├── CandidateRejected     3
+        ├── NotEnoughData         4
+        ├── OverBudget            5
+        └── RetrainBusy           75
+
+Every message says what to do next; what a program needs is an attribute.  Exit codes follow ``sysexits.h``
+where it has one, and 3, 4 and 5 are the retraining outcomes a script wants to tell apart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class GonEdgeError(Exception):
+    """Anything gon-edge reports to a person in one line."""
+
+    exit_code = 1
+
+
+class ConfigError(GonEdgeError):
+    """A configuration that cannot be used.
+
+    Attributes
+    ----------
+    path : Path or None
+        The file.
+    key : str
+        Dotted path of the key, e.g. ``mqtt.url``; empty when the file as a whole is wrong.
+    """
+
+    exit_code = 78
+
+    def __init__(self, message: str, *, path: Path | None = None, key: str = "") -> None:
+        where = ": ".join(part for part in (str(path) if path else "", key) if part)
+        super().__init__(f"{where}: {message}" if where else message)
+        self.path = path
+        self.key = key
+
+
+class PayloadError(GonEdgeError):
+    """A message that holds no readings.
+
+    Attributes
+    ----------
+    topic : str
+    reason : str
+        One word of :data:`gon_edge.payload.REASONS`, fit for a Prometheus label.
+    """
+
+    def __init__(self, topic: str, reason: str, detail: str) -> None:
+        super().__init__(f"{topic!r}: {reason}: {detail}")
+        self.topic = topic
+        self.reason = reason
+
+
+class ModelFileError(GonEdgeError):
+    """A model file that is missing, damaged or of a newer format.  ``path`` is the file."""
+
+    exit_code = 78
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+
+
+class InputError(GonEdgeError):
+    """A file the user named that is missing or cannot be read as what it should be."""
+
+    exit_code = 66
+
+
+class StoreError(GonEdgeError):
+    """The state directory cannot be used at all (not merely read-only or full)."""
+
+    exit_code = 73
+
+
+class UnreachableError(GonEdgeError):
+    """A broker or a daemon that does not answer a command of the user."""
+
+    exit_code = 69
+
+
+class RetrainError(GonEdgeError):
+    """A training round that gave no new model.  ``stream`` is the stream it was for."""
+
+    def __init__(self, stream: str, message: str) -> None:
+        super().__init__(f"stream {stream!r}: {message}")
+        self.stream = stream
+
+
+class CandidateRejected(RetrainError):
+    """The new model was worse than the one in use."""
+
+    exit_code = 3
+
+
+class NotEnoughData(RetrainError):
+    """Too few normal rows."""
+
+    exit_code = 4
+
+
+class OverBudget(RetrainError):
+    """The round would need, or needed, more memory than its budget.  Both figures are in bytes."""
+
+    exit_code = 5
+
+    def __init__(self, stream: str, *, budget_bytes: int, peak_bytes: int) -> None:
+        mib = 1 << 20
+        super().__init__(
+            stream,
+            f"training needs {peak_bytes / mib:.0f} MiB and the budget is {budget_bytes / mib:.0f} MiB; "
+            "raise retrain.memory_budget or lower retrain.max_rows",
+        )
+        self.budget_bytes = budget_bytes
+        self.peak_bytes = peak_bytes
+
+
+class RetrainBusy(RetrainError):
+    """Another round holds the lock."""
+
+    exit_code = 75

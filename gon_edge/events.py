@@ -1,0 +1,158 @@
+"""The vocabulary: what passes between the parts of the daemon.
+
+Frozen and slotted, no logic, no I/O.  A reading is what a message said, a row is what a stream looked like at one tick of
+its grid, a verdict is what the detector thinks of a row, an alert is what a person is told.  Don't subclass these.
+A change here changes ``payload``, ``align``, ``detector``, ``alerts`` and the golden test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+AlertType = Literal["new", "update", "end"]
+AlertKind = Literal["anomaly", "missing"]
+Severity = Literal["warning", "critical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one message, or one line of it, said about one stream.
+
+    Attributes
+    ----------
+    stream : str
+    timestamp : float or None
+        Unix seconds from the payload; ``None`` when the payload carries none and the time of receipt counts.
+    values : mapping of str to float
+        Finite values only.
+    masked : mapping of str to str
+        Features present but unusable, with the reason (``null``, ``nan``, ``infinite``, ``text``, ``limit``).
+    """
+
+    stream: str
+    timestamp: float | None
+    values: Mapping[str, float]
+    masked: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tick of a stream's regular grid.
+
+    Attributes
+    ----------
+    stream : str
+    timestamp : float
+        Unix seconds of the grid point.
+    features : tuple of str
+        Names of the F columns.  The same object as in the previous row while the set has not changed; new features are
+        appended, none is ever removed or moved.
+    values : ndarray of float32, shape (F,)
+        Last known value of each feature; NaN where none was seen yet.
+    stale : ndarray of bool, shape (F,)
+        True where the value is older than ``max_hold`` (or was never seen).
+    restart : bool
+        True on the first row after a gap longer than ``max_gap`` (and on the very first): windows start again here.
+    received_at : float
+        Monotonic seconds at which the newest reading of this row arrived; latency is measured from it.
+    """
+
+    stream: str
+    timestamp: float
+    features: tuple[str, ...]
+    values: NDArray[np.float32]
+    stale: NDArray[np.bool_]
+    restart: bool = False
+    received_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One feature's share in an anomaly.
+
+    Attributes
+    ----------
+    feature : str
+    value : float or None
+        Measured, in engineering units; ``None`` when the feature is missing.
+    expected : float or None
+        What the model generated for it, same units; ``None`` when it cannot say.
+    contribution : float
+        Share of the score, 0 to 1; the shares of all features sum to 1.
+    """
+
+    feature: str
+    value: float | None
+    expected: float | None
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the detector thinks of one row.
+
+    Attributes
+    ----------
+    stream : str
+    timestamp : float
+        Unix seconds of the row.
+    score : float
+        High is anomalous.  Dimensionless; meaningful only against ``threshold`` of the same model.
+    threshold : float
+    is_anomaly : bool
+        ``score > threshold``.
+    causes : tuple of Cause
+        Sorted, largest contribution first; empty when the row is not anomalous (finding causes costs more than a score).
+    missing : tuple of str
+        Features masked from the score because they are stale or frozen.
+    model_version : str
+    """
+
+    stream: str
+    timestamp: float
+    score: float
+    threshold: float
+    is_anomaly: bool
+    causes: tuple[Cause, ...]
+    missing: tuple[str, ...]
+    model_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """News for a person, in the shape that goes out by MQTT.
+
+    Attributes
+    ----------
+    id : str
+        The same for ``new``, every ``update`` and ``end`` of one alert; unique over restarts.
+    type : {"new", "update", "end"}
+    kind : {"anomaly", "missing"}
+    stream : str
+    since : float
+        Unix seconds of the first row of the alert.
+    timestamp : float
+        Unix seconds of the row that made this event.
+    score, threshold : float
+        NaN for ``missing``.
+    severity : {"warning", "critical"}
+    top_features : tuple of Cause
+    model_version : str
+    """
+
+    id: str
+    type: AlertType
+    kind: AlertKind
+    stream: str
+    since: float
+    timestamp: float
+    score: float
+    threshold: float
+    severity: Severity
+    top_features: tuple[Cause, ...]
+    model_version: str
