@@ -1,0 +1,1 @@
+"""End-to-end tests: the daemon against real servers on free loopback ports."""

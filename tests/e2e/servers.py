@@ -1,0 +1,176 @@
+"""Real servers for tests, each on a free loopback port and in a directory of its own.
+
+A server that is not installed skips the test on a developer's machine and fails it in CI (``CI=true``): a suite that is
+green because its servers were missing proves nothing.  Nothing here sleeps for a fixed time; all of it waits with a
+deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+def require(program: str) -> str:
+    """Return the path of `program`; without it skip the test, or fail it where ``CI=true``."""
+    for directory in (None, "/usr/sbin:/usr/local/sbin:/sbin"):  # Debian keeps mosquitto out of a user's PATH
+        found = shutil.which(program, path=directory)
+        if found:
+            return found
+    message = f"{program} is not installed (apt-get install {program})"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def free_port() -> int:
+    """Return a TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], T], timeout_s: float = 10.0, what: str = "the condition") -> T:
+    """Poll `condition` until it is true and return its value; fail the test after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout_s} s")
+        time.sleep(0.01)
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+class Mosquitto:
+    """A mosquitto of this test's own.
+
+    Parameters
+    ----------
+    directory : Path
+        For its configuration, log and, with `persistence`, database.
+    settings : str
+        More lines of mosquitto.conf, after the listener; they apply to that listener.
+    persistence : bool
+        Keep sessions and retained messages over :meth:`restart`.
+    allow_anonymous : bool
+
+    Examples
+    --------
+    >>> broker = Mosquitto(tmp_path)                        # doctest: +SKIP
+    >>> broker.start()                                      # doctest: +SKIP
+    >>> broker.publish("telemetry/pump", '{"flow": 1}')     # doctest: +SKIP
+    >>> broker.kill(); broker.start()                       # doctest: +SKIP
+    """
+
+    def __init__(
+        self, directory: Path, *, settings: str = "", persistence: bool = False, allow_anonymous: bool = True
+    ) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.log_path = directory / "mosquitto.log"
+        self._program = require("mosquitto")
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        lines = [
+            # As root mosquitto changes to a user that cannot read pytest's private directories.
+            "user root" if os.geteuid() == 0 else "",
+            f"persistence {'true' if persistence else 'false'}",
+            f"persistence_location {directory}/" if persistence else "",
+            "log_dest stdout",
+            f"listener {self.port} 127.0.0.1",
+            f"allow_anonymous {'true' if allow_anonymous else 'false'}",
+            settings,
+        ]
+        self._config = directory / "mosquitto.conf"
+        self._config.write_text("\n".join(lines) + "\n")
+
+    @property
+    def url(self) -> str:
+        """``mqtt://`` URL of the listener."""
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What mosquitto has said so far."""
+        return self.log_path.read_text(errors="replace")
+
+    def start(self) -> Mosquitto:
+        """Start, on the same port every time, and wait until it answers."""
+        deadline = time.monotonic() + 10
+        while True:
+            with self.log_path.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [self._program, "-c", str(self._config), "-v"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                )
+            while self._process.poll() is None and not _answers(self.port):
+                if time.monotonic() > deadline:
+                    pytest.fail(f"mosquitto does not answer on port {self.port}:\n{self.log}")
+                time.sleep(0.01)
+            if self._process.poll() is None:
+                return self
+            if "Address already in use" not in self.log or time.monotonic() > deadline:
+                pytest.fail(f"mosquitto did not start:\n{self.log}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop with SIGTERM, as a service manager does; nothing happens when it is not running."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill with SIGKILL: no disconnect packets, no saved database."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop and start again."""
+        self.stop()
+        self.start()
+
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool = False, qos: int = 1) -> None:
+        """Publish one message with mosquitto_pub and wait for its acknowledgement."""
+        message = payload.encode() if isinstance(payload, str) else payload
+        arguments = ["-q", str(qos), "-t", topic, "-s", *(["-r"] if retain else [])]
+        self._client("mosquitto_pub", arguments, message)
+
+    def publish_lines(self, topic: str, lines: Iterable[str], *, qos: int = 1) -> None:
+        """Publish each of `lines` as a message, as fast as one connection goes."""
+        self._client("mosquitto_pub", ["-q", str(qos), "-t", topic, "-l"], "".join(f"{x}\n" for x in lines).encode())
+
+    def retained(self, topic: str, timeout_s: int = 2) -> bytes | None:
+        """Return the retained message of `topic`, or ``None`` when there is none after `timeout_s`."""
+        program = require("mosquitto_sub")
+        result = subprocess.run(
+            [program, "-p", str(self.port), "-t", topic, "-C", "1", "-N", "-W", str(timeout_s), "--retained-only"],
+            capture_output=True,
+            timeout=timeout_s + 10,
+        )
+        return result.stdout if result.returncode == 0 else None
+
+    def _client(self, program: str, arguments: list[str], message: bytes) -> None:
+        command = [require(program), "-p", str(self.port), *arguments]
+        subprocess.run(command, input=message, check=True, timeout=60)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.wait(10)
+        self._process = None
