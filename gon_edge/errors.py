@@ -39,15 +39,19 @@ class ConfigError(GonEdgeError):
         The file.
     key : str
         Dotted path of the key, e.g. ``mqtt.url``; empty when the file as a whole is wrong.
+    line : int or None
+        Line in the file, from 1, where it is known.
     """
 
     exit_code = 78
 
-    def __init__(self, message: str, *, path: Path | None = None, key: str = "") -> None:
-        where = ": ".join(part for part in (str(path) if path else "", key) if part)
+    def __init__(self, message: str, *, path: Path | None = None, key: str = "", line: int | None = None) -> None:
+        place = f"{path}:{line}" if path and line else str(path) if path else ""
+        where = ": ".join(part for part in (place, key) if part)
         super().__init__(f"{where}: {message}" if where else message)
         self.path = path
         self.key = key
+        self.line = line
 
 
 class PayloadError(GonEdgeError):
