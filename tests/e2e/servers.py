@@ -96,7 +96,7 @@ class Mosquitto:
             "user root" if os.geteuid() == 0 else "",
             f"persistence {'true' if persistence else 'false'}",
             f"persistence_location {directory}/" if persistence else "",
-            "log_dest stdout",
+            "log_dest stderr",
             f"listener {self.port} 127.0.0.1",
             f"allow_anonymous {'true' if allow_anonymous else 'false'}",
             settings,
@@ -148,7 +148,7 @@ class Mosquitto:
     def publish(self, topic: str, payload: str | bytes, *, retain: bool = False, qos: int = 1) -> None:
         """Publish one message with mosquitto_pub and wait for its acknowledgement."""
         message = payload.encode() if isinstance(payload, str) else payload
-        arguments = ["-q", str(qos), "-t", topic, "-s", *(["-r"] if retain else [])]
+        arguments = ["-q", str(qos), "-t", topic, "-s" if message else "-n", *(["-r"] if retain else [])]
         self._client("mosquitto_pub", arguments, message)
 
     def publish_lines(self, topic: str, lines: Iterable[str], *, qos: int = 1) -> None:
