@@ -5,10 +5,10 @@ payloads or streams: topics and bytes go in and out.  A thread named ``gon-edge 
 else only touches :class:`MessageQueue` and the outbox.  A new reason in :data:`RECONNECT_REASONS` is a new label value
 in ``prometheus``.
 
-paho reads a packet by three small ``recv`` calls and acknowledges it by a ``send``.  Each gives up the interpreter lock,
-and a busy scoring thread keeps it for a switch interval (5 ms) before it gives it back: 88 messages a second were left of
-19,000, and the broker dropped the rest.  So the socket is read and written in blocks (``_BlockSocket``), and paho, driven
-by our own loop, takes its small pieces from memory: 13,000 a second beside the same busy thread.
+paho reads a packet by three small ``recv`` calls and acknowledges it by a ``send``.  Each gives up the interpreter
+lock, and a busy scoring thread keeps it for a switch interval (5 ms) before it gives it back: 88 messages a second were
+left of 19,000, and the broker dropped the rest.  So the socket is read and written in blocks (``_BlockSocket``), and
+paho, driven by our own loop, takes its small pieces from memory: 13,000 a second beside the same busy thread.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ class MessageQueue:
 
 
 def backoff_s(failures: int, least_s: float, most_s: float, rng: np.random.Generator) -> float:
-    """Return how long to wait after the n-th failure in a row (from 1): full jitter, so that no fleet returns in a wave.
+    """Return the seconds to wait after so many failures in a row: full jitter, so that no fleet returns in a wave.
 
-    Uniform between 0 and a bound that starts at `least_s` and doubles up to `most_s`; seconds.
+    Uniform between 0 and a bound that starts at `least_s` and doubles up to `most_s`.
     """
     return float(rng.uniform(0.0, min(most_s, least_s * 2.0 ** min(failures - 1, 30))))
 
