@@ -1,0 +1,281 @@
+"""One stream's detector: rows in, verdicts out; no I/O, no clock.
+
+``Detector`` is what the daemon runs, a row at a time.  ``GONDetector`` is the same model behind the array interface that
+scikit-learn and PyOD users know; both give the same scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gon_edge.events import Cause, Row, Verdict
+from gon_edge.fit import FitSettings, fill, fit_model, smooth
+from gon_edge.gon import Float
+from gon_edge.modelfile import Model, load_model, save_model
+from gon_edge.window import SlidingWindow, windows
+
+_CLIMB_STEPS = 50
+_BATCH = 256
+_FROZEN = 10
+"""A feature is frozen after this many times its longest still run in training ..."""
+_FROZEN_ROWS = 300
+"""... and at least this many rows (five minutes at 1 Hz): slow sensors repeat values."""
+
+
+class Detector:
+    """Scores the rows of one stream.
+
+    Parameters
+    ----------
+    model : Model
+    top : int
+        Most causes named in a verdict.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gon_edge.events import Row
+    >>> from gon_edge.fit import fit_model
+    >>> rng = np.random.default_rng(0)
+    >>> detector = Detector(fit_model(rng.normal(20.0, 0.5, (500, 1)), features=["celsius"], rng=rng))
+    >>> row = Row("room", 0.0, ("celsius",), np.float32([35.0]), np.array([False]))
+    >>> verdict = detector.update(row)
+    >>> verdict.is_anomaly, verdict.causes[0].feature
+    (True, 'celsius')
+    """
+
+    def __init__(self, model: Model, *, top: int = 5) -> None:
+        self.model = model
+        self._top = top
+        self._net = model.discriminator
+        self._window = SlidingWindow(self._net.window, len(model.features))
+        self._levels = [(scale.tau, scale.share) for scale in self._net.scales]
+        self._level: float | None = None
+        self._columns: NDArray[np.intp] | None = None
+        self._seen_features: tuple[str, ...] | None = None
+        self._still = np.zeros(len(model.features), np.int64)
+        self._last = np.full(len(model.features), np.nan, np.float32)
+        self._patience = np.maximum(_FROZEN * model.longest_run, _FROZEN_ROWS)
+
+    def update(self, row: Row) -> Verdict:
+        """Judge a row by itself and the rows before it.
+
+        Features the model does not know are ignored; features it misses in the row, or that are stale or frozen, are
+        masked: generated from the others, so that they neither raise nor hide a score.
+        """
+        model = self.model
+        values, masked = self._select(row)
+        z = model.scaler.transform(values)
+        if masked.any():
+            z = self._net.impute(z, masked)
+        if row.restart or self._level is None:
+            self._window.restart(z)
+        else:
+            self._window.push(z)
+        energies = self._net.energies_one(self._window.view())
+        raw = float(sum(share * np.log1p(e / tau) for e, (tau, share) in zip(energies, self._levels, strict=True)))
+        if row.restart or self._level is None:
+            self._level = raw
+        else:
+            self._level += model.smoothing * (raw - self._level)
+        anomalous = self._level > model.threshold
+        return Verdict(
+            stream=row.stream,
+            timestamp=row.timestamp,
+            score=self._level,
+            threshold=model.threshold,
+            is_anomaly=anomalous,
+            causes=self.causes(values, masked) if anomalous else (),
+            missing=tuple(name for name, gone in zip(model.features, masked, strict=True) if gone),
+            model_version=model.version,
+        )
+
+    def causes(self, values: NDArray[np.float32], masked: NDArray[np.bool_]) -> tuple[Cause, ...]:
+        """What makes the window of the last row abnormal, largest first; ``values`` (F,) in the model's order."""
+        view = self._window.view()[None]
+        normal, share = explain(self.model, view)
+        share = np.where(masked, 0.0, share[0])
+        share = share / share.sum() if share.sum() > 0.0 else share
+        expected = self.model.scaler.inverse(normal[0, -1])
+        largest = np.argsort(-share, kind="stable")[: self._top]
+        return tuple(
+            Cause(self.model.features[f], float(values[f]), float(expected[f]), float(share[f]))
+            for f in largest
+            if share[f] > 0.0
+        )
+
+    def _select(self, row: Row) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (F,) in the model's order, and which of them can't be used."""
+        if row.features is not self._seen_features:
+            place = {name: i for i, name in enumerate(row.features)}
+            self._columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
+            self._seen_features = row.features
+        assert self._columns is not None
+        absent = self._columns < 0
+        values = np.where(absent, np.float32(np.nan), row.values[self._columns])
+        self._still = np.where(values == self._last, self._still + 1, 0)
+        self._last = values
+        return values, absent | row.stale[self._columns] | ~np.isfinite(values) | (self._still > self._patience)
+
+
+def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64]]:
+    """The nearest normal window and each feature's share in the distance.
+
+    Parameters
+    ----------
+    model : Model
+    view : ndarray, shape (N, W, F)
+        Standardised windows.
+
+    Returns
+    -------
+    normal : ndarray, shape (N, W, F)
+        Generated: the window moved up the discriminator's slope until it is as normal as a typical one.
+    share : ndarray, shape (N, F)
+        Move times slope at the start, summed over the rows; negative parts (features moved to meet others) count as 0.
+        Sums to 1, or to 0 where nothing moved.
+    """
+    net = model.discriminator
+    normal = net.generate(view, steps=_CLIMB_STEPS, accept=net.bias - model.typical)
+    share = np.maximum(((normal - view) * net.input_gradient(view)).sum(axis=1, dtype=np.float64), 0.0)
+    return normal, share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+class GONDetector:
+    """The detector behind scikit-learn's and PyOD's verbs.
+
+    Parameters
+    ----------
+    window : int
+        W, rows a decision looks back.
+    hidden : int
+        Units of the first layer, on each scale.
+    prototypes : int
+        Prototypes, on each scale.
+    smoothing : float
+        Weight of the newest row in the score, 0 < smoothing <= 1.
+    risk : float
+        Probability that a normal row lies above ``threshold_``.
+    random_state : int
+
+    Attributes
+    ----------
+    model_ : Model
+    threshold_ : float
+        From scores of training rows that were held out; nothing else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> detector = GONDetector().fit(rng.normal(size=(500, 3)))
+    >>> int(detector.predict(np.full((1, 3), 9.0))[0])
+    1
+    """
+
+    def __init__(
+        self,
+        window: int = 40,
+        *,
+        hidden: int = 16,
+        prototypes: int = 8,
+        smoothing: float = 0.3,
+        risk: float = 1e-4,
+        random_state: int = 0,
+    ) -> None:
+        self.window = window
+        self.hidden = hidden
+        self.prototypes = prototypes
+        self.smoothing = smoothing
+        self.risk = risk
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: Any = None) -> GONDetector:
+        """Learn what is normal from rows (T, F) of the normal past: any scale, constant columns and NaN allowed.
+
+        ``y`` is ignored, as in scikit-learn.  Returns ``self``.
+        """
+        settings = FitSettings(
+            window=self.window,
+            hidden=self.hidden,
+            prototypes=self.prototypes,
+            smoothing=self.smoothing,
+            risk=self.risk,
+        )
+        self.model_ = fit_model(_rows(X), settings=settings, rng=np.random.default_rng(self.random_state))
+        return self
+
+    @property
+    def threshold_(self) -> float:
+        """Scores above are anomalous."""
+        return self.model_.threshold
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """One score a row, shape (T,), high is anomalous; row t is judged by rows up to and including t."""
+        z = self._standardise(X)
+        net = self.model_.discriminator
+        views = windows(z, net.window)
+        energies = [net.energies(views[i : i + _BATCH]) for i in range(0, len(z), _BATCH)]
+        raw = net.abnormality(np.concatenate(energies))
+        return smooth(raw, np.zeros(len(raw), np.bool_), self.model_.smoothing)
+
+    def feature_scores(self, X: ArrayLike) -> NDArray[np.float64]:
+        """How much each feature contributed to each row's score, shape (T, F); a row sums to its score."""
+        z = self._standardise(X)
+        views = windows(z, self.model_.discriminator.window)
+        shares = [explain(self.model_, views[i : i + _BATCH])[1] for i in range(0, len(z), _BATCH)]
+        return np.concatenate(shares) * self.decision_function(X)[:, None]
+
+    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
+        """1 for an anomalous row, 0 for a normal one, shape (T,)."""
+        return (self.decision_function(X) > self.threshold_).astype(np.intp)
+
+    def save(self, path: Path | str) -> None:
+        """Write the int8 model file."""
+        save_model(self.model_, Path(path))
+
+    @classmethod
+    def load(cls, path: Path | str) -> GONDetector:
+        """Read a model file; scores are those of the detector that was saved."""
+        model = load_model(path)
+        scales = model.discriminator.scales
+        detector = cls(
+            model.discriminator.window,
+            hidden=len(scales[-1].gain),
+            prototypes=len(scales[-1].prototypes),
+            smoothing=model.smoothing,
+        )
+        detector.model_ = model
+        return detector
+
+    def _standardise(self, X: ArrayLike) -> Float:
+        rows = _rows(X)
+        if rows.shape[1] != len(self.model_.features):
+            raise ValueError(f"the model has {len(self.model_.features)} features, the rows have {rows.shape[1]}")
+        return _masked(self.model_, self.model_.scaler.transform(rows))
+
+
+def _rows(X: ArrayLike) -> NDArray[np.float64]:
+    rows = np.asarray(X, np.float64)
+    if rows.ndim != 2:
+        raise ValueError(f"rows of shape (T, F) are needed, not {rows.shape}; a single feature is X[:, None]")
+    return rows
+
+
+def _masked(model: Model, z: Float) -> Float:
+    """Standardised rows (T, F) with NaN generated from the other features of the row, as the daemon does."""
+    gaps = np.isnan(z)
+    if not gaps.any():
+        return z
+    z = fill(z)
+    for t in np.flatnonzero(gaps.any(axis=1)):
+        z[t] = model.discriminator.impute(z[t], gaps[t])
+    return z
+
+

@@ -1,0 +1,214 @@
+"""A model and the file it lives in.
+
+``.npz`` with a JSON header, a format version and a checksum; no pickle, ever.  A file is written beside its place, flushed
+to the disk and renamed, so that a power cut leaves the old one or the new one; the one it replaces is kept as ``.previous``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gon_edge.errors import ModelFileError
+from gon_edge.gon import Discriminator, Scale
+from gon_edge.quantize import QuantizedLinear
+from gon_edge.window import Scaler
+
+FORMAT_VERSION = 1
+_LARGEST = 64 << 20
+"""Bytes of a model file that are read; 500 features need 1 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything needed to judge rows of one stream.
+
+    Attributes
+    ----------
+    features : tuple of str
+        Names of the F columns, in order.
+    scaler : Scaler
+    discriminator : Discriminator
+    smoothing : float
+        Weight of the newest row in the smoothed score.
+    threshold : float
+        Scores above are anomalous.
+    typical : float
+        Median score of held-out normal rows; generation climbs until a window looks this normal.
+    longest_run : ndarray of int32, shape (F,)
+        Most rows without a change in training; a feature still for much longer is frozen.
+    interval_s : float
+        Seconds between rows; 0 when unknown.
+    lineage : mapping
+        ``version``, ``trained_at``, ``rows``, ``seed``, ``parent``, ...: JSON values, for people and for ``models show``.
+    """
+
+    features: tuple[str, ...]
+    scaler: Scaler
+    discriminator: Discriminator
+    smoothing: float
+    threshold: float
+    typical: float
+    longest_run: NDArray[np.int32]
+    interval_s: float = 0.0
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """Name of this version; empty for a model that was never given one."""
+        return str(self.lineage.get("version", ""))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, first layer included."""
+        return sum(
+            s.weight.values.size + s.weight.step.size + s.gain.size + s.prototypes.size + 3 for s in self.discriminator.scales
+        )
+
+    def with_lineage(self, **lineage: Any) -> Model:
+        """A copy with these entries added to its lineage."""
+        return replace(self, lineage={**self.lineage, **lineage})
+
+
+def dumps(model: Model) -> bytes:
+    """The file's bytes; the same model gives the same bytes."""
+    arrays: dict[str, NDArray[Any]] = {
+        "mean": model.scaler.mean,
+        "scale": model.scaler.scale,
+        "longest_run": model.longest_run,
+    }
+    for s, scale in enumerate(model.discriminator.scales):
+        arrays[f"weight{s}"] = scale.weight.values
+        arrays[f"step{s}"] = scale.weight.step
+        arrays[f"gain{s}"] = scale.gain
+        arrays[f"prototypes{s}"] = scale.prototypes
+    header = {
+        "format_version": FORMAT_VERSION,
+        "features": list(model.features),
+        "bias": model.discriminator.bias,
+        "scales": [[s.rows, s.kappa, s.tau, s.share] for s in model.discriminator.scales],
+        "smoothing": model.smoothing,
+        "threshold": model.threshold,
+        "typical": model.typical,
+        "interval_s": model.interval_s,
+        "lineage": dict(model.lineage),
+        "checksum": _checksum(arrays),
+    }
+    arrays["header"] = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)  # no clock in it
+    return out.getvalue()
+
+
+def loads(blob: bytes, path: Path) -> Model:
+    """The model in a file's bytes; ``path`` names the file in errors.
+
+    Raises
+    ------
+    ModelFileError
+        Damaged, of a newer format, or not a model.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                raise ModelFileError(path, "unpacks to more than a model can hold; it is not one of ours")
+            arrays = {
+                name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+                for name in archive.namelist()
+            }
+        header = json.loads(arrays.pop("header").tobytes())
+        if header["format_version"] > FORMAT_VERSION:
+            raise ModelFileError(
+                path, f"has format version {header['format_version']} and this gon-edge reads up to {FORMAT_VERSION}; upgrade it"
+            )
+        if header["checksum"] != _checksum(arrays):
+            raise ModelFileError(path, "is damaged (its checksum does not match); restore it or let the daemon train anew")
+        features = tuple(str(name) for name in header["features"])
+        scales = []
+        for s, (rows, kappa, tau, share) in enumerate(header["scales"]):
+            weight = QuantizedLinear(arrays[f"weight{s}"], arrays[f"step{s}"])
+            if weight.values.shape[1] != rows * len(features) or weight.values.dtype != np.int8:
+                raise ValueError(f"first layer of scale {s} has shape {weight.values.shape}")
+            scales.append(Scale(rows, weight, arrays[f"gain{s}"], arrays[f"prototypes{s}"], kappa, tau, share))
+        if not len(features) == len(arrays["mean"]) == len(arrays["scale"]) == len(arrays["longest_run"]):
+            raise ValueError("feature names and scaler differ in length")
+        return Model(
+            features=features,
+            scaler=Scaler(arrays["mean"], arrays["scale"]),
+            discriminator=Discriminator(scales, len(features), header["bias"]),
+            smoothing=header["smoothing"],
+            threshold=header["threshold"],
+            typical=header["typical"],
+            longest_run=arrays["longest_run"],
+            interval_s=header["interval_s"],
+            lineage=header["lineage"],
+        )
+    except ModelFileError:
+        raise
+    except (zipfile.BadZipFile, ValueError, KeyError, IndexError, TypeError, EOFError, OSError, NotImplementedError) as error:
+        raise ModelFileError(path, f"is not a gon-edge model or is damaged ({error})") from error
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write ``model`` to ``path`` atomically; a model already there is kept beside it as ``<name>.previous``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with fresh.open("wb") as file:
+            file.write(dumps(model))
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            spare = path.with_name(f".{path.name}.{os.getpid()}.old")
+            spare.unlink(missing_ok=True)
+            os.link(path, spare)  # a second name for the old one: at no moment is there no model
+            spare.replace(path.with_name(f"{path.name}.previous"))
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def load_model(path: Path | str) -> Model:
+    """Read a model file.
+
+    Raises
+    ------
+    ModelFileError
+        Missing, unreadable, damaged, of a newer format, or not a model.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ModelFileError(path, "is larger than any model; it is not one of ours")
+        blob = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(path, f"cannot be read ({error.strerror})") from error
+    return loads(blob, path)
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

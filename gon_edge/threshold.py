@@ -1,0 +1,81 @@
+"""Peaks over threshold: the score that normal rows exceed with a given, small probability.
+
+Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", KDD 2017: the excesses over a high quantile follow
+a generalised Pareto distribution, whatever the scores' own.  Only scores of training rows that the model had not seen go
+in; nothing here is moved by what is being judged, so a fault can't raise its own threshold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_LEVEL = 0.98
+"""Quantile above which a score is a peak (section 4.3.3 of the paper: 0.98)."""
+
+_FEWEST_PEAKS = 10
+"""With fewer, a shape cannot be estimated and the tail is taken as exponential."""
+
+_SHAPE = (-0.5, 0.3)
+"""Shapes believed.  Below -1/2 the likelihood has no regular maximum; held-out scores gave shapes up to 0.3, and beyond
+it a handful of peaks extrapolates to thresholds that no fault would reach."""
+
+
+def fit_pot(scores: ArrayLike, risk: float) -> float:
+    """The threshold z with P(score > z) = ``risk`` for normal rows.
+
+    Parameters
+    ----------
+    scores : array-like, shape (N,)
+        Scores of normal rows, not used to fit the model.
+    risk : float
+        Probability for one row, 0 < risk < 1.
+
+    Returns
+    -------
+    float
+        At least the ``_LEVEL`` quantile.  With one score, that score.
+    """
+    calm = np.asarray(scores, np.float64)
+    calm = calm[np.isfinite(calm)]
+    if not calm.size:
+        return 0.0
+    level = float(np.quantile(calm, _LEVEL))
+    excess = calm[calm > level] - level
+    if not excess.size:  # all scores alike: nothing is known of a tail, and any higher score is news
+        return float(np.nextafter(level, np.inf))
+    shape, width = fit_pareto(excess)
+    exceedance = risk * calm.size / excess.size
+    if exceedance >= 1.0:
+        return level
+    if abs(shape) < 1e-6:
+        return level - width * float(np.log(exceedance))
+    return level + width / shape * (exceedance**-shape - 1.0)
+
+
+def fit_pareto(excess: NDArray[np.float64]) -> tuple[float, float]:
+    """Shape and width of the generalised Pareto distribution of positive excesses (N,), by maximum likelihood.
+
+    Grimshaw's reduction to one variable x (Technometrics 1993): shape = v(x) = mean log(1 + x Y), width = shape / x.  Its
+    profile likelihood is read off a grid instead of solving for roots: it cannot miss one, and a fit takes 0.2 ms.
+    """
+    mean = float(excess.mean())
+    if excess.size < _FEWEST_PEAKS or float(np.ptp(excess)) == 0.0:
+        return 0.0, mean
+    largest = float(excess.max())
+    # x > -1/max keeps every log finite; far right of it the shape leaves the range that is believed.
+    grid = np.concatenate(
+        [-(1.0 - np.geomspace(1e-3, 1.0, 60, endpoint=False)) / largest, np.geomspace(1e-4, 20.0, 80) / mean]
+    )
+    shape = np.log1p(grid[:, None] * excess).mean(axis=1)
+    inside = (shape >= _SHAPE[0]) & (shape <= _SHAPE[1]) & (np.abs(shape) > 1e-9)
+    if not inside.any():
+        return 0.0, mean
+    grid, shape = grid[inside], shape[inside]
+    width = shape / grid
+    likelihood = -excess.size * (np.log(width) + 1.0 + shape)  # sum of log densities at (shape, width)
+    exponential = -excess.size * (np.log(mean) + 1.0)
+    best = int(likelihood.argmax())
+    if likelihood[best] <= exponential:
+        return 0.0, mean
+    return float(shape[best]), float(width[best])
