@@ -1,0 +1,204 @@
+"""Every check on every peer.  A new peer is tested by being in PEERS."""
+
+import numpy as np
+import pytest
+
+from gon_edge.research import metrics
+from gon_edge.research.peers import PEERS, make
+from gon_edge.research.peers.peer import HELD_OUT, Peer, Scaler, causal_windows, minibatches, subsample
+
+# Settings that make a check short; the default ones are the table's.
+FAST = {
+    "usad": {"epochs": 3},
+    "mad-gan": {"epochs": 1, "inversion_steps": 3},
+    "slimgan": {"epochs": 2},
+    "tranad": {"epochs": 1},
+    "iforest": {"trees": 20},
+    "iforest-row": {"trees": 20},
+}
+
+
+def quick(name, seed=0):
+    peer = make(name, seed)
+    for setting, value in FAST.get(name, {}).items():
+        assert hasattr(peer, setting)
+        setattr(peer, setting, value)
+    return peer
+
+
+def a_stream(rows, features=3, seed=0):
+    rng = np.random.default_rng(seed)
+    t = np.arange(rows)[:, None] + seed
+    return np.sin(t / (5 + np.arange(features))) + 0.1 * rng.normal(size=(rows, features))
+
+
+TRAIN, TEST = a_stream(160), a_stream(70, seed=1)
+
+
+def scores_are_causal(name):
+    peer = quick(name).fit(TRAIN)
+    other = TEST.copy()
+    other[45:] += 7
+    before, after = peer.decision_function(TEST)[:45], peer.decision_function(other)[:45]
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-6)
+
+
+def the_same_seed_gives_the_same_scores(name):
+    first, second = (quick(name, 3).fit(TRAIN).decision_function(TEST) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def scoring_twice_gives_the_same(name):
+    peer = quick(name).fit(TRAIN)
+    np.testing.assert_allclose(peer.decision_function(TEST), peer.decision_function(TEST), rtol=1e-6)
+
+
+def a_constant_column_that_moves_in_test_stays_finite(name):
+    train = np.column_stack([TRAIN, np.full(len(TRAIN), 0.1)])
+    test = np.column_stack([TEST, np.full(len(TEST), 0.1)])
+    test[40, 3] = 1e4
+    assert np.isfinite(quick(name).fit(train).decision_function(test)).all()
+
+
+def a_train_part_that_never_moves_stays_finite(name):
+    peer = quick(name).fit(np.full((80, 2), 5.0))
+    assert np.isfinite(peer.decision_function(np.full((20, 2), 5.0))).all()
+
+
+def one_feature_and_one_row_are_enough(name):
+    scores = quick(name).fit(TRAIN[:, :1]).decision_function(TEST[:1, :1])
+    assert scores.shape == (1,)
+    assert np.isfinite(scores).all()
+
+
+def missing_values_are_survived(name):
+    train, test = TRAIN.copy(), TEST.copy()
+    train[3, 1] = test[4, 2] = np.nan
+    test[:, 0] = np.nan
+    assert np.isfinite(quick(name).fit(train).decision_function(test)).all()
+
+
+def the_threshold_and_the_size_are_numbers(name):
+    peer = quick(name).fit(TRAIN)
+    assert np.isfinite(peer.threshold_)
+    assert isinstance(peer.n_parameters, int)
+    assert peer.n_parameters >= 0
+    assert isinstance(peer, Peer)
+
+
+def the_threshold_knows_nothing_of_test(name):
+    peer = quick(name).fit(TRAIN)
+    before = peer.threshold_
+    peer.decision_function(TEST + 100)
+    assert peer.threshold_ == before
+
+
+def a_gross_fault_is_seen(name):
+    if name == "random":
+        return  # it is there to see nothing
+    test = a_stream(120, seed=1)
+    fault = np.zeros(120, dtype=bool)
+    fault[80:86] = True
+    test[fault] += 15 * np.array([1.0, -1.0, 1.0]) * np.where(np.arange(6) % 2, 1.0, -1.0)[:, None]
+    scores = quick(name).fit(TRAIN).decision_function(test)
+    assert metrics.roc_auc(fault, scores) > 0.6
+
+
+CHECKS = [
+    scores_are_causal,
+    the_same_seed_gives_the_same_scores,
+    scoring_twice_gives_the_same,
+    a_constant_column_that_moves_in_test_stays_finite,
+    a_train_part_that_never_moves_stays_finite,
+    one_feature_and_one_row_are_enough,
+    missing_values_are_survived,
+    the_threshold_and_the_size_are_numbers,
+    the_threshold_knows_nothing_of_test,
+    a_gross_fault_is_seen,
+]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", PEERS)
+def test_peer(name, check):
+    pytest.importorskip({"hstrees": "river", "matrix-profile": "stumpy"}.get(name, "sklearn"))
+    check(name)
+
+
+def test_a_window_ends_at_its_row_and_repeats_the_first_row_before_the_start():
+    windows = causal_windows(np.arange(5.0)[:, None], 3)[:, :, 0]
+    np.testing.assert_array_equal(windows, [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]])
+
+
+def test_the_scaler_leaves_constant_columns_and_clips_what_it_is_told_to():
+    scaler = Scaler().fit(np.column_stack([np.array([0.0, 2.0]), np.array([0.1, 0.1])]))
+    np.testing.assert_allclose(scaler(np.array([[3.0, 0.6]])), [[2.0, 0.5]])
+    np.testing.assert_allclose(scaler(np.array([[1e9, -1e9]]), clip=20), [[20, -20]])
+
+
+def test_a_unit_scaler_maps_the_train_range_to_0_and_1():
+    train = np.array([[-3.0], [1.0], [5.0]])
+    np.testing.assert_allclose(Scaler(unit=True).fit(train)(train), [[0], [0.5], [1]])
+
+
+def test_the_threshold_comes_from_rows_the_calibrating_model_has_not_seen():
+    # A neighbour method has distance 0 to the rows it holds; a threshold from them would alarm on everything.
+    peer = make("knn").fit(TRAIN)
+    fresh = peer.decision_function(a_stream(60, seed=2))
+    assert peer.threshold_ > np.median(fresh)
+    assert 0 < HELD_OUT < 1
+
+
+def test_a_single_window_scores_as_its_row_does():
+    peer = make("pca").fit(TRAIN)
+    assert peer.score_window(TEST[10:25]) == pytest.approx(peer.decision_function(TEST)[24])
+
+
+def test_samples_and_batches_leave_nothing_out():
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(subsample(5, 9, rng), np.arange(5))
+    assert len(np.unique(subsample(100, 9, rng))) == 9
+    np.testing.assert_array_equal(np.sort(np.concatenate(minibatches(11, 4, rng))), np.arange(11))
+
+
+def test_pca_contributions_name_the_feature_that_broke():
+    test = TEST.copy()
+    test[50, 1] += 9
+    peer = make("pca").fit(TRAIN)
+    contributions = peer.feature_scores(test)
+    assert contributions[50].argmax() == 1
+    np.testing.assert_allclose(contributions.sum(axis=1), peer.decision_function(test), rtol=1e-9)
+
+
+def test_dilof_scores_as_plain_lof_while_its_memory_is_not_full():
+    from sklearn.neighbors import LocalOutlierFactor
+
+    from gon_edge.research.peers.dilof import _Memory
+
+    points = np.random.default_rng(0).normal(size=(120, 4))
+    memory = _Memory(500, 10, outlier=np.inf)
+    last = [memory.update(point) for point in points][-1]
+    oracle = LocalOutlierFactor(10).fit(points)
+    assert last == pytest.approx(-oracle.negative_outlier_factor_[-1])
+
+
+def test_dilof_stays_within_its_memory_and_keeps_the_newest_rows():
+    from gon_edge.research.peers.dilof import _Memory
+
+    points = np.random.default_rng(0).normal(size=(300, 2))
+    memory = _Memory(80, 5, outlier=np.inf)
+    for point in points:
+        memory.update(point)
+        assert len(memory.points) <= 80
+    np.testing.assert_array_equal(memory.points[-1], points[-1])
+
+
+def test_onlads_recursion_is_the_ridge_solution():
+    from gon_edge.research.peers.onlad import ONLAD
+
+    peer = ONLAD(window=2, hidden=6)._fit(TRAIN)
+    x = np.ascontiguousarray(causal_windows(peer.scaler_(TRAIN), 2)).reshape(len(TRAIN), -1)
+    H = peer._hidden(x)
+    ridge = np.linalg.solve(H.T @ H + peer._RIDGE * np.eye(6), H.T @ x)
+    np.testing.assert_allclose(peer.beta_, ridge, rtol=1e-4, atol=1e-6)
