@@ -244,4 +244,4 @@ def test_a_row_costs_far_less_than_scoring_it(telemetry: Telemetry) -> None:
             telemetry.verdict(calm, scoring_s=0.001, latency_s=0.001)
         return (time.perf_counter() - began) / 1000
 
-    assert min(once() for _ in range(5)) < 50e-6  # 7 µs where this was written; label lookups in each call make it several times that
+    assert min(once() for _ in range(5)) < 50e-6  # 7 µs where this was written
