@@ -1,13 +1,11 @@
 """One stream's detector: rows in, verdicts out; no I/O, no clock.
 
-``Detector`` is what the daemon runs, a row at a time.  ``GONDetector`` is the same model behind the array interface that
-scikit-learn and PyOD users know; both give the same scores.
+``Detector`` is what the daemon runs, a row at a time.  ``GONDetector`` is the same model behind the array interface
+that scikit-learn and PyOD users know; both give the same scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,5 +275,3 @@ def _masked(model: Model, z: Float) -> Float:
     for t in np.flatnonzero(gaps.any(axis=1)):
         z[t] = model.discriminator.impute(z[t], gaps[t])
     return z
-
-

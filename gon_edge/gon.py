@@ -65,7 +65,7 @@ class Scale:
 def orthonormal_rows(weight: NDArray[np.floating]) -> Float:
     """Rows (H, n) spanning the same space as ``weight``'s, orthonormal to float32 rounding.
 
-    int8 rounding tilts the rows a little; orthonormal again, ``||x||² - ||R x||²`` is exactly the part R does not see.
+    int8 rounding tilts the rows a little; orthonormal again, ``||x||² - ||R x||²`` is exactly what R does not see.
     """
     q, r = np.linalg.qr(weight.astype(np.float64).T)
     return (q * np.where(np.diag(r) < 0.0, -1.0, 1.0)).T.astype(np.float32)

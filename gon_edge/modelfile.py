@@ -1,7 +1,8 @@
 """A model and the file it lives in.
 
-``.npz`` with a JSON header, a format version and a checksum; no pickle, ever.  A file is written beside its place, flushed
-to the disk and renamed, so that a power cut leaves the old one or the new one; the one it replaces is kept as ``.previous``.
+``.npz`` with a JSON header, a format version and a checksum; no pickle, ever.  A file is written beside its place,
+flushed to the disk and renamed, so that a power cut leaves the old one or the new one; the one it replaces is kept as
+``.previous``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Model:
     interval_s : float
         Seconds between rows; 0 when unknown.
     lineage : mapping
-        ``version``, ``trained_at``, ``rows``, ``seed``, ``parent``, ...: JSON values, for people and for ``models show``.
+        ``version``, ``trained_at``, ``rows``, ``seed``, ``parent``, ...: JSON values, for people.
     """
 
     features: tuple[str, ...]
@@ -72,7 +73,8 @@ class Model:
     def parameters(self) -> int:
         """Number of weights, first layer included."""
         return sum(
-            s.weight.values.size + s.weight.step.size + s.gain.size + s.prototypes.size + 3 for s in self.discriminator.scales
+            s.weight.values.size + s.weight.step.size + s.gain.size + s.prototypes.size + 3
+            for s in self.discriminator.scales
         )
 
     def with_lineage(self, **lineage: Any) -> Model:
@@ -133,10 +135,13 @@ def loads(blob: bytes, path: Path) -> Model:
         header = json.loads(arrays.pop("header").tobytes())
         if header["format_version"] > FORMAT_VERSION:
             raise ModelFileError(
-                path, f"has format version {header['format_version']} and this gon-edge reads up to {FORMAT_VERSION}; upgrade it"
+                path,
+                f"has format version {header['format_version']}, this gon-edge reads up to {FORMAT_VERSION}; upgrade it",
             )
         if header["checksum"] != _checksum(arrays):
-            raise ModelFileError(path, "is damaged (its checksum does not match); restore it or let the daemon train anew")
+            raise ModelFileError(
+                path, "is damaged (its checksum does not match); restore it or let the daemon train anew"
+            )
         features = tuple(str(name) for name in header["features"])
         scales = []
         for s, (rows, kappa, tau, share) in enumerate(header["scales"]):
@@ -159,7 +164,16 @@ def loads(blob: bytes, path: Path) -> Model:
         )
     except ModelFileError:
         raise
-    except (zipfile.BadZipFile, ValueError, KeyError, IndexError, TypeError, EOFError, OSError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        EOFError,
+        OSError,
+        NotImplementedError,
+    ) as error:
         raise ModelFileError(path, f"is not a gon-edge model or is damaged ({error})") from error
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 CLIP = 20.0
 """Largest standardised value, in standard deviations.  Beyond it a reading is abnormal at any size, and one broken
-sensor (1e4 after a division by a tiny range) must not hide the others.  20 was best of 4, 8 and 20 on the development sets."""
+sensor (1e4 after a division by a tiny range) must not hide the others.  Best of 4, 8 and 20 on the development sets."""
 
 _RESOLUTION = 1e-5
 """Smallest deviation believed, relative to the mean: float32 has 6e-8, and sensors far less."""
