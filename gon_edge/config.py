@@ -1,7 +1,7 @@
 """YAML to frozen dataclasses: `load_config(path) -> Config`; every mistake is one line that says what to write.
 
 The dataclasses below are the whole schema: a field carries its default and the parser of its value, and the key in the
-file is the field's name without its unit (`flush_every_s` is `flush_every: 15m`).  Adding an option is adding a field,
+file is the field's name without its unit (`flush_every_s` is `flush_every: 30m`).  Adding an option is adding a field,
 and `configs/gon-edge.yaml` must then describe it: a test compares the two.
 
 A scalar stays the text it was in the file until its parser reads it, so that `listen: off` is not the boolean `False`,
@@ -487,7 +487,7 @@ class HttpConfig:
 class StoreConfig:
     """What is kept on disk and how often it is written."""
 
-    flush_every_s: float = _option(_duration(1), 900.0)
+    flush_every_s: float = _option(_duration(1), 1800.0)
     rows: int = _option(_integer(1), 604800)
     max_bytes: int = _option(_size(1 << 20), 256 << 20, key="max_size")
 
@@ -849,7 +849,7 @@ def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -
 
 
 def options(config: Config) -> Iterator[tuple[str, Any]]:
-    """Every option of the file as `(dotted path, value)`, e.g. `("store.flush_every", 900.0)`.
+    """Every option of the file as `(dotted path, value)`, e.g. `("store.flush_every", 1800.0)`.
 
     The options of a subscription stand once, as `subscriptions[].topic`, with the values of the first one; those of a
     stream as `streams.defaults.interval`; single streams are the one entry `streams.overrides`.
