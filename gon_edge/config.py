@@ -58,7 +58,7 @@ class _At:
     ) -> None:
         self.key = key
         self.path = path
-        self.lines = lines or {}
+        self.lines = {} if lines is None else lines
         self.environ = os.environ if environ is None else environ
 
     def below(self, key: str | int) -> _At:
@@ -302,19 +302,19 @@ def _listen(value: Any, at: _At) -> str:
 
 
 def _topic_template(value: Any, at: _At) -> str:
-    """Light check of a topic template; `gon_edge.payload.TopicTemplate` has the grammar."""
+    """Check what makes a topic template; `gon_edge.payload.TopicTemplate` gives it its meaning."""
     text = _text(value, at)
     levels = text.split("/")
-    without = re.sub(r"\{(stream|feature)\}", "", text)
-    if "{" in without or "}" in without:
-        at.fail(f"only {{stream}} and {{feature}} may stand in braces, not {_shown(text)}")
-    for name in ("{stream}", "{feature}"):
-        if text.count(name) > 1:
-            at.fail(f"write {name} once, not {_shown(text)}")
-    if any("#" in level and (level != "#" or i != len(levels) - 1) for i, level in enumerate(levels)):
-        at.fail(f"'#' must be the whole last level, not {_shown(text)}")
-    if any("+" in level and level != "+" for level in levels):
-        at.fail(f"'+' must be a whole level, not {_shown(text)}")
+    for i, level in enumerate(levels):
+        if level in ("{stream}", "{feature}") and levels.index(level) != i:
+            at.fail(f"write {level} once, not {_shown(text)}")
+        if level == "#" and i != len(levels) - 1:
+            at.fail(f"'#' must be the last level, not {_shown(text)}")
+        if level not in ("+", "#", "{stream}", "{feature}") and re.search(r"[+#{}]", level):
+            at.fail(
+                f"level {_shown(level)}: only {{stream}}, {{feature}}, + and # may stand between slashes for a name, "
+                "each as the whole level"
+            )
     return text
 
 
@@ -779,16 +779,12 @@ class _Composer(yaml.SafeLoader):
 def _plain(node: yaml.Node, at: _At, lines: dict[str, int]) -> Any:
     """Node tree to dict, list, text and None; fills in `lines` by dotted path."""
     lines[at.key] = node.start_mark.line + 1
+    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+        at.fail(f"remove the tag {_shown(node.tag)}: values are plain text")
     if isinstance(node, yaml.ScalarNode):
-        if node.tag == "tag:yaml.org,2002:null":
-            return None
-        if node.tag.startswith("!") or "python" in node.tag:
-            at.fail(f"remove the tag {_shown(node.tag)}: values are plain text")
-        return node.value
+        return None if node.tag == "tag:yaml.org,2002:null" else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, at.below(i), lines) for i, item in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode) or node.tag != "tag:yaml.org,2002:map":
-        at.fail(f"remove the tag {_shown(node.tag)}: values are plain text")
     plain: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
