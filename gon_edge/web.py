@@ -1,0 +1,374 @@
+"""One HTTP port to look at: metrics, health, a read-only API and the status page.
+
+Nothing can be changed through it.  Handlers see an immutable :class:`Snapshot`, which the daemon builds, and a
+Prometheus registry; they never touch streams or models.  Bounded in every direction: a handful of threads, a total time
+for each connection, no request bodies.  A new field of :class:`StreamSnapshot` shows up in the API by itself and on the
+page (``static/index.html``) only when written there.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gon_edge.errors import GonEdgeError
+from gon_edge.events import Cause
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_LIMIT_S = 30.0  # /healthz fails when the scoring loop has not come round for so long
+
+_MAX_THREADS = 8
+_CONNECTION_S = 10.0  # from accept to close: whoever sends or reads more slowly is cut off
+_PAGE = Path(__file__).with_name("static") / "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSnapshot:
+    """What there is to say about one stream.
+
+    Attributes
+    ----------
+    name : str
+    state : str
+        ``warming-up``, ``training``, ``scoring`` or ``stale``.
+    rows, rows_needed : int
+        Rows collected, and needed for the first model.
+    eta_s : float or None
+        Seconds until the warm-up is over; ``None`` when nobody can say.
+    interval_s : float or None
+        Of the grid; ``None`` until it is learned.
+    score, threshold : float or None
+    scores : tuple of float
+        Recent scores, oldest first, for the sparkline; about 120.
+    model_version : str or None
+    model_trained_at, last_timestamp : float or None
+        Unix seconds.
+    features : int
+    missing : tuple of str
+        Features masked from the score.
+    causes : tuple of Cause
+        Of the newest verdict, largest contribution first.
+    """
+
+    name: str
+    state: str
+    rows: int
+    rows_needed: int
+    eta_s: float | None = None
+    interval_s: float | None = None
+    score: float | None = None
+    threshold: float | None = None
+    scores: tuple[float, ...] = ()
+    model_version: str | None = None
+    model_trained_at: float | None = None
+    last_timestamp: float | None = None
+    features: int = 0
+    missing: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The daemon at one moment.
+
+    Attributes
+    ----------
+    node, version : str
+    started_at, now : float
+        Unix seconds by the daemon's clock.
+    mqtt_connected : bool
+    mqtt_url : str
+        Without user name and password.
+    mqtt_error : str
+        Why there is no connection; empty when there is one.
+    queue_length : int
+        Messages received and not yet scored.
+    rss_bytes : int
+    heartbeat_at : float
+        Seconds of ``time.monotonic()`` when the scoring loop last came round.  A time and not an age: an old snapshot
+        must look old.
+    ready : bool
+        Configuration and models are loaded; the broker does not matter.
+    streams : tuple of StreamSnapshot
+    alerts : tuple of mapping
+        The newest event of each alert as it goes out by MQTT, active ones (``type`` is not ``end``) and recent ones,
+        newest first.
+    """
+
+    node: str
+    version: str
+    started_at: float
+    now: float
+    mqtt_connected: bool
+    mqtt_url: str
+    mqtt_error: str
+    queue_length: int
+    rss_bytes: int
+    heartbeat_at: float
+    ready: bool
+    streams: tuple[StreamSnapshot, ...] = ()
+    alerts: tuple[Mapping[str, Any], ...] = ()
+
+
+class WebServer:
+    """Serves until :meth:`stop`, on threads of its own.
+
+    Parameters
+    ----------
+    host : str
+        Address to listen on; empty for every address.
+    port : int
+        0 lets the system choose; see the attribute `port`.
+    snapshot : callable
+        Returns the newest :class:`Snapshot`; called on the threads of the server, must not block.
+    registry : prometheus_client.CollectorRegistry
+        What ``/metrics`` shows.
+
+    Attributes
+    ----------
+    port : int
+    url : str
+
+    Raises
+    ------
+    GonEdgeError
+        When the address cannot be listened on.
+
+    Examples
+    --------
+    >>> server = WebServer("127.0.0.1", 9109, snapshot=daemon.snapshot, registry=registry)   # doctest: +SKIP
+    >>> server.start(); print(server.url)                                                    # doctest: +SKIP
+    http://127.0.0.1:9109/
+    """
+
+    def __init__(self, host: str, port: int, *, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
+        try:
+            self._server = _Server(host, port, snapshot, registry)
+        except OSError as error:
+            raise GonEdgeError(
+                f"cannot serve HTTP on {host or '*'}:{port}: {error.strerror or error}; change http.listen"
+            ) from error
+        self.port = int(self._server.server_address[1])
+        shown = host or "localhost"
+        self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="gon-edge http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port; answers under way are not waited for."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _Page:
+    """The status page and the policy under which a browser runs it: its own script and style, by hash, nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        text = path.read_text(encoding="utf-8")
+        self.body = text.encode()
+        hashes = {
+            tag: " ".join(
+                "'sha256-" + base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() + "'"
+                for block in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+            )
+            for tag in ("script", "style")
+        }
+        self.policy = (
+            f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
+            "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 32
+
+    def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
+        self.snapshot = snapshot
+        self.registry = registry
+        self.page = _Page(_PAGE)
+        self._slots = threading.BoundedSemaphore(_MAX_THREADS)
+        self._open: dict[socket.socket, float] = {}
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: it asks DNS for the name of the address, which takes seconds where there is no DNS.
+        if self.allow_reuse_address:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "localhost", self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._slots.acquire(timeout=1.0):
+            with contextlib.suppress(OSError):
+                request.settimeout(1.0)
+                request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
+            self.shutdown_request(request)
+            return
+        self._open[request] = time.monotonic() + _CONNECTION_S
+        threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="gon-edge http", daemon=True
+        ).start()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._open.pop(request, None)
+            self._slots.release()
+
+    def service_actions(self) -> None:
+        now = time.monotonic()
+        for request, until in list(self._open.items()):
+            if now > until:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("HTTP connection from %s ended", client_address, exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version = "gon-edge"
+    sys_version = ""
+    timeout = _CONNECTION_S
+
+    def do_GET(self) -> None:
+        try:
+            status, content_type, body = self._answer(urlsplit(self.path).path)
+        except Exception:
+            log.exception("no answer to %r", self.path)
+            status, content_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error\n"
+        self._send(status, content_type, body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what http.server refuses by itself: bad requests and methods, lines that are too long."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:  # its answer to a method without a do_ of that name
+            code = HTTPStatus.METHOD_NOT_ALLOWED
+        status = HTTPStatus(code)
+        self.close_connection = True
+        self._send(status, "text/plain", f"{status.phrase.lower()}\n".encode())
+
+    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        if path == "/":
+            return HTTPStatus.OK, "text/html; charset=utf-8", self.server.page.body
+        if path == "/metrics":
+            return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", generate_latest(self.server.registry)
+        answer = _ANSWERS.get(path)
+        if answer is None:
+            return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
+        status, value = answer(self.server.snapshot())
+        return status, "application/json", _json(value)
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", self.server.page.policy)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name is the base class's
+        log.debug("%s %r", self.address_string(), format % args)
+
+
+def _health(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    age_s = time.monotonic() - snapshot.heartbeat_at
+    healthy = age_s < HEARTBEAT_LIMIT_S
+    status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, {"healthy": healthy, "heartbeat_age_s": round(age_s, 3)}
+
+
+def _readiness(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    status = HTTPStatus.OK if snapshot.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, {"ready": snapshot.ready}
+
+
+def _streams(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    entries = [_plain(stream) for stream in snapshot.streams]
+    return HTTPStatus.OK, {"streams": [{"stream": entry.pop("name"), **entry} for entry in entries]}
+
+
+def _alerts(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {"alerts": snapshot.alerts}
+
+
+def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {
+        "node": snapshot.node,
+        "version": snapshot.version,
+        "now": snapshot.now,
+        "started_at": snapshot.started_at,
+        "uptime_s": snapshot.now - snapshot.started_at,
+        "ready": snapshot.ready,
+        "heartbeat_age_s": round(time.monotonic() - snapshot.heartbeat_at, 3),
+        "mqtt": {
+            "connected": snapshot.mqtt_connected,
+            "url": snapshot.mqtt_url,
+            "error": snapshot.mqtt_error,
+        },
+        "queue_length": snapshot.queue_length,
+        "rss_bytes": snapshot.rss_bytes,
+    }
+
+
+_ANSWERS: dict[str, Callable[[Snapshot], tuple[HTTPStatus, object]]] = {
+    "/healthz": _health,
+    "/readyz": _readiness,
+    "/api/v1/streams": _streams,
+    "/api/v1/alerts": _alerts,
+    "/api/v1/status": _status,
+}
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON knows it: dataclasses as objects; NaN and infinities, which it does not have, as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, StreamSnapshot | Cause):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
