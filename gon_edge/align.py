@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ from gon_edge.events import Reading, Row
 
 LEARNING_TICKS = 8  # distinct timestamps of the fastest feature before an interval is believed
 LEARNING_SPAN_S = 2.0  # ... and the least they span: a broker's backlog arrives within a second, whatever its interval
-LEARNING_LIMIT = 64  # steps remembered while learning; after half as many that disagree, the median of all is taken
+LEARNING_LIMIT = 64  # timestamps remembered; after half as many that disagree, the median step of all is taken
+
 MIN_INTERVAL_S = 0.01
 NICE_INTERVALS_S = (0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 HOLD_CADENCES = 5  # a feature is stale after this many of its own cadences, and never before as many intervals
@@ -130,6 +132,13 @@ class Aligner:
         self._hold: list[float] = []
         self._stale: list[bool] = []  # as of the last row
         self._awaited: set[int] = set()  # columns not stale: a tick is complete when all of them were heard
+
+        # The grid: tick k is at origin + k * interval.  `_set_interval` and `_begin_segment` say what these mean.
+        self._interval_s = self._gap_s = self._step_s = self._patience_s = math.nan
+        self._origin = self._phase = 0.0
+        self._next = 0
+        self._is_first = True
+        self._last_received_at = -math.inf
 
         self._learning: _Learning | None = _Learning(max_features)
         self._set_aside: list[_Received] = []
@@ -253,8 +262,9 @@ class Aligner:
     def _set_interval(self, interval_s: float) -> None:
         self.interval_s = self._interval_s = interval_s
         self._gap_s = min(self._max_gap_s or max(60.0, 10 * interval_s), MAX_FILLERS * interval_s)
-        self._step_s = min(STEP_TICKS * interval_s, self._gap_s)
-        self._patience_s = max(min(self._lateness_s, MAX_FILLERS * interval_s), interval_s / 2)
+        lateness_s = min(self._lateness_s, MAX_FILLERS * interval_s)
+        self._step_s = min(STEP_TICKS * interval_s, self._gap_s) + lateness_s
+        self._patience_s = max(lateness_s, interval_s / 2)
         self._learning = None
 
     def _learned(self, interval_s: float, rows: list[Row]) -> None:
@@ -586,27 +596,16 @@ class _Pace:
 class _Learning:
     """The first readings, until the interval can be told from them."""
 
-    __slots__ = (
-        "_disagreements",
-        "_first",
-        "_gaps",
-        "_has_news",
-        "_last",
-        "_max_features",
-        "_size",
-        "_steps",
-        "readings",
-    )
+    __slots__ = ("_disagreements", "_first", "_has_news", "_max_features", "_most", "_size", "_timestamps", "readings")
 
     def __init__(self, max_features: int) -> None:
         self.readings: deque[_Received] = deque()
         self._max_features = max_features
         self._size = 0  # values in the readings
         self._first: float | None = None
-        self._last: dict[str, float] = {}
-        self._gaps: dict[str, deque[float]] = {}
-        self._steps = 0  # of the fastest feature
-        self._has_news = False  # it has made one not looked at yet
+        self._timestamps: dict[str, deque[float]] = {}  # the last ones of each feature
+        self._most = 0  # timestamps of the fastest feature
+        self._has_news = False  # it has one not looked at yet
         self._disagreements = 0
 
     def add(self, received: _Received) -> int:
@@ -617,18 +616,15 @@ class _Learning:
         if self._first is None:
             self._first = timestamp
         for name in (*reading.values, *reading.masked):
-            last = self._last.get(name)
-            if last is None and len(self._last) >= self._max_features:
-                continue
-            if last is not None and 0 <= timestamp - last < MIN_INTERVAL_S:
-                continue
-            self._last[name] = timestamp
-            if last is not None and timestamp > last:
-                gaps = self._gaps.setdefault(name, deque(maxlen=LEARNING_LIMIT))
-                gaps.append(timestamp - last)
-                if len(gaps) == LEARNING_LIMIT or len(gaps) > self._steps:
-                    self._steps = len(gaps)
-                    self._has_news = self._steps >= LEARNING_TICKS - 1
+            known = self._timestamps.get(name)
+            if known is None:
+                if len(self._timestamps) < self._max_features:
+                    self._timestamps[name] = deque((timestamp,), LEARNING_LIMIT)
+            elif abs(timestamp - known[-1]) >= MIN_INTERVAL_S:
+                known.append(timestamp)
+                if len(known) == LEARNING_LIMIT or len(known) > self._most:
+                    self._most = len(known)
+                    self._has_news = self._most >= LEARNING_TICKS
         dropped = 0
         while self._size > LEARNING_TICKS * self._max_features and len(self.readings) > LEARNING_LIMIT:
             self._size -= _size(self.readings.popleft().reading)
@@ -637,12 +633,12 @@ class _Learning:
 
     def interval_s(self, *, at_end: bool = False) -> float | None:
         """The interval, once the steps of the fastest feature agree, too many have disagreed, or no more will come."""
-        if not self._gaps or not (self._has_news or at_end):
+        if self._most < 2 or not (self._has_news or at_end):
             return None
         self._has_news = False
         # Only features nearly as frequent count: two messages that happened to follow closely are no interval.
-        steps = [list(gaps) for gaps in self._gaps.values() if 2 * len(gaps) >= self._steps]
-        fastest = min((gaps[1 - LEARNING_TICKS :] for gaps in steps), key=median)
+        steps = [_steps(known) for known in self._timestamps.values() if 2 * len(known) >= self._most]
+        fastest = min((gaps[1 - LEARNING_TICKS :] for gaps in steps if gaps), key=median)
         step_s = median(fastest)
         if at_end:
             return nice_interval(step_s)
@@ -653,11 +649,12 @@ class _Learning:
         self._disagreements += 1
         if self._disagreements < LEARNING_LIMIT // 2:
             return None
-        return nice_interval(min(median(gaps) for gaps in steps))
+        return nice_interval(min(median(gaps) for gaps in steps if gaps))
 
     def shift(self, delta_s: float) -> None:
         self.readings = deque(received.shifted(delta_s) for received in self.readings)
-        self._last = {name: last + delta_s for name, last in self._last.items()}
+        for name, known in self._timestamps.items():
+            self._timestamps[name] = deque([timestamp + delta_s for timestamp in known], LEARNING_LIMIT)
         self._first = None if self._first is None else self._first + delta_s
 
 
@@ -673,6 +670,11 @@ def nice_interval(seconds: float) -> float:
     if abs(seconds - nearest) <= 0.1 * nearest:
         return float(nearest)
     return max(MIN_INTERVAL_S, float(f"{seconds:.3g}"))
+
+
+def _steps(timestamps: Iterable[float]) -> list[float]:
+    """From each timestamp to the next, in order of time."""
+    return [later - earlier for earlier, later in pairwise(sorted(set(timestamps)))]
 
 
 def _mean_phase(timestamps: Iterable[float], origin: float, interval_s: float) -> float:

@@ -404,15 +404,13 @@ class Decoder:
         if match is None:
             raise PayloadError(topic, "bad_line", f"not line protocol: {line!r:.60}")
         head, body, clock = match.groups()
-        measurement, *pairs = (_split(head, ",", _COMMA)) if "," in head else (head,)
-        tags = sorted(tuple(_split(pair, "=", _EQUALS)) for pair in pairs)
+        measurement, *pairs = _split(head, ",", _COMMA)
+        tags = sorted([_unescape(part) for part in _split(pair, "=", _EQUALS)] for pair in pairs)
         if not measurement or any(len(tag) != 2 for tag in tags):
             raise PayloadError(topic, "bad_line", f"a tag is not key=value: {line!r:.60}")
         host = next((tag[1] for tag in tags if tag[0] == "host"), None)
-        prefix = ".".join([measurement, *(tag[1] for tag in tags if tag[0] != "host")])
-        if "\\" in prefix:
-            prefix = _ESCAPE.sub(r"\1", prefix)
-        name = stream or (host and _ESCAPE.sub(r"\1", host)) or self._stream
+        prefix = ".".join([_unescape(measurement), *(tag[1] for tag in tags if tag[0] != "host")])
+        name = stream or host or self._stream
         if name is None:
             raise PayloadError(topic, "no_stream", "no {stream} in the topic, no tag host, no option stream")
         if not _is_stream(name):
@@ -424,7 +422,7 @@ class Decoder:
             raw = _field_value(pair[2]) if pair else _ABSENT
             if pair is None or raw is _ABSENT:
                 raise PayloadError(topic, "bad_line", f"a field is not key=value: {line!r:.60}")
-            record[_ESCAPE.sub(r"\1", pair[1]) if "\\" in pair[1] else pair[1]] = raw
+            record[_unescape(pair[1])] = raw
             at = pair.end()
         try:
             # The protocol says nanoseconds: guessing a unit would take the first seconds after 1970 for another.
@@ -558,6 +556,10 @@ _BOOLEAN = {
 
 def _split(text: str, separator: str, unescaped: re.Pattern[str]) -> list[str]:
     return text.split(separator) if "\\" not in text else unescaped.split(text)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(r"\1", text) if "\\" in text else text
 
 
 def _field_value(raw: str) -> object:

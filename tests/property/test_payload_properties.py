@@ -1,0 +1,181 @@
+"""What holds for every payload and every topic."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import documents, levels, names, nested_numbers, numbers, plain_names
+
+from gon_edge.errors import PayloadError
+from gon_edge.payload import LARGEST, MASK_REASONS, MAX_DEPTH, MAX_NAME, REASONS, Decoder, TopicTemplate, unix_seconds
+
+DECODERS = [
+    Decoder(TopicTemplate.parse("t/{stream}"), "json", timestamp="t"),
+    Decoder(TopicTemplate.parse("t/{stream}"), "json", timestamp="a.t", max_features=3, max_payload_bytes=100),
+    Decoder(TopicTemplate.parse("t/{stream}/{feature}"), "json"),
+    Decoder(TopicTemplate.parse("t/{stream}/{feature}"), "value"),
+    Decoder(TopicTemplate.parse("t/#"), "influx"),
+    Decoder(TopicTemplate.parse("t/{stream}"), "influx", max_features=3),
+]
+
+line_bytes = st.text(st.sampled_from('m,= \\"\nt=1ihost#é-'), max_size=60).map(str.encode)
+payloads = st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(errors="replace")) | line_bytes
+payloads = payloads | documents.map(lambda document: json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=range(len(DECODERS)))
+@given(payload=payloads, topic=st.sampled_from(["t/pump", "t/pump/flow"]) | st.text(max_size=20))
+def test_a_payload_is_finite_readings_or_an_error_with_a_known_reason(decoder, payload, topic):
+    error = None
+    try:
+        decoded = decoder.decode(topic, payload)
+    except PayloadError as caught:
+        error = caught
+    if error is not None:
+        assert error.reason in REASONS
+        return
+    assert decoded.readings
+    assert set(decoded.rejected) <= set(REASONS)
+    assert set(decoded.masked) <= set(MASK_REASONS)
+    assert min([*decoded.rejected.values(), *decoded.masked.values()], default=1) > 0
+    counted = sum(count for reason, count in decoded.masked.items() if reason not in ("name", "limit"))
+    assert counted == sum(len(reading.masked) for reading in decoded.readings)
+    for reading in decoded.readings:
+        assert reading.stream.isprintable()
+        assert 0 < len(reading.stream) <= MAX_NAME
+        assert not set(reading.stream) & set("+#/")
+        assert reading.timestamp is None or 0 <= reading.timestamp < 2.6e11
+        assert reading.values or reading.masked
+        assert not reading.values.keys() & reading.masked.keys()
+        for name in (*reading.values, *reading.masked):
+            assert name.isprintable()
+            assert 0 < len(name) <= MAX_NAME
+        for value in reading.values.values():
+            assert type(value) is float
+            assert -LARGEST <= value <= LARGEST
+
+
+def flatten(document: object, name: str) -> dict[str, float]:
+    """The rule for names, as plainly as it can be said."""
+    if isinstance(document, dict):
+        children = document.items()
+    elif isinstance(document, list):
+        children = enumerate(document)
+    else:
+        return {name: document}
+    flat: dict[str, float] = {}
+    for key, child in children:
+        flat.update(flatten(child, f"{name}.{key}" if name else str(key)))
+    return flat
+
+
+def depth(document: object) -> int:
+    children = document.values() if isinstance(document, dict) else document if isinstance(document, list) else []
+    return max((1 + depth(child) for child in children), default=0)
+
+
+@given(document=st.dictionaries(plain_names, nested_numbers, min_size=1, max_size=4))
+def test_nested_json_reads_back_as_dotted_names(document):
+    decoder = Decoder(TopicTemplate.parse("t/{stream}"))
+    payload = json.dumps(document).encode()
+    if depth(document) > MAX_DEPTH:
+        with pytest.raises(PayloadError, match="too_deep"):
+            decoder.decode("t/pump", payload)
+    elif all(len(name) <= MAX_NAME for name in flatten(document, "")):
+        assert decoder.decode("t/pump", payload).readings[0].values == flatten(document, "")
+
+
+@given(value=numbers)
+def test_a_bare_number_reads_back(value):
+    decoder = Decoder(TopicTemplate.parse("t/{stream}"), "value")
+    assert decoder.decode("t/pump", repr(value).encode()).readings[0].values == {"value": value}
+
+
+def escape(text: str) -> str:
+    return text.replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")
+
+
+line_names = st.text(st.sampled_from('ab,= "#é'), min_size=1, max_size=6)
+
+
+@given(
+    measurement=line_names.filter(lambda name: name.strip() == name and name[0] != "#"),
+    tags=st.dictionaries(line_names.filter(lambda key: key != "host"), line_names, max_size=3),
+    fields=st.dictionaries(
+        names.filter(lambda name: '"' not in name and "\\" not in name), numbers, min_size=1, max_size=4
+    ),
+    texts=st.dictionaries(st.sampled_from(["s0", "s1"]), st.text(st.sampled_from('a ,=\\"#'), max_size=6)),
+    nanoseconds=st.none() | st.integers(0, 4 * 10**18),
+)
+def test_line_protocol_reads_back(measurement, tags, fields, texts, nanoseconds):
+    def quote(text: str) -> str:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    head = ",".join([escape(measurement), *(f"{escape(key)}={escape(value)}" for key, value in tags.items())])
+    body = ",".join(
+        [f"{escape(name)}={quote(text)}" for name, text in texts.items()]
+        + [f"{escape(name)}={value!r}" for name, value in fields.items()]
+    )
+    line = f"{head} {body}" + ("" if nanoseconds is None else f" {nanoseconds}")
+    prefix = ".".join([measurement, *(tags[key] for key in sorted(tags))])
+    (reading,) = Decoder(TopicTemplate.parse("t/{stream}"), "influx").decode("t/pump", line.encode()).readings
+    assert reading.values == {f"{prefix}.{name}": value for name, value in fields.items()}
+    assert reading.masked == {f"{prefix}.{name}": "text" for name in texts if name not in fields}
+    assert reading.timestamp == (None if nanoseconds is None else nanoseconds / 1e9)
+
+
+@given(
+    moment=st.datetimes(datetime(1974, 1, 1), datetime(5000, 1, 1)),  # noqa: DTZ001 - Hypothesis wants naive limits
+    minutes=st.integers(-14 * 60, 14 * 60),
+    separator=st.sampled_from("T "),
+)
+def test_a_moment_reads_back_in_every_notation(moment, minutes, separator):
+    utc = moment.replace(tzinfo=UTC)
+    seconds = utc.timestamp()
+    local = utc.astimezone(timezone(timedelta(minutes=minutes)))
+    for text in (local.isoformat(separator), moment.isoformat(separator), moment.isoformat(separator) + "Z"):
+        assert unix_seconds(text) == seconds
+    for factor in (1.0, 1e3, 1e6, 1e9):
+        assert math.isclose(unix_seconds(seconds * factor), seconds, rel_tol=1e-14)
+        assert math.isclose(unix_seconds(repr(seconds * factor)), seconds, rel_tol=1e-14)
+
+
+def mqtt_matches(subscription: list[str], topic: list[str]) -> bool:
+    """MQTT 5, section 4.7, word for word."""
+    if subscription == ["#"]:
+        return True
+    if not subscription or not topic:
+        return subscription == topic
+    return subscription[0] in ("+", topic[0]) and mqtt_matches(subscription[1:], topic[1:])
+
+
+@given(
+    template=st.lists(st.sampled_from(["a", "b", "", "+", "{stream}", "{feature}"]), min_size=1, max_size=5),
+    is_open=st.booleans(),
+    topic=st.lists(st.sampled_from(["a", "b", ""]) | levels, min_size=1, max_size=6),
+)
+def test_a_template_matches_what_its_subscription_receives(template, is_open, topic):
+    text = "/".join(template + ["#"] * is_open)
+    if not text or template.count("{stream}") > 1 or template.count("{feature}") > 1 or topic[0][:1] == "$":
+        return
+    parsed = TopicTemplate.parse(text)
+    matched = parsed.match("/".join(topic))
+    assert (matched is not None) == mqtt_matches(parsed.subscription.split("/"), topic)
+    if matched is not None:
+        assert matched == tuple(
+            topic[template.index(name)] if name in template else None for name in ("{stream}", "{feature}")
+        )
+
+
+@given(text=st.text(st.sampled_from("ab{}stream/+#\0"), max_size=24))
+def test_a_template_is_parsed_or_refused(text):
+    try:
+        parsed = TopicTemplate.parse(text)
+    except ValueError:
+        return
+    assert not set(parsed.subscription) & set("{}\0")
