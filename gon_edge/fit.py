@@ -122,6 +122,7 @@ def fit_model(
     restart: NDArray[np.bool_] | None = None,
     settings: FitSettings | None = None,
     rng: np.random.Generator,
+    interval_s: float = 0.0,
     progress: Callable[[str, float], None] = lambda phase, share: None,
 ) -> Model:
     """Fit a model on normal rows.
@@ -137,6 +138,8 @@ def fit_model(
     settings : FitSettings, optional
     rng : numpy.random.Generator
         Same rows, same generator state: same model, byte for byte.
+    interval_s : float
+        Seconds between rows, kept in the model; 0 when unknown.
     progress : callable
         Called with the phase and the share done, 0 to 1.
 
@@ -179,6 +182,7 @@ def fit_model(
         threshold=fit_pot(scores, settings.risk),
         typical=float(np.median(scores)),
         longest_run=_longest_runs(raw),
+        interval_s=interval_s,
     )
 
 

@@ -1,0 +1,522 @@
+"""Composition: broker, streams, store, training, metrics and web page, put together and kept running.
+
+One scoring thread (the caller of :meth:`Daemon.run`) owns every stream; the network thread only fills the queue and
+HTTP threads only read the newest snapshot.  No algorithm lives here, and nothing here may end the loop: what can go
+wrong while running is counted and logged, what is wrong at the start is an error with one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+import gon_edge
+from gon_edge.alerts import alert_json
+from gon_edge.config import Config
+from gon_edge.errors import ConfigError, PayloadError, RetrainBusy
+from gon_edge.events import Alert, Reading
+from gon_edge.mqtt import Message, MqttClient
+from gon_edge.payload import Decoder, TopicTemplate
+from gon_edge.prometheus import Telemetry
+from gon_edge.retrain import ModelFolder, Round, Trainer
+from gon_edge.store import RetrainRecord, Store
+from gon_edge.stream import Outcome, Stream
+from gon_edge.systemd import Notifier
+from gon_edge.train import Job
+from gon_edge.web import Snapshot, StreamSnapshot, WebServer
+
+log = logging.getLogger(__name__)
+
+_BATCH = 256
+_TICK_S = 0.1
+"""Longest wait for a message: rows that fall due by time alone are this late at most."""
+_STATE_EVERY_S = 1.0
+_CATCH_UP_ROWS = 64
+_SILENT_S = 60.0
+_CLOCK_STEP_S = 0.5
+_RETRY_TRAINING_S = 60.0
+_DEFAULT_WINDOW = 40
+_DEFAULT_RISK = 1e-4
+_ALERTS_SHOWN = 50
+
+
+class Daemon:
+    """The service.
+
+    Parameters
+    ----------
+    config : Config
+
+    Raises
+    ------
+    ConfigError
+        Options that contradict each other, or a secret that cannot be read.
+    StoreError
+        The state directory belongs to another gon-edge, or cannot be one.
+    GonEdgeError
+        The HTTP address cannot be listened on.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._decoders = tuple(_decoder(config, i) for i in range(len(config.subscriptions)))
+        self._registry = CollectorRegistry()
+        self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
+        self._telemetry.memory_budget(config.retrain.memory_budget_bytes)
+        self._telemetry.config_reload(True)
+        self._store = Store.open(
+            config.state_dir,
+            max_bytes=config.store.max_bytes,
+            rows_per_stream=config.store.rows,
+            flush_every_s=config.store.flush_every_s,
+        )
+        self._models = ModelFolder(config.state_dir)
+        self._trainer = Trainer(config.state_dir, self._models, deadline_s=config.retrain.deadline_s)
+        self._client = MqttClient(
+            config.mqtt,
+            node=config.node,
+            subscriptions=tuple(decoder.template.subscription for decoder in self._decoders),
+            rng=np.random.default_rng(),
+            on_reconnect=self._telemetry.mqtt_reconnect,
+        )
+        self._telemetry.watch(
+            mqtt_connected=lambda: self._client.connected,
+            subscriptions_refused=lambda: len(self._client.subscribe_refused),
+            queue_length=lambda: len(self._client.queue),
+        )
+        self._notifier = Notifier()
+        self._streams: dict[str, Stream] = {}
+        self._alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(self._store.alerts(_ALERTS_SHOWN))}
+        self._said: Counter[str] = Counter()
+        self._received_at: dict[str, float] = {}
+        self._published_at: dict[str, float] = {}
+        self._retry_at: dict[str, float] = {}
+        self._dropped = self._lost_events = self._store_errors = 0
+        self._stopping = False
+        self._began = _monotonic()
+        self._offset = time.time() - _monotonic()  # wall time of a monotonic one
+        self._started_at = time.time()
+        self._heartbeat = 0.0
+        self._snapshot = self._take_snapshot(ready=False)
+        self._web: WebServer | None = None
+        if config.http.enabled:
+            self._web = WebServer(
+                config.http.host, config.http.port, snapshot=lambda: self._snapshot, registry=self._registry
+            )
+
+    @property
+    def url(self) -> str:
+        """Address of the status page; empty when HTTP is off."""
+        return self._web.url if self._web else ""
+
+    def stop(self, *_: object) -> None:
+        """End :meth:`run` soon; fit for a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Score until :meth:`stop`, SIGTERM or SIGINT."""
+        before = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._start()
+            while not self._stopping:
+                self._round()
+        finally:
+            self._stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # -- start and stop ----------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        log.info("gon-edge %s, node %s", gon_edge.__version__, self._config.node)
+        if self._store.recovered:
+            log.warning("the state database was damaged: %s", self._store.recovered_reason)
+        if not self._store.persistent:
+            log.warning("running without history: %s", self._store.last_error)
+        self._telemetry.store_recovered(self._store.recovered)
+        for name in sorted({*self._models.streams(), *self._store.streams()}):
+            if len(self._streams) < self._config.limits.streams:
+                self._open_stream(name)
+        self._client.start()
+        if self._web is not None:
+            self._web.start()
+            log.info("status page %s", self._web.url)
+        self._snapshot = self._take_snapshot()
+        self._notifier.ready(self._status())
+
+    def _stop(self) -> None:
+        self._notifier.stopping()
+        self._trainer.stop()
+        self._store_state()
+        self._store.flush(_monotonic())
+        self._client.stop()
+        if self._web is not None:
+            self._web.stop()
+        self._store.close()
+        log.info("stopped")
+
+    def _open_stream(self, name: str) -> Stream:
+        model, wrong = self._models.load(name)
+        if wrong:
+            log.error("stream %r: %s; %s", name, wrong, "using the one before" if model else "training a new one")
+        stream = self._streams[name] = Stream(
+            name,
+            self._config.stream(name),
+            max_features=self._config.limits.features,
+            model=model,
+            warmed_rows=self._store.streams().get(name, 0),
+            alert_state=self._store.state(f"alerts/{name}"),
+        )
+        if model is not None:
+            self._telemetry.model(name, model.version, float(model.lineage.get("trained_at", 0.0)))
+        for alert in stream.policy.active:
+            self._telemetry.alert(alert)
+        self._telemetry.stream_state(name, stream.state)
+        self._received_at[name] = _monotonic()
+        return stream
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        for message in self._client.queue.get_batch(_BATCH, _TICK_S):
+            self._take(message)
+        now = _monotonic()
+        if not len(self._client.queue):
+            self._pass_time(now)
+        for stream in self._streams.values():
+            if stream.behind:
+                self._report(stream, stream.catch_up(_CATCH_UP_ROWS))
+            if stream.warmed_up:
+                self._train(stream, now)
+        if (ended := self._trainer.poll()) is not None:
+            self._end_training(ended)
+        if self._store.due(now):
+            self._store_state()
+            if not self._store.flush(now):
+                self._say_once("store", logging.WARNING, f"cannot write state: {self._store.last_error}; trying again")
+        if time.monotonic() - self._heartbeat > _STATE_EVERY_S:
+            self._beat(now)
+
+    def _take(self, message: Message) -> None:
+        """Hop 2: one message to readings, each to its stream."""
+        index = next((i for i, d in enumerate(self._decoders) if d.template.match(message.topic) is not None), None)
+        if index is None or (message.retained and self._config.subscriptions[index].retained == "ignore"):
+            self._telemetry.message("ignored")
+            return
+        decoder = self._decoders[index]
+        try:
+            decoded = decoder.decode(message.topic, message.payload)
+        except PayloadError as error:
+            self._telemetry.message("invalid")
+            self._telemetry.rejected(error.reason)
+            self._say_once(f"payload {error.reason}", logging.WARNING, f"message refused: {error}")
+            return
+        for reason, count in decoded.rejected.items():
+            self._telemetry.message("invalid", count)
+            self._telemetry.rejected(reason, count)
+        for reason, count in decoded.masked.items():
+            self._telemetry.masked(reason, count)
+        for reading in decoded.readings:
+            stream = self._streams.get(reading.stream)
+            if stream is None:
+                if len(self._streams) >= self._config.limits.streams:
+                    self._telemetry.message("ignored")
+                    self._say_once(
+                        "streams", logging.WARNING, f"stream {reading.stream!r} refused: limits.streams is reached"
+                    )
+                    continue
+                stream = self._open_stream(reading.stream)
+                log.info("new stream %r: warming up", stream.name) if stream.model is None else None
+            if message.retained:
+                self._telemetry.message("ignored")
+                stream.seed(reading)
+                continue
+            self._add(stream, reading, message.received_at)
+
+    def _add(self, stream: Stream, reading: Reading, received_at: float) -> None:
+        stream.stamped_by_receipt = reading.timestamp is None
+        if stream.stamped_by_receipt:
+            reading = dataclasses.replace(reading, timestamp=received_at + self._offset)
+        self._received_at[stream.name] = received_at
+        aligner = stream.aligner
+        accepted, late, steps = aligner.accepted, aligner.late, aligner.clock_steps
+        outcomes = stream.add(reading, received_at)
+        self._telemetry.message("accepted", aligner.accepted - accepted)
+        if aligner.late > late:
+            self._telemetry.message("late", aligner.late - late)
+        if aligner.clock_steps > steps:
+            self._telemetry.clock_step()
+            log.warning("stream %r: its clock was set; the grid follows", stream.name)
+        self._report(stream, outcomes)
+
+    def _pass_time(self, now: float) -> None:
+        """Rows that are due by time alone, streams that have stopped, and a wall clock that was set."""
+        offset = time.time() - _monotonic()
+        if abs(offset - self._offset) > _CLOCK_STEP_S:
+            log.warning("the wall clock moved by %.1f s; streams stamped on receipt follow it", offset - self._offset)
+            self._telemetry.clock_step()
+            for stream in self._streams.values():
+                if stream.stamped_by_receipt:
+                    stream.aligner.shift(offset - self._offset)
+            self._offset = offset
+        for stream in self._streams.values():
+            aligner = stream.aligner
+            accepted, late = aligner.accepted, aligner.late
+            outcomes = stream.advance(now)
+            self._telemetry.message("accepted", aligner.accepted - accepted)
+            self._telemetry.message("late", aligner.late - late)
+            self._report(stream, outcomes)
+            silence = now - self._received_at[stream.name]
+            if stream.state != "stale" and silence > self._silent_after(stream):
+                last = aligner.last_timestamp
+                alerts = stream.silent((now + self._offset) if last is None else last + silence)
+                log.warning("stream %r: no reading for %.0f s", stream.name, silence)
+                self._tell(stream, alerts)
+
+    def _silent_after(self, stream: Stream) -> float:
+        settings = stream.settings
+        return max(settings.max_gap_s or _SILENT_S, 10.0 * (stream.aligner.interval_s or 0.0))
+
+    # -- what comes out ----------------------------------------------------------------------------------------------
+
+    def _report(self, stream: Stream, outcomes: list[Outcome]) -> None:
+        """Hops 7 and 8: series, store, alerts."""
+        for outcome in outcomes:
+            row, verdict = outcome.row, outcome.verdict
+            abnormal = verdict is not None and (verdict.is_anomaly or bool(stream.policy.active))
+            self._store.add_row(row, abnormal, _monotonic())
+            if verdict is None:
+                self._telemetry.row(row.stream, row.timestamp, "training" if stream.warmed_up else "warming_up")
+                continue
+            self._telemetry.row(row.stream, row.timestamp)
+            latency = _monotonic() - row.received_at
+            self._telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)
+            self._tell(stream, outcome.alerts)
+        if outcomes:
+            self._publish_state(stream)
+
+    def _tell(self, stream: Stream, alerts: tuple[Alert, ...]) -> None:
+        for alert in alerts:
+            event = alert_json(alert)
+            log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
+            self._telemetry.alert(alert)
+            self._client.publish(self._client.topic("alert"), json.dumps(event))
+            self._store.add_alert(event)
+            self._alerts.pop(alert.id, None)
+            self._alerts[alert.id] = event
+            while len(self._alerts) > _ALERTS_SHOWN:
+                del self._alerts[next(iter(self._alerts))]
+        if alerts:
+            self._store.put_state(f"alerts/{stream.name}", stream.policy.state())
+            self._publish_state(stream, force=True)
+
+    def _publish_state(self, stream: Stream, *, force: bool = False) -> None:
+        now = _monotonic()
+        self._telemetry.stream_state(stream.name, stream.state)
+        if not force and now - self._published_at.get(stream.name, -_STATE_EVERY_S) < _STATE_EVERY_S:
+            return
+        self._published_at[stream.name] = now
+        verdict = stream.verdict
+        state = {
+            "stream": stream.name,
+            "state": stream.state,
+            "timestamp": stream.last_row.timestamp if stream.last_row else None,
+            "score": round(verdict.score, 6) if verdict else None,
+            "threshold": round(verdict.threshold, 6) if verdict else None,
+            "is_anomaly": verdict.is_anomaly if verdict else False,
+            "alerts": [alert.id for alert in stream.policy.active],
+            "missing": list(verdict.missing) if verdict else [],
+            "model_version": stream.model.version if stream.model else None,
+        }
+        self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)
+
+    def _store_state(self) -> None:
+        for name, stream in self._streams.items():
+            self._store.put_state(f"alerts/{name}", stream.policy.state())
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def _train(self, stream: Stream, now: float) -> None:
+        """Start the first training of a stream that has warmed up, unless another one runs."""
+        if self._trainer.stream is not None or now < self._retry_at.get(stream.name, 0.0):
+            return
+        self._store.flush(now)
+        settings, retrain = stream.settings, self._config.retrain
+        interval = stream.aligner.interval_s or 1.0
+        budget = settings.alerts.budget
+        job = Job(
+            stream=stream.name,
+            state_dir=str(self._config.state_dir),
+            candidate=str(self._trainer.candidate(stream.name)),
+            version="1",
+            parent="",
+            trained_at=round(time.time(), 3),
+            until=stream.last_row.timestamp if stream.last_row else float("inf"),
+            max_rows=retrain.max_rows,
+            interval_s=interval,
+            window=settings.window or _DEFAULT_WINDOW,
+            risk=_DEFAULT_RISK if budget is None else min(0.1, max(1e-6, budget * interval / 86400.0)),
+            seed=0,
+            budget_bytes=retrain.memory_budget_bytes,
+            nice=retrain.nice,
+        )
+        try:
+            self._trainer.start(job)
+        except (RetrainBusy, OSError) as error:
+            self._retry_at[stream.name] = now + _RETRY_TRAINING_S
+            self._say_once(f"train {stream.name}", logging.WARNING, f"training cannot start: {error}")
+            return
+        stream.train()
+        log.info("stream %r: %d rows collected, training its first model", stream.name, stream.rows)
+        self._publish_state(stream, force=True)
+
+    def _end_training(self, ended: Round) -> None:
+        name = ended.job.stream
+        stream = self._streams[name]
+        self._telemetry.retrain(name, ended.outcome, duration_s=ended.duration_s, peak_bytes=ended.peak_bytes)
+        self._store.add_retrain(
+            RetrainRecord(
+                stream=name,
+                version=ended.model.version if ended.model else "",
+                started=ended.job.trained_at,
+                duration_s=ended.duration_s,
+                outcome=ended.outcome,
+                peak_bytes=ended.peak_bytes,
+                rows=ended.rows,
+                reason=ended.reason,
+            )
+        )
+        if ended.model is None:
+            log.error("stream %r: training gave no model (%s): %s", name, ended.outcome, ended.reason)
+            self._report(stream, stream.give_up_training())
+            self._retry_at[name] = _monotonic() + _RETRY_TRAINING_S
+        else:
+            mib = ended.peak_bytes / (1 << 20)
+            log.info("stream %r: model from %d rows in %.1f s, %.0f MiB", name, ended.rows, ended.duration_s, mib)
+            stream.use(ended.model)
+            self._telemetry.model(name, ended.model.version, ended.job.trained_at)
+        self._publish_state(stream, force=True)
+
+    # -- what people see ---------------------------------------------------------------------------------------------
+
+    def _beat(self, now: float) -> None:
+        """Once a second: counters kept elsewhere, the snapshot, the watchdog."""
+        queue, client, store = self._client.queue, self._client, self._store
+        if queue.dropped > self._dropped:
+            self._say_once("queue", logging.WARNING, "messages arrive faster than they are scored; the oldest go")
+            self._telemetry.message("dropped", queue.dropped - self._dropped)
+            self._dropped = queue.dropped
+        if client.events_dropped > self._lost_events:
+            self._telemetry.events_dropped(client.events_dropped - self._lost_events)
+            self._lost_events = client.events_dropped
+        for _ in range(self._store_errors, store.write_errors):
+            self._telemetry.store_write_error()
+        self._store_errors = store.write_errors
+        for stream in self._streams.values():
+            self._telemetry.stream_state(stream.name, stream.state)
+        self._heartbeat = time.monotonic()
+        self._snapshot = self._take_snapshot()
+        self._notifier.watchdog()
+        self._notifier.status(self._status())
+
+    def _take_snapshot(self, *, ready: bool = True) -> Snapshot:
+        return Snapshot(
+            node=self._config.node,
+            version=gon_edge.__version__,
+            started_at=self._started_at,
+            now=_monotonic() + self._offset,
+            mqtt_connected=self._client.connected,
+            mqtt_url=self._client.url,
+            mqtt_error=self._client.last_error,
+            queue_length=len(self._client.queue),
+            rss_bytes=_resident_bytes(),
+            heartbeat_at=self._heartbeat or time.monotonic(),
+            ready=ready,
+            streams=tuple(_stream_snapshot(stream) for _, stream in sorted(self._streams.items())),
+            alerts=tuple(reversed(self._alerts.values())),
+        )
+
+    def _status(self) -> str:
+        states = Counter(stream.state for stream in self._streams.values())
+        alerts = sum(len(stream.policy.active) for stream in self._streams.values())
+        streams = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no stream yet"
+        broker = "connected" if self._client.connected else f"broker: {self._client.last_error}"
+        return f"{streams}; {alerts} alert{'' if alerts == 1 else 's'}; {broker}"
+
+    def _say_once(self, topic: str, level: int, text: str) -> None:
+        """Log the 1st, 2nd, 4th, 8th ... occurrence: a broken device sends thousands."""
+        if len(self._said) > 1000:
+            self._said.clear()
+        self._said[topic] += 1
+        count = self._said[topic]
+        if count & (count - 1) == 0:
+            log.log(level, "%s%s", text, f" ({count} times)" if count > 1 else "")
+
+
+def _decoder(config: Config, index: int) -> Decoder:
+    subscription = config.subscriptions[index]
+    try:
+        return Decoder(
+            TopicTemplate.parse(subscription.topic),
+            subscription.format,
+            timestamp=subscription.timestamp,
+            stream=subscription.stream,
+            max_payload_bytes=config.limits.payload_bytes,
+            max_features=config.limits.features,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error), path=config.path, key=f"subscriptions[{index}]") from error
+
+
+def _stream_snapshot(stream: Stream) -> StreamSnapshot:
+    verdict, model, interval = stream.verdict, stream.model, stream.aligner.interval_s
+    needed = stream.settings.warmup_rows
+    return StreamSnapshot(
+        name=stream.name,
+        state=stream.state,
+        rows=stream.rows,
+        rows_needed=needed,
+        eta_s=max(0, needed - stream.rows) * interval if model is None and interval is not None else None,
+        interval_s=interval,
+        score=verdict.score if verdict else None,
+        threshold=model.threshold if model else None,
+        scores=tuple(stream.scores),
+        model_version=model.version if model else None,
+        model_trained_at=float(model.lineage.get("trained_at", 0.0)) if model else None,
+        last_timestamp=stream.last_row.timestamp if stream.last_row else None,
+        features=len(model.features) if model else len(stream.aligner.features),
+        missing=verdict.missing if verdict else (),
+        causes=verdict.causes if verdict else (),
+    )
+
+
+def _line(alert: Alert) -> str:
+    """One line for the log."""
+    causes = "; ".join(
+        cause.feature
+        if cause.value is None or cause.expected is None
+        else f"{cause.feature} {cause.value:.4g} (expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"
+        for cause in alert.top_features[:3]
+    )
+    what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}"
+    return f"{what}: {causes or 'cause unknown'} [{alert.id}]"
+
+
+def _monotonic() -> float:
+    """Seconds that no clock step touches and that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _resident_bytes() -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return 0

@@ -1,0 +1,230 @@
+"""One stream from readings to alerts: its aligner, detector and alert policy, and what state it is in.
+
+Pure: no clock, no socket, no file.  Readings and times come in, outcomes go out; the same readings give the same
+alerts, live or recorded.  ``daemon`` owns one for each stream, on the scoring thread, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from gon_edge.alerts import AlertPolicy
+from gon_edge.align import Aligner
+from gon_edge.config import StreamConfig
+from gon_edge.detector import Detector
+from gon_edge.events import Alert, Reading, Row, Verdict
+from gon_edge.modelfile import Model
+
+State = Literal["warming-up", "training", "scoring", "stale"]
+
+BACKLOG_ROWS = 20_000
+"""Rows kept while the first model is being trained, 7 MB at 8 features; beyond it the oldest go without a score."""
+
+RECENT_SCORES = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row.  Every row has exactly one, those kept during a training when it is over.
+
+    Attributes
+    ----------
+    row : Row
+    verdict : Verdict or None
+        ``None`` for a row of the warm-up, and for one that could not be kept.
+    alerts : tuple of Alert
+    scoring_s : float
+        Time the detector took.
+    """
+
+    row: Row
+    verdict: Verdict | None = None
+    alerts: tuple[Alert, ...] = ()
+    scoring_s: float = 0.0
+
+
+class Stream:
+    """One stream.
+
+    Parameters
+    ----------
+    name : str
+    settings : StreamConfig
+    max_features : int
+    model : Model, optional
+        Without one the stream warms up.
+    warmed_rows : int
+        Rows of the warm-up that an earlier run has stored.
+    alert_state : mapping, optional
+        ``AlertPolicy.state()`` of an earlier run.
+    timer : callable
+        Seconds, for measuring how long scoring takes.
+
+    Attributes
+    ----------
+    rows : int
+        Rows emitted since the start, or since the warm-up began in an earlier run.
+    model : Model or None
+    verdict : Verdict or None
+        The newest.
+    scores : deque of float
+        Recent scores, oldest first.
+    stamped_by_receipt : bool
+        The newest reading carried no timestamp of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: StreamConfig,
+        *,
+        max_features: int,
+        model: Model | None = None,
+        warmed_rows: int = 0,
+        alert_state: Mapping[str, Any] | None = None,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.rows = warmed_rows
+        self.model: Model | None = None
+        self.verdict: Verdict | None = None
+        self.scores: deque[float] = deque(maxlen=RECENT_SCORES)
+        self.stamped_by_receipt = False
+        self.last_row: Row | None = None
+        interval_s = settings.interval_s or (model.interval_s if model is not None and model.interval_s > 0.0 else None)
+        self.aligner = Aligner(
+            name,
+            interval_s=interval_s,
+            max_hold_s=settings.max_hold_s,
+            lateness_s=settings.lateness_s,
+            max_gap_s=settings.max_gap_s,
+            max_features=max_features,
+        )
+        self.policy = AlertPolicy(name, settings.alerts, alert_state)
+        self._timer = timer
+        self._detector: Detector | None = None
+        self._training = False
+        self._silent = False
+        self._backlog: deque[Row] = deque()
+        self._wanted: dict[str, bool] = {}
+        self._seeds: dict[str, float] = {}
+        if model is not None:
+            self.use(model)
+
+    @property
+    def state(self) -> State:
+        """What the stream is doing."""
+        if self._silent:
+            return "stale"
+        if self.model is not None:
+            return "scoring"
+        return "training" if self._training else "warming-up"
+
+    @property
+    def warmed_up(self) -> bool:
+        """Whether a first model is due: enough rows, none in use, none being trained."""
+        return self.model is None and not self._training and self.rows >= self.settings.warmup_rows
+
+    @property
+    def behind(self) -> int:
+        """Rows that wait for their score."""
+        return len(self._backlog)
+
+    def seed(self, reading: Reading) -> None:
+        """Remember values that lay in the broker: they fill gaps of the first fresh reading, and make no row."""
+        self._seeds.update(self._select(reading.values))
+
+    def add(self, reading: Reading, received_at: float) -> list[Outcome]:
+        """Take a reading with a timestamp; ``received_at`` is in monotonic seconds."""
+        self._silent = False
+        values = self._select(reading.values)
+        if self._seeds:
+            values = {**self._seeds, **values}
+            self._seeds = {}
+        masked = self._select(reading.masked)
+        if values is not reading.values or masked is not reading.masked:
+            if not values and not masked:
+                return []
+            reading = Reading(reading.stream, reading.timestamp, values, masked)
+        return self._judge(self.aligner.add(reading, received_at))
+
+    def advance(self, received_by: float) -> list[Outcome]:
+        """Let time pass, in monotonic seconds; every reading received by then has been added."""
+        return self._judge(self.aligner.advance(received_by))
+
+    def flush(self) -> list[Outcome]:
+        """Judge what is left at the end of a recording."""
+        return self._judge(self.aligner.flush())
+
+    def silent(self, timestamp: float) -> tuple[Alert, ...]:
+        """Say that the stream has stopped; no alert during the warm-up.  ``timestamp`` is Unix seconds."""
+        self._silent = True
+        if self.model is None:
+            return ()
+        return tuple(self.policy.stream_silent(timestamp, self.model.features))
+
+    def train(self) -> None:
+        """Keep rows from now on instead of letting them go unscored: a first model is on its way."""
+        self._training = True
+
+    def give_up_training(self) -> list[Outcome]:
+        """No model came: the rows kept for it go without a score, and the warm-up goes on."""
+        self._training = False
+        outcomes = [Outcome(row) for row in self._backlog]
+        self._backlog.clear()
+        return outcomes
+
+    def use(self, model: Model) -> None:
+        """Score by this model from the next row on."""
+        self.model = model
+        self._training = False
+        self._detector = Detector(model)
+
+    def catch_up(self, limit: int) -> list[Outcome]:
+        """Judge up to ``limit`` rows that were kept while the first model was trained."""
+        if self._detector is None:
+            return []
+        return [self._score(self._backlog.popleft()) for _ in range(min(limit, len(self._backlog)))]
+
+    def _select(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without the features that ``include`` and ``exclude`` leave out; the same object when none is."""
+        settings, wanted = self.settings, self._wanted
+        if not settings.include and not settings.exclude:
+            return values
+        for name in values:
+            if name not in wanted:
+                if len(wanted) > 10_000:  # a device that makes up names must not fill the memory
+                    wanted.clear()
+                included = not settings.include or any(fnmatchcase(name, glob) for glob in settings.include)
+                wanted[name] = included and not any(fnmatchcase(name, glob) for glob in settings.exclude)
+        return {name: value for name, value in values.items() if wanted[name]}
+
+    def _judge(self, rows: list[Row]) -> list[Outcome]:
+        outcomes = []
+        for row in rows:
+            self.rows += 1
+            self.last_row = row
+            if self._detector is not None and not self._backlog:
+                outcomes.append(self._score(row))
+            elif self._training or self._backlog:
+                self._backlog.append(row)
+                if len(self._backlog) > BACKLOG_ROWS:
+                    outcomes.append(Outcome(self._backlog.popleft()))
+            else:
+                outcomes.append(Outcome(row))
+        return outcomes
+
+    def _score(self, row: Row) -> Outcome:
+        assert self._detector is not None
+        began = self._timer()
+        verdict = self._detector.update(row)
+        took = self._timer() - began
+        self.verdict = verdict
+        self.scores.append(verdict.score)
+        return Outcome(row, verdict, tuple(self.policy.update(verdict)), took)
