@@ -2,8 +2,8 @@
 
 Each feature of a chunk becomes integers on its own scale, the better of plain and delta coding, high bytes apart from
 low bytes, and one zlib stream whose checksum also guards against a bit that flips on the disk.  Timestamps are kept to
-the microsecond.  A value is kept exactly where it has few decimals, as most sensors write them; otherwise to half a
-step of
+the microsecond.  A value is kept exactly where it has few decimals for what it moves, as most sensors write them;
+otherwise to half a step of
 
     max(range / 65534, median change from row to row / 16)
 
@@ -30,6 +30,9 @@ _STEPS_PER_CHANGE = 16
 gives 15.5, with which a day cannot be written below 5 MB."""
 
 _DECIMALS = 4
+_EXACT_RATIO = 4
+"""Steps this many times finer are taken where they keep a feature exact: two bits a value."""
+
 _SCALED, _CONSTANT, _EMPTY, _DELTA = 8, 16, 17, 128  # modes 0 to 4: that many decimals
 
 
@@ -185,7 +188,7 @@ def _quantize(
         scale = 10.0**decimals
         whole = np.rint(values * scale)
         exact = ((whole / scale).astype(np.float32) == narrow).all(axis=0)
-        use = exact & (span * scale <= _MAX_CODE) & (1.0 / scale >= step)
+        use = exact & (span * scale <= _MAX_CODE) & (_EXACT_RATIO / scale >= step)
         modes[use] = decimals
         codes[:, use] = whole[:, use] - np.rint(lowest[use] * scale)
     modes[span == 0] = _CONSTANT

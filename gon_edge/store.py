@@ -44,7 +44,10 @@ ALERTS_KEPT = 1000
 RETRAINS_KEPT = 1000
 
 BUFFER_BYTES = 2 << 20
-"""Rows held in memory before a flush is due ahead of time, and again this much, packed, while the disk refuses them."""
+"""Rows in memory that make a flush due ahead of its time."""
+
+REFUSED_BYTES = 4 << 20
+"""Rows, packed, that are kept in memory while the disk refuses them; then the oldest are given up."""
 
 _CHUNK_ROWS = 4096
 _CHUNK_BYTES = 256 << 10  # packing needs some ten times this for a moment
@@ -53,6 +56,8 @@ _URGENT_EVERY_S = 60.0  # a new or ended alert is written at once, but not more 
 _RETRY_MIN_S, _RETRY_MAX_S = 30.0, 3600.0
 _BUSY_S = 1.0
 _PAGE_BYTES = 1024
+
+_APPLICATION_ID = 0x676F6E00  # "gon", plus the version
 
 _DAMAGE_CODES = {
     sqlite3.SQLITE_ERROR,  # a table is gone
@@ -231,6 +236,7 @@ class Store:
         self._buffers: dict[str, _Buffer] = {}
         self._buffered_bytes = 0
         self._packed: deque[_Packed] = deque()
+        self._packed_bytes = 0
         self._gap_before_next: set[str] = set()
         self._alerts: dict[str, Mapping[str, Any]] = {}
         self._states: dict[str, str] = {}
@@ -335,14 +341,25 @@ class Store:
         db.execute("PRAGMA secure_delete=OFF")  # Debian builds SQLite with it on: every pruned page would be written
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise StoreError(f"{self._path} was written by a newer gon-edge; upgrade, or move the file away")
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables == 0:
-            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        version = self._version(db)
+        if version == tables == 0:
+            db.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; "
+                f"PRAGMA application_id={_APPLICATION_ID + SCHEMA_VERSION}; COMMIT;"
+            )
+        elif version != SCHEMA_VERSION:
+            raise _DamageError("not a database of gon-edge")
         self._check_length()
         self._read_index()
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        """Version of the tables; 0 in an empty file.  Written twice, so that damage is not taken for a newer version."""
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application_id,) = db.execute("PRAGMA application_id").fetchone()
+        if version > SCHEMA_VERSION and application_id == _APPLICATION_ID + version:
+            raise StoreError(f"{self._path} was written by a newer gon-edge; upgrade, or move the file away")
+        return int(version) if application_id in (0, _APPLICATION_ID + version) else -1
 
     def _check_length(self) -> None:
         """With the WAL written back, the file must be as long as its header says."""
@@ -376,9 +393,8 @@ class Store:
             f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None
         )
         self._db.execute("PRAGMA cache_size=-256")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"{self._path} has version {version} and this gon-edge reads {SCHEMA_VERSION}")
+        if self._version(self._db) != SCHEMA_VERSION:
+            raise StoreError(f"{self._path} is not a database of this gon-edge; start the daemon once to set it right")
 
     def _disconnect(self) -> None:
         db, self._db = self._db, None
@@ -480,18 +496,23 @@ class Store:
         rows = buffer.rows()
         gap = stream in self._gap_before_next
         self._gap_before_next.discard(stream)
+        payload = encode(stream, rows)
         newest = float(rows.timestamps.max())
-        self._packed.append(_Packed(stream, buffer.features, newest, buffer.length, gap, encode(stream, rows)))
+        self._packed.append(_Packed(stream, buffer.features, newest, buffer.length, gap, payload))
+        self._packed_bytes += len(payload)
         self._buffered_bytes -= buffer.length * buffer.row_bytes
         buffer.length = 0
-        while sum(len(packed.payload) for packed in self._packed) > BUFFER_BYTES:
-            lost = self._packed.popleft()
-            self.rows_dropped += lost.rows
-            later = next((packed for packed in self._packed if packed.stream == lost.stream), None)
-            if later is None:
-                self._gap_before_next.add(lost.stream)
-            else:
-                later.gap = True
+        while self._packed_bytes > REFUSED_BYTES:
+            self._give_up(self._packed.popleft())
+
+    def _give_up(self, lost: _Packed) -> None:
+        self._packed_bytes -= len(lost.payload)
+        self.rows_dropped += lost.rows
+        later = next((packed for packed in self._packed if packed.stream == lost.stream), None)
+        if later is None:
+            self._gap_before_next.add(lost.stream)
+        else:
+            later.gap = True
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -500,7 +521,7 @@ class Store:
         if self._retry_s == 0.0:
             if self._urgent and (self._last_flush is None or now - self._last_flush >= _URGENT_EVERY_S):
                 return True
-            if self._buffered_bytes > BUFFER_BYTES:
+            if self._buffered_bytes + self._packed_bytes > BUFFER_BYTES:
                 return True
             if self._next_flush is None and (self._alerts or self._states or self._retrains):
                 self._next_flush = now + self._wait_s
@@ -583,6 +604,7 @@ class Store:
             self._stored.setdefault(stream, deque()).append(stored)
         self._states_written.update((key, hash(text)) for key, text in self._states.items())
         self._packed.clear()
+        self._packed_bytes = 0
         self._alerts.clear()
         self._states.clear()
         self._retrains.clear()
@@ -741,11 +763,11 @@ class Store:
         raw: list[RowChunk | None] = []
         count = 0
         for chunk in self._raw(stream, since, newest_first=True):
-            if limit is not None and count >= limit:
-                break
             raw.append(chunk)
             if chunk is not None:
                 count += int(_keep(chunk, since, include_quarantined).sum())
+            if limit is not None and count >= limit:
+                break
         chunks = list(_selected(reversed(raw), since, include_quarantined))
         features = tuple(dict.fromkeys(name for chunk in reversed(chunks) for name in chunk.features))
         column = {name: i for i, name in enumerate(features)}

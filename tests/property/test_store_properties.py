@@ -1,0 +1,170 @@
+"""The store, for any rows and any damage: what comes back is what was given, and opening never fails."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from gon_edge.chunk import RowChunk, decode, encode
+from gon_edge.events import Row
+from gon_edge.store import DATABASE, Store
+
+FLOATS = st.floats(width=32, allow_infinity=True, allow_nan=True)
+
+
+@st.composite
+def row_chunks(draw) -> RowChunk:
+    N, F = draw(st.integers(1, 40)), draw(st.integers(0, 6))
+    element = draw(st.sampled_from([FLOATS, st.floats(-100, 100, width=32), st.sampled_from([0.0, 0.1, 20.55, 1e4])]))
+    values = draw(npst.arrays(np.float32, (N, F), elements=element.map(np.float32)))
+    steps = draw(npst.arrays(np.int64, N, elements=st.integers(-(10**9), 10**9)))
+    flags = npst.arrays(np.bool_, N)
+    names = tuple(draw(st.lists(st.text(max_size=5), min_size=F, max_size=F, unique=True)))
+    return RowChunk(names, (1_700_000_000_000_000 + steps.cumsum()) / 1e6, values, draw(flags), draw(flags))
+
+
+@given(row_chunks())
+def test_a_packed_chunk_comes_back_within_what_is_promised(chunk):
+    back = decode("s", chunk.features, encode("s", chunk))
+    np.testing.assert_array_equal(back.restart, chunk.restart)
+    np.testing.assert_array_equal(back.quarantined, chunk.quarantined)
+    np.testing.assert_allclose(back.timestamps, chunk.timestamps, rtol=0, atol=1e-6)
+    for column in range(len(chunk.features)):
+        given_values, returned = chunk.values[:, column].astype(np.float64), back.values[:, column].astype(np.float64)
+        known = np.isfinite(given_values)
+        np.testing.assert_array_equal(np.isnan(returned), ~known)
+        if known.any():
+            filled = given_values[np.maximum.accumulate(np.where(known, np.arange(len(known)), known.argmax()))]
+            change = np.median(np.abs(np.diff(filled))) if len(filled) > 1 else 0.0
+            span = np.ptp(given_values[known])
+            step = max(span / 65534, change / 16, 1.2e-38) * 1.000001
+            rounding = np.abs(given_values[known]) * 2.0**-23 + 1e-45
+            assert (np.abs(returned - given_values)[known] <= step / 2 + rounding).all()
+
+
+@given(st.binary(max_size=300))
+def test_bytes_that_are_no_chunk_are_refused(payload):
+    try:
+        decode("s", ("a",), payload)
+    except ValueError:
+        return
+    raise AssertionError("garbage was taken for rows")
+
+
+@given(row_chunks(), st.data())
+def test_a_flipped_bit_in_a_chunk_is_noticed(chunk, data):
+    payload = bytearray(encode("s", chunk))
+    bit = data.draw(st.integers(0, 8 * len(payload) - 1))
+    payload[bit // 8] ^= 1 << bit % 8
+    try:
+        back = decode("s", chunk.features, bytes(payload))
+    except ValueError:
+        return
+    same = decode("s", chunk.features, encode("s", chunk))  # bits between two sections carry nothing
+    np.testing.assert_array_equal(back.values, same.values)
+    np.testing.assert_array_equal(back.timestamps, same.timestamps)
+
+
+def database(rows: int = 400) -> bytes:
+    """A closed database with 20 chunks of one stream, an alert and a state."""
+    with tempfile.TemporaryDirectory() as directory:
+        with Store.open(directory) as store:
+            rng = np.random.default_rng(0)
+            for i in range(rows):
+                store.add_row(row(i, rng.normal()), False, 0.0)
+                if i % 20 == 19:
+                    store.add_alert({"id": str(i), "type": "new", "stream": "pump", "since": float(i)})
+                    store.put_state("rows", i)
+                    assert store.flush(float(i))
+        return (Path(directory) / DATABASE).read_bytes()
+
+
+def row(i: int, noise: float) -> Row:
+    return Row("pump", float(i), ("number", "noise"), np.float32([i, noise]), np.zeros(2, np.bool_))
+
+
+INTACT = database()
+SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def use(content: bytes, wal: bytes | None = None) -> None:
+    """Open what is left of a database, read it, write to it, open it again."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / DATABASE).write_bytes(content)
+        if wal is not None:
+            (Path(directory) / f"{DATABASE}-wal").write_bytes(wal)
+        with Store.open(directory) as store:
+            assert store.persistent
+            timestamps, values, features, _ = store.rows("pump")
+            number = values[:, features.index("number")] if len(timestamps) else timestamps
+            np.testing.assert_array_equal(timestamps.astype(np.float32), number)  # nothing made up
+            assert (np.diff(timestamps) > 0).all()
+            store.alerts()
+            store.state("rows")
+            store.retrains()
+            for i in range(1000, 1010):
+                store.add_row(row(i, 0.0), False, 0.0)
+            now = 0.0
+            while not store.flush(now):  # damage may show on writing only; then the file is set aside
+                now += 3600.0
+                assert now < 5 * 3600.0, store.last_error
+        with Store.open(directory) as again:
+            timestamps, _, _, _ = again.rows("pump", limit=10)
+            assert timestamps.tolist() == [float(i) for i in range(1000, 1010)]
+
+
+@SLOW
+@given(st.integers(0, len(INTACT)))
+def test_a_file_cut_off_anywhere_does_not_stop_the_daemon(length):
+    use(INTACT[:length])
+
+
+@SLOW
+@given(st.lists(st.tuples(st.integers(0, len(INTACT) - 1), st.binary(min_size=1, max_size=600)), max_size=4))
+def test_a_file_overwritten_anywhere_does_not_stop_the_daemon(patches):
+    content = bytearray(INTACT)
+    for at, patch in patches:
+        content[at : at + len(patch)] = patch
+    use(bytes(content[: len(INTACT)]))
+
+
+@SLOW
+@given(st.binary(max_size=5000), st.binary(max_size=5000))
+def test_garbage_for_a_file_and_its_log_does_not_stop_the_daemon(content, wal):
+    use(content, wal)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_order_of_adding_and_flushing_gives_the_rows_back(data):
+    """A model that is a list, against the store."""
+    kept: list[tuple[float, bool]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store.open(directory)
+        try:
+            for now in range(data.draw(st.integers(1, 25))):
+                action = data.draw(st.sampled_from(["add", "add", "flush", "restart"]))
+                if action == "add":
+                    for _ in range(data.draw(st.integers(1, 30))):
+                        quarantined = data.draw(st.booleans())
+                        store.add_row(row(len(kept), 0.5), quarantined, float(now))
+                        kept.append((float(len(kept)), quarantined))
+                else:
+                    assert store.flush(float(now))
+                if action == "restart":
+                    store.close()
+                    store = Store.open(directory)
+            learned = [timestamp for timestamp, quarantined in kept if not quarantined]
+            limit = data.draw(st.none() | st.integers(1, 40))
+            timestamps, _, _, restart = store.rows("pump", limit=limit)
+            expected = learned if limit is None else learned[-limit:]
+            assert timestamps.tolist() == expected
+            follows = [i > 0 and expected[i] == expected[i - 1] + 1 for i in range(len(expected))]
+            assert restart.tolist() == [not joined for joined in follows]
+            joined = [float(t) for chunk in store.chunks("pump", include_quarantined=True) for t in chunk.timestamps]
+            assert joined == [timestamp for timestamp, _ in kept]
+        finally:
+            store.close()
