@@ -59,7 +59,7 @@ class Detector:
         self._seen_features: tuple[str, ...] | None = None
         self._still = np.zeros(len(model.features), np.int64)
         self._last = np.full(len(model.features), np.nan, np.float32)
-        self._patience = np.maximum(_FROZEN * model.longest_run, _FROZEN_ROWS)
+        self._patience = np.maximum(_FROZEN * model.longest_run.astype(np.int64), _FROZEN_ROWS)
 
     def update(self, row: Row) -> Verdict:
         """Judge a row by itself and the rows before it.

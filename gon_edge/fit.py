@@ -343,12 +343,13 @@ def _squared_distances(points: Float, centres: Float) -> NDArray[np.float64]:
 
 
 def _longest_runs(rows: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Most rows in a row without a change, for each feature (F,); T for one that never changed."""
+    """Most rows in a row without a change, for each feature (F,); the largest int32 for one that never changed."""
     same = np.ones((len(rows) + 1, rows.shape[1]), np.bool_)
     same[1:-1] = rows[1:] == rows[:-1]
     same[0] = same[-1] = False
-    longest = np.ones(rows.shape[1], np.int32)
+    longest = np.empty(rows.shape[1], np.int32)
     for f in range(rows.shape[1]):
-        changes = np.flatnonzero(~same[:, f])
-        longest[f] = np.diff(changes).max(initial=1)
+        known = rows[~np.isnan(rows[:, f]), f]
+        moved = known.size > 0 and bool((known != known[0]).any())
+        longest[f] = np.diff(np.flatnonzero(~same[:, f])).max() if moved else np.iinfo(np.int32).max
     return longest
