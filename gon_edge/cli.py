@@ -1,0 +1,546 @@
+"""The command line: arguments in, one module called, an exit status out.
+
+Data goes to stdout, everything else to stderr.  What a command needs is imported when it runs, so that
+``gon-edge version`` does not wait for numpy and MQTT.  A new command is a function here and shows up in the completion
+and in the help by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import signal
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from gon_edge.errors import ConfigError, GonEdgeError, InputError
+
+if TYPE_CHECKING:
+    from gon_edge.config import Config, MqttConfig
+
+_LEVELS = ("debug", "info", "warning", "error")
+_EXIT_CODES = (
+    "exit status: 0 done; 1 failed; 2 wrong usage; 66 input missing or unreadable; 69 broker or daemon unreachable; "
+    "73 cannot write; 75 busy, try again; 78 wrong configuration or model; 130 interrupted"
+)
+
+
+class _OutputError(GonEdgeError):
+    exit_code = 73
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Wraps paragraphs to the terminal and leaves indented lines as they are, so that examples can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n")
+        return "\n".join(line if line.startswith("  ") else textwrap.fill(line, width) for line in paragraphs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status, as in ``gon-edge --help``.
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(arguments)
+        command = getattr(options, "command", None)
+        if command is None:
+            parser.print_help(sys.stderr)
+            return 2
+        status: int = command(options)
+        sys.stdout.flush()
+        return status
+    except GonEdgeError as error:
+        text = " ".join(str(error).split())
+        sys.stderr.write(f"gon-edge: {text}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader has gone.  Python would say so again when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    from gon_edge.config import load_config
+    from gon_edge.logs import set_up_logging
+
+    config = load_config(options.config)
+    set_up_logging(options.log_level or config.log.level, config.log.format)
+    from gon_edge.daemon import Daemon
+
+    Daemon(config).run()
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from gon_edge.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(
+        fast=options.fast,
+        fault=not options.no_fault,
+        duration_s=options.duration,
+        broker=_broker(options) if options.broker else None,
+    )
+    return run_demo(settings, sys.stdout)
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from gon_edge.config import load_config
+    from gon_edge.config import options as config_options
+
+    try:
+        config = load_config(options.file)
+        _check_topics(config)
+    except ConfigError as error:
+        if options.json:
+            _write_json({"valid": False, "error": str(error), "key": error.key, "line": error.line})
+        raise
+    if options.json:
+        _write_json({"valid": True, "options": dict(config_options(config))})
+        return 0
+    topics = ", ".join(subscription.topic for subscription in config.subscriptions)
+    sys.stdout.write(f"{options.file}: valid; node {config.node}, broker {config.mqtt.url}, topics {topics}\n")
+    return 0
+
+
+def _check_topics(config: Config) -> None:
+    """The grammar of topics, which the configuration leaves to ``payload``."""
+    from gon_edge.payload import TopicTemplate
+
+    for index, subscription in enumerate(config.subscriptions):
+        try:
+            TopicTemplate.parse(subscription.topic)
+        except ValueError as error:
+            raise ConfigError(str(error), path=config.path, key=f"subscriptions[{index}].topic") from None
+
+
+def _status(options: argparse.Namespace) -> int:
+    from gon_edge.status import DaemonApi, status_text
+
+    status = DaemonApi(options.url).status()
+    if options.json:
+        _write_json(status)
+    else:
+        sys.stdout.write(status_text(status))
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    import math
+
+    from gon_edge.host import HostTelemetry
+    from gon_edge.logs import set_up_logging
+    from gon_edge.publisher import Publisher, publish_samples
+
+    set_up_logging("info")
+    topic = _topic(options)
+    with Publisher(_broker(options), patience_s=math.inf) as publisher:
+        sys.stderr.write(
+            f"publishing to {publisher.url}, topic {topic}, every {options.interval:g} s; Ctrl-C ends it\n"
+        )
+        publish_samples(publisher, topic, HostTelemetry().sample, options.interval)
+    return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from gon_edge.csvfile import CsvFile
+    from gon_edge.logs import set_up_logging
+    from gon_edge.publisher import Publisher
+    from gon_edge.replay import replay
+    from gon_edge.terminal import Progress
+
+    set_up_logging("info")
+    topic = _topic(options)
+    with CsvFile(options.file) as table, Publisher(_broker(options)) as publisher, Progress("rows") as progress:
+        report = replay(
+            table,
+            publisher,
+            topic,
+            time_column=options.time_column,
+            speed=None if options.as_fast_as_possible else options.speed,
+            limit=options.limit,
+            progress=progress,
+        )
+    if options.json:
+        _write_json({**dataclasses.asdict(report), "rows_per_s": report.rows_per_s, "topic": topic})
+    else:
+        refused = f", {report.refused} refused ({report.refusal})" if report.refused else ""
+        sys.stdout.write(
+            f"sent {report.sent} rows to {topic}: {report.acknowledged} acknowledged{refused}, "
+            f"{report.duration_s:.1f} s, {report.rows_per_s:.0f} rows a second\n"
+        )
+    if not report.complete:
+        raise GonEdgeError(f"{report.sent - report.acknowledged} of {report.sent} rows were not acknowledged")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from gon_edge.csvfile import CsvFile
+    from gon_edge.modelfile import load_model
+    from gon_edge.scorefile import score_csv
+    from gon_edge.terminal import Progress
+
+    model = load_model(options.model)
+    with CsvFile(options.file) as table, _output(options.output) as out, Progress("rows") as progress:
+        # A terminal shows the rows themselves.
+        report = score_csv(
+            model,
+            table,
+            out,
+            time_column=options.time_column,
+            progress=(lambda *_: None) if out.isatty() else progress,
+        )
+    if report.unknown:
+        sys.stderr.write(f"gon-edge: columns the model does not know were left out: {', '.join(report.unknown)}\n")
+    if report.unreadable:
+        sys.stderr.write(f"gon-edge: {report.unreadable} cells are no numbers and counted as missing\n")
+    sys.stderr.write(f"{report.rows} rows, {report.anomalies} of them anomalous\n")
+    return 0
+
+
+def _version(options: argparse.Namespace) -> int:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from gon_edge import __version__
+
+    if not options.json:
+        sys.stdout.write(f"gon-edge {__version__}\n")
+        return 0
+    libraries = {}
+    for name in ("numpy", "paho-mqtt", "prometheus-client", "psutil", "pyyaml"):
+        with contextlib.suppress(PackageNotFoundError):
+            libraries[name] = version(name)
+    _write_json(
+        {
+            "version": __version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "libraries": libraries,
+        }
+    )
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from gon_edge.completion import completion_script
+
+    sys.stdout.write(completion_script(_parser(), options.shell))
+    return 0
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gon-edge",
+        description="Watches streams of sensor readings, learns what is normal, and says what is not.",
+        epilog=f"gon-edge COMMAND --help explains a command.\n\n{_EXIT_CODES}",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, description: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(command=run)
+        return sub
+
+    sub = command(
+        "run",
+        _run,
+        "run the daemon",
+        "Run the daemon until SIGTERM or Ctrl-C: readings in by MQTT, alerts out by MQTT, metrics and a status page by "
+        "HTTP.  A broker that is down is waited for; a wrong configuration is an error (78).",
+        "gon-edge run --config /etc/gon-edge/gon-edge.yaml",
+    )
+    sub.add_argument("--config", metavar="FILE", required=True, help="the configuration, YAML; see check-config")
+    sub.add_argument("--log-level", choices=_LEVELS, help="in place of log.level of the configuration (default: that)")
+
+    sub = command(
+        "demo",
+        _demo,
+        "show everything on this machine, with a real fault",
+        "Start an MQTT broker on loopback (mosquitto, else amqtt), the daemon and a publisher of this machine's own "
+        "telemetry; collect one minute of readings; train a model; score; then make a real fault (every core busy for "
+        "30 s, and up to 1 GiB of memory held) and show the alert.  Ctrl-C ends everything that was started. "
+        "The exit status is 0 when the alert was seen, 1 when the fault raised none.",
+        "gon-edge demo --fast --duration 120",
+    )
+    sub.add_argument("--fast", action="store_true", help="half the warm-up (30 s), half the fault (15 s)")
+    sub.add_argument("--no-fault", action="store_true", help="make no fault, only watch")
+    sub.add_argument(
+        "--duration",
+        type=_duration,
+        metavar="TIME",
+        help="end after this time, as 120 (seconds) or 5m (default: never)",
+    )
+    _add_broker(sub, default=None, text="use this broker (default: start one, on loopback)")
+
+    sub = command(
+        "check-config",
+        _check_config,
+        "check a configuration file",
+        "Read a configuration and say whether it is valid; a mistake is named with file, line, key and what to write. "
+        "Exit status 0 or 78.  Opens no connection.",
+        "gon-edge check-config configs/gon-edge.yaml",
+    )
+    sub.add_argument("file", metavar="FILE", help="the configuration, YAML")
+    sub.add_argument("--json", action="store_true", help="print every option with its value, or the mistake, as JSON")
+
+    sub = command(
+        "status",
+        _status,
+        "show what a running daemon is doing",
+        "Ask a running daemon over HTTP for its streams (state, rows, score, threshold, model) and open alerts. "
+        "States: warming-up, training, scoring, stale.",
+        "gon-edge status --json --url http://127.0.0.1:9109",
+    )
+    sub.add_argument("--json", action="store_true", help="print everything the daemon says, as one JSON object")
+    sub.add_argument(
+        "--url",
+        default="http://127.0.0.1:9109",
+        metavar="URL",
+        help="where http.listen of its configuration is (default: %(default)s)",
+    )
+
+    sub = command(
+        "publish",
+        _publish,
+        "publish this machine's telemetry to a broker",
+        "Measure this machine (CPU, load, memory, swap, disk, network; frequency and temperature where there are) and "
+        "publish one JSON object an interval with QoS 1, until Ctrl-C.  A broker that goes away is waited for; what is "
+        "measured meanwhile is not made up for.",
+        "gon-edge publish --broker mqtt://pi-1.local --stream laptop",
+    )
+    _add_broker(sub, default="mqtt://localhost:1883", text="the broker (default: %(default)s)")
+    sub.add_argument(
+        "--stream", type=_stream_name, metavar="NAME", help="name of the stream (default: the host's name)"
+    )
+    _add_topic(sub)
+    sub.add_argument(
+        "--interval",
+        type=_interval,
+        default=0.5,
+        metavar="TIME",
+        help="between samples, as 0.5 (seconds) or 10s (default: 0.5)",
+    )
+
+    sub = command(
+        "replay",
+        _replay,
+        "send a recorded CSV file to a broker",
+        "Send a CSV file (gzip or not; comma, semicolon or tab; a header line) to a broker, one JSON object a row with "
+        "QoS 1, at the pace of its own timestamps or faster.  Numbers stay numbers, empty cells become null, the time "
+        "stays the text it is, under its column's name.  Says at the end how many rows were sent and acknowledged; "
+        "exit status 1 when some were not.  What the daemon cannot keep up with is dropped by the broker or by the "
+        'daemon, not here: see gon_edge_messages_total{result="dropped"}.',
+        "gon-edge replay pump.csv.gz --broker mqtt://localhost --stream pump --time-column datetime --speed 100",
+    )
+    sub.add_argument("file", metavar="FILE", help="the CSV file; - is standard input")
+    _add_broker(sub, default="mqtt://localhost:1883", text="the broker (default: %(default)s)")
+    sub.add_argument("--stream", type=_stream_name, required=True, metavar="NAME", help="name of the stream")
+    _add_topic(sub)
+    sub.add_argument(
+        "--time-column", metavar="COLUMN", help="column with the row's time: Unix or ISO 8601 (default: none)"
+    )
+    pace = sub.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--speed",
+        type=_positive,
+        default=1.0,
+        metavar="X",
+        help="times faster than recorded (default: 1); needs --time-column",
+    )
+    pace.add_argument("--as-fast-as-possible", action="store_true", help="as fast as the broker acknowledges")
+    sub.add_argument("--limit", type=_count, metavar="N", help="send N rows at most (default: all)")
+    sub.add_argument("--json", action="store_true", help="print what was sent as JSON")
+
+    sub = command(
+        "score",
+        _score,
+        "score a CSV file with a model",
+        "Judge each row of a CSV file by itself and the rows before it, without a broker.  Prints CSV: the time column "
+        "or the row's number, score, threshold, is_anomaly (0 or 1) and top_feature (of anomalous rows).  Every "
+        "feature of the model must be a column; empty cells and text count as missing.",
+        "gon-edge score --model models/pump.npz pump.csv.gz --time-column datetime -o scores.csv",
+    )
+    sub.add_argument("file", metavar="FILE.csv", help="the CSV file, gzip or not; - is standard input")
+    sub.add_argument("--model", required=True, metavar="FILE", help="a model file (.npz), as the daemon writes them")
+    sub.add_argument(
+        "--time-column", metavar="COLUMN", help="column to copy to the output (default: rows are numbered)"
+    )
+    sub.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write (default: -, stdout)")
+
+    sub = command("version", _version, "show the version", "Show the version of gon-edge.", "gon-edge version --json")
+    sub.add_argument("--json", action="store_true", help="with those of Python and the libraries, as JSON")
+
+    sub = command(
+        "completion",
+        _completion,
+        "print a script for shell completion",
+        "Print a script that teaches a shell to complete gon-edge.",
+        "source <(gon-edge completion bash)",
+    )
+    sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    return parser
+
+
+def _add_broker(sub: argparse.ArgumentParser, *, default: str | None, text: str) -> None:
+    sub.add_argument(
+        "--broker",
+        default=default,
+        metavar="URL",
+        type=_broker_url,
+        help=f"{text}; mqtt, mqtts, ws or wss://HOST[:PORT]",
+    )
+    sub.add_argument("--username", metavar="NAME", help="for the broker (default: none)")
+    sub.add_argument("--password-file", metavar="FILE", help="file with the password, one line (default: none)")
+    sub.add_argument(
+        "--ca-file", metavar="FILE", help="certificate authority of the broker, PEM (default: the system's)"
+    )
+
+
+def _add_topic(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--topic",
+        type=_topic_template,
+        default="telemetry/{stream}",
+        metavar="TOPIC",
+        help="where to publish; {stream} stands for the name (default: %(default)s)",
+    )
+
+
+def _broker(options: argparse.Namespace) -> MqttConfig:
+    """The broker of --broker, --username, --password-file and --ca-file."""
+    from gon_edge.config import parse_config
+
+    mqtt = {"url": options.broker, "username": options.username, "ca_file": options.ca_file}
+    if options.password_file is not None:
+        if not Path(options.password_file).is_file():
+            raise InputError(f"{options.password_file}: no such file; write the password there, one line")
+        mqtt["password_file"] = str(Path(options.password_file).absolute())  # not from systemd's credentials
+    if options.ca_file is not None and not Path(options.ca_file).is_file():
+        raise InputError(f"{options.ca_file}: no such file; write the certificate of the broker's authority there")
+    try:
+        return parse_config({"mqtt": mqtt, "subscriptions": [{"topic": "{stream}"}]}).mqtt
+    except ConfigError as error:
+        raise _usage(str(error)) from None
+
+
+def _usage(text: str) -> GonEdgeError:
+    error = GonEdgeError(re.sub(r"mqtt\.(\w+)", lambda key: "--" + key[1].replace("_", "-"), text))
+    error.exit_code = 2
+    return error
+
+
+def _topic(options: argparse.Namespace) -> str:
+    import socket
+
+    stream = options.stream or re.sub(r"[/+#\s]", "-", socket.gethostname())
+    return str(options.topic.replace("{stream}", stream))
+
+
+def _broker_url(text: str) -> str:
+    from gon_edge.config import parse_config
+
+    try:
+        return parse_config({"mqtt": {"url": text}, "subscriptions": [{"topic": "{stream}"}]}).mqtt.url
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error).replace("mqtt.url: ", "").replace("mqtt.", "--")) from None
+
+
+def _topic_template(text: str) -> str:
+    if not text or re.search(r"[+#\0]", text) or "{" in text.replace("{stream}", "") or text.startswith("$"):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a topic without wildcards, such as telemetry/{{stream}}")
+    return text
+
+
+def _stream_name(text: str) -> str:
+    if not text or re.search(r"[/+#\0]", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a stream's name is one level of a topic, without /, + and #")
+    return text
+
+
+def _duration(text: str) -> float:
+    from gon_edge.config import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a duration such as 120, 30s or 5m") from None
+
+
+def _interval(text: str) -> float:
+    seconds = _duration(text)
+    if seconds < 0.05:
+        raise argparse.ArgumentTypeError(f"{text!r}: write at least 0.05 s")
+    return seconds
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0.0 < (number := float(text)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r}: write a number above 0")
+
+
+def _count(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if (number := int(text)) >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r}: write a whole number from 0")
+
+
+# -- output ------------------------------------------------------------------------------------------------------------
+
+
+def _write_json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+@contextlib.contextmanager
+def _output(path: str) -> Iterator[IO[str]]:
+    if path == "-":
+        # Lines leave as they are made when somebody watches or a program waits for them.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
+        yield sys.stdout
+        return
+    try:
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except OSError as error:
+        raise _OutputError(f"{path}: cannot be written: {error.strerror or error}") from None

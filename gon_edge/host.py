@@ -1,0 +1,141 @@
+"""Telemetry of the machine this runs on, by psutil: a stream that every machine has.
+
+Names are read in alerts, so they say what is measured and in which unit.  A value that the machine does not have
+(frequency and temperature in a virtual machine, a swap that is off) is absent, never NaN or an invented 0.  Sending the
+values somewhere is ``publisher``'s work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import psutil
+
+_LEAST_S = 0.05  # a rate over less than this is the rounding of the kernel's counters
+
+
+class HostTelemetry:
+    """Readings of this machine.
+
+    Rates and CPU shares are means since the sample before; the first sample, taken at once, has none of them.
+
+    Parameters
+    ----------
+    clock : callable
+        Monotonic seconds.
+
+    Examples
+    --------
+    >>> values = HostTelemetry().sample()
+    >>> 0.0 < values["memory.used_percent"] <= 100.0
+    True
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._before = _read_counters(clock())
+
+    def sample(self) -> dict[str, float]:
+        """Return what can be measured now, finite values by name.
+
+        Returns
+        -------
+        dict of str to float
+            ``cpu.total`` and ``cpu.core0`` ... busy share in percent; ``load.1m``; ``cpu.freq_mhz``;
+            ``temperature.<sensor>`` in degrees Celsius; ``memory.used_percent``, ``memory.available_mib``,
+            ``swap.used_percent``; ``disk.read_mib_s``, ``disk.write_mib_s`` over all disks, ``disk.used_percent`` of
+            ``/``; ``net.rx_kib_s``, ``net.tx_kib_s`` over all interfaces but loopback; ``processes.count``.
+        """
+        counters = _read_counters(self._clock())
+        values: dict[str, float] = {}
+        if counters.at - self._before.at >= _LEAST_S:
+            values.update(_rates(self._before, counters))
+            self._before = counters
+        values.update(_gauges())
+        return {name: round(value, 3) for name, value in values.items() if math.isfinite(value)}
+
+
+class _Counters(NamedTuple):
+    at: float  # monotonic seconds
+    cores: list[tuple[float, float]]  # busy and total seconds of each
+    disk: tuple[int, int] | None  # bytes read, written
+    net: tuple[int, int] | None  # bytes received, sent
+
+
+def _read_counters(at: float) -> _Counters:
+    # psutil.cpu_percent would do, but it remembers the call before by thread, and a sampler may move between threads.
+    cores = [_busy_and_total(core) for core in psutil.cpu_times(percpu=True)]
+    disk = net = None
+    with contextlib.suppress(OSError, RuntimeError):  # containers may hide these
+        if (disks := psutil.disk_io_counters()) is not None:
+            disk = (disks.read_bytes, disks.write_bytes)
+    with contextlib.suppress(OSError, RuntimeError):
+        cards = [card for name, card in psutil.net_io_counters(pernic=True).items() if name != "lo"]
+        if cards:
+            net = (sum(card.bytes_recv for card in cards), sum(card.bytes_sent for card in cards))
+    return _Counters(at, cores, disk, net)
+
+
+def _busy_and_total(core: Any) -> tuple[float, float]:
+    total = sum(core) - getattr(core, "guest", 0.0) - getattr(core, "guest_nice", 0.0)  # Linux counts guests twice
+    return total - core.idle - getattr(core, "iowait", 0.0), total
+
+
+def _rates(before: _Counters, now: _Counters) -> dict[str, float]:
+    values: dict[str, float] = {}
+    if len(before.cores) == len(now.cores):  # a core may be switched off
+        shares = []
+        for (busy_0, total_0), (busy, total) in zip(before.cores, now.cores, strict=True):
+            passed = total - total_0
+            # The kernel's iowait runs backwards at times.
+            shares.append(min(100.0, max(0.0, 100.0 * (busy - busy_0) / passed)) if passed > 0.0 else 0.0)
+        values["cpu.total"] = sum(shares) / len(shares)
+        values.update({f"cpu.core{i}": share for i, share in enumerate(shares)})
+    seconds = now.at - before.at
+    for names, unit, old, new in (
+        (("disk.read_mib_s", "disk.write_mib_s"), 1 << 20, before.disk, now.disk),
+        (("net.rx_kib_s", "net.tx_kib_s"), 1 << 10, before.net, now.net),
+    ):
+        for name, a, b in zip(names, old or (), new or (), strict=False):
+            if b >= a:  # an interface that went away takes its bytes with it
+                values[name] = (b - a) / unit / seconds
+    return values
+
+
+def _gauges() -> dict[str, float]:
+    values: dict[str, float] = {}
+    memory = psutil.virtual_memory()
+    values["memory.used_percent"] = memory.percent
+    values["memory.available_mib"] = memory.available / (1 << 20)
+    with contextlib.suppress(OSError, RuntimeError):
+        if (swap := psutil.swap_memory()).total > 0:
+            values["swap.used_percent"] = swap.percent
+    with contextlib.suppress(OSError):
+        values["load.1m"] = psutil.getloadavg()[0]
+    with contextlib.suppress(OSError):
+        values["disk.used_percent"] = psutil.disk_usage("/").percent
+    values["processes.count"] = float(len(psutil.pids()))
+    with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
+        if (frequency := psutil.cpu_freq()) is not None and frequency.current > 0.0:
+            values["cpu.freq_mhz"] = frequency.current
+    with contextlib.suppress(OSError, RuntimeError, AttributeError):
+        values.update(_temperatures())
+    return values
+
+
+def _temperatures() -> dict[str, float]:
+    values: dict[str, float] = {}
+    for chip, sensors in psutil.sensors_temperatures().items():
+        for sensor in sensors:
+            name = f"temperature.{_word(chip)}" + (f".{_word(sensor.label)}" if sensor.label else "")
+            values.setdefault(name, sensor.current)  # the first of several without a label
+    return values
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

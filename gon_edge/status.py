@@ -1,0 +1,178 @@
+"""What a running daemon says over HTTP, for ``gon-edge status`` and the demonstration.
+
+The reading side of ``web``: it knows the paths there, and the names of the fields it shows.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from gon_edge.errors import UnreachableError
+from gon_edge.terminal import duration_text, table
+
+_LARGEST_ANSWER = 16 << 20
+
+
+class DaemonApi:
+    """The HTTP port of a daemon.
+
+    Parameters
+    ----------
+    url : str
+        Such as ``http://127.0.0.1:9109``.
+    timeout_s : float
+        For each answer.
+
+    Raises
+    ------
+    UnreachableError
+        From every method: nothing answers there, or something else than a gon-edge.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        # No proxy: the daemon is on this machine or this network.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def status(self) -> dict[str, Any]:
+        """Return node, version, broker, memory and the rest of ``/api/v1/status``, with ``streams`` and ``alerts``."""
+        status = self._json("/api/v1/status")
+        status["streams"] = self._json("/api/v1/streams")["streams"]
+        status["alerts"] = self._json("/api/v1/alerts")["alerts"]
+        return status
+
+    def metrics(self) -> str:
+        """Return the Prometheus page."""
+        return self._get("/metrics").decode(errors="replace")
+
+    def _json(self, path: str) -> dict[str, Any]:
+        try:
+            answer = json.loads(self._get(path))
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise UnreachableError(f"{self.url} is not a gon-edge; name the port of http.listen with --url")
+        return answer
+
+    def _get(self, path: str) -> bytes:
+        try:
+            with self._opener.open(self.url + path, timeout=self._timeout_s) as response:
+                body: bytes = response.read(_LARGEST_ANSWER)
+                return body
+        except urllib.error.HTTPError as error:
+            raise UnreachableError(
+                f"{self.url}{path} answers {error.code}; name the port of http.listen with --url"
+            ) from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            text = getattr(reason, "strerror", None) or str(reason)
+            raise UnreachableError(f"no gon-edge at {self.url}: {text}; is it running, and is --url right?") from None
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """Return the answer of :meth:`DaemonApi.status` as a page for a person."""
+    broker = status["mqtt"]
+    memory = f"{status['rss_bytes'] / (1 << 20):.1f} MiB"
+    lines = [
+        f"gon-edge {status['version']} on {status['node']}, up {duration_text(status['uptime_s'])}, {memory}",
+        f"broker {broker['url']}: {'connected' if broker['connected'] else broker['error'] or 'not connected'}",
+        "",
+    ]
+    if status["streams"]:
+        rows = [["STREAM", "STATE", "ROWS", "SCORE", "THRESHOLD", "MODEL", ""]]
+        for stream in status["streams"]:
+            warming = stream["model_version"] is None
+            eta_s = stream["eta_s"]
+            rows.append(
+                [
+                    stream["stream"],
+                    stream["state"],
+                    f"{stream['rows']} of {stream['rows_needed']}" if warming else str(stream["rows"]),
+                    number_text(stream["score"]),
+                    number_text(stream["threshold"]),
+                    stream["model_version"] or "-",
+                    f"first model in {duration_text(eta_s)}" if warming and eta_s else "",
+                ]
+            )
+        lines += table(rows)
+    else:
+        lines.append("no stream yet: no message has arrived on a subscribed topic")
+    active = [alert for alert in status["alerts"] if alert["type"] != "end"]
+    for alert in active:
+        since_s = status["now"] - alert["since"]
+        causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:3])
+        lines += [""] if alert is active[0] else []
+        lines.append(
+            f"{alert['severity']} {alert['kind']} on {alert['stream']} for {duration_text(max(0.0, since_s))}: {causes}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cause_text(cause: Mapping[str, Any]) -> str:
+    """Return one feature of an alert in words.
+
+    Examples
+    --------
+    >>> cause_text({"feature": "flow", "value": 3.25, "expected": 31.8, "contribution": 0.71})
+    'flow 3.25 (expected 31.8, 71 %)'
+    """
+    if cause["value"] is None:
+        return f"{cause['feature']} is missing"
+    expected = "" if cause["expected"] is None else f"expected {number_text(cause['expected'])}, "
+    return f"{cause['feature']} {number_text(cause['value'])} ({expected}{100 * (cause['contribution'] or 0.0):.0f} %)"
+
+
+def number_text(value: float | None) -> str:
+    """Return a number with four digits, ``-`` for none.
+
+    Examples
+    --------
+    >>> number_text(1234567.0), number_text(0.012345), number_text(99.96), number_text(None)
+    ('1234567', '0.01235', '99.96', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def histogram_buckets(metrics: str, name: str) -> dict[float, float]:
+    """Return the cumulative counts of a histogram on a Prometheus page by upper bound; empty when it is not there."""
+    pattern = re.compile(rf'^{re.escape(name)}_bucket\{{le="([^"]+)"\}} (\S+)$', re.MULTILINE)
+    return {float(bound): float(count) for bound, count in pattern.findall(metrics)}
+
+
+def histogram_quantile(buckets: Mapping[float, float], quantile: float) -> float | None:
+    """Return a quantile of a histogram as Prometheus estimates it; ``None`` when nothing was counted.
+
+    Parameters
+    ----------
+    buckets : mapping of float to float
+        Cumulative counts by upper bound, ``inf`` included.
+    quantile : float
+        0 to 1.
+
+    Examples
+    --------
+    >>> histogram_quantile({1.0: 90, 3.0: 100, math.inf: 100}, 0.95)
+    2.0
+    """
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0.0
+    if total <= 0.0:
+        return None
+    rank = quantile * total
+    below, lower = 0.0, 0.0
+    for bound in bounds:
+        count = buckets[bound]
+        if count >= rank and count > below:
+            return lower if math.isinf(bound) else lower + (bound - lower) * (rank - below) / (count - below)
+        below, lower = count, bound
+    return lower

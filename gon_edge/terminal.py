@@ -1,0 +1,252 @@
+"""What a person sees in a terminal: colour where it is wanted, progress on a line, a picture redrawn in place.
+
+Nothing here is needed by a program that reads our output: without a terminal there is no colour and no redrawing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import IO, Self
+
+_SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def wants_redraw(stream: IO[str], environ: Mapping[str, str] | None = None) -> bool:
+    """Whether `stream` is a terminal that moves its cursor when told to."""
+    environ = os.environ if environ is None else environ
+    return stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+
+
+def wants_colour(stream: IO[str], environ: Mapping[str, str] | None = None) -> bool:
+    """Whether `stream` is a terminal and nobody has set ``NO_COLOR`` (no-color.org)."""
+    environ = os.environ if environ is None else environ
+    return wants_redraw(stream, environ) and not environ.get("NO_COLOR")
+
+
+class Paint:
+    r"""Colours text, or leaves it alone.
+
+    Parameters
+    ----------
+    colour : bool
+
+    Examples
+    --------
+    >>> Paint(False)("alert", "red"), Paint(True)("alert", "red")
+    ('alert', '\x1b[31malert\x1b[0m')
+    """
+
+    def __init__(self, colour: bool) -> None:
+        self._colour = colour
+
+    def __call__(self, text: str, *styles: str) -> str:
+        """Return `text` in `styles`: bold, dim, red, green, yellow, cyan."""
+        if not self._colour or not styles or not text:
+            return text
+        return f"\x1b[{';'.join(_SGR[style] for style in styles)}m{text}\x1b[0m"
+
+
+def clip(line: str, width: int) -> str:
+    """Return `line` cut to `width` visible characters; colours count as none and are closed."""
+    if len(_ESCAPE.sub("", line)) <= width:
+        return line
+    kept, left, at = [], width - 1, 0
+    for escape in _ESCAPE.finditer(line):
+        kept += [line[at : min(escape.start(), at + left)], escape[0]]
+        left = max(0, left - (escape.start() - at))
+        at = escape.end()
+    kept.append(line[at : at + left])
+    return "".join(kept) + "…" + ("\x1b[0m" if _ESCAPE.search(line) else "")
+
+
+def bar(fraction: float, width: int) -> str:
+    """Return a bar `width` characters long, filled by `fraction` from 0 to 1.
+
+    Examples
+    --------
+    >>> bar(0.5, 8)
+    '████░░░░'
+    """
+    full = round(max(0.0, min(1.0, fraction)) * width)
+    return "█" * full + "░" * (width - full)
+
+
+def chart(values: Sequence[float], threshold: float | None, *, width: int, height: int, paint: Paint) -> list[str]:
+    """Draw the newest values as columns, with the threshold as a dashed line behind them.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Oldest first; the newest `width` are drawn, the newest on the right.
+    threshold : float or None
+        Columns above it are red.
+    width, height : int
+        Characters.
+    paint : Paint
+
+    Returns
+    -------
+    list of str
+        `height` lines of `width` visible characters, the top one first.  Zero is at the bottom; the top is the largest
+        value, and between 1.5 and 3 times the threshold: a fault must neither hide it nor flatten what is normal.
+    """
+    shown = list(values)[-width:]
+    top = max([*shown, 1e-12])
+    if threshold is not None and threshold > 0.0:
+        top = max(1.5 * threshold, min(top, 3.0 * threshold))
+    line_row = None if threshold is None else min(height - 1, int(threshold / top * height))
+    lines = []
+    for row in range(height - 1, -1, -1):
+        cells = [paint("┄" if row == line_row else " ", "yellow")] * (width - len(shown))
+        for value in shown:
+            eighths = round(max(0.0, min(1.0, value / top)) * height * 8) - row * 8
+            above = threshold is not None and value > threshold
+            if eighths <= 0:
+                cells.append(paint("┄" if row == line_row else " ", "yellow"))
+            else:
+                cells.append(paint(_BLOCKS[min(8, eighths)], "red" if above else "green"))
+        lines.append("".join(cells))
+    return lines
+
+
+class Screen:
+    """Lines redrawn in place, below whatever the terminal showed before; the last picture stays when it is closed.
+
+    Parameters
+    ----------
+    stream : text file
+        A terminal.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._drawn = 0
+        self._size = os.terminal_size((0, 0))
+
+    def __enter__(self) -> Self:
+        self._stream.write("\x1b[?25l\x1b[?7l")  # no cursor, no wrapping
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.write("\x1b[?7h\x1b[?25h\x1b[0m")
+        self._stream.flush()
+
+    @property
+    def size(self) -> os.terminal_size:
+        """Columns and lines there is room for."""
+        columns, lines = shutil.get_terminal_size()
+        return os.terminal_size((max(columns, 20), max(lines - 1, 4)))
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show `lines` in place of those drawn before; what does not fit is cut off."""
+        size = self.size
+        shown = [clip(line, size.columns) for line in lines[: size.lines]]
+        # After a change of size nobody knows where the old lines ended up.
+        start = "\x1b[2J\x1b[H" if self._drawn and size != self._size else f"\x1b[{self._drawn}F" if self._drawn else ""
+        self._stream.write(start + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
+        self._stream.flush()
+        self._drawn, self._size = len(shown), size
+
+
+class Progress:
+    """How far something long has come: a bar on a terminal, a line every few seconds elsewhere; nothing if it is quick.
+
+    Parameters
+    ----------
+    unit : str
+        What is counted, as in ``rows``.
+    stream : text file, optional
+        Default: stderr.
+    clock : callable
+        Monotonic seconds.
+
+    Examples
+    --------
+    >>> with Progress("rows") as progress:
+    ...     for done in range(3):
+    ...         progress(done, done / 3)
+    """
+
+    _FIRST_S = 0.5
+    _BAR_EVERY_S = 0.1
+    _LINE_EVERY_S = 5.0
+
+    def __init__(self, unit: str, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._unit = unit
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._redraws = wants_redraw(self._stream)
+        self._began = clock()
+        self._due = self._began + (self._FIRST_S if self._redraws else self._LINE_EVERY_S)
+        self._fraction: float | None = None
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown and self._redraws:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def __call__(self, done: int, fraction: float | None = None) -> None:
+        """Say that `done` units are done, and which fraction of all that is; ``None`` leaves the fraction as it was."""
+        if fraction is not None:
+            self._fraction = fraction
+        now = self._clock()
+        if now < self._due:
+            return
+        self._due = now + (self._BAR_EVERY_S if self._redraws else self._LINE_EVERY_S)
+        text = f"{done} {self._unit}, {done / max(now - self._began, 1e-9):.0f} a second"
+        if self._fraction is not None:
+            left_s = (now - self._began) * (1.0 - self._fraction) / max(self._fraction, 1e-9)
+            text = f"{100.0 * self._fraction:3.0f} %  {text}, {duration_text(left_s)} left"
+            text = f"{bar(self._fraction, 24)} {text}" if self._redraws else text
+        if self._redraws:
+            self._stream.write(f"\r{clip(text, shutil.get_terminal_size().columns - 1)}\x1b[K")
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+        self._shown = True
+
+
+def duration_text(seconds: float) -> str:
+    """Return `seconds` as people say it.
+
+    Examples
+    --------
+    >>> duration_text(7.4), duration_text(200), duration_text(8000), duration_text(200000)
+    ('7 s', '3 min 20 s', '2 h 13 min', '2 d 7 h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for small, small_name, large, large_name in ((1, "s", 60, "min"), (60, "min", 3600, "h"), (3600, "h", 86400, "d")):
+        if whole < large * (60 if large < 3600 else 24 if large == 3600 else 10**9):
+            rest = whole % large // small
+            return f"{whole // large} {large_name}" + (f" {rest} {small_name}" if rest else "")
+    raise AssertionError("the last unit has no end")
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as aligned lines; the first row is the heading.
+
+    Examples
+    --------
+    >>> table([["STREAM", "ROWS"], ["pump", "7"]])
+    ['STREAM  ROWS', 'pump    7']
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
