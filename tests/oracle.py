@@ -6,6 +6,7 @@ shared with the code under test except the parameters of the network.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -54,7 +55,7 @@ def longest_runs(rows):
     longest = []
     for column in np.asarray(rows).T:
         best = run = 1
-        for previous, value in zip(column[:-1], column[1:], strict=True):
+        for previous, value in itertools.pairwise(column):
             run = run + 1 if value == previous else 1
             best = max(best, run)
         longest.append(best)
@@ -62,7 +63,7 @@ def longest_runs(rows):
 
 
 def folds(rows, window, count):
-    """(held out, trained on) of each fold: row numbers where a window may end; no trained window holds a held-out row."""
+    """(held out, trained on) of each fold: rows where windows end; no trained window holds a held-out row."""
     count = min(count, max(1, rows // window))
     sizes = [rows // count + (1 if i < rows % count else 0) for i in range(count)]
     out, start = [], 0
@@ -81,7 +82,7 @@ def pareto(excess, shapes):
     """Shape and width of the most likely generalised Pareto distribution, tried one by one."""
     best = (-math.inf, 0.0, 0.0)
     for shape in shapes:
-        for width in np.geomspace(0.2, 5.0, 400) * np.mean(excess):
+        for width in np.geomspace(0.5, 2.0, 150) * np.mean(excess):
             likelihood = genpareto.logpdf(excess, shape, scale=width).sum()
             best = max(best, (likelihood, shape, width))
     return best[1], best[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
@@ -108,10 +109,8 @@ def test_a_flipped_bit_gives_the_same_model_or_a_refusal(blob):
     for place in range(0, len(blob), 7):
         damaged = bytearray(blob)
         damaged[place] ^= 1 << int(rng.integers(8))
-        try:
+        with contextlib.suppress(ModelFileError):
             assert dumps(loads(bytes(damaged), HERE)) == blob
-        except ModelFileError:
-            pass
 
 
 def test_a_changed_tensor_is_refused_by_its_checksum(blob):

@@ -1,0 +1,205 @@
+"""Fitting a model: each step against an oracle or against what it is for, and the rows nobody promised to be nice."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+
+import gon_edge.fit
+from gon_edge.errors import NotEnoughData
+from gon_edge.fit import FitSettings, TrainingRows, fill, fit_discriminator, fit_model, smooth
+from gon_edge.modelfile import dumps
+
+SMALL = FitSettings(window=10, hidden=6, prototypes=3)
+
+
+def waves(rows=600, features=5, seed=0, noise=0.1):
+    """Three oscillations seen by every sensor in its own mixture."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(rows)
+    sources = np.stack([np.sin(t / 20.0), np.cos(t / 33.0), np.sin(t / 7.0)], axis=1)
+    mixture = np.random.default_rng(1).normal(size=(3, features))
+    return sources @ mixture + noise * rng.normal(size=(rows, features))
+
+
+def test_training_windows_are_those_of_a_loop_and_reach_across_no_gap():
+    z = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    restart = np.zeros(50, np.bool_)
+    restart[[0, 7, 30, 31]] = True
+    rows = TrainingRows(z, restart, 6)
+    assert len(rows) == 50
+    np.testing.assert_array_equal(rows.windows(np.arange(50)), oracle.windows(z, 6, restart))
+    np.testing.assert_array_equal(rows.windows(np.array([31, 3])), oracle.windows(z, 6, restart)[[31, 3]])
+
+
+def test_a_missing_value_is_filled_with_the_one_before():
+    z = np.random.default_rng(1).normal(size=(60, 4)).astype(np.float32)
+    z[np.random.default_rng(2).random(z.shape) < 0.4] = np.nan
+    np.testing.assert_array_equal(fill(z), oracle.forward_fill(z))
+
+
+def test_smoothing_is_an_exponential_average_begun_anew_at_a_restart():
+    rng = np.random.default_rng(3)
+    scores, restart = rng.normal(size=40), rng.random(40) < 0.1
+    np.testing.assert_allclose(smooth(scores, restart, 0.3), oracle.smooth(scores, restart, 0.3), rtol=1e-12)
+    np.testing.assert_allclose(smooth(scores, restart, 1.0), scores, rtol=1e-12)
+    assert smooth(np.array([]), np.array([], np.bool_), 0.3).shape == (0,)
+
+
+@pytest.mark.parametrize("rows", [40, 45, 100])
+def test_a_held_out_row_is_in_no_window_its_model_was_fitted_on(rows, monkeypatch):
+    seen = []
+
+    def watched(data, ends, settings, rng, fit=gon_edge.fit.fit_discriminator):
+        seen.append(ends.tolist())
+        return fit(data, ends, settings, rng)
+
+    monkeypatch.setattr(gon_edge.fit, "fit_discriminator", watched)
+    fit_model(waves(rows), settings=SMALL, rng=np.random.default_rng(0))
+    expected = oracle.folds(rows, SMALL.window, SMALL.folds)
+    assert len(expected) == 3
+    assert seen[:-1] == [trained for _, trained in expected]
+    assert seen[-1] == list(range(rows))
+
+
+def test_the_first_layer_sees_as_much_variance_as_the_principal_components():
+    z = waves(800).astype(np.float32)
+    data = TrainingRows(z, np.zeros(800, np.bool_), SMALL.window)
+    net = fit_discriminator(data, np.arange(800), SMALL, np.random.default_rng(0))
+    views = oracle.windows(z, SMALL.window)
+    for scale, hidden in zip(net.scales, net.hidden(data.windows(np.arange(800))), strict=True):
+        x = views[:, SMALL.window - scale.rows :].reshape(800, -1).astype(np.float64)
+        possible = np.sort(np.linalg.eigvalsh(x.T @ x / 800))[::-1][: len(scale.gain)].sum()
+        assert ((hidden / scale.gain) ** 2).sum(axis=1).mean() == pytest.approx(possible, rel=0.01)
+
+
+def test_gains_keep_the_bound_that_climbs_rely_on():
+    # generate() steps by 1 / kappa; with gain² above kappa a step could overshoot and D fall.
+    model = fit_model(waves(), settings=SMALL, rng=np.random.default_rng(0))
+    for scale in model.discriminator.scales:
+        assert (scale.gain**2 <= scale.kappa * 1.0001).all()
+
+
+def test_prototypes_lie_among_the_windows():
+    rng = np.random.default_rng(4)
+    modes = np.tile([[-5.0, 0.0], [5.0, 0.0], [0.0, 5.0]], (200, 1))
+    model = fit_model(modes + 0.1 * rng.normal(size=modes.shape), settings=FitSettings(window=1, prototypes=3), rng=rng)
+    net = model.discriminator
+    z = model.scaler.transform(modes[:3])[:, None]
+    between = model.scaler.transform(modes[:3].mean(axis=0))[None, None]
+    assert net.forward(z).min() > net.forward(between)[0] + 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_adversarial_training_tells_windows_from_noise(seed):
+    # Fakes started at the data leave the loss at ln 2 and D at 0.5 on everything, real windows and noise alike.
+    rng = np.random.default_rng(seed)
+    model = fit_model(waves(seed=seed), settings=SMALL, rng=rng)
+    z = model.scaler.transform(waves(400, seed=10 + seed))
+    real = oracle.windows(z, SMALL.window)[SMALL.window :]
+    noise = rng.standard_normal(real.shape).astype(np.float32)
+    real_level, noise_level = ((1.0 / (1.0 + np.exp(-model.discriminator.forward(x)))).mean() for x in (real, noise))
+    assert real_level - noise_level > 0.2
+
+
+def test_adversarial_training_moves_prototypes_and_bias_and_nothing_else():
+    rng = np.random.default_rng(5)
+    data = TrainingRows(waves().astype(np.float32), np.zeros(600, np.bool_), SMALL.window)
+    before = fit_discriminator(data, np.arange(600), SMALL, rng)
+    after = gon_edge.fit.train_adversarially(before, data, np.arange(600), rng)
+    moved = {key for key, value in after.parameters().items() if not np.array_equal(value, before.parameters()[key])}
+    assert moved == {"bias", *(f"prototypes{s}" for s in range(len(before.scales)))}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not():
+    rows = waves(300)
+    models = [dumps(fit_model(rows, settings=SMALL, rng=np.random.default_rng(seed))) for seed in (0, 0, 1)]
+    assert models[0] == models[1] != models[2]
+
+
+def test_the_threshold_lies_above_nearly_all_training_scores():
+    model = fit_model(waves(1200), settings=SMALL, rng=np.random.default_rng(0))
+    net = model.discriminator
+    views = oracle.windows(model.scaler.transform(waves(1200)), SMALL.window)
+    scores = smooth(net.abnormality(net.energies(views)), np.zeros(1200, np.bool_), model.smoothing)
+    assert (scores > model.threshold).mean() < 0.01
+    assert scores.min() < model.typical < model.threshold
+
+
+def test_a_gap_in_training_is_no_jump():
+    # Two pieces at different levels: without the restart the step between them would be learned as normal.
+    rows = np.concatenate([waves(200), waves(200, seed=1) + 30.0])
+    restart = np.zeros(400, np.bool_)
+    restart[200] = True
+    across = rows[195:205]
+    levels = []
+    for pieces in (None, restart):
+        model = fit_model(rows, restart=pieces, settings=SMALL, rng=np.random.default_rng(0))
+        levels.append(model.discriminator.forward(model.scaler.transform(across)[None])[0])
+    assert levels[1] < levels[0]
+
+
+def test_longest_runs_are_those_of_a_loop():
+    rows = np.random.default_rng(6).integers(0, 2, (80, 5)).astype(float)
+    model = fit_model(rows, settings=SMALL, rng=np.random.default_rng(0))
+    assert model.longest_run.tolist() == oracle.longest_runs(rows)
+
+
+def test_a_feature_that_never_changed_is_never_called_frozen():
+    # It was reported missing after ten times the training rows.
+    rows = np.column_stack([waves(100, 1), np.full(100, 3.0), np.full(100, np.nan)])
+    model = fit_model(rows, settings=SMALL, rng=np.random.default_rng(0))
+    assert model.longest_run.tolist() == [1, np.iinfo(np.int32).max, np.iinfo(np.int32).max]
+
+
+@pytest.mark.parametrize(("rows", "features"), [(1, 1), (2, 3), (9, 1), (41, 2)])
+def test_very_few_rows_still_give_a_usable_model(rows, features):
+    model = fit_model(waves(rows, features), rng=np.random.default_rng(0))
+    net = model.discriminator
+    assert np.isfinite(net.forward(np.zeros((1, net.window, features), np.float32))).all()
+    assert np.isfinite([model.threshold, model.typical]).all()
+
+
+@pytest.mark.parametrize("rows", [np.empty((0, 3)), np.empty((3, 0)), np.zeros(5), np.zeros((2, 2, 2))], ids=np.shape)
+def test_no_rows_are_refused_with_the_shape(rows):
+    with pytest.raises(NotEnoughData, match="shape"):
+        fit_model(rows, rng=np.random.default_rng(0))
+
+
+def test_constant_and_missing_columns_are_fitted():
+    rows = np.column_stack([waves(200, 2), np.zeros(200), np.full(200, 7.0), np.full(200, np.nan)])
+    rows[::9, 0] = np.nan
+    model = fit_model(rows, settings=SMALL, rng=np.random.default_rng(0))
+    assert all(np.isfinite(value).all() for value in model.discriminator.parameters().values())
+    assert np.isfinite(model.threshold)
+
+
+def test_names_are_kept_in_order():
+    model = fit_model(waves(60, 2), features=["hum", "temp"], settings=SMALL, rng=np.random.default_rng(0))
+    assert model.features == ("hum", "temp")
+    assert fit_model(waves(60, 2), settings=SMALL, rng=np.random.default_rng(0)).features == ("x0", "x1")
+
+
+def test_progress_runs_through_the_phases_to_the_end():
+    told = []
+    fit_model(waves(60), settings=SMALL, rng=np.random.default_rng(0), progress=lambda *step: told.append(step))
+    assert [phase for phase, _ in told] == ["calibrate"] * 3 + ["fit", "done"]
+    assert told[-1] == ("done", 1.0)
+    assert all(0.0 <= share <= 1.0 for _, share in told)
+
+
+def test_no_more_windows_than_asked_for_are_looked_at():
+    settings = FitSettings(window=5, hidden=4, prototypes=2, max_windows=50)
+    rng = np.random.default_rng(0)
+    data = TrainingRows(waves(2000).astype(np.float32), np.zeros(2000, np.bool_), 5)
+    looked_at = set()
+    windows = TrainingRows.windows
+
+    class Watched(TrainingRows):
+        def windows(self, ends):
+            looked_at.update(ends.tolist())
+            return windows(self, ends)
+
+    fit_discriminator(Watched(data.z, np.zeros(2000, np.bool_), 5), np.arange(2000), settings, rng)
+    assert len(looked_at) <= 50
