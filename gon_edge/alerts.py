@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -140,11 +140,19 @@ class AlertPolicy:
         events = (self._anomaly.event if self._anomaly else None, self._missing)
         return tuple(event for event in events if event is not None)
 
-    def update(self, verdict: Verdict) -> list[Alert]:
-        """Take one scored row; return the news it makes, one event of each kind at most."""
+    def update(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None = None) -> list[Alert]:
+        """Take one scored row; return the news it makes, one event of each kind at most.
+
+        Parameters
+        ----------
+        verdict : Verdict
+        explain : callable, optional
+            Gives the causes of an anomalous row whose verdict carries none.  Called for rows that make an event only:
+            finding causes costs ten times a score.
+        """
         self._last_row_at = verdict.timestamp
         self._model_version = verdict.model_version
-        news = (self._update_anomaly(verdict), self._update_missing(verdict))
+        news = (self._update_anomaly(verdict, explain), self._update_missing(verdict))
         return [event for event in news if event is not None]
 
     def stream_silent(self, timestamp: float, features: Sequence[str] = ()) -> list[Alert]:
@@ -168,7 +176,7 @@ class AlertPolicy:
 
     # -- anomaly -------------------------------------------------------------------------------------------------------
 
-    def _update_anomaly(self, verdict: Verdict) -> Alert | None:
+    def _update_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
         settings = self._settings
         self._recent.append((verdict.timestamp, verdict.is_anomaly))
         # A NaN score compares false: a row that could not be judged does not help to end an alert.  A threshold of 0 or
@@ -180,7 +188,7 @@ class AlertPolicy:
 
         held = self._anomaly
         if held is None:
-            return self._raise_anomaly(verdict)
+            return self._raise_anomaly(verdict, explain)
         if verdict.causes and verdict.score > held.strongest_score:
             held.strongest_score, held.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
         if self._normal_rows >= settings.clear_rows:
@@ -192,17 +200,21 @@ class AlertPolicy:
         since_event_s = verdict.timestamp - held.event.timestamp
         if severity == held.event.severity and 0 <= since_event_s < settings.update_every_s:
             return None
+        if explain and verdict.is_anomaly and not verdict.causes:
+            verdict = replace(verdict, causes=explain())
+            if verdict.score > held.strongest_score:
+                held.strongest_score, held.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
         held.event = self._follow(held, "update", verdict, severity)
         return held.event
 
-    def _raise_anomaly(self, verdict: Verdict) -> Alert | None:
+    def _raise_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
         settings = self._settings
         anomalous = [timestamp for timestamp, is_anomaly in self._recent if is_anomaly]
         if not verdict.is_anomaly or len(anomalous) < settings.raise_rows:
             return None
         if self._ended_at is not None and 0 <= verdict.timestamp - self._ended_at < settings.cooldown_s:
             return None  # every anomalous row asks again, so a fault that lasts is late by the cool-down at most
-        causes = verdict.causes[:TOP_FEATURES]
+        causes = (verdict.causes or (explain() if explain else ()))[:TOP_FEATURES]
         event = Alert(
             id=self._new_id("anomaly", anomalous[0]),
             type="new",

@@ -423,6 +423,7 @@ class Daemon:
         self._store_errors = store.write_errors
         for stream in self._streams.values():
             self._telemetry.stream_state(stream.name, stream.state)
+            self._telemetry.causes(stream.name, stream.causes())
         self._heartbeat = time.monotonic()
         self._snapshot = self._take_snapshot()
         self._notifier.watchdog()
@@ -495,7 +496,7 @@ def _stream_snapshot(stream: Stream) -> StreamSnapshot:
         last_timestamp=stream.last_row.timestamp if stream.last_row else None,
         features=len(model.features) if model else len(stream.aligner.features),
         missing=verdict.missing if verdict else (),
-        causes=verdict.causes if verdict else (),
+        causes=stream.causes(),
     )
 
 

@@ -6,6 +6,7 @@ that scikit-learn and PyOD users know; both give the same scores.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,23 @@ class Detector:
         self._seen_features: tuple[str, ...] | None = None
         self._still = np.zeros(len(model.features), np.int64)
         self._last = np.full(len(model.features), np.nan, np.float32)
+        self._masked = np.zeros(len(model.features), np.bool_)
         self._patience = np.maximum(_FROZEN * model.longest_run.astype(np.int64), _FROZEN_ROWS)
 
     def update(self, row: Row) -> Verdict:
-        """Judge a row by itself and the rows before it.
+        """Judge a row by itself and the rows before it, and say what makes it anomalous if it is."""
+        verdict = self.score(row)
+        return replace(verdict, causes=self.causes()) if verdict.is_anomaly else verdict
+
+    def score(self, row: Row) -> Verdict:
+        """Judge a row as :meth:`update` does, but without causes: a tenth of the time on anomalous rows.
 
         Features the model does not know are ignored; features it misses in the row, or that are stale or frozen, are
         masked: generated from the others, so that they neither raise nor hide a score.
         """
         model = self.model
         values, masked = self._select(row)
+        self._masked = masked
         z = model.scaler.transform(values)
         if masked.any():
             z = self._net.impute(z, masked)
@@ -82,28 +90,27 @@ class Detector:
             self._level = raw
         else:
             self._level += model.smoothing * (raw - self._level)
-        anomalous = self._level > model.threshold
         return Verdict(
             stream=row.stream,
             timestamp=row.timestamp,
             score=self._level,
             threshold=model.threshold,
-            is_anomaly=anomalous,
-            causes=self.causes(values, masked) if anomalous else (),
+            is_anomaly=self._level > model.threshold,
+            causes=(),
             missing=tuple(name for name, gone in zip(model.features, masked, strict=True) if gone),
             model_version=model.version,
         )
 
-    def causes(self, values: NDArray[np.float32], masked: NDArray[np.bool_]) -> tuple[Cause, ...]:
-        """What makes the window of the last row abnormal, largest first; ``values`` (F,) in the model's order."""
+    def causes(self) -> tuple[Cause, ...]:
+        """What makes the window that ends at the last row abnormal, largest first."""
         view = self._window.view()[None]
         normal, share = explain(self.model, view)
-        share = np.where(masked, 0.0, share[0])
+        share = np.where(self._masked, 0.0, share[0])
         share = share / share.sum() if share.sum() > 0.0 else share
         expected = self.model.scaler.inverse(normal[0, -1])
         largest = np.argsort(-share, kind="stable")[: self._top]
         return tuple(
-            Cause(self.model.features[f], float(values[f]), float(expected[f]), float(share[f]))
+            Cause(self.model.features[f], float(self._last[f]), float(expected[f]), float(share[f]))
             for f in largest
             if share[f] > 0.0
         )
@@ -263,7 +270,7 @@ def _rows(X: ArrayLike) -> NDArray[np.float64]:
     rows = np.asarray(X, np.float64)
     if rows.ndim != 2:
         raise ValueError(f"rows of shape (T, F) are needed, not {rows.shape}; a single feature is X[:, None]")
-    return rows
+    return np.where(np.isfinite(rows), rows, np.nan)  # an infinity is a reading that failed, as in the daemon
 
 
 def _masked(model: Model, z: Float) -> Float:

@@ -27,7 +27,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from gon_edge.events import Alert, AlertKind, Verdict
+from gon_edge.events import Alert, AlertKind, Cause, Verdict
 from gon_edge.payload import MASK_REASONS, REASONS
 
 MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
@@ -198,14 +198,28 @@ class Telemetry:
             self._unscored.labels(unscored).inc()
 
     def verdict(self, verdict: Verdict, *, scoring_s: float, latency_s: float) -> None:
-        """Show a verdict: score, threshold, the features that caused it, and both durations."""
+        """Show a verdict: score, threshold, and both durations."""
         series = self._stream(verdict.stream)
         series.score.set(verdict.score)
         series.threshold.set(verdict.threshold)
         self._scoring.observe(scoring_s)
         self._latency.observe(latency_s)
-        if verdict.causes or series.features:
-            self._show_causes(series, verdict)
+
+    def causes(self, stream: str, causes: tuple[Cause, ...]) -> None:
+        """Show the features behind the newest score of `stream`; none while it is not anomalous."""
+        series = self._stream(stream)
+        shown = {cause.feature: cause.contribution for cause in causes[:TOP_FEATURES]}
+        for feature in series.features - shown.keys():
+            self._contribution.remove(stream, feature)
+            series.features.remove(feature)
+            self._contributions -= 1
+        for feature, share in shown.items():
+            if feature not in series.features:
+                if self._contributions >= MAX_CONTRIBUTIONS:
+                    continue
+                series.features.add(feature)
+                self._contributions += 1
+            self._contribution.labels(stream, feature).set(share)
 
     def stream_state(self, stream: str, state: StreamState) -> None:
         """Show the state `stream` is in; the other states fall to 0."""
@@ -296,20 +310,6 @@ class Telemetry:
             for outcome in RETRAIN_OUTCOMES:
                 self._retrains.labels(name, outcome)
         return series
-
-    def _show_causes(self, series: _Stream, verdict: Verdict) -> None:
-        shown = {cause.feature: cause.contribution for cause in verdict.causes[:TOP_FEATURES]}
-        for feature in series.features - shown.keys():
-            self._contribution.remove(verdict.stream, feature)
-            series.features.remove(feature)
-            self._contributions -= 1
-        for feature, share in shown.items():
-            if feature not in series.features:
-                if self._contributions >= MAX_CONTRIBUTIONS:
-                    continue
-                series.features.add(feature)
-                self._contributions += 1
-            self._contribution.labels(verdict.stream, feature).set(share)
 
 
 class _Stream:

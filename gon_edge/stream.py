@@ -17,7 +17,7 @@ from gon_edge.alerts import AlertPolicy
 from gon_edge.align import Aligner
 from gon_edge.config import StreamConfig
 from gon_edge.detector import Detector
-from gon_edge.events import Alert, Reading, Row, Verdict
+from gon_edge.events import Alert, Cause, Reading, Row, Verdict
 from gon_edge.modelfile import Model
 
 State = Literal["warming-up", "training", "scoring", "stale"]
@@ -223,8 +223,14 @@ class Stream:
     def _score(self, row: Row) -> Outcome:
         assert self._detector is not None
         began = self._timer()
-        verdict = self._detector.update(row)
+        verdict = self._detector.score(row)
         took = self._timer() - began
         self.verdict = verdict
         self.scores.append(verdict.score)
-        return Outcome(row, verdict, tuple(self.policy.update(verdict)), took)
+        return Outcome(row, verdict, tuple(self.policy.update(verdict, self._detector.causes)), took)
+
+    def causes(self) -> tuple[Cause, ...]:
+        """What makes the newest row anomalous, largest first; empty while it is not."""
+        if self._detector is None or self.verdict is None or not self.verdict.is_anomaly:
+            return ()
+        return self._detector.causes()

@@ -61,9 +61,12 @@ def telemetry(registry: CollectorRegistry) -> Telemetry:
     return Telemetry(registry, version="0.1.0")
 
 
-def verdict(stream: str = "pump", *, features: int = 0, prefix: str = "f") -> Verdict:
-    causes = tuple(Cause(f"{prefix}{i}", 1.0, 2.0, 1 / features) for i in range(features))
-    return Verdict(stream, 1.7e9, 3.5, 2.0, bool(causes), causes, (), "v1")
+def verdict(stream: str = "pump") -> Verdict:
+    return Verdict(stream, 1.7e9, 3.5, 2.0, True, (), (), "v1")
+
+
+def causes(features: int, prefix: str = "f") -> tuple[Cause, ...]:
+    return tuple(Cause(f"{prefix}{i}", 1.0, 2.0, 1 / features) for i in range(features))
 
 
 def alert(stream: str, how: str, kind: str = "anomaly") -> Alert:
@@ -73,7 +76,8 @@ def alert(stream: str, how: str, kind: str = "anomaly") -> Alert:
 def populate(telemetry: Telemetry, stream: str) -> None:
     telemetry.stream_state(stream, "scoring")
     telemetry.row(stream, 1.7e9)
-    telemetry.verdict(verdict(stream, features=3), scoring_s=0.0003, latency_s=0.004)
+    telemetry.verdict(verdict(stream), scoring_s=0.0003, latency_s=0.004)
+    telemetry.causes(stream, causes(3))
     telemetry.alert(alert(stream, "new"))
     telemetry.model(stream, "v1", 1.6e9)
     telemetry.retrain(stream, "promoted", duration_s=12.0, peak_bytes=50 << 20)
@@ -146,19 +150,19 @@ def test_contributions_are_the_top_few_and_go_when_the_anomaly_goes(
             if sample.name == "gon_edge_anomaly_contribution_ratio"
         }
 
-    telemetry.verdict(verdict(features=9), scoring_s=0.0, latency_s=0.0)
+    telemetry.causes("pump", causes(9))
     assert shown() == {f"f{i}" for i in range(TOP_FEATURES)}
-    telemetry.verdict(verdict(features=2, prefix="other"), scoring_s=0.0, latency_s=0.0)
+    telemetry.causes("pump", causes(2, "other"))
     assert shown() == {"other0", "other1"}
-    telemetry.verdict(verdict(), scoring_s=0.0, latency_s=0.0)
+    telemetry.causes("pump", ())
     assert shown() == set()
 
     for i in range(100):
-        telemetry.verdict(verdict(f"s{i}", features=9), scoring_s=0.0, latency_s=0.0)
+        telemetry.causes(f"s{i}", causes(9))
     page = generate_latest(registry).decode()
     assert page.count("gon_edge_anomaly_contribution_ratio{") == MAX_CONTRIBUTIONS
     telemetry.remove_stream("s0")
-    telemetry.verdict(verdict("last", features=3), scoring_s=0.0, latency_s=0.0)
+    telemetry.causes("last", causes(3))
     assert generate_latest(registry).decode().count('contribution_ratio{feature="f0",stream="last"}') == 1
 
 
