@@ -212,6 +212,14 @@ def test_masked_readings_count_towards_learning_and_its_bounds():
     assert aligner.features == ("a",)
 
 
+def test_an_odd_first_reading_does_not_set_the_phase_of_a_learned_grid():
+    # Delayed by nearly half an interval it would put every later reading next to the middle between two ticks.
+    rng = random.Random(4)
+    aligner = Aligner("pump")
+    timestamps = [EPOCH + 0.45] + [EPOCH + i + rng.uniform(-0.1, 0.1) for i in range(1, 200)]
+    assert [row.values[0] for row in feed(aligner, timestamps)] == list(range(200))
+
+
 # Hold and staleness
 
 
@@ -295,6 +303,21 @@ def test_ages_and_stale_features_follow_the_time_of_receipt_and_not_the_streams_
     assert aligner.last_timestamp == 49.0
 
 
+def test_a_masked_feature_does_not_hold_up_its_row():
+    aligner = Aligner("pump", interval_s=1.0, max_hold_s=30.0)
+    feed(aligner, [EPOCH + i for i in range(10)], b=1)
+    (row,) = aligner.add(reading(EPOCH + 10, masked={"b": "null"}, a=10), 10.0)
+    assert (row.timestamp, row.values.tolist(), row.stale.tolist()) == (EPOCH + 10, [10.0, 1.0], [False, False])
+
+
+def test_an_outage_of_a_feature_does_not_make_it_be_held_for_longer_ever_after():
+    aligner = Aligner("pump", interval_s=1.0)
+    for i in range(3800):
+        aligner.add(reading(EPOCH + i, a=i, **({} if 50 <= i < 3650 else {"b": i})), i)
+    assert aligner.stale_features(3799.0 + 5.0) == ()
+    assert aligner.stale_features(3799.0 + 7.0) == ("a", "b")
+
+
 # Lateness
 
 
@@ -342,6 +365,20 @@ def test_a_redelivered_burst_on_a_live_stream_is_late_and_no_clock_step():
     assert (aligner.late, aligner.clock_steps) == (15, 0)
 
 
+def test_disorder_wider_than_a_clock_step_is_still_disorder_where_lateness_allows_it():
+    aligner = Aligner("pump", interval_s=1.0, lateness_s=20.0)
+    order = [*range(20), 31, *range(20, 31), *range(32, 60)]
+    rows = feed(aligner, [EPOCH + i for i in order], received=[float(i) for i in range(60)]) + aligner.flush()
+    assert [row.values[0] for row in rows] == [order.index(i) for i in range(60)]
+    assert (aligner.late, aligner.clock_steps) == (0, 0)
+
+
+def test_late_readings_that_do_not_follow_each_other_are_no_clock_step():
+    aligner = live(ticks=100)
+    feed(aligner, [EPOCH + i for i in (10, 40, 70, 20, 50, 80)], received=[100 + 10 * i for i in range(6)])
+    assert (aligner.late, aligner.undecided, aligner.clock_steps) == (5, 1, 0)
+
+
 # Gaps
 
 
@@ -372,6 +409,15 @@ def test_a_max_gap_of_few_intervals_is_respected():
     aligner = Aligner("pump", interval_s=1.0, max_gap_s=2.0)
     rows = feed(aligner, [EPOCH + i for i in (0, 1, 4, 5)], received=[0.0] * 4)
     assert [(row.timestamp - EPOCH, row.restart) for row in rows] == [(0, True), (1, False), (4, True), (5, False)]
+
+
+def test_a_single_reading_after_a_gap_is_taken_when_none_follows():
+    aligner = live(max_gap_s=10.0)
+    assert aligner.add(reading(EPOCH + 5000, a=7), 20.0) == []  # a jump: the clock, or a wrong timestamp?
+    assert aligner.undecided == 1
+    rows = aligner.advance(25.0) + aligner.advance(31.0) + aligner.flush()
+    assert (aligner.accepted, aligner.late, aligner.undecided) == (21, 0, 0)
+    assert (rows[-1].timestamp, rows[-1].values.tolist(), rows[-1].restart) == (EPOCH + 5000, [7.0], True)
 
 
 # The passing of time
@@ -465,6 +511,16 @@ def test_flush_takes_a_last_reading_after_a_gap():
     rows = feed(aligner, [EPOCH, EPOCH + 1, EPOCH + 1000], received=[0.0] * 3) + aligner.flush()
     assert [(row.timestamp - EPOCH, row.restart) for row in rows] == [(0, True), (1, False), (1000, True)]
     assert (aligner.accepted, aligner.late) == (3, 0)
+
+
+def test_a_replay_a_little_slower_than_life_is_not_overtaken_by_held_rows():
+    aligner = Aligner("pump", interval_s=1.0)
+    for i in range(100):
+        received = i / 0.6
+        for now in np.arange(received - 1.5, received, 0.1):
+            aligner.advance(float(now))
+        aligner.add(reading(EPOCH + i, a=i), received)
+    assert aligner.late <= 2
 
 
 # Clocks that are set
@@ -594,6 +650,13 @@ def test_a_wall_clock_that_is_set_shifts_a_stream_stamped_at_receipt():
     assert not any(row.stale.any() for row in rows)
     assert stamps(rows)[-20:] == [EPOCH + i for i in range(40, 60)]
     assert (aligner.late, aligner.clock_steps) == (0, 1)
+
+
+def test_time_goes_on_making_rows_right_after_a_clock_was_set():
+    aligner = live()
+    aligner.shift(1000.0)
+    assert aligner.is_live
+    assert stamps(aligner.advance(21.6)) == [EPOCH + 1020, EPOCH + 1021]
 
 
 def test_the_wall_clock_may_be_set_while_the_interval_is_learned():
