@@ -187,7 +187,8 @@ class Daemon:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def _round(self) -> None:
-        for message in self._client.queue.get_batch(_BATCH, _TICK_S):
+        behind = any(stream.behind and stream.model for stream in self._streams.values())
+        for message in self._client.queue.get_batch(_BATCH, 0.0 if behind else _TICK_S):
             self._take(message)
         now = _monotonic()
         if not len(self._client.queue):
@@ -295,10 +296,10 @@ class Daemon:
             abnormal = verdict is not None and (verdict.is_anomaly or bool(stream.policy.active))
             self._store.add_row(row, abnormal, _monotonic())
             if verdict is None:
-                self._telemetry.row(row.stream, row.timestamp, "training" if stream.warmed_up else "warming_up")
+                self._telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")
                 continue
             self._telemetry.row(row.stream, row.timestamp)
-            latency = _monotonic() - row.received_at
+            latency = None if outcome.waited else _monotonic() - row.received_at
             self._telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)
             self._tell(stream, outcome.alerts)
         if outcomes:

@@ -197,13 +197,14 @@ class Telemetry:
         if unscored is not None:
             self._unscored.labels(unscored).inc()
 
-    def verdict(self, verdict: Verdict, *, scoring_s: float, latency_s: float) -> None:
-        """Show a verdict: score, threshold, and both durations."""
+    def verdict(self, verdict: Verdict, *, scoring_s: float, latency_s: float | None) -> None:
+        """Show a verdict: score, threshold, and both durations; no latency for a row that waited for its model."""
         series = self._stream(verdict.stream)
         series.score.set(verdict.score)
         series.threshold.set(verdict.threshold)
         self._scoring.observe(scoring_s)
-        self._latency.observe(latency_s)
+        if latency_s is not None:
+            self._latency.observe(latency_s)
 
     def causes(self, stream: str, causes: tuple[Cause, ...]) -> None:
         """Show the features behind the newest score of `stream`; none while it is not anomalous."""

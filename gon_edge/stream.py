@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
+
+import numpy as np
 
 from gon_edge.alerts import AlertPolicy
 from gon_edge.align import Aligner
@@ -22,8 +24,11 @@ from gon_edge.modelfile import Model
 
 State = Literal["warming-up", "training", "scoring", "stale"]
 
-BACKLOG_ROWS = 20_000
-"""Rows kept while the first model is being trained, 7 MB at 8 features; beyond it the oldest go without a score."""
+BACKLOG_BYTES = 2 << 20
+"""Memory for rows that wait while the first model is being trained, 36,000 of them at 8 features; beyond it the oldest
+go without a score.  Only a replay at full speed comes near it."""
+
+_BLOCK_ROWS = 256
 
 RECENT_SCORES = 120
 
@@ -40,12 +45,79 @@ class Outcome:
     alerts : tuple of Alert
     scoring_s : float
         Time the detector took.
+    waited : bool
+        The row was kept while the first model was trained: its verdict is late for that reason alone.
     """
 
     row: Row
     verdict: Verdict | None = None
     alerts: tuple[Alert, ...] = ()
     scoring_s: float = 0.0
+    waited: bool = False
+
+
+class _Block:
+    """Up to ``_BLOCK_ROWS`` rows of the same features, in arrays: an eighth of what as many `Row` objects take."""
+
+    def __init__(self, features: tuple[str, ...]) -> None:
+        self.features = features
+        self.begin = self.end = 0
+        self._times = np.empty((_BLOCK_ROWS, 2))  # timestamp, received_at
+        self._values = np.empty((_BLOCK_ROWS, len(features)), np.float32)
+        self._flags = np.empty((_BLOCK_ROWS, len(features) + 1), np.bool_)  # restart, then stale
+        self.size_bytes = self._times.nbytes + self._values.nbytes + self._flags.nbytes
+
+    def push(self, row: Row) -> None:
+        self._times[self.end] = row.timestamp, row.received_at
+        self._values[self.end] = row.values
+        self._flags[self.end, 0] = row.restart
+        self._flags[self.end, 1:] = row.stale
+        self.end += 1
+
+    def pop(self, stream: str) -> Row:
+        i = self.begin
+        self.begin += 1
+        timestamp, received_at = self._times[i].tolist()
+        flags = self._flags[i]
+        return Row(stream, timestamp, self.features, self._values[i], flags[1:], bool(flags[0]), received_at)
+
+
+class _Backlog:
+    """Rows that wait for a model, oldest first, in bounded memory."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._blocks: deque[_Block] = deque()
+        self._bytes = 0
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def push(self, row: Row) -> list[Row]:
+        """Keep a row; returns the oldest ones where there is no room for them any more."""
+        last = self._blocks[-1] if self._blocks else None
+        if last is None or last.end == _BLOCK_ROWS or last.features != row.features:
+            last = _Block(row.features)
+            self._blocks.append(last)
+            self._bytes += last.size_bytes
+        last.push(row)
+        self._rows += 1
+        lost = []
+        while self._bytes > BACKLOG_BYTES and len(self._blocks) > 1:
+            first = len(self._blocks)
+            while len(self._blocks) == first:
+                lost.append(self.pop())
+        return lost
+
+    def pop(self) -> Row:
+        first = self._blocks[0]
+        row = first.pop(self._stream)
+        self._rows -= 1
+        if first.begin == first.end:
+            self._blocks.popleft()
+            self._bytes -= first.size_bytes
+        return row
 
 
 class Stream:
@@ -111,7 +183,7 @@ class Stream:
         self._detector: Detector | None = None
         self._training = False
         self._silent = False
-        self._backlog: deque[Row] = deque()
+        self._backlog = _Backlog(name)
         self._wanted: dict[str, bool] = {}
         self._seeds: dict[str, float] = {}
         if model is not None:
@@ -176,9 +248,7 @@ class Stream:
     def give_up_training(self) -> list[Outcome]:
         """No model came: the rows kept for it go without a score, and the warm-up goes on."""
         self._training = False
-        outcomes = [Outcome(row) for row in self._backlog]
-        self._backlog.clear()
-        return outcomes
+        return [Outcome(self._backlog.pop(), waited=True) for _ in range(len(self._backlog))]
 
     def use(self, model: Model) -> None:
         """Score by this model from the next row on."""
@@ -190,7 +260,8 @@ class Stream:
         """Judge up to ``limit`` rows that were kept while the first model was trained."""
         if self._detector is None:
             return []
-        return [self._score(self._backlog.popleft()) for _ in range(min(limit, len(self._backlog)))]
+        rows = min(limit, len(self._backlog))
+        return [replace(self._score(self._backlog.pop()), waited=True) for _ in range(rows)]
 
     def _select(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Without the features that ``include`` and ``exclude`` leave out; the same object when none is."""
@@ -213,9 +284,7 @@ class Stream:
             if self._detector is not None and not self._backlog:
                 outcomes.append(self._score(row))
             elif self._training or self._backlog:
-                self._backlog.append(row)
-                if len(self._backlog) > BACKLOG_ROWS:
-                    outcomes.append(Outcome(self._backlog.popleft()))
+                outcomes += [Outcome(lost, waited=True) for lost in self._backlog.push(row)]
             else:
                 outcomes.append(Outcome(row))
         return outcomes
