@@ -65,12 +65,14 @@ _DAMAGE_CODES = {
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_FORMAT,
     sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_CONSTRAINT,
 }
 
+# No index beside a table: each is one more page to write, and a damaged one gives wrong answers in silence.
 _SCHEMA = """
-CREATE TABLE stream (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE feature_set (id INTEGER PRIMARY KEY, names TEXT NOT NULL UNIQUE);
+CREATE TABLE stream (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE feature_set (id INTEGER PRIMARY KEY, names TEXT NOT NULL);
 CREATE TABLE chunk (
     id INTEGER PRIMARY KEY,
     stream INTEGER NOT NULL,
@@ -81,12 +83,12 @@ CREATE TABLE chunk (
     payload BLOB NOT NULL
 );
 CREATE TABLE alert (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
+    id TEXT PRIMARY KEY,
     stream TEXT NOT NULL,
     active INTEGER NOT NULL,
+    since REAL NOT NULL,
     event TEXT NOT NULL
-);
+) WITHOUT ROWID;
 CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE retrain (seq INTEGER PRIMARY KEY, stream TEXT NOT NULL, record TEXT NOT NULL);
 """
@@ -146,6 +148,10 @@ class _Stored:
 
 class _DamageError(Exception):
     """The file opens but is not what was written."""
+
+
+# The second is raised by Python's own module, for text in the file or for a message of SQLite that quotes it.
+_DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError, _DamageError)
 
 
 class _Buffer:
@@ -231,6 +237,7 @@ class Store:
         self._read_only = read_only
         self._lock: IO[bytes] | None = None
         self._db: sqlite3.Connection | None = None
+        self._damage: str | None = None  # found by a reader; the next flush acts on it
         self._stored: dict[str, deque[_Stored]] = {}
 
         self._buffers: dict[str, _Buffer] = {}
@@ -288,12 +295,12 @@ class Store:
         if read_only:
             try:
                 store._connect_read_only()
-            except (sqlite3.Error, OSError) as error:
+            except (*_DATABASE_ERRORS, OSError) as error:
                 raise StoreError(f"{store._path} cannot be read: {error}") from None
             return store
         try:
             store._connect()
-        except (sqlite3.Error, OSError, _DamageError) as error:
+        except (*_DATABASE_ERRORS, OSError) as error:
             store.last_error = f"{store._path}: {error}"
         except StoreError:
             store.close()
@@ -323,7 +330,7 @@ class Store:
         try:
             try:
                 self._open_database()
-            except (sqlite3.Error, _DamageError) as error:
+            except _DATABASE_ERRORS as error:
                 if not _is_damage(error):
                     raise
                 self._set_aside(str(error))
@@ -341,20 +348,20 @@ class Store:
         db.execute("PRAGMA secure_delete=OFF")  # Debian builds SQLite with it on: every pruned page would be written
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        tables = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master")}
         version = self._version(db)
-        if version == tables == 0:
+        if version == 0 and not tables:
             db.executescript(
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; "
                 f"PRAGMA application_id={_APPLICATION_ID + SCHEMA_VERSION}; COMMIT;"
             )
-        elif version != SCHEMA_VERSION:
+        elif version != SCHEMA_VERSION or tables != {sql.strip() for sql in _SCHEMA.split(";") if sql.strip()}:
             raise _DamageError("not a database of gon-edge")
         self._check_length()
         self._read_index()
 
     def _version(self, db: sqlite3.Connection) -> int:
-        """Version of the tables; 0 in an empty file.  Written twice, so that damage is not taken for a newer version."""
+        """Version of the tables; 0 in an empty file.  It stands there twice: damage must not look like a newer one."""
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (application_id,) = db.execute("PRAGMA application_id").fetchone()
         if version > SCHEMA_VERSION and application_id == _APPLICATION_ID + version:
@@ -387,6 +394,7 @@ class Store:
                 pass
         self._stored = stored
         self._states_written = {}
+        self._damage = None
 
     def _connect_read_only(self) -> None:
         self._db = sqlite3.connect(
@@ -540,8 +548,10 @@ class Store:
         try:
             if self._db is None:
                 self._connect()
+            if self._damage is not None:
+                raise _DamageError(self._damage)
             self._write()
-        except (sqlite3.Error, OSError, _DamageError, StoreError) as error:
+        except (*_DATABASE_ERRORS, OSError, StoreError) as error:
             self._failed(error, now)
             return False
         self.last_error = None
@@ -579,14 +589,21 @@ class Store:
         removed = self._prune(db)
         added = [(packed.stream, self._insert(db, packed)) for packed in self._packed]
         for event in self._alerts.values():
-            active = event["type"] != "end"
             db.execute(
-                "INSERT INTO alert (id, stream, active, event) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET active = excluded.active, event = excluded.event",
-                (event["id"], event["stream"], active, json.dumps(event, separators=(",", ":"))),
+                "INSERT OR REPLACE INTO alert VALUES (?, ?, ?, ?, ?)",
+                (
+                    event["id"],
+                    event["stream"],
+                    event["type"] != "end",
+                    event["since"],
+                    json.dumps(event, separators=(",", ":")),
+                ),
             )
         if self._alerts:
-            db.execute("DELETE FROM alert WHERE NOT active AND seq <= (SELECT max(seq) FROM alert) - ?", (ALERTS_KEPT,))
+            db.execute(
+                "DELETE FROM alert WHERE NOT active AND id NOT IN (SELECT id FROM alert ORDER BY since DESC LIMIT ?)",
+                (ALERTS_KEPT,),
+            )
         db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", self._states.items())
         for record in self._retrains:
             db.execute(
@@ -649,10 +666,12 @@ class Store:
             return []
         try:
             return self._db.execute(sql, arguments).fetchall()
-        except sqlite3.Error as error:
+        except _DATABASE_ERRORS as error:
             if self._read_only:
                 raise StoreError(f"{self._path} cannot be read: {error}") from None
             self.last_error = f"{self._path}: {error}"
+            if _is_damage(error):
+                self._damage = str(error)
             return []
 
     def streams(self) -> dict[str, int]:
@@ -803,13 +822,13 @@ class Store:
         found = [dict(event) for event in self._alerts.values() if wanted(event)]
         stored = self._query(
             "SELECT event FROM alert WHERE (?1 IS NULL OR stream = ?1) AND (?2 IS NULL OR active = ?2) "
-            "ORDER BY seq DESC LIMIT ?3",
+            "ORDER BY since DESC LIMIT ?3",
             stream,
             active,
             limit + len(self._alerts),
         )
-        events = (_json(text) for (text,) in stored)
-        found += [event for event in events if isinstance(event, dict) and event["id"] not in self._alerts]
+        events = (_event(text) for (text,) in stored)
+        found += [event for event in events if event is not None and event["id"] not in self._alerts]
         return sorted(found, key=lambda event: event["since"], reverse=True)[:limit]
 
     def state(self, key: str) -> Any:
@@ -825,7 +844,9 @@ class Store:
             "SELECT record FROM retrain WHERE ?1 IS NULL OR stream = ?1 ORDER BY seq DESC LIMIT ?2", stream, limit
         )
         records = [record for record in reversed(self._retrains) if stream in (None, record.stream)]
-        records += [RetrainRecord(**record) for (text,) in stored if isinstance(record := _json(text), dict)]
+        for (text,) in stored:
+            with contextlib.suppress(TypeError):  # damaged
+                records.append(RetrainRecord(**_json(text)))
         return records[:limit]
 
 
@@ -862,13 +883,19 @@ def _json(text: object) -> Any:
         return None
 
 
+def _event(text: object) -> dict[str, Any] | None:
+    """An alert event as it was taken, or `None` where damage made it something else."""
+    event = _json(text)
+    if not isinstance(event, dict) or not {"id", "type", "stream", "since"} <= event.keys():
+        return None
+    return event if isinstance(event["since"], (int, float)) and isinstance(event["id"], str) else None
+
+
 def _is_damage(error: Exception) -> bool:
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # raised by Python itself: text in the file that is not UTF-8
-            return isinstance(error, sqlite3.OperationalError)
-        return code & 0xFF in _DAMAGE_CODES or code == sqlite3.SQLITE_IOERR_SHORT_READ
-    return isinstance(error, _DamageError)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # raised by Python itself
+        return isinstance(error, (sqlite3.OperationalError, UnicodeDecodeError, _DamageError))
+    return code & 0xFF in _DAMAGE_CODES or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
 def _live_bytes(db: sqlite3.Connection) -> int:

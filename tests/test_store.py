@@ -466,22 +466,45 @@ def test_a_log_left_by_a_damaged_file_is_not_applied_to_the_fresh_one(store, tmp
         assert other.streams() == {}
 
 
+def wear_out(path: Path) -> None:
+    """Overwrite all of a database while it is open."""
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+
+
 def test_damage_found_while_running_is_set_aside_and_the_rows_in_memory_stay(store, tmp_path):
-    for i in range(40):
-        fill(store, 100 * i, 100 * i + 100)
-        store.flush(float(i))
-    store = reopened(store, tmp_path)
-    with (tmp_path / DATABASE).open("r+b") as file:  # while it is open
-        file.seek(0)
-        file.write(b"\xff" * (tmp_path / DATABASE).stat().st_size)
-    fill(store, 5000, 5010)
+    rng = np.random.default_rng(0)
+    names = tuple(f"f{i}" for i in range(16))
+    for i in range(30_000):  # more than SQLite holds in memory
+        store.add_row(row(i, *rng.normal(size=16), features=names), False, 0.0)
+        if i % 500 == 499:
+            store.flush(float(i))
+    store = reopened(store, tmp_path, rows_per_stream=1000)
+    wear_out(tmp_path / DATABASE)
+    fill(store, 50_000, 50_010)
     assert not store.flush(0.0)
     assert (store.write_errors, store.recovered) == (1, True)
-    assert "damaged" in store.recovered_reason
+    assert "damaged-1" in store.recovered_reason
     assert store.flush(30.0)
     assert store.last_error is None
-    assert store.rows("pump")[0].tolist() == [6000.0 + i for i in range(10)]
+    assert store.rows("pump")[0].tolist() == [51_000.0 + i for i in range(10)]
     store.close()
+
+
+def test_damage_found_by_a_reader_is_set_aside_at_the_next_flush(store, tmp_path):
+    fill(store, 0, 10)
+    store.flush(0.0)
+    store.close()
+    with Store.open(tmp_path) as store:
+        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
+            db.execute("DROP TABLE retrain")
+        assert store.retrains() == []
+        assert "no such table" in store.last_error
+        fill(store, 10, 20)
+        assert not store.flush(1.0)
+        assert store.recovered
+        assert store.flush(31.0)
+        assert store.streams() == {"pump": 10}
 
 
 def test_a_chunk_with_a_flipped_bit_is_left_out_and_not_joined_over(store, tmp_path):
