@@ -25,6 +25,7 @@ _VERSION = 1
 _HEADER = struct.Struct("<BIIHqB")  # version, crc32 of stream and features, N, F, first microsecond, has_nan
 
 _MAX_CODE = 65534
+_LARGEST = float(np.finfo(np.float32).max)
 _STEPS_PER_CHANGE = 16
 """Measured at 1 Hz, 16 features of Gaussian noise: 16 gives 6.3 bits a value, 32 gives 7.2, 64 gives 8.4; a full int16
 gives 15.5, with which a day cannot be written below 5 MB."""
@@ -146,6 +147,7 @@ def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
         else:
             scale = 10.0 ** modes[column]
             values[:, column] = (np.rint(offsets[column] * scale) + codes) / scale
+    np.clip(values, -_LARGEST, _LARGEST, out=values)  # half a step past the largest float32 would be infinite
     values[~known] = np.nan
     return RowChunk(features, times_us / 1e6, values.astype(np.float32), restart, quarantined)
 
