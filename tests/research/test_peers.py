@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from gon_edge.research import metrics
 from gon_edge.research.peers import PEERS, make
 from gon_edge.research.peers.peer import HELD_OUT, Peer, Scaler, causal_windows, minibatches, subsample
 
@@ -96,12 +95,12 @@ def the_threshold_knows_nothing_of_test(name):
 def a_gross_fault_is_seen(name):
     if name == "random":
         return  # it is there to see nothing
-    test = a_stream(120, seed=1)
-    fault = np.zeros(120, dtype=bool)
-    fault[80:86] = True
-    test[fault] += 15 * np.array([1.0, -1.0, 1.0]) * np.where(np.arange(6) % 2, 1.0, -1.0)[:, None]
-    scores = quick(name).fit(TRAIN).decision_function(test)
-    assert metrics.roc_auc(fault, scores) > 0.6
+    rng = np.random.default_rng(5)
+    train, test = rng.normal(size=(400, 3)), rng.normal(size=(120, 3))
+    test[80:86] += 15 * np.array([1.0, -1.0, 1.0]) * np.where(np.arange(6) % 2, 1.0, -1.0)[:, None]
+    scores = quick(name).fit(train).decision_function(test)
+    # Windows go on holding the fault after its end, so only rows before it are a fair comparison.
+    assert scores[80:90].max() > np.quantile(scores[45:80], 0.99)
 
 
 CHECKS = [
@@ -122,7 +121,7 @@ CHECKS = [
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", PEERS)
 def test_peer(name, check):
-    pytest.importorskip({"hstrees": "river", "matrix-profile": "stumpy"}.get(name, "sklearn"))
+    pytest.importorskip("river" if "hstrees" in name else "stumpy" if "matrix" in name else "sklearn")
     check(name)
 
 

@@ -34,7 +34,7 @@ class DILOF(RowPeer):
         LOF above which a row starts, or continues, a run of outliers.
     """
 
-    def __init__(self, *, memory: int = 400, k: int = 20, outlier: float = 2.0, random_state: int = 0) -> None:
+    def __init__(self, *, memory: int = 1000, k: int = 20, outlier: float = 2.0, random_state: int = 0) -> None:
         super().__init__(random_state=random_state)
         self.memory = memory
         self.k = k

@@ -12,19 +12,25 @@ from gon_edge.research.peers.peer import Array, RowPeer
 
 
 class HSTrees(RowPeer):
-    """river's Half-Space Trees on rows scaled to [0, 1]: score a row, then learn it, as a stream would.
+    """river's Half-Space Trees on rows scaled to [0, 1].
+
+    Cuts lie inside the train range, so that a value outside it falls into the outermost leaf.  Room for cuts outside
+    (half a range on both sides) was tried and lowered the mean AP from 0.43 to 0.25.
 
     Parameters
     ----------
     learn : bool
-        Go on learning while scoring.  With False the model stays as train left it.
+        Score a test row, then learn it, as a stream would.  Otherwise the model stays as train left it, which gave
+        the better mean AP (0.43 against 0.37): a long fault is learned as normal.
+    window_size : int
+        Rows after which the masses are renewed; river's default is 250.
     """
 
     unit_range = True
     _HEIGHT = 8  # river's default; the paper's 15 would be 65,535 nodes a tree
     _TREES = 25  # the paper's
 
-    def __init__(self, *, learn: bool = True, window_size: int = 250, random_state: int = 0) -> None:
+    def __init__(self, *, learn: bool = False, window_size: int = 1000, random_state: int = 0) -> None:
         super().__init__(random_state=random_state)
         self.learn = learn
         self.window_size = window_size
@@ -38,7 +44,10 @@ class HSTrees(RowPeer):
         # Before its first full window the model scores everything alike: a short train part must fill two.
         window_size = max(1, min(self.window_size, len(Z) // 2))
         self.model_: Any = HalfSpaceTrees(
-            n_trees=self._TREES, height=self._HEIGHT, window_size=window_size, seed=self.random_state
+            n_trees=self._TREES,
+            height=self._HEIGHT,
+            window_size=window_size,
+            seed=self.random_state,
         )
         for row in _dicts(Z):
             self.model_.learn_one(row)  # type: ignore[no-untyped-call]
@@ -54,4 +63,4 @@ class HSTrees(RowPeer):
 
 
 def _dicts(Z: Array) -> list[dict[int, float]]:
-    return [dict(enumerate(row)) for row in np.clip(Z, 0, 1).tolist()]
+    return [dict(enumerate(row)) for row in Z.tolist()]

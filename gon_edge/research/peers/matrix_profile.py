@@ -19,11 +19,14 @@ class MatrixProfile(RowPeer):
     ----------
     window : int
         Rows of a subsequence, W.
+    normalise : bool
+        Compare shapes (each subsequence standardised on its own, the usual matrix profile) rather than values.
     """
 
-    def __init__(self, *, window: int = 40, random_state: int = 0) -> None:
+    def __init__(self, *, window: int = 40, normalise: bool = True, random_state: int = 0) -> None:
         super().__init__(random_state=random_state)
         self.window = window
+        self.normalise = normalise
 
     @property
     def n_parameters(self) -> int:  # noqa: D102
@@ -36,7 +39,9 @@ class MatrixProfile(RowPeer):
         window = min(self.window, len(self.train_))
         padded = np.concatenate([np.repeat(Z[:1], window - 1, axis=0), Z])
         profiles = [
-            stumpy.stump(padded[:, f], window, self.train_[:, f], ignore_trivial=False)[:, 0].astype(np.float64)
+            stumpy.stump(padded[:, f], window, self.train_[:, f], ignore_trivial=False, normalize=self.normalise)[
+                :, 0
+            ].astype(np.float64)
             for f in range(Z.shape[1])
         ]
         return np.asarray(np.nan_to_num(np.mean(profiles, axis=0), posinf=np.sqrt(2 * window)))

@@ -24,7 +24,7 @@ class SlimGAN(WindowPeer):
     _BATCH = 128
 
     def __init__(
-        self, *, window: int = 5, hidden: int = 64, width: float = 0.5, epochs: int = 20, random_state: int = 0
+        self, *, window: int = 15, hidden: int = 64, width: float = 0.5, epochs: int = 20, random_state: int = 0
     ) -> None:
         super().__init__(window=window, random_state=random_state)
         self.hidden = hidden
