@@ -6,6 +6,7 @@ that scikit-learn and PyOD users know; both give the same scores.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ class Detector:
         self._top = top
         self._net = model.discriminator
         self._window = SlidingWindow(self._net.window, len(model.features))
-        self._levels = [(scale.tau, scale.share) for scale in self._net.scales]
-        self._level: float | None = None
+        shares = sum(scale.share for scale in self._net.scales)
+        self._scales = [(s.rows, s.tau, s.share, model.typical * s.share / shares) for s in self._net.scales]
+        self._age = 0  # rows since the last restart
+        self._level = 0.0
         self._columns: NDArray[np.intp] | None = None
         self._seen_features: tuple[str, ...] | None = None
         self._still = np.zeros(len(model.features), np.int64)
@@ -80,16 +83,18 @@ class Detector:
         z = model.scaler.transform(values)
         if masked.any():
             z = self._net.impute(z, masked)
-        if row.restart or self._level is None:
+        if row.restart or not self._age:
             self._window.restart(z)
+            self._age = 1
         else:
             self._window.push(z)
-        energies = self._net.energies_one(self._window.view())
-        raw = float(sum(share * np.log1p(e / tau) for e, (tau, share) in zip(energies, self._levels, strict=True)))
-        if row.restart or self._level is None:
-            self._level = raw
-        else:
-            self._level += model.smoothing * (raw - self._level)
+            self._age += 1
+        raw = 0.0  # Discriminator.abnormality_after_restart of one window
+        for energy, (rows, tau, share, neutral) in zip(
+            self._net.energies_one(self._window.view()), self._scales, strict=True
+        ):
+            raw += share * math.log1p(energy / tau) if self._age >= rows else neutral
+        self._level = raw if self._age == 1 else self._level + model.smoothing * (raw - self._level)
         return Verdict(
             stream=row.stream,
             timestamp=row.timestamp,
@@ -227,7 +232,8 @@ class GONDetector:
         net = self.model_.discriminator
         views = windows(z, net.window)
         energies = [net.energies(views[i : i + _BATCH]) for i in range(0, len(z), _BATCH)]
-        raw = net.abnormality(np.concatenate(energies))
+        age = np.arange(1, len(z) + 1)
+        raw = net.abnormality_after_restart(np.concatenate(energies), age, self.model_.typical)
         return smooth(raw, np.zeros(len(raw), np.bool_), self.model_.smoothing)
 
     def feature_scores(self, X: ArrayLike) -> NDArray[np.float64]:

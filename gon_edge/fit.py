@@ -91,12 +91,18 @@ class TrainingRows:
     restart : ndarray of bool, shape (T,)
         True where a new unbroken piece begins.
     window : int
+
+    Attributes
+    ----------
+    age : ndarray of int, shape (T,)
+        Which row of its piece each row is, from 1.
     """
 
     def __init__(self, z: Float, restart: NDArray[np.bool_], window: int) -> None:
         self.z = z
         rows = np.arange(len(z))
         self._first = np.maximum.accumulate(np.where(restart, rows, 0))
+        self.age = rows - self._first + 1
         self._back = np.arange(1 - window, 1)
 
     def __len__(self) -> int:
@@ -171,8 +177,12 @@ def fit_model(
         energies[fold] = _energies(net, data, fold)
     progress("fit", 0.0)
     net = fit_discriminator(data, np.arange(len(data)), settings, rng)
-    net = net.with_levels(_levels(energies, net))
-    scores = smooth(net.abnormality(energies), pieces, settings.smoothing)
+    whole = data.age >= settings.window
+    if not whole.any():
+        whole[:] = True  # too few rows for a window: padded ones are all there is
+    net = net.with_levels(_levels(energies[whole], net))
+    typical = float(np.median(net.abnormality(energies[whole])))
+    scores = smooth(net.abnormality_after_restart(energies, data.age, typical), pieces, settings.smoothing)
     progress("done", 1.0)
     return Model(
         features=names,
@@ -180,7 +190,7 @@ def fit_model(
         discriminator=net,
         smoothing=settings.smoothing,
         threshold=fit_pot(scores, settings.risk),
-        typical=float(np.median(scores)),
+        typical=typical,
         longest_run=_longest_runs(raw),
         interval_s=interval_s,
     )

@@ -187,6 +187,24 @@ class Discriminator:
         abnormality: NDArray[np.float64] = np.log1p(energies.astype(np.float64) / tau) @ share
         return abnormality
 
+    def abnormality_after_restart(
+        self, energies: NDArray[np.floating], age: NDArray[np.integer], typical: float
+    ) -> NDArray[np.float64]:
+        """:meth:`abnormality` for energies (N, S) of windows that end at the ``age``-th row (N,) of a piece, from 1.
+
+        A scale whose rows are not all there yet sees repetitions of the first row, as no normal window does.  Until
+        they are it counts as in a window of abnormality ``typical``: taken at its word, it gave every calm stream false
+        alarms after each restart, and the one at the start of the training rows set the threshold of a short record.
+        """
+        tau = np.array([scale.tau for scale in self.scales])
+        share = np.array([scale.share for scale in self.scales])
+        rows = np.array([scale.rows for scale in self.scales])
+        terms = share * np.log1p(energies.astype(np.float64) / tau)  # (N, S)
+        abnormality: NDArray[np.float64] = np.where(age[:, None] >= rows, terms, typical * share / share.sum()).sum(
+            axis=1
+        )
+        return abnormality
+
     def input_gradient(self, x: Float) -> Float:
         """dD/dx for windows (N, W, F), same shape."""
         gradient = np.zeros((len(x), self.window * self.features), np.float32)

@@ -45,7 +45,8 @@ class Model:
     threshold : float
         Scores above are anomalous.
     typical : float
-        Median score of held-out normal rows; generation climbs until a window looks this normal.
+        Median abnormality of held-out whole windows, before smoothing; generation climbs until a window looks this
+        normal, and a scale without all its rows yet counts as this normal.
     longest_run : ndarray of int32, shape (F,)
         Most rows without a change in training; a feature still for much longer is frozen.  The largest int32 for a
         feature that never changed: nothing is known of how often it should.
