@@ -149,6 +149,18 @@ def logit(net, x):
     return net.bias - sum(terms)
 
 
+def abnormality_after_restart(net, energies, age, typical):
+    """``bias - D`` of one window, scale by scale; a scale that has not seen all its rows takes its share of typical."""
+    shares = sum(scale.share for scale in net.scales)
+    total = 0.0
+    for scale, energy in zip(net.scales, energies, strict=True):
+        if age >= scale.rows:
+            total += scale.share * math.log(1.0 + energy / scale.tau)
+        else:
+            total += typical * scale.share / shares
+    return total
+
+
 def torch_parameters(net):
     """The trainable parameters as float64 leaves that record gradients."""
     return {

@@ -47,6 +47,17 @@ def test_one_window_has_the_energies_it_has_in_a_batch(shape):
 
 
 @shapes
+def test_a_scale_counts_as_typical_until_its_rows_are_there(shape):
+    net, x, _ = a_case(shape, seed=20)
+    energies = net.energies(x)
+    for age in (1, 2, shape[1] - 1, shape[1], 100):
+        expected = [oracle.abnormality_after_restart(net, e, age, 1.7) for e in energies]
+        assert_close(net.abnormality_after_restart(energies, np.full(len(x), age), 1.7), expected)
+    whole = np.full(len(x), shape[1])
+    assert_close(net.abnormality_after_restart(energies, whole, 1.7), net.abnormality(energies))
+
+
+@shapes
 def test_the_input_gradient_is_autograds(shape):
     net, x, _ = a_case(shape, seed=3)
     gradient = net.input_gradient(x)
