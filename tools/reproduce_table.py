@@ -128,6 +128,8 @@ def run_all(todo: list[tuple[str, str, int]], options: argparse.Namespace, path:
     """Measure cells, a process each, and append each to the file as it ends."""
     started = time.monotonic()
     with ThreadPoolExecutor(options.jobs, thread_name_prefix="cell") as pool, path.open("a") as file:
+        if path.stat().st_size and not path.read_text().endswith("\n"):
+            file.write("\n")  # a killed run left half a line: end it, or it would swallow the next
         running = {pool.submit(measure_in_process, cell, options): cell for cell in todo}
         for count, future in enumerate(as_completed(running), start=1):
             file.write(json.dumps(future.result()) + "\n")

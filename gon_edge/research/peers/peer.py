@@ -104,7 +104,9 @@ class RowPeer(ABC):
         held_out = int(HELD_OUT * len(rows))
         if held_out >= 10:
             earlier = copy.deepcopy(self)._fit(rows[:-held_out])
-            calibration = earlier.decision_function(rows)[-held_out:]
+            # The rows before the held-out ones fill the first windows.
+            context = min(getattr(self, "window", 1) - 1, len(rows) - held_out)
+            calibration = earlier.decision_function(rows[-held_out - context :])[context:]
             self._fit(rows)
         else:
             calibration = self._fit(rows).decision_function(rows)

@@ -1,0 +1,110 @@
+"""The conversions, on small files in the layouts of the homes; the downloads need a network and are not run here."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gon_edge.errors import InputError
+from gon_edge.research import datasets
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("fetch_datasets", ROOT / "tools" / "fetch_datasets.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_smd_labels_count_features_from_1_and_include_the_last_row(tool, tmp_path):
+    row = ",".join(["0.5"] * 4)
+    train, test = (write(tmp_path, name, "\n".join([row] * 10)) for name in ("train.txt", "test.txt"))
+    arrays = tool.from_smd([train, test, write(tmp_path, "labels.txt", "2-4:1,3\n8-8:4\n")])
+    assert np.argwhere(arrays["labels"]).tolist() == [[2, 0], [2, 2], [3, 0], [3, 2], [4, 0], [4, 2], [8, 3]]
+
+
+def test_skab_trains_on_the_normal_rows_of_the_first_six_files(tool, tmp_path):
+    head = "datetime;Current;Pressure;anomaly;changepoint\n"
+    files = [
+        write(tmp_path, f"{n}.csv", f"{head}2020-03-09 10:14:33;{n};1.0;0.0;0.0\n2020-03-09 10:14:34;99;1.0;1.0;0.0\n")
+        for n in range(8)
+    ]
+    arrays = tool.from_skab(files)
+    np.testing.assert_allclose(arrays["train"], np.column_stack([np.arange(6) / 5, np.zeros(6)]), rtol=1e-6)
+    assert arrays["labels"].ravel().tolist() == [0, 1, 0, 1]
+
+
+def test_nab_labels_the_rows_of_its_windows(tool, tmp_path):
+    times = [f"2014-05-{1 + n // 288:02d} {n % 288 // 12:02d}:{n % 12 * 5:02d}:00" for n in range(2800)]
+    series = write(
+        tmp_path, "s.csv", "timestamp,value\n" + "".join(f"{time},{n % 7}\n" for n, time in enumerate(times))
+    )
+    window = [[f"{times[2710]}.000000", f"{times[2712]}.000000"]]
+    labels = {"realKnownCause/cpu_utilization_asg_misconfiguration.csv": window}
+    arrays = tool.from_nab([series, write(tmp_path, "w.json", json.dumps(labels))])
+    assert np.flatnonzero(arrays["labels"]).tolist() == [3, 4, 5]
+    assert arrays["train"].shape == (2707, 1)
+
+
+def test_wsn_puts_the_motes_side_by_side_by_reading(tool, tmp_path):
+    fault = (3, 2005)
+    lines = [
+        f"{reading},{mote},0,{mote * 10 + reading % 5},{20 + reading % 3},{int((mote, reading) == fault)}"
+        for mote in (3, 1)
+        for reading in range(1, 2011)
+    ]
+    arrays = tool.from_wsn(
+        [write(tmp_path, "d.csv", "reading,mote_id,indoor,humidity,temperature,label\n" + "\n".join(lines))]
+    )
+    assert arrays["test"].shape == (10, 4)
+    assert np.argwhere(arrays["labels"]).tolist() == [[4, 2], [4, 3]]
+    np.testing.assert_allclose(arrays["train"].max(axis=0), 1.0)
+
+
+def test_the_reference_arrays_are_taken_as_they_are(tool, tmp_path):
+    for name in ("train", "test", "labels"):
+        np.save(tmp_path / f"{name}.npy", np.full((5, 2), 3.0 if name != "labels" else 1.0))
+    arrays = tool.from_numpy([tmp_path / f"{name}.npy" for name in ("train", "test", "labels")])
+    assert arrays["train"].dtype == np.float32
+    assert arrays["test"].max() == 3.0
+    assert arrays["labels"].all()
+
+
+def test_a_local_folder_is_checked_and_copied(tool, tmp_path, capsys):
+    source, out = tmp_path / "usb", tmp_path / "out"
+    source.mkdir()
+    np.savez(source / "pump.npz", train=np.ones((3, 1)), test=np.ones((2, 1)), labels=np.zeros((2, 1)))
+    assert tool.main(["--from", str(source), "--out", str(out)]) == 0
+    assert datasets.load("pump", out).train.shape == (3, 1)
+    assert str(out) in capsys.readouterr().out
+    (source / "index.json").write_text(json.dumps({"datasets": [{"name": "pump", "sha256": "0" * 64}]}))
+    assert tool.main(["--from", str(source), "--out", str(out)]) == 66
+
+
+def test_every_benchmark_set_has_a_home_and_every_home_is_pinned_to_a_commit(tool, capsys):
+    assert set(tool.HOMES) == {*datasets.PAPER, *datasets.DEVELOPMENT}
+    assert all(len(part) == 40 for home in tool.HOMES.values() for url in home.urls for part in [url.split("/")[5]])
+    assert tool.main(["--list"]) == 0
+    assert "skab_valve" in capsys.readouterr().out
+
+
+def test_an_unknown_set_is_refused_and_checked_copies_are_not_overwritten(tool, tmp_path, capsys):
+    assert tool.main(["nothing", "--out", str(tmp_path)]) == 66
+    assert "no home known" in capsys.readouterr().err
+    (tmp_path / "index.json").write_text('{"datasets": []}')
+    pytest.importorskip("pooch")
+    with pytest.raises(InputError, match="checked copies"):
+        tool.fetch("SMD", tmp_path)
