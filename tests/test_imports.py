@@ -1,0 +1,45 @@
+"""What runs beside the sensors stays small: what it imports, and what that weighs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+FORBIDDEN = {"torch", "scipy", "sklearn", "pandas", "matplotlib"}
+BUDGET_MIB = 48
+
+PROBE = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+rss_kib = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+print(json.dumps({"modules": sorted({name.partition(".")[0] for name in sys.modules}), "rss_kib": rss_kib}))
+"""
+
+resident = pytest.mark.parametrize("module", ["gon_edge", "gon_edge.daemon", "gon_edge.train", "gon_edge.cli"])
+
+
+def imported(module):
+    """The modules of a fresh interpreter after the import, and its resident memory."""
+    run = subprocess.run([sys.executable, "-c", PROBE, module], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@resident
+def test_no_research_library_is_imported(module):
+    assert not FORBIDDEN & set(imported(module)["modules"])
+
+
+@resident
+def test_an_import_weighs_less_than_the_budget(module):
+    assert imported(module)["rss_kib"] / 1024 < BUDGET_MIB
+
+
+def test_the_public_names_are_all_there():
+    import gon_edge
+
+    assert sorted(gon_edge.__all__) == gon_edge.__all__
+    assert all(hasattr(gon_edge, name) for name in gon_edge.__all__)
