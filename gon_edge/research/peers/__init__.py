@@ -43,6 +43,7 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "hstrees": ("hstrees", "HSTrees", {}),
     "hstrees-streaming": ("hstrees", "HSTrees", {"learn": True, "window_size": 250}),
     "matrix-profile": ("matrix_profile", "MatrixProfile", {}),
+    "matrix-profile-z": ("matrix_profile", "MatrixProfile", {"normalise": True}),
     "usad": ("usad", "USAD", {}),
     "tranad": ("tranad", "TranAD", {}),
     "mad-gan": ("mad_gan", "MADGAN", {}),

@@ -1,4 +1,4 @@
-"""Matrix profile from stumpy: the z-normalised distance of a subsequence to its nearest neighbour in train.
+"""Matrix profile from stumpy: the distance of a subsequence to its nearest neighbour in train.
 
 The usual matrix profile joins the test series with itself, so that a row's score depends on later rows.  Here test
 is joined with train (an AB-join), and a row has the distance of the subsequence that ends at it: causal.
@@ -20,10 +20,11 @@ class MatrixProfile(RowPeer):
     window : int
         Rows of a subsequence, W.
     normalise : bool
-        Compare shapes (each subsequence standardised on its own, the usual matrix profile) rather than values.
+        Compare shapes (each subsequence standardised on its own, the usual matrix profile) rather than values.  Values
+        did better: a level that was never seen is no shape.
     """
 
-    def __init__(self, *, window: int = 40, normalise: bool = True, random_state: int = 0) -> None:
+    def __init__(self, *, window: int = 15, normalise: bool = False, random_state: int = 0) -> None:
         super().__init__(random_state=random_state)
         self.window = window
         self.normalise = normalise
