@@ -8,8 +8,8 @@ run, so that they meet the same noise of the machine; ratios are taken block by 
 The reference procedure is rebuilt in torch: float64, a discriminator of W F -> 16 -> 16 -> 1, one window, gradient
 steps on the window by a fresh Adam (rate 0.01, cosine of period 10), cut to [0, 1] after each, at most 100 of them,
 fewer when eleven in a row changed little.  Its weights are trained as published, which matters: an untrained network
-takes all 100 steps, a trained one, whose output is 0.5 everywhere, stops after 23.  Both are measured.  Its score is how
-far it moved the window; ours needs no climb, and its causes one.
+takes all 100 steps, a trained one, whose output is 0.5 everywhere, stops after 23.  Both are measured.  Its score is
+how far it moved the window; ours needs no climb, and its causes one.
 """
 
 from __future__ import annotations
