@@ -25,7 +25,6 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from itertools import pairwise
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -638,8 +637,8 @@ class _Learning:
         self._has_news = False
         # Only features nearly as frequent count: two messages that happened to follow closely are no interval.
         steps = [_steps(known) for known in self._timestamps.values() if 2 * len(known) >= self._most]
-        fastest = min((gaps[1 - LEARNING_TICKS :] for gaps in steps if gaps), key=median)
-        step_s = median(fastest)
+        fastest = min((gaps[1 - LEARNING_TICKS :] for gaps in steps if gaps), key=_median)
+        step_s = _median(fastest)
         if at_end:
             return nice_interval(step_s)
         if self._first is None or abs(self.readings[-1].timestamp - self._first) < LEARNING_SPAN_S:
@@ -649,7 +648,7 @@ class _Learning:
         self._disagreements += 1
         if self._disagreements < LEARNING_LIMIT // 2:
             return None
-        return nice_interval(min(median(gaps) for gaps in steps if gaps))
+        return nice_interval(min(_median(gaps) for gaps in steps if gaps))
 
     def shift(self, delta_s: float) -> None:
         self.readings = deque(received.shifted(delta_s) for received in self.readings)
@@ -686,3 +685,7 @@ def _mean_phase(timestamps: Iterable[float], origin: float, interval_s: float) -
 
 def _size(reading: Reading) -> int:
     return max(1, len(reading.values) + len(reading.masked))
+
+
+def _median(gaps: Iterable[float]) -> float:
+    return float(np.median(list(gaps)))  # `statistics` would import half a megabyte of decimals and fractions

@@ -14,7 +14,6 @@ asked for the password, one secret file; it knows no broker, no topic grammar be
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -623,6 +622,8 @@ def _paths(cls: type, prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(name: str, choices: Any) -> str:
+    import difflib  # for mistakes only
+
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 

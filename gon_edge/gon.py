@@ -66,9 +66,17 @@ def orthonormal_rows(weight: NDArray[np.floating]) -> Float:
     """Rows (H, n) spanning the same space as ``weight``'s, orthonormal to float32 rounding.
 
     int8 rounding tilts the rows a little; orthonormal again, ``||x||² - ||R x||²`` is exactly what R does not see.
+
+    Gram-Schmidt, twice over each row, which is as exact as ``numpy.linalg.qr``: the rows are nearly orthogonal, and
+    the daemon needs nothing else of LAPACK, whose pages would cost it 1 MiB.
     """
-    q, r = np.linalg.qr(weight.astype(np.float64).T)
-    return (q * np.where(np.diag(r) < 0.0, -1.0, 1.0)).T.astype(np.float32)
+    basis = np.zeros(weight.shape)
+    for h, row in enumerate(weight.astype(np.float64)):
+        for _ in range(2):
+            row = row - (basis[:h] @ row) @ basis[:h]
+        length = float(np.sqrt(row @ row))
+        basis[h] = row / length if length > 0.0 else 0.0
+    return basis.astype(np.float32)
 
 
 class Discriminator:
@@ -350,30 +358,39 @@ class _RowSpace:
         self.sees = np.array([[float(s >= j) for s in range(scales)] for j in range(scales)])
         self.sees_hidden = np.repeat(self.sees, np.diff(self.hidden), axis=1)[None]  # (1, J, SH)
         self.blocks = blocks
-        window = blocks[-1].start, blocks[0].stop
-        self.rows = []  # (SH, rows_j * F) for each block
+        window = blocks[0].stop
+        # For each block, the scales that see it: where their units stand among all, and their weights there.  Views of
+        # the first layer: a copy would double the model.
+        self.parts: list[list[tuple[slice, Float]]] = []
         for block in blocks:
-            parts = []
-            for b in basis:
-                cube = b.reshape(len(b), -1, features)
-                first = window[1] - cube.shape[1]  # first window row this scale sees
-                inside = slice(block.start - first, block.stop - first)
-                seen = cube[:, inside] if inside.start >= 0 else np.zeros((len(b), block.stop - block.start, features))
-                parts.append(seen.reshape(len(b), -1))
-            self.rows.append(np.concatenate(parts).astype(np.float32))
-        self.gram = np.stack([rows @ rows.T for rows in self.rows]).astype(np.float64)  # (J, SH, SH)
+            seen = []
+            for s, b in enumerate(basis):
+                before = window - b.shape[1] // features  # window rows this scale does not see
+                if block.start >= before:
+                    columns = slice((block.start - before) * features, (block.stop - before) * features)
+                    seen.append((slice(self.hidden[s], self.hidden[s + 1]), b[:, columns]))
+            self.parts.append(seen)
+        self.gram = np.zeros((len(blocks), self.hidden[-1], self.hidden[-1]), np.float32)  # (J, SH, SH)
+        for gram, seen in zip(self.gram, self.parts, strict=True):
+            for units, weight in seen:
+                for other_units, other in seen:
+                    gram[units, other_units] = weight @ other.T
 
     def project(self, x: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """``R_j x_j`` (N, J, SH) and ``||x_j||²`` (N, J)."""
         flat = [x[:, block].reshape(len(x), -1) for block in self.blocks]
-        q = np.stack([x_j @ rows.T for x_j, rows in zip(flat, self.rows, strict=True)], axis=1)
+        q = np.zeros((len(x), len(flat), self.hidden[-1]))
+        for j, (x_j, seen) in enumerate(zip(flat, self.parts, strict=True)):
+            for units, weight in seen:
+                q[:, j, units] = x_j @ weight.T
         norm = np.stack([np.einsum("nd,nd->n", x_j, x_j) for x_j in flat], axis=1)
-        return q.astype(np.float64), norm.astype(np.float64)
+        return q, norm.astype(np.float64)
 
     def rebuild(self, x: Float, beta: NDArray[np.float64], a: NDArray[np.float64]) -> Float:
         """The windows ``beta_j x_j + R_j' a_j``, shape (N, W, F)."""
         out = np.empty_like(x, dtype=np.float32)
-        for j, (block, rows) in enumerate(zip(self.blocks, self.rows, strict=True)):
-            shape = x[:, block].shape
-            out[:, block] = beta[:, j, None, None] * x[:, block] + (a[:, j].astype(np.float32) @ rows).reshape(shape)
+        a = a.astype(np.float32)
+        for j, (block, seen) in enumerate(zip(self.blocks, self.parts, strict=True)):
+            moved = sum(a[:, j, units] @ weight for units, weight in seen)
+            out[:, block] = beta[:, j, None, None] * x[:, block] + np.reshape(moved, x[:, block].shape)
         return out

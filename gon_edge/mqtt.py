@@ -35,7 +35,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from gon_edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
+    import random
 
     from gon_edge.config import MqttConfig
 
@@ -149,7 +149,7 @@ class MessageQueue:
         return message
 
 
-def backoff_s(failures: int, least_s: float, most_s: float, rng: np.random.Generator) -> float:
+def backoff_s(failures: int, least_s: float, most_s: float, rng: random.Random) -> float:
     """Return the seconds to wait after so many failures in a row: full jitter, so that no fleet returns in a wave.
 
     Uniform between 0 and a bound that starts at `least_s` and doubles up to `most_s`.
@@ -167,7 +167,7 @@ class MqttClient:
         Name of this machine; ``<base_topic>/<node>/status`` says ``online`` or ``offline``, retained.
     subscriptions : tuple of str
         Topic filters, subscribed with QoS 1 after every CONNACK.
-    rng : numpy.random.Generator
+    rng : random.Random
         For the jitter of the backoff.
     on_reconnect : callable, optional
         Called on the network thread with one of :data:`RECONNECT_REASONS` whenever a connection, or an attempt, failed.
@@ -215,7 +215,7 @@ class MqttClient:
         *,
         node: str,
         subscriptions: tuple[str, ...],
-        rng: np.random.Generator,
+        rng: random.Random,
         on_reconnect: Callable[[ReconnectReason], None] | None = None,
         max_pending: int = 1000,
     ) -> None:

@@ -43,7 +43,7 @@ DAMAGED_KEPT = 2
 ALERTS_KEPT = 1000
 RETRAINS_KEPT = 1000
 
-BUFFER_BYTES = 2 << 20
+BUFFER_BYTES = 1 << 20
 """Rows in memory that make a flush due ahead of its time."""
 
 REFUSED_BYTES = 4 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -42,7 +43,7 @@ def client(
         settings(url, **changes),
         node="pi-1",
         subscriptions=topics,
-        rng=np.random.default_rng(0),
+        rng=random.Random(0),
         on_reconnect=on_reconnect,
         max_pending=max_pending,
     )
@@ -293,7 +294,7 @@ def test_websockets(tmp_path: Path) -> None:
 )
 def test_settings_that_can_never_connect_are_refused_at_the_start(changes: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        MqttClient(settings(**changes), node="n", subscriptions=(), rng=np.random.default_rng(0))  # type: ignore[arg-type]
+        MqttClient(settings(**changes), node="n", subscriptions=(), rng=random.Random(0))  # type: ignore[arg-type]
     assert caught.value.key == key
 
 
@@ -370,10 +371,10 @@ def test_a_clean_stop_sends_what_waits_and_says_offline(mosquitto: Mosquitto) ->
 
 def test_kill_9_leaves_offline_by_the_last_will(mosquitto: Mosquitto) -> None:
     program = (
-        "import sys, time, numpy as np\n"
+        "import random, sys, time\n"
         "from gon_edge.config import MqttConfig\n"
         "from gon_edge.mqtt import MqttClient\n"
-        "m = MqttClient(MqttConfig(url=sys.argv[1]), node='pi-1', subscriptions=(), rng=np.random.default_rng(0))\n"
+        "m = MqttClient(MqttConfig(url=sys.argv[1]), node='pi-1', subscriptions=(), rng=random.Random(0))\n"
         "m.start(); time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, mosquitto.url], cwd=ROOT)
@@ -488,7 +489,7 @@ def test_a_broker_that_sends_rubbish_is_left_and_tried_again() -> None:
 
 
 def test_backoff_is_full_jitter_between_zero_and_a_doubling_bound() -> None:
-    rng = np.random.default_rng(0)
+    rng = random.Random(0)
     for failures, bound in [(1, 1.0), (2, 2.0), (5, 16.0), (8, 120.0), (10_000, 120.0)]:
         delays = [backoff_s(failures, 1.0, 120.0, rng) for _ in range(500)]
         assert 0.0 <= min(delays) < 0.1 * bound
@@ -496,7 +497,7 @@ def test_backoff_is_full_jitter_between_zero_and_a_doubling_bound() -> None:
 
 
 def test_names_in_topics_cannot_break_out_of_their_level() -> None:
-    mqtt = MqttClient(settings("mqtt://x"), node="a/b", subscriptions=(), rng=np.random.default_rng(0))
+    mqtt = MqttClient(settings("mqtt://x"), node="a/b", subscriptions=(), rng=random.Random(0))
     assert mqtt.topic("state", "pump +1/#2 50%") == "gon-edge/a%2Fb/state/pump %2B1%2F%232 50%25"
     for topic in ("", "a/+", "a/#", "a\0"):
         with pytest.raises(ValueError):
@@ -504,5 +505,5 @@ def test_names_in_topics_cannot_break_out_of_their_level() -> None:
 
 
 def test_reconnect_reasons_are_all_counted_from_the_start() -> None:
-    mqtt = MqttClient(settings("mqtt://x"), node="n", subscriptions=(), rng=np.random.default_rng(0))
+    mqtt = MqttClient(settings("mqtt://x"), node="n", subscriptions=(), rng=random.Random(0))
     assert mqtt.reconnects == dict.fromkeys(RECONNECT_REASONS, 0)
