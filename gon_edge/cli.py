@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from gon_edge.errors import ConfigError, GonEdgeError, InputError
 
 if TYPE_CHECKING:
-    from gon_edge.config import Config, MqttConfig
+    from gon_edge.config import MqttConfig
 
 _LEVELS = ("debug", "info", "warning", "error")
 _EXIT_CODES = (
@@ -113,7 +113,6 @@ def _check_config(options: argparse.Namespace) -> int:
 
     try:
         config = load_config(options.file)
-        _check_topics(config)
     except ConfigError as error:
         if options.json:
             _write_json({"valid": False, "error": str(error), "key": error.key, "line": error.line})
@@ -124,17 +123,6 @@ def _check_config(options: argparse.Namespace) -> int:
     topics = ", ".join(subscription.topic for subscription in config.subscriptions)
     sys.stdout.write(f"{options.file}: valid; node {config.node}, broker {config.mqtt.url}, topics {topics}\n")
     return 0
-
-
-def _check_topics(config: Config) -> None:
-    """The grammar of topics, which the configuration leaves to ``payload``."""
-    from gon_edge.payload import TopicTemplate
-
-    for index, subscription in enumerate(config.subscriptions):
-        try:
-            TopicTemplate.parse(subscription.topic)
-        except ValueError as error:
-            raise ConfigError(str(error), path=config.path, key=f"subscriptions[{index}].topic") from None
 
 
 def _status(options: argparse.Namespace) -> int:

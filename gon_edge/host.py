@@ -12,10 +12,12 @@ import math
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
+_PRESSURE = Path("/proc/pressure/cpu")
 _LEAST_S = 0.05  # a rate over less than this is the rounding of the kernel's counters
 
 
@@ -46,7 +48,9 @@ class HostTelemetry:
         Returns
         -------
         dict of str to float
-            ``cpu.total`` and ``cpu.core0`` ... busy share in percent; ``load.1m``; ``cpu.freq_mhz``;
+            ``cpu.total`` and ``cpu.core0`` ... busy share in percent; ``cpu.pressure_percent``, the share of time in
+            which something waited for a core (it tells a busy machine from an overloaded one); ``load.1m``;
+            ``cpu.freq_mhz``;
             ``temperature.<sensor>`` in degrees Celsius; ``memory.used_percent``, ``memory.available_mib``,
             ``swap.used_percent``; ``disk.read_mib_s``, ``disk.write_mib_s`` over all disks, ``disk.used_percent`` of
             ``/``; ``net.rx_kib_s``, ``net.tx_kib_s`` over all interfaces but loopback; ``processes.count``.
@@ -63,6 +67,7 @@ class HostTelemetry:
 class _Counters(NamedTuple):
     at: float  # monotonic seconds
     cores: list[tuple[float, float]]  # busy and total seconds of each
+    waited_s: float | None  # some task for a core
     disk: tuple[int, int] | None  # bytes read, written
     net: tuple[int, int] | None  # bytes received, sent
 
@@ -78,7 +83,14 @@ def _read_counters(at: float) -> _Counters:
         cards = [card for name, card in psutil.net_io_counters(pernic=True).items() if name != "lo"]
         if cards:
             net = (sum(card.bytes_recv for card in cards), sum(card.bytes_sent for card in cards))
-    return _Counters(at, cores, disk, net)
+    return _Counters(at, cores, _waited_s(), disk, net)
+
+
+def _waited_s() -> float | None:
+    # Pressure stall information; Raspberry Pi OS has it when the kernel is started with psi=1.
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(_PRESSURE.read_text().split("total=", 1)[1].split()[0]) / 1e6
+    return None
 
 
 def _busy_and_total(core: Any) -> tuple[float, float]:
@@ -97,6 +109,8 @@ def _rates(before: _Counters, now: _Counters) -> dict[str, float]:
         values["cpu.total"] = sum(shares) / len(shares)
         values.update({f"cpu.core{i}": share for i, share in enumerate(shares)})
     seconds = now.at - before.at
+    if before.waited_s is not None and now.waited_s is not None:
+        values["cpu.pressure_percent"] = min(100.0, 100.0 * (now.waited_s - before.waited_s) / seconds)
     for names, unit, old, new in (
         (("disk.read_mib_s", "disk.write_mib_s"), 1 << 20, before.disk, now.disk),
         (("net.rx_kib_s", "net.tx_kib_s"), 1 << 10, before.net, now.net),

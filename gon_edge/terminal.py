@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
-_SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "on red": "41"}
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -48,7 +48,7 @@ class Paint:
         self._colour = colour
 
     def __call__(self, text: str, *styles: str) -> str:
-        """Return `text` in `styles`: bold, dim, red, green, yellow, cyan."""
+        """Return `text` in `styles`: bold, dim, red, green, yellow, cyan, on red."""
         if not self._colour or not styles or not text:
             return text
         return f"\x1b[{';'.join(_SGR[style] for style in styles)}m{text}\x1b[0m"
@@ -80,7 +80,7 @@ def bar(fraction: float, width: int) -> str:
 
 
 def chart(values: Sequence[float], threshold: float | None, *, width: int, height: int, paint: Paint) -> list[str]:
-    """Draw the newest values as columns, with the threshold as a dashed line behind them.
+    """Draw the newest values as columns, with the threshold as a dashed line.
 
     Parameters
     ----------
@@ -105,14 +105,17 @@ def chart(values: Sequence[float], threshold: float | None, *, width: int, heigh
     line_row = None if threshold is None else min(height - 1, int(threshold / top * height))
     lines = []
     for row in range(height - 1, -1, -1):
-        cells = [paint("┄" if row == line_row else " ", "yellow")] * (width - len(shown))
+        empty = paint("┄" if row == line_row else " ", "yellow")
+        cells = [empty] * (width - len(shown))
         for value in shown:
             eighths = round(max(0.0, min(1.0, value / top)) * height * 8) - row * 8
-            above = threshold is not None and value > threshold
             if eighths <= 0:
-                cells.append(paint("┄" if row == line_row else " ", "yellow"))
+                cells.append(empty)
+            elif row == line_row and eighths > 8:  # the line stays to be seen across columns that are above it
+                cells.append(paint("┄", "yellow", "on red"))
             else:
-                cells.append(paint(_BLOCKS[min(8, eighths)], "red" if above else "green"))
+                over = threshold is not None and value > threshold
+                cells.append(paint(_BLOCKS[min(8, eighths)], "red" if over else "green"))
         lines.append("".join(cells))
     return lines
 
@@ -153,7 +156,8 @@ class Screen:
         shown = [clip(line, size.columns) for line in lines[: size.lines]]
         # After a change of size nobody knows where the old lines ended up.
         start = "\x1b[2J\x1b[H" if self._drawn and size != self._size else f"\x1b[{self._drawn}F" if self._drawn else ""
-        self._stream.write(start + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
+        # Erasing comes first: after the last column the cursor stands on it, and would erase that.
+        self._stream.write(start + "".join(f"\x1b[K{line}\n" for line in shown) + "\x1b[J")
         self._stream.flush()
         self._drawn, self._size = len(shown), size
 

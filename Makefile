@@ -1,0 +1,69 @@
+# gon-edge: everything there is to run, with a virtual environment of its own.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+# PyPI's torch for x86-64 comes with 3 GB of CUDA that no test uses; PyTorch's own index, where it answers, has it without.
+CPU_INDEX := https://download.pytorch.org/whl/cpu/
+
+.DEFAULT_GOAL := help
+.PHONY: help run test e2e check bench table clean
+
+help:  ## show this
+	@echo "make TARGET, one of:"
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@echo "PYTHON=/path/to/python3 chooses the interpreter (3.11 or later)."
+
+run: $(VENV)/.make-run  ## install and show everything on this machine; ARGS="--fast --duration 120"
+	@$(BIN)/gon-edge demo $(ARGS)
+
+test: $(VENV)/.make-dev  ## install what tests need and run them all, the end-to-end ones included
+	$(BIN)/python -m pytest $(ARGS)
+
+e2e: $(VENV)/.make-dev  ## only the end-to-end tests, against real servers
+	$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+check: $(VENV)/.make-dev  ## lint, format, types, direction of imports, docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_docstrings.py gon_edge tools
+
+bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sustains, in which memory
+	$(BIN)/python tools/bench_scoring.py
+	$(BIN)/python tools/bench_daemon.py
+
+table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
+	$(BIN)/python tools/reproduce_table.py $(ARGS)
+
+clean:  ## remove the virtual environment and everything that was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find gon_edge tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.make-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "gon-edge needs Python 3.11 or later as $(PYTHON). On Debian 12 or Raspberry Pi OS 12, type:"; \
+	  echo "  sudo apt install python3 python3-venv"; \
+	  echo "or name another interpreter: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.11"; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. Type:"; \
+	  echo "  sudo apt install python3-venv"; exit 1; } >&2
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# amqtt is the broker of the demonstration where there is no mosquitto.
+$(VENV)/.make-run: $(VENV)/.make-venv setup.cfg pyproject.toml
+	@echo "installing gon-edge into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check \
+	  -e ".$$(PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo '[demo]')"
+	@touch $@
+
+$(VENV)/.make-dev: $(VENV)/.make-venv setup.cfg pyproject.toml
+	@echo "installing what tests need into $(VENV) (torch is the largest, 200 MB and more)"
+	@index=$$($(BIN)/python -c "import urllib.request as u; u.urlopen('$(CPU_INDEX)torch/', timeout=5)" 2>/dev/null \
+	  && echo "--extra-index-url $(CPU_INDEX)"); \
+	$(BIN)/pip install --quiet --disable-pip-version-check $$index torch==2.13.0 -e '.[dev,demo]'
+	@touch $@
