@@ -34,6 +34,8 @@ class DILOF(RowPeer):
         LOF above which a row starts, or continues, a run of outliers.
     """
 
+    row_by_row = True
+
     def __init__(self, *, memory: int = 1000, k: int = 20, outlier: float = 2.0, random_state: int = 0) -> None:
         super().__init__(random_state=random_state)
         self.memory = memory

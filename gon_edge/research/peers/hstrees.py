@@ -27,6 +27,7 @@ class HSTrees(RowPeer):
     """
 
     unit_range = True
+    row_by_row = True
     _HEIGHT = 8  # river's default; the paper's 15 would be 65,535 nodes a tree
     _TREES = 25  # the paper's
 
