@@ -202,7 +202,7 @@ def picture(cells: Sequence[Cell], path: Path, *, figure: str = "ap") -> None:
         best = min(ranks.values())
         distance = critical_difference(len(ranks), sets)
         right.axvspan(best, best + distance, alpha=0.15, label=f"not separable from the best (CD {distance:.1f})")
-        right.legend(loc="lower right")
+        right.legend(loc="lower left")
     right.set_xlabel("mean rank over sets, 1 is best")
     for axis in (left, right):
         axis.grid(axis="x", alpha=0.3)
