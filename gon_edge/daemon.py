@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import json
 import logging
 import random
@@ -42,13 +43,14 @@ _TICK_S = 0.1
 """Longest wait for a message: rows that fall due by time alone are this late at most."""
 _STATE_EVERY_S = 1.0
 _CATCH_UP_ROWS = 64
+_TRIM_EVERY_S = 30.0
 _SILENT_S = 60.0
 _CLOCK_STEP_S = 0.5
 _RETRY_TRAINING_S = 60.0
 _DEFAULT_WINDOW = 40
 _DEFAULT_RISK = 1e-4
 _ALERTS_SHOWN = 50
-_M_ARENA_MAX = -8  # of <malloc.h>
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of <malloc.h>
 
 
 class Daemon:
@@ -69,7 +71,7 @@ class Daemon:
     """
 
     def __init__(self, config: Config) -> None:
-        _one_arena()
+        _tame_malloc()
         self._config = config
         self._decoders = tuple(_decoder(config, i) for i in range(len(config.subscriptions)))
         self._registry = CollectorRegistry()
@@ -109,6 +111,7 @@ class Daemon:
         self._offset = time.time() - _monotonic()  # wall time of a monotonic one
         self._started_at = time.time()
         self._heartbeat = 0.0
+        self._trimmed_at = 0.0
         self._snapshot = self._take_snapshot(ready=False)
         self._web: WebServer | None = None
         if config.http.enabled:
@@ -206,9 +209,7 @@ class Daemon:
             self._end_training(ended)
         if self._store.due(now):
             self._store_state()
-            flushed = self._store.flush(now)
-            _return_memory()
-            if not flushed:
+            if not self._store.flush(now):
                 self._say_once("store", logging.WARNING, f"cannot write state: {self._store.last_error}; trying again")
         if time.monotonic() - self._heartbeat > _STATE_EVERY_S:
             self._beat(now)
@@ -434,6 +435,9 @@ class Daemon:
             self._telemetry.causes(stream.name, stream.causes())
         self._heartbeat = time.monotonic()
         self._snapshot = self._take_snapshot()
+        if now - self._trimmed_at > _TRIM_EVERY_S:
+            self._trimmed_at = now
+            _return_memory()
         self._notifier.watchdog()
         self._notifier.status(self._status())
 
@@ -525,14 +529,21 @@ def _monotonic() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _one_arena() -> None:
-    """Let all threads allocate from one heap: each of their own would hold a megabyte that no other can use."""
+def _tame_malloc() -> None:
+    """Let all threads share one heap, and large blocks leave it when they are freed.
+
+    By default each thread gets a heap of its own, and glibc raises the size from which blocks are mapped by themselves
+    up to 32 MiB: a packed chunk of rows, freed, leaves a hole that nothing else fits.
+    """
     with contextlib.suppress(OSError, AttributeError):  # a libc that is not glibc
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 10)
 
 
 def _return_memory() -> None:
     """Give freed memory back to the system, which glibc keeps otherwise: 1.3 MiB after the start."""
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

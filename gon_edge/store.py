@@ -43,13 +43,13 @@ DAMAGED_KEPT = 2
 ALERTS_KEPT = 1000
 RETRAINS_KEPT = 1000
 
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 512 << 10
 """Rows in memory that make a flush due ahead of its time."""
 
 REFUSED_BYTES = 4 << 20
 """Rows, packed, that are kept in memory while the disk refuses them; then the oldest are given up."""
 
-_CHUNK_ROWS = 4096
+_CHUNK_ROWS = 1024
 _CHUNK_BYTES = 256 << 10  # packing needs some ten times this for a moment
 _FIRST_FLUSH_S = 60.0  # after a start; then twice as long each time, up to flush_every_s
 _URGENT_EVERY_S = 60.0  # a new or ended alert is written at once, but not more often than this
