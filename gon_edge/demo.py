@@ -42,6 +42,9 @@ _LOOK_EVERY_S = 0.5
 _LINE_EVERY_S = 5.0
 _START_S = 60.0  # a Raspberry Pi 3 takes ten for the imports
 _LATE_S = 10.0  # an alert that comes this long after the fault is over is another's
+_SCORE_OVER_S = 5.0
+_RISE = 2.0  # times the highest score of the last seconds before the fault
+_BUSY_PERCENT = 60.0
 _LATENCY_OVER_S = 30.0
 _CHART_LINES = 5
 _LATENCY = "gon_edge_ingest_to_verdict_seconds"
@@ -130,9 +133,11 @@ class Story:
         self._calm_since: float | None = None
         self._known: dict[str, str] = {}  # id of an alert: type of its newest event
         self._before_fault: set[str] = set()
+        self._recent_scores: deque[float] = deque(maxlen=round(_SCORE_OVER_S / _LOOK_EVERY_S))
+        self._score_before = 0.0
         self._caught: str | None = None
         self._worst: Mapping[str, Any] = {}  # event of the alert caught
-        self._now = 0.0
+        self._now = self._busy_percent = 0.0
 
     @property
     def succeeded(self) -> bool:
@@ -148,19 +153,35 @@ class Story:
             return "it ended before the fault began"
         if self.detected_after_s is not None:
             causes = ", ".join(cause_text(cause) for cause in self._worst["top_features"][:3])
-            return f"the alert came {self.detected_after_s:.1f} s after the fault began: {causes}"
+            what = "that was open rose" if self._caught in self._before_fault else "came"
+            return f"the alert {what} {self.detected_after_s:.1f} s after the fault began: {causes}"
         if self._before_fault:
             return (
                 "the fault raised no alert of its own: one was open before (what this machine does changed); try again"
             )
+        if self._busy_percent > _BUSY_PERCENT:
+            return (
+                f"the fault raised no alert: this machine was {self._busy_percent:.0f} % busy before it, "
+                "so that more work is no news; try again when it is idle"
+            )
         return "the fault raised no alert"
 
-    def fault_began(self, now: float) -> list[str]:
-        """Note that the fault has begun; return what to tell."""
+    def fault_began(self, now: float, busy_percent: float) -> list[str]:
+        """Note that the fault has begun; return what to tell.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic seconds.
+        busy_percent : float
+            How busy the processors were until now, on average.
+        """
+        self._busy_percent = busy_percent
         self.fault_due = False
         self.phase = "fault"
         self._fault_began = self._now = now
         self._before_fault = {alert_id for alert_id, kind in self._known.items() if kind != "end"}
+        self._score_before = max(self._recent_scores, default=0.0)
         return [f"making a fault: {self._fault_text} for {self._settings.fault_s:.0f} s"]
 
     def observe(
@@ -169,6 +190,8 @@ class Story:
         """Take what the daemon says, in monotonic seconds; return what to tell, oldest first."""
         self._now = now
         stream = next((stream for stream in streams if stream["stream"] == self._stream), None)
+        if stream is not None and stream["score"] is not None:
+            self._recent_scores.append(stream["score"])
         told = self._observe_state(now, stream)
         told += self._observe_alerts(now, [alert for alert in alerts if alert["stream"] == self._stream])
         if self.phase == "calm" and self._settings.fault and self._scoring_since is not None:
@@ -204,15 +227,14 @@ class Story:
                 told.append(f"ALERT {alert['severity']}, {alert['kind']}: {causes}")
             elif alert["type"] == "end" and before != "end":
                 told.append("the alert has ended: the readings are normal again")
-            mine = self._fault_began is not None and alert["kind"] == "anomaly"
-            after_s = now - (self._fault_began or now)
-            if mine and before is None and self._caught is None and after_s <= self._settings.fault_s + _LATE_S:
+            if self._caught is None and self._is_of_the_fault(now, alert, is_new=before is None):
                 self._caught = alert["id"]
-                self.detected_after_s = after_s
+                self.detected_after_s = now - (self._fault_began or now)
         is_open = [alert for alert in alerts if alert["type"] != "end"]
         caught = [alert for alert in alerts if alert["id"] == self._caught]
         for alert in caught:
-            if not self._worst or (alert["score"] or 0.0) > (self._worst["score"] or 0.0):
+            in_time = now - (self._fault_began or now) <= self._settings.fault_s
+            if not self._worst or (in_time and (alert["score"] or 0.0) > (self._worst["score"] or 0.0)):
                 self._worst = alert
             if alert["type"] == "end":
                 caught = [{**alert, "top_features": self._worst["top_features"]}]
@@ -222,6 +244,15 @@ class Story:
         elif self._calm_since is None:
             self._calm_since = now
         return told
+
+    def _is_of_the_fault(self, now: float, alert: Mapping[str, Any], *, is_new: bool) -> bool:
+        """Whether the fault raised it: it is new, or it was open and its score has risen a lot."""
+        if self._fault_began is None or alert["kind"] != "anomaly":
+            return False
+        if now - self._fault_began > self._settings.fault_s + _LATE_S:
+            return False
+        risen = alert["type"] == "update" and (alert["score"] or 0.0) > _RISE * self._score_before
+        return is_new or (alert["id"] in self._before_fault and risen)
 
     def now_and_next(self) -> tuple[str, str]:
         """Return what is happening and what will."""
@@ -511,6 +542,7 @@ Show = Callable[[Story, Seen | None, list[str]], None]
 def _watch(settings: DemoSettings, story: Story, load: Load, daemon: _Daemon, show: Show) -> None:
     began = time.monotonic()
     latency = _Latency()
+    busy = _Busy()
     wait = threading.Event()
     while settings.duration_s is None or time.monotonic() - began < settings.duration_s:
         now = time.monotonic()
@@ -530,10 +562,24 @@ def _watch(settings: DemoSettings, story: Story, load: Load, daemon: _Daemon, sh
             if story.phase == "after":
                 load.end()
             if story.fault_due:
+                busy_percent = busy.percent()
                 load.begin()
-                told += story.fault_began(time.monotonic())
+                told += story.fault_began(time.monotonic(), busy_percent)
             show(story, Seen(status, latency.median_and_p99(), daemon.api.url, now - began), told)
         wait.wait(max(0.0, now + _LOOK_EVERY_S - time.monotonic()))
+
+
+class _Busy:
+    """How busy the processors have been since this was made."""
+
+    def __init__(self) -> None:
+        self._began = psutil.cpu_times()
+
+    def percent(self) -> float:
+        now = psutil.cpu_times()
+        passed = sum(now) - sum(self._began)
+        idle = now.idle - self._began.idle + now.iowait - self._began.iowait
+        return 100.0 * (1.0 - idle / passed) if passed > 0.0 else 0.0
 
 
 class _Latency:

@@ -53,7 +53,7 @@ class HostTelemetry:
             ``cpu.freq_mhz``;
             ``temperature.<sensor>`` in degrees Celsius; ``memory.used_percent``, ``memory.available_mib``,
             ``swap.used_percent``; ``disk.read_mib_s``, ``disk.write_mib_s`` over all disks, ``disk.used_percent`` of
-            ``/``; ``net.rx_kib_s``, ``net.tx_kib_s`` over all interfaces but loopback; ``processes.count``.
+            ``/``; ``net.rx_kib_s``, ``net.tx_kib_s`` over all interfaces but loopback.
         """
         counters = _read_counters(self._clock())
         values: dict[str, float] = {}
@@ -133,7 +133,6 @@ def _gauges() -> dict[str, float]:
         values["load.1m"] = psutil.getloadavg()[0]
     with contextlib.suppress(OSError):
         values["disk.used_percent"] = psutil.disk_usage("/").percent
-    values["processes.count"] = float(len(psutil.pids()))
     with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
         if (frequency := psutil.cpu_freq()) is not None and frequency.current > 0.0:
             values["cpu.freq_mhz"] = frequency.current

@@ -55,10 +55,10 @@ def alert(alert_id: str = "a", kind: str = "anomaly", **fields: Any) -> dict[str
     }
 
 
-def story_in_the_fault(*before: Mapping[str, Any], began: float = 100.0) -> Story:
+def story_in_the_fault(*before: Mapping[str, Any], busy_percent: float = 5.0) -> Story:
     story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
     story.observe(0.0, [stream("scoring")], before)
-    story.fault_began(began)
+    story.fault_began(100.0, busy_percent)
     return story
 
 
@@ -119,9 +119,17 @@ def test_the_alert_of_the_fault_is_timed() -> None:
 
 def test_an_alert_from_before_the_fault_is_not_its_own() -> None:
     story = story_in_the_fault(alert("old"))
-    story.observe(101.0, [stream("scoring")], [alert("old", type="update")])
+    story.observe(101.0, [stream("scoring")], [alert("old", type="update", score=0.7)])
     assert not story.succeeded
     assert "open before" in story.outcome
+
+
+def test_an_alert_from_before_the_fault_counts_when_its_score_doubles() -> None:
+    story = story_in_the_fault(alert("old"))  # at a score of 0.5
+    story.observe(102.0, [stream("scoring")], [alert("old", type="update", score=0.9)])
+    assert not story.succeeded
+    story.observe(105.0, [stream("scoring")], [alert("old", type="update", score=1.1)])
+    assert story.outcome.startswith("the alert that was open rose 5.0 s after the fault began: cpu.total")
 
 
 @pytest.mark.parametrize(
@@ -148,6 +156,11 @@ def test_the_fault_ends_by_the_clock() -> None:
     assert story.observe(114.9, [stream("scoring")], []) == []
     assert story.observe(115.0, [stream("scoring")], []) == ["the fault is over: the fault raised no alert"]
     assert story.phase == "after"
+
+
+def test_a_machine_that_was_busy_anyway_is_said_to_be_the_reason() -> None:
+    assert story_in_the_fault().outcome == "the fault raised no alert"
+    assert "this machine was 97 % busy before it" in story_in_the_fault(busy_percent=97.0).outcome
 
 
 # -- the picture -------------------------------------------------------------------------------------------------------

@@ -71,15 +71,18 @@ def test_the_fault_raises_an_alert_that_names_its_causes(clean: Callable[[], Non
         "a child process trains the first model",
         "every row is scored",
         "making a fault: ",
-        "the fault is over: the alert came ",
+        "the fault is over: the alert ",
     )
+    if re.search(r"this machine was \d+ % busy", rest) and os.environ.get("CI") != "true":
+        pytest.skip(rest.splitlines()[-1])
     places = [next((i for i, line in enumerate(lines) if step in line), -1) for step in steps]
     assert -1 not in places, output
     assert places == sorted(places)
-    found = re.fullmatch(r"the alert came ([\d.]+) s after the fault began: (.*)", rest.splitlines()[-1])
+    said = r"the alert (?:came|that was open rose) ([\d.]+) s after the fault began: (.*)"
+    found = re.fullmatch(said, rest.splitlines()[-1])
     assert found, output
     assert float(found[1]) < 25.0
-    assert re.search(r"cpu\.|memory\.|load\.|processes\.", found[2]), found[2]
+    assert re.search(r"cpu\.|memory\.|load\.", found[2]), found[2]
     assert "\x1b" not in output  # no terminal, no escape sequences
     assert (demo.returncode, errors) == (0, "")
 
