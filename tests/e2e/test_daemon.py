@@ -1,0 +1,251 @@
+"""The daemon on real parts: mosquitto, its own process, its training child, a disk."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.daemons import DaemonProcess, Subscriber, rows
+from e2e.servers import Mosquitto, require, wait_until
+
+pytestmark = pytest.mark.e2e
+
+START = 1_700_000_000.0
+
+
+@pytest.fixture
+def subscriber(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Subscriber]:
+    collected = Subscriber(mosquitto, "gon-edge/pi-1/alert", tmp_path)
+    yield collected
+    collected.stop()
+
+
+def data_folder() -> Path:
+    folder = Path(os.environ.get("GON_EDGE_DATA", Path(__file__).parents[3] / "shared" / "datasets"))
+    if not folder.is_dir():
+        message = f"no data sets in {folder}; set GON_EDGE_DATA"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    return folder
+
+
+def warm_up(daemon: DaemonProcess, broker: Mosquitto) -> None:
+    broker.publish_lines("telemetry/pump", rows(320))
+    daemon.wait_for_state("pump", "scoring")
+
+
+def test_a_fault_becomes_an_alert_that_names_the_sensor_and_ends_with_the_fault(
+    mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        warm_up(daemon, mosquitto)
+        mosquitto.publish_lines("telemetry/pump", rows(120, start=START + 320, seed=1))
+        mosquitto.publish_lines("telemetry/pump", rows(60, start=START + 440, seed=2, fault=6.0))
+        mosquitto.publish_lines("telemetry/pump", rows(120, start=START + 500, seed=3))
+        during = wait_until(
+            lambda: [e for e in subscriber.events() if START + 440 <= e["since"] < START + 500], 20, "the alert"
+        )
+        new = during[0]
+        assert (new["type"], new["kind"], new["stream"]) == ("new", "anomaly", "pump")
+        assert new["top_features"][0]["feature"] == "flow"
+        assert new["top_features"][0]["value"] == pytest.approx(26.0, abs=4.0)
+        assert new["top_features"][0]["expected"] < new["top_features"][0]["value"] - 2.0
+        assert new["score"] > new["threshold"]
+        assert new["model_version"] == "1"
+        wait_until(lambda: any(e["type"] == "end" and e["id"] == new["id"] for e in subscriber.events()), 20, "the end")
+        assert daemon.messages("accepted") == 620
+        assert daemon.metric('gon_edge_rows_total{stream="pump"}') == 620
+        state = json.loads(mosquitto.retained("gon-edge/pi-1/state/pump") or b"{}")
+        assert state["state"] == "scoring"
+        assert mosquitto.retained("gon-edge/pi-1/status") == b"online"
+        assert daemon.get("/")[0] == 200
+        assert daemon.get("/healthz")[0] == 200
+        page = daemon.get("/metrics")[1]
+        lint = subprocess.run(
+            [require("promtool"), "check", "metrics"], input=page, capture_output=True, text=True, timeout=30
+        )
+        assert lint.returncode == 0, lint.stderr
+        assert daemon.stop() == 0
+    assert mosquitto.retained("gon-edge/pi-1/status") == b"offline"
+
+
+def test_warm_up_is_shown_and_raises_nothing(mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path) -> None:
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        mosquitto.publish_lines("telemetry/pump", rows(100, fault=50.0))
+        wait_until(lambda: daemon.stream("pump").get("rows", 0) >= 99, 10, "100 rows")
+        stream = daemon.stream("pump")
+        assert stream["state"] == "warming-up"
+        assert stream["rows_needed"] == 300
+        assert stream["eta_s"] == pytest.approx(200, abs=3)
+        assert subscriber.events() == []
+
+
+def test_a_broker_that_is_killed_and_started_again_is_found_again(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        warm_up(daemon, mosquitto)
+        mosquitto.kill()
+        wait_until(lambda: daemon.metric("gon_edge_mqtt_connected") == 0.0, 15, "the loss being seen")
+        assert daemon.get("/readyz")[0] == 200
+        mosquitto.start()
+        daemon.connected()
+        mosquitto.publish_lines("telemetry/pump", rows(50, start=START + 320, seed=4))
+        wait_until(lambda: daemon.messages("accepted") == 370, 15, "messages after the restart")
+        wait_until(lambda: mosquitto.retained("gon-edge/pi-1/status") == b"online", 10, "status online again")
+        reconnects = [v for k, v in daemon.metrics().items() if k.startswith("gon_edge_mqtt_reconnects_total")]
+        assert sum(reconnects) >= 1
+
+
+def test_a_broker_that_is_down_at_the_start_is_waited_for(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    mosquitto.kill()
+    with DaemonProcess(tmp_path, mosquitto) as daemon:
+        assert daemon.metric("gon_edge_mqtt_connected") == 0.0
+        mosquitto.start()
+        daemon.connected()
+        mosquitto.publish_lines("telemetry/pump", rows(20))
+        wait_until(lambda: daemon.messages("accepted") == 20, 10, "messages")
+
+
+def test_ten_thousand_broken_payloads_are_counted_and_cost_nothing(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    broken = ["{", "not json", "[]", "{}", '"text"', "\x01\x02", '{"time": "never", "a": 1}', "nan", "null", "[[[[["]
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        warm_up(daemon, mosquitto)
+        before = daemon.metrics()
+        mosquitto.publish_lines("telemetry/pump", (broken[i % len(broken)] for i in range(10_000)))
+        wait_until(lambda: daemon.messages("invalid") == 10_000, 30, "10,000 counted")
+        mosquitto.publish_lines("telemetry/pump", rows(30, start=START + 320, seed=5))
+        wait_until(lambda: daemon.messages("accepted") == 350, 10, "rows after them")
+        after = daemon.metrics()
+        rejected = sum(v for k, v in after.items() if k.startswith("gon_edge_messages_rejected_total"))
+        assert rejected == 10_000
+        grown = after["process_resident_memory_bytes"] - before["process_resident_memory_bytes"]
+        assert grown < 4 << 20
+        assert daemon.log.count("message refused") < 200  # 1st, 2nd, 4th, 8th ... of each reason
+
+
+def test_kill_9_loses_neither_model_nor_open_alert(
+    mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        warm_up(daemon, mosquitto)
+        mosquitto.publish_lines("telemetry/pump", rows(60, start=START + 320, seed=6, fault=8.0))
+        new = wait_until(lambda: [e for e in subscriber.events() if e["type"] == "new"], 20, "the alert")[-1]
+        assert daemon.stop() == 0  # the open alert is on the disk
+        daemon.connected()
+        assert [a["id"] for a in json.loads(daemon.get("/api/v1/alerts")[1])["alerts"] if a["type"] != "end"] == [
+            new["id"]
+        ]
+        mosquitto.publish_lines("telemetry/pump", rows(10, start=START + 380, seed=7, fault=8.0))
+        wait_until(lambda: daemon.stream("pump").get("score") is not None, 10, "a score at once")
+        daemon.kill()
+        daemon.connected()
+        assert daemon.stream("pump")["model_version"] == "1"
+        mosquitto.publish_lines("telemetry/pump", rows(80, start=START + 390, seed=8))
+        wait_until(
+            lambda: any(e["type"] == "end" and e["id"] == new["id"] for e in subscriber.events()), 20, "the same end"
+        )
+
+
+def test_damaged_files_are_set_aside_and_the_previous_model_is_used(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        warm_up(daemon, mosquitto)
+        assert daemon.stop() == 0
+        model = daemon.state_dir / "models" / "pump" / "model.npz"
+        (model.parent / "model.npz.previous").write_bytes(model.read_bytes())
+        model.write_bytes(model.read_bytes()[:1000])
+        (daemon.state_dir / "state.db").write_bytes(b"garbage" * 1000)
+        daemon.connected()
+        assert daemon.stream("pump")["model_version"] == "1"
+        assert daemon.metric("gon_edge_store_recovered") == 1.0
+        assert model.with_name("model.npz.damaged").exists()
+        assert "using the one before" in daemon.log
+
+
+def test_a_clock_that_is_set_makes_no_gap(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    settings = {"streams": {"defaults": {"warmup_rows": 300, "interval": "100ms"}}}
+    with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:
+        begin, sent = time.monotonic(), 0
+
+        def publish(clock: float, count: int) -> None:
+            nonlocal sent
+            for _ in range(count):
+                while time.monotonic() < begin + 0.1 * sent:
+                    time.sleep(0.005)
+                mosquitto.publish("telemetry/pi", json.dumps({"time": clock + 0.1 * sent, "a": 1.0 + sent % 3}))
+                sent += 1
+
+        publish(100.0, 40)  # 1970: no clock yet
+        publish(START, 40)  # then NTP
+        wait_until(lambda: daemon.messages("accepted") >= 79, 10, "every reading")
+        assert daemon.metric("gon_edge_clock_steps_total") == 1.0
+        assert daemon.metric('gon_edge_rows_total{stream="pi"}') == pytest.approx(80, abs=3)
+        assert daemon.messages("late") <= 1
+
+
+def test_retained_telemetry_is_not_fresh(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    mosquitto.publish("telemetry/pump", next(rows(1)), retain=True)
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        wait_until(lambda: daemon.messages("ignored") == 1, 10, "the retained message being ignored")
+        assert daemon.stream("pump") == {}
+
+
+def test_wrong_configuration_ends_with_78_and_one_line(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, mosquitto)
+    daemon.config.write_text("mqtt:\n  url: mqtt://localhost\n  keepalife: 3\nsubscriptions:\n  - topic: a/{stream}\n")
+    command = [sys.executable, "-m", "gon_edge", "run", "--config", str(daemon.config)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 78
+    assert "keepalive" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_second_daemon_on_the_same_state_is_refused(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with DaemonProcess(tmp_path, mosquitto) as daemon:
+        command = [sys.executable, "-m", "gon_edge", "run", "--config", str(daemon.config)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert result.returncode == 73
+        assert "another gon-edge" in result.stderr
+
+
+def test_a_training_that_outgrows_its_budget_leaves_the_daemon_running(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with DaemonProcess(tmp_path, mosquitto, retrain={"memory_budget": "30MiB"}).connected() as daemon:
+        mosquitto.publish_lines("telemetry/pump", rows(320))
+        name = 'gon_edge_retrain_rounds_total{outcome="over_budget",stream="pump"}'
+        wait_until(lambda: daemon.metric(name) == 1.0, 30, "the outcome")
+        daemon.wait_for_state("pump", "warming-up", 5.0)
+        assert daemon.get("/healthz")[0] == 200
+        assert "raise retrain.memory_budget" in daemon.log
+
+
+def test_every_row_of_a_recording_is_accounted_for(
+    mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    folder = data_folder() / "raw"
+    settings = {
+        "subscriptions": [{"topic": "telemetry/{stream}", "timestamp": "datetime"}],
+        "streams": {"defaults": {"warmup_rows": 500}},
+    }
+    with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:
+        command = [sys.executable, "-m", "gon_edge", "replay", str(folder / "skab_valve_sensors.csv.gz")]
+        command += ["--broker", mosquitto.url, "--stream", "valve", "--time-column", "datetime"]
+        replay = subprocess.run(
+            [*command, "--as-fast-as-possible"], capture_output=True, text=True, timeout=100, check=True
+        )
+        with gzip.open(folder / "skab_valve_sensors.csv.gz", "rt") as file:
+            sent = sum(1 for _ in csv.reader(file)) - 1
+        assert str(sent) in (replay.stdout + replay.stderr).replace(",", "")
+
+        def accounted() -> float:
+            return daemon.messages("accepted") + daemon.messages("late") + daemon.messages("invalid")
+
+        wait_until(lambda: accounted() == sent, 60, "every row")
+        wait_until(lambda: daemon.metrics()["gon_edge_scoring_duration_seconds_count"] > 20_000, 60, "the scores")
+        assert daemon.messages("dropped") == 0
+        assert any(event["kind"] == "anomaly" for event in subscriber.events())
