@@ -274,8 +274,8 @@ class Story:
             return f"scoring every row; the fault begins in {max(0.0, left_s):.0f} s", following
         if self.phase == "fault":
             left_s = settings.fault_s - (now - (self._fault_began or now))
-            came = "" if self.detected_after_s is None else f"; alert after {self.detected_after_s:.1f} s"
-            return f"making a fault: {self._fault_text}, {max(0.0, left_s):.0f} s left{came}", "it ends by itself"
+            came = "" if self.detected_after_s is None else f"its alert came after {self.detected_after_s:.1f} s; "
+            return f"making a fault: {self._fault_text}, {max(0.0, left_s):.0f} s left", f"{came}it ends by itself"
         came = self.outcome if self.detected_after_s is None else f"its alert came after {self.detected_after_s:.1f} s"
         return f"the fault is over; {came}", "watching on; Ctrl-C ends everything that was started"
 
