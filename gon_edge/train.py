@@ -74,10 +74,10 @@ class Job:
 def predicted_peak_bytes(rows: int, features: int, settings: FitSettings) -> int:
     """Upper bound of the resident memory of a round on ``rows`` x ``features``, in bytes.
 
-    Rows are held raw (float32, and float64 while scaled) and standardised; a batch of 256 windows and the float64 power
-    iterate are the largest pieces beside them.
+    Rows are held as they are read, raw (float32, and float64 while scaled) and standardised; a batch of 256 windows and
+    the float64 power iterate are the largest pieces beside them.  Measured on 8 to 500 features: 2 to 12 % below this.
     """
-    held = rows * features * (4 + 8 + 8 + 4 + 1)
+    held = rows * (features * (6 + 4 + 8 + 8 + 4 + 1) + 80)
     batch = 256 * settings.window * features * 4 * 3
     iterate = settings.window * features * (settings.hidden + 8) * (8 + 8 + 4)
     networks = 3 * 4 * settings.hidden * features * (settings.window + 21)
@@ -86,8 +86,18 @@ def predicted_peak_bytes(rows: int, features: int, settings: FitSettings) -> int
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process so far, bytes.
+
+    ``VmHWM``, not ``ru_maxrss``: that one starts with what the parent held when it forked.
+    """
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _be_considerate(nice: int) -> None:
@@ -107,10 +117,8 @@ def _limit_growth(budget_bytes: int) -> None:
     # The first product makes OpenBLAS map its work area (32 MiB, hardly touched); later it would fail for good.
     np.linalg.eigh(np.ones((64, 64)) @ np.ones((64, 64)))
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    resident = int(status["VmRSS"].split()[0]) * 1024
-    mapped = int(status["VmData"].split()[0]) * 1024
-    room = max(0, budget_bytes - resident)
+    room = max(0, budget_bytes - _status_bytes("VmRSS"))
+    mapped = _status_bytes("VmData")
     resource.setrlimit(resource.RLIMIT_DATA, (mapped + room, mapped + room))
 
 
