@@ -1,7 +1,7 @@
 """The vocabulary: what passes between the parts of the daemon.
 
-Frozen and slotted, no logic, no I/O.  A reading is what a message said, a row is what a stream looked like at one tick of
-its grid, a verdict is what the detector thinks of a row, an alert is what a person is told.  Don't subclass these.
+Frozen and slotted, no logic, no I/O.  A reading is what a message said, a row is what a stream looked like at one tick
+of its grid, a verdict is what the detector thinks of a row, an alert is what a person is told.  Don't subclass these.
 A change here changes ``payload``, ``align``, ``detector``, ``alerts`` and the golden test.
 """
 
@@ -107,7 +107,8 @@ class Verdict:
     is_anomaly : bool
         ``score > threshold``.
     causes : tuple of Cause
-        Sorted, largest contribution first; empty when the row is not anomalous (finding causes costs more than a score).
+        Sorted, largest contribution first; empty when the row is not anomalous, and where nobody asked: finding causes
+        costs ten times a score.
     missing : tuple of str
         Features masked from the score because they are stale or frozen.
     model_version : str

@@ -185,17 +185,16 @@ def wait_for(condition, timeout_s: float, what: str) -> None:
 
 def machine() -> str:
     """One line about where this ran."""
-    model = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
-    )
-    return f"{os.cpu_count()} x {model}, Python {sys.version.split()[0]}, numpy {np.__version__}, load {os.getloadavg()[0]:.1f}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown processor")
+    versions = f"Python {sys.version.split()[0]}, numpy {np.__version__}"
+    return f"{os.cpu_count()} x {model}, {versions}, load {os.getloadavg()[0]:.1f}"
 
 
 def report(result: dict, options: argparse.Namespace) -> None:
     """Print for a person."""
-    print(
-        f"{options.streams} streams of {options.features} features, {REPEATS} blocks of {BLOCK_S:g} s a rate; {result['machine']}"
-    )
+    print(f"{options.streams} streams of {options.features} features, {REPEATS} blocks of {BLOCK_S:g} s a rate")
+    print(result["machine"])
     print("messages/s asked   reached (min-max)    p50 <=     p99 <= (worst)   scoring a row   lost   sustained")
     best = 0
     for item in result["blocks"]:
@@ -204,18 +203,16 @@ def report(result: dict, options: argparse.Namespace) -> None:
         good = sum(r["sustained"] for r in runs)
         best = item["rate"] if good > len(runs) / 2 else best
         p50, p99 = (1e3 * max(r[key] for r in runs) for key in ("p50_s", "p99_s"))
-        scoring = 1e6 * np.median([r["scoring_s"] for r in runs])
+        scoring = 1e6 * float(np.median([r["scoring_s"] for r in runs]))
         lost = sum(r["lost"] for r in runs)
         print(
             f"{item['rate']:16d}   {min(reached):7.0f} - {max(reached):<7.0f}  {p50:6.1f} ms     {p99:6.1f} ms"
             f"     {scoring:6.0f} µs   {lost:6.0f}   {good} of {len(runs)}"
         )
-    mib = 1 << 20
     print(f"sustained with p99 below {1e3 * LIMIT_S:.0f} ms: {best} messages/s")
     print(f"accounted for: {result['accounted']:.0f} of {result['messages']} messages")
-    print(
-        f"resident memory: {result['rss_start_bytes'] / mib:.1f} MiB at start, {result['rss_bytes'] / mib:.1f} MiB after them all"
-    )
+    start, end = (result[key] / (1 << 20) for key in ("rss_start_bytes", "rss_bytes"))
+    print(f"resident memory of the daemon: {start:.1f} MiB at start, {end:.1f} MiB after them all")
 
 
 if __name__ == "__main__":

@@ -74,8 +74,12 @@ class ReferenceGON:
 
     Parameters
     ----------
-    epochs, learning_rate :
+    window, hidden : int
+        W and the width of both layers; the release has 15 and 16.
+    epochs : int
+    learning_rate : float
         The release has 5 and 5e-4; 1 epoch on SMD and MSDS, 1e-4 on SMD.
+    quirks : Quirks
     random_state : int
         0 gives the weights of the release, which seeds with 1.
     """
