@@ -514,7 +514,7 @@ class _Outbox:
             return len(events) - len(kept)
 
 
-class _Lost(Exception):  # noqa: N818  not an error of the program
+class _Lost(Exception):
     """The connection, or the attempt at one, has ended; `wrong_version` when another MQTT version may fare better."""
 
     def __init__(self, reason: ReconnectReason, detail: str, *, wrong_version: bool = False) -> None:

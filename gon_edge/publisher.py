@@ -225,7 +225,7 @@ class Publisher:
         self.refusal = self.refusal or str(code)
 
 
-class _OtherVersion(Exception):  # noqa: N818  not an error of the program
+class _OtherVersion(Exception):
     """No answer, or not in this version of MQTT: another version may fare better."""
 
 
