@@ -26,8 +26,8 @@ e2e: $(VENV)/.make-dev  ## only the end-to-end tests, against real servers
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 check: $(VENV)/.make-dev  ## lint, format, types, direction of imports, docstrings
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check gon_edge tools tests
+	$(BIN)/ruff format --check gon_edge tools tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_docstrings.py gon_edge tools

@@ -12,6 +12,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from gon_edge.errors import UnreachableError
@@ -106,13 +107,11 @@ def status_text(status: Mapping[str, Any]) -> str:
     else:
         lines.append("no stream yet: no message has arrived on a subscribed topic")
     active = [alert for alert in status["alerts"] if alert["type"] != "end"]
+    lines += [""] if active else []
     for alert in active:
-        since_s = status["now"] - alert["since"]
+        since = datetime.fromtimestamp(alert["since"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
         causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:3])
-        lines += [""] if alert is active[0] else []
-        lines.append(
-            f"{alert['severity']} {alert['kind']} on {alert['stream']} for {duration_text(max(0.0, since_s))}: {causes}"
-        )
+        lines.append(f"{alert['severity']} {alert['kind']} on {alert['stream']} since {since} UTC: {causes}")
     return "\n".join(lines) + "\n"
 
 

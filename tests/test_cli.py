@@ -224,7 +224,7 @@ def test_status_lists_streams_and_alerts(served: str, capsys: pytest.CaptureFixt
         "pump    scoring     700        5      3          3",
         "fan     warming-up  60 of 600  -      -          -      first model in 9 min",
         "",
-        "critical anomaly on pump for 1 min 40 s: flow 3.25 (expected 31.8, 71 %)",
+        "critical anomaly on pump since 1970-01-01 00:15:00 UTC: flow 3.25 (expected 31.8, 71 %)",
     ]
 
 
