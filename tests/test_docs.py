@@ -1,0 +1,196 @@
+"""What the documents say is there, and what is there is in the documents."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+import string
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from gon_edge import cli, payload, prometheus
+from gon_edge.alerts import alert_json
+from gon_edge.config import load_config
+from gon_edge.events import Alert, Cause
+from gon_edge.prometheus import Telemetry
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+README = TEXT["README.md"]
+
+pages = pytest.mark.parametrize("page", TEXT)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in fenced if name == language]
+
+
+def prose(text: str) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """What a link can point to within a page, by the rule of the sites that show Markdown."""
+    kept = string.ascii_lowercase + string.digits + "-_ "
+    titles = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {"".join(c for c in title.lower() if c in kept).replace(" ", "-") for title in titles}
+
+
+def command_lines(text: str) -> list[str]:
+    """Lines of shell blocks that call gon-edge, with `source <(...)` taken off."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    found = [re.search(r"(?:^|<\()(gon-edge [^)#]*)", line) for line in lines]
+    return [match[1].strip() for match in found if match]
+
+
+def samples():
+    """Every series of the program: name as on the page of metrics, and labels."""
+    registry = CollectorRegistry()
+    telemetry = Telemetry(registry, version="1")
+    telemetry.row("s", 0.0)
+    telemetry.causes("s", (Cause("f", 1.0, 2.0, 1.0),))
+    telemetry.model("s", "1", 0.0)
+    telemetry.retrain("s", "promoted", duration_s=1.0, peak_bytes=1)
+    found: dict[str, set[str]] = {}
+    for family in registry.collect():
+        if not family.name.startswith("gon_edge_"):
+            continue
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        found[family.name + suffix] = labels
+    return found
+
+
+def test_every_command_is_in_the_readme():
+    documented = {shlex.split(line)[1] for line in command_lines(README)}
+    assert {action.dest for action in commands()} == documented
+
+
+def commands():
+    """The choices of the parser's one set of commands."""
+    (subparsers,) = (action for action in cli._parser()._actions if hasattr(action, "_choices_actions"))
+    return subparsers._choices_actions
+
+
+@pytest.mark.parametrize("line", [line for text in TEXT.values() for line in command_lines(text)])
+def test_every_command_line_in_the_documents_is_understood(line):
+    options = cli._parser().parse_args(shlex.split(line)[1:])
+    assert callable(options.command)
+
+
+def test_every_make_target_in_the_documents_exists():
+    targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for text in TEXT.values() for target in re.findall(r"`?\bmake ([a-z0-9]+)(?=[`\s,]|$)", code(text))}
+    assert {"run", "test", "check", "bench"} <= named <= targets
+
+
+def code(text: str) -> str:
+    """What a page shows as code: fenced blocks and spans."""
+    return "\n".join([*blocks(text, "sh"), *re.findall(r"`([^`\n]+)`", prose(text))])
+
+
+@pytest.mark.parametrize(
+    "block", [b for text in TEXT.values() for b in blocks(text, "yaml") if "scrape_configs" not in b]
+)
+def test_every_configuration_in_the_documents_is_valid(block, tmp_path):
+    whole = yaml.safe_load((ROOT / "configs" / "minimal.yaml").read_text())
+    shown = yaml.safe_load(block)
+    file = tmp_path / "gon-edge.yaml"
+    file.write_text(json.dumps({**whole, **shown}))
+    assert load_config(file).subscriptions
+
+
+def test_the_readme_shows_the_minimal_configuration_as_it_is():
+    assert (ROOT / "configs" / "minimal.yaml").read_text() in README
+
+
+def test_the_example_event_has_the_fields_of_an_event():
+    (shown,) = (json.loads(block) for block in blocks(README, "json"))
+    cause = Cause("f", 1.0, 2.0, 1.0)
+    event = alert_json(Alert("i", "new", "anomaly", "s", 0.0, 0.0, 2.0, 1.0, "warning", (cause,), "1"))
+    assert list(shown) == list(event)
+    assert all(list(feature) == list(event["top_features"][0]) for feature in shown["top_features"])
+    assert shown["score"] > shown["threshold"]
+    assert sum(feature["contribution"] for feature in shown["top_features"]) <= 1.0
+
+
+def test_every_series_is_documented_with_its_labels():
+    rows = re.findall(r"^\| `(gon_edge_\w+)` \| \w+ \| (.*?) ?\|", TEXT["docs/metrics.md"], re.MULTILINE)
+    documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    assert len(rows) == len(documented)
+    assert documented == samples()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        prometheus.MESSAGE_RESULTS,
+        prometheus.STREAM_STATES,
+        prometheus.UNSCORED_REASONS,
+        prometheus.RETRAIN_OUTCOMES,
+        prometheus.RECONNECT_REASONS,
+        prometheus.ALERT_KINDS,
+        payload.REASONS,
+        payload.MASK_REASONS,
+    ],
+)
+def test_every_value_of_a_closed_label_is_documented(values):
+    assert [value for value in values if f"`{value}`" not in TEXT["docs/metrics.md"]] == []
+
+
+@pages
+def test_no_page_names_a_series_that_does_not_exist(page):
+    known = set(samples())
+    known |= {f"{name}_{part}" for name in known for part in ("bucket", "sum", "count")}
+    assert set(re.findall(r"gon_edge_\w+", TEXT[page])) <= known
+
+
+@pages
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(TEXT[page])):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = unquote(target).partition("#")
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert file.exists(), target
+        assert ROOT in file.parents, target
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+def test_every_picture_is_shown_and_small():
+    shown = {Path(target).name for text in TEXT.values() for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)}
+    pictures = sorted((ROOT / "docs" / "img").iterdir())
+    assert {picture.name for picture in pictures} == shown
+    assert all(picture.stat().st_size < 200_000 for picture in pictures)
+
+
+def test_the_architecture_lists_every_module():
+    listed = re.findall(r"^\| `(\w+\.py)` \|", TEXT["ARCHITECTURE.md"], re.MULTILINE)
+    present = {file.name for file in (ROOT / "gon_edge").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert sorted(listed) == sorted(present)
+
+
+def test_the_architecture_shows_the_layers_that_are_checked():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    layers = setup["importlinter:contract:layers"]["layers"].strip().replace("gon_edge.", "")
+    assert f"{layers}\n" in blocks(TEXT["ARCHITECTURE.md"], "")
+
+
+def test_every_exit_code_is_documented():
+    from gon_edge import errors
+
+    raised = {value.exit_code for value in vars(errors).values() if hasattr(value, "exit_code")}
+    raised -= {3, 4, 5, 75}  # of the training child, which only the daemon sees
+    documented = set(re.findall(r"^\| (\d+) \|", TEXT["docs/operating.md"], re.MULTILINE))
+    assert {str(code) for code in raised} <= documented
