@@ -559,9 +559,12 @@ def test_run_ends_on_sigterm_and_logs_to_stderr(mosquitto: Mosquitto, tmp_path: 
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: mosquitto.retained("gon-edge/t/status", 1) == b"online", 30.0, "the daemon online")
-    process.terminate()
-    output, errors = process.communicate(timeout=30)
+    try:
+        wait_until(lambda: mosquitto.retained("gon-edge/t/status", 1) == b"online", 30.0, "the daemon online")
+        process.terminate()
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert (process.returncode, output) == (0, "")
     assert "info gon_edge.mqtt: connected to " in errors
     assert mosquitto.retained("gon-edge/t/status", 1) == b"offline"
