@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from gon_edge.fit import FitSettings
 from gon_edge.modelfile import load_model
 from gon_edge.retrain import ModelFolder, Round, Trainer, resident_bytes
 from gon_edge.store import Store
-from gon_edge.train import Job, predicted_peak_bytes
+from gon_edge.train import Job, predicted_peak_bytes, write_job
 
 MIB = 1 << 20
 
@@ -146,6 +148,30 @@ def test_a_child_that_is_killed_is_a_failed_round(state_dir: Path) -> None:
     result = ended(trainer)
     assert (result.outcome, result.model) == ("failed", None)
     assert "-9" in result.reason
+
+
+def test_a_child_does_not_outlive_the_daemon(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    file = state_dir / "job.json"
+    write_job(job(state_dir, trainer, max_rows=800, window=200), file)
+    trainer.candidate("pump").parent.mkdir(parents=True)
+    start = (
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'gon_edge.train', sys.argv[1]], "
+        "stdout=subprocess.PIPE, text=True); print(p.pid, p.stdout.readline(), flush=True); input()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", start, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline().split()[0])
+    assert Path(f"/proc/{child}").exists()
+    parent.kill()
+    parent.wait(10)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, "the child goes on without its parent"
+        time.sleep(0.01)
+    assert not trainer.candidate("pump").exists()
 
 
 def test_only_one_round_at_a_time_across_trainers(state_dir: Path) -> None:
