@@ -443,7 +443,7 @@ class SubscriptionConfig:
 
     def _check(self, at: _At) -> None:
         placed = "{stream}" in self.topic
-        if not placed and self.stream is None:
+        if not placed and self.stream is None and self.format != "influx":  # there the tag `host` may name it
             at.below("topic").fail("put {stream} into the topic, or name the one stream it feeds with stream:")
         if placed and self.stream is not None:
             at.below("stream").fail("remove it: the topic already says the stream by {stream}")

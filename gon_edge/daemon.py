@@ -77,7 +77,6 @@ class Daemon:
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
         self._telemetry.memory_budget(config.retrain.memory_budget_bytes)
-        self._telemetry.config_reload(True)
         self._store = Store.open(
             config.state_dir,
             max_bytes=config.store.max_bytes,

@@ -112,10 +112,14 @@ class Detector:
         normal, share = explain(self.model, view)
         share = np.where(self._masked, 0.0, share[0])
         share = share / share.sum() if share.sum() > 0.0 else share
-        expected = self.model.scaler.inverse(normal[0, -1])
+        # A feature is shown as it is now, unless it was much further from normal earlier in the window.
+        move = np.abs(normal[0] - view[0])
+        worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
+        measured, expected = self.model.scaler.inverse(view[0]), self.model.scaler.inverse(normal[0])
+        measured[-1] = self._last  # as it came, not clipped
         largest = np.argsort(-share, kind="stable")[: self._top]
         return tuple(
-            Cause(self.model.features[f], float(self._last[f]), float(expected[f]), float(share[f]))
+            Cause(self.model.features[f], float(measured[worst[f], f]), float(expected[worst[f], f]), float(share[f]))
             for f in largest
             if share[f] > 0.0
         )

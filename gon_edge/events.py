@@ -79,7 +79,8 @@ class Cause:
     ----------
     feature : str
     value : float or None
-        Measured, in engineering units; ``None`` when the feature is missing.
+        Measured, in engineering units: now, or earlier in the window where that was much further from normal; ``None``
+        when the feature is missing.
     expected : float or None
         What the model generated for it, same units; ``None`` when it cannot say.
     contribution : float

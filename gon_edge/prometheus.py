@@ -32,12 +32,12 @@ from gon_edge.payload import MASK_REASONS, REASONS
 
 MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
-UnscoredReason = Literal["warming_up", "training", "window", "missing"]
+UnscoredReason = Literal["warming_up", "training"]
 RetrainOutcome = Literal["promoted", "rejected", "not_enough_data", "over_budget", "failed"]
 
 MESSAGE_RESULTS: tuple[MessageResult, ...] = ("accepted", "invalid", "late", "dropped", "ignored")
 STREAM_STATES: tuple[StreamState, ...] = ("warming-up", "training", "scoring", "stale")
-UNSCORED_REASONS: tuple[UnscoredReason, ...] = ("warming_up", "training", "window", "missing")
+UNSCORED_REASONS: tuple[UnscoredReason, ...] = ("warming_up", "training")
 RETRAIN_OUTCOMES: tuple[RetrainOutcome, ...] = ("promoted", "rejected", "not_enough_data", "over_budget", "failed")
 RECONNECT_REASONS = ("refused", "lost", "timeout", "taken_over", "auth", "protocol")
 ALERT_KINDS: tuple[AlertKind, ...] = ("anomaly", "missing")
@@ -130,7 +130,6 @@ class Telemetry:
         self._store_errors = counter("store_write_errors_total", "Writes of the state database that failed.")
         self._store_recovered = gauge("store_recovered", "1 when a damaged database was set aside at the start.")
         self._clock_steps = counter("clock_steps_total", "Steps of the wall clock.")
-        self._config_ok = gauge("config_last_reload_successful", "1 when the newest configuration is in use.")
 
         for family, label_values in (
             (self._mqtt_reconnects, RECONNECT_REASONS),
@@ -287,10 +286,6 @@ class Telemetry:
     def store_recovered(self, recovered: bool) -> None:
         """Show whether a damaged database was set aside at the start."""
         self._store_recovered.set(recovered)
-
-    def config_reload(self, successful: bool) -> None:
-        """Show whether the newest configuration file is the one in use."""
-        self._config_ok.set(successful)
 
     def _stream(self, name: str) -> _Stream:
         series = self._streams.get(name)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 _LEVEL = 0.9
 """Quantile above which a score is a peak.  The paper takes 0.98 of long records; a warm-up of 600 rows has 12 peaks
-there, too few for a shape.  On the development sets 0.9 gave the best mean F1 at the threshold (0.31; 0.98: 0.21)."""
+there, too few for a shape.  On the development sets 0.9 gave the best mean F1 at the threshold."""
 
 _FEWEST_PEAKS = 10
 """With fewer, a shape cannot be estimated and the tail is taken as exponential."""

@@ -90,6 +90,13 @@ def predicted_peak_bytes(rows: int, features: int, settings: FitSettings) -> int
     return _IMPORTED_BYTES + held + batch + iterate + networks + prototypes
 
 
+def rows_within(budget_bytes: int, features: int, settings: FitSettings) -> int:
+    """Most rows whose predicted peak is within the budget; 0 when not even one is."""
+    fixed = predicted_peak_bytes(0, features, settings)
+    each = predicted_peak_bytes(1, features, settings) - fixed
+    return max(0, (budget_bytes - fixed) // each)
+
+
 def peak_bytes() -> int:
     """Largest resident memory of this process so far, bytes.
 
@@ -148,16 +155,18 @@ def run(job: Job) -> None:
     began = time.monotonic()
     settings = FitSettings(window=job.window, risk=job.risk)
     with Store.open(job.state_dir, read_only=True) as store:
-        timestamps, values, features, restart = store.rows(job.stream, limit=job.max_rows)
+        _, _, features, _ = store.rows(job.stream, limit=1)
+        fitting = rows_within(job.budget_bytes, len(features), settings)
+        if fitting < 2 * settings.window:
+            needed = predicted_peak_bytes(2 * settings.window, len(features), settings)
+            raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=needed)
+        timestamps, values, features, restart = store.rows(job.stream, limit=min(job.max_rows, fitting))
     known = timestamps <= job.until
     values, restart = values[known], restart[known]
     if len(values) < 2 * settings.window:
         raise NotEnoughData(
             job.stream, f"{len(values)} normal rows are stored and {2 * settings.window} are needed; wait for more"
         )
-    predicted = predicted_peak_bytes(len(values), len(features), settings)
-    if predicted > job.budget_bytes:
-        raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=predicted)
     _limit_growth(job.budget_bytes)
     try:
         model = fit_model(
