@@ -523,11 +523,12 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
         with Progress("rows", terminal, clock=lambda: now) as progress:
             now = 1.0
             progress(50, 0.5)
-        assert select.select([leader], [], [], 5)[0]
-        shown = os.read(leader, 65536).decode()
+        shown = b""
+        while not shown.endswith(b"\r\x1b[K"):
+            assert select.select([leader], [], [], 5)[0], shown
+            shown += os.read(leader, 65536)
     os.close(leader)
-    assert "████████████░░░░░░░░░░░░  50 %  50 rows" in shown
-    assert shown.endswith("\r\x1b[K")
+    assert "████████████░░░░░░░░░░░░  50 %  50 rows" in shown.decode()
 
 
 def test_the_chart_keeps_the_threshold_in_sight() -> None:
