@@ -5,6 +5,9 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
+# Matrices here are small: a second BLAS thread only waits, and beside busy cores a fit takes ten times as long.
+export OPENBLAS_NUM_THREADS ?= 1
+
 # PyPI's torch for x86-64 comes with 3 GB of CUDA that no test uses; PyTorch's own index, where it answers, has it without.
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
