@@ -22,6 +22,8 @@ from gon_edge.window import SlidingWindow, windows
 
 _CLIMB_STEPS = 50
 _BATCH = 256
+_SMALLEST_SHARE = 0.05
+"""A smaller one is not worth a line: such features mostly moved to meet the others."""
 _FROZEN = 10
 """A feature is frozen after this many times its longest still run in training ..."""
 _FROZEN_ROWS = 300
@@ -120,8 +122,8 @@ class Detector:
         largest = np.argsort(-share, kind="stable")[: self._top]
         return tuple(
             Cause(self.model.features[f], float(measured[worst[f], f]), float(expected[worst[f], f]), float(share[f]))
-            for f in largest
-            if share[f] > 0.0
+            for i, f in enumerate(largest)
+            if share[f] > (_SMALLEST_SHARE if i else 0.0)
         )
 
     def _select(self, row: Row) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
