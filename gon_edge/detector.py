@@ -154,13 +154,27 @@ def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64]]:
     normal : ndarray, shape (N, W, F)
         Generated: the window moved up the discriminator's slope until it is as normal as a typical one.
     share : ndarray, shape (N, F)
-        Move times slope at the start, summed over the rows; negative parts (features moved to meet others) count as 0.
-        Sums to 1, or to 0 where nothing moved.
+        What D would gain, to first order, by moving the feature alone: half of it by the move to its values in
+        ``normal``, half by the move to its mean.  The generated window meets an abnormal one part of the way and
+        moves calm features towards wild ones; the mean does neither, but knows nothing of modes.  Each was better at
+        some faults, both together never far from the better one (docs/detection.md).  Sums to 1, or to 0 where
+        nothing moved.
     """
     net = model.discriminator
     normal = net.generate(view, steps=_CLIMB_STEPS, accept=net.bias - model.typical)
-    share = np.maximum(((normal - view) * net.input_gradient(view)).sum(axis=1, dtype=np.float64), 0.0)
-    return normal, share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    slope = net.input_gradient(view)
+    share = _shares((normal - view) * slope) + _shares(-view * slope)
+    return normal, _normalised(share)
+
+
+def _shares(gain: Float) -> NDArray[np.float64]:
+    """Each feature's share (N, F) in a gain (N, W, F); a feature whose gain is negative counts as 0."""
+    return _normalised(np.maximum(gain.sum(axis=1, dtype=np.float64), 0.0))
+
+
+def _normalised(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares (N, F) that sum to 1 a row, or to 0 where all are 0."""
+    return share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(float).tiny)
 
 
 class GONDetector:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gon_edge import Detector, FitSettings, GONDetector, Row, fit_model
+from gon_edge.detector import explain
 
 F = 8
 NAMES = tuple(f"x{i}" for i in range(F))
@@ -341,6 +342,32 @@ def test_the_expected_value_is_near_what_the_sensor_would_have_said(fitted):
     # The fault is 5 deviations; before it can know better, a model is off by one (the mean).
     assert np.median(errors) < 2.0
     assert max(errors) < 4.0
+
+
+def test_a_feature_stuck_between_its_two_levels_is_named():
+    # It sits at its mean: what returning to the mean would gain is nothing, and the share must not be nothing too.
+    rng = np.random.default_rng(0)
+    rows = plant(600)
+    rows[:, 3] = OFFSET[3] + 40.0 * rng.choice([-1.0, 1.0], 600) + rng.normal(size=600)
+    model = fit_model(rows, rng=rng)
+    rows = rows[:60].copy()
+    rows[40:, 3] = OFFSET[3]
+    view = model.scaler.transform(rows[20:])[None]
+    share = explain(model, view)[1][0]
+    assert share[3] == share.max() > 0.2
+
+
+def test_a_fault_of_several_sensors_names_them_and_expects_them_all_near_normal(fitted):
+    truth = plant(2000)[1300:1400]
+    readings = truth.copy()
+    together = np.arange(3)
+    readings[80:, together] += 5.0 * fitted.model_.scaler.scale[together].astype(np.float32)
+    detector = Detector(fitted.model_)
+    for row in stream(readings):
+        verdict = detector.update(row)
+    assert {cause.feature for cause in verdict.causes[:3]} == {NAMES[f] for f in together}
+    for f, cause in ((NAMES.index(cause.feature), cause) for cause in verdict.causes[:3]):
+        assert abs(cause.expected - truth[-1, f]) < 2.5 * fitted.model_.scaler.scale[f]
 
 
 def test_causes_are_sorted_shares(fitted):
