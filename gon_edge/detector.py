@@ -174,7 +174,8 @@ def _shares(gain: Float) -> NDArray[np.float64]:
 
 def _normalised(share: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shares (N, F) that sum to 1 a row, or to 0 where all are 0."""
-    return share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    normalised: NDArray[np.float64] = share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    return normalised
 
 
 class GONDetector:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from e2e.daemons import DaemonProcess, Subscriber, rows
@@ -229,10 +230,12 @@ def test_a_recorded_test_bed_its_rows_are_all_accounted_for_and_most_of_its_faul
     mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
 ) -> None:
     """Normal rows of two hours to learn from, then three hours with fourteen faults, through `gon-edge replay`."""
-    sensors, labels = (
-        list(csv.DictReader(gzip.open(data_folder() / "raw" / f"skab_valve_{part}.csv.gz", "rt")))
-        for part in ("sensors", "labels")
-    )
+
+    def recorded(part: str) -> list[dict[str, str]]:
+        with gzip.open(data_folder() / "raw" / f"skab_valve_{part}.csv.gz", "rt") as file:
+            return list(csv.DictReader(file))
+
+    sensors, labels = recorded("sensors"), recorded("labels")
     faulty = {row["datetime"]: row["anomaly"] == "1" for row in labels}
     cut = "2020-03-09 12:14:30"
     normal = [row for row in sensors if row["datetime"] < cut and not faulty[row["datetime"]]]
