@@ -34,6 +34,11 @@ _POWER_PASSES = 4
 """Directions carried beside the H wanted, and passes over the windows: the leading variances are then within 1 %."""
 
 _LLOYD_PASSES = 25
+_KMEANS_STARTS = 5
+_FIRST_PASSES = 5
+"""From one start alone the average precision of smd_machine-3-10 went from 0.54 to 0.66 with the seed; of five, the
+best after a few passes carries on."""
+
 _ADVERSARIAL_STEPS = 60
 _BATCH = 64
 _RATE = 0.01
@@ -325,19 +330,30 @@ def _principal_rows(
 
 
 def _kmeans(points: Float, clusters: int, rng: np.random.Generator) -> Float:
-    """Centres (K, H) of points (N, H): k-means++ and Lloyd's passes; fewer than K when there are few points."""
+    """Centres (K, H) of points (N, H), the best of several starts; fewer than K when there are few points."""
     clusters = min(clusters, max(1, len(points) // 8))
+    starts = [_lloyd(points, _scattered(points, clusters, rng), _FIRST_PASSES) for _ in range(_KMEANS_STARTS)]
+    spread = [_squared_distances(points, centres).min(axis=1).sum() for centres in starts]
+    return _lloyd(points, starts[int(np.argmin(spread))], _LLOYD_PASSES)
+
+
+def _scattered(points: Float, clusters: int, rng: np.random.Generator) -> Float:
+    """Points drawn by k-means++: far from each other."""
     centres = points[[rng.integers(len(points))]]
     while len(centres) < clusters:
         nearest = _squared_distances(points, centres).min(axis=1)
         if not nearest.sum() > 0.0:
             break  # every point is a centre already
         centres = np.concatenate([centres, points[[rng.choice(len(points), p=nearest / nearest.sum())]]])
-    for _ in range(_LLOYD_PASSES):
-        member = _squared_distances(points, centres).argmin(axis=1)
-        count = np.bincount(member, minlength=len(centres))
-        sums = np.zeros(centres.shape)
-        np.add.at(sums, member, points)
+    return centres
+
+
+def _lloyd(points: Float, centres: Float, passes: int) -> Float:
+    """Centres (K, H) moved to the means of the points nearest to them, until they stay or ``passes`` are over."""
+    for _ in range(passes):
+        member = _squared_distances(points, centres).argmin(axis=1) == np.arange(len(centres))[:, None]  # (K, N)
+        count = member.sum(axis=1)
+        sums = member.astype(np.float32) @ points
         moved = np.where(count[:, None] > 0, sums / np.maximum(count, 1)[:, None], centres).astype(np.float32)
         if np.array_equal(moved, centres):
             break
