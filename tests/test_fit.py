@@ -8,7 +8,7 @@ import pytest
 
 import gon_edge.fit
 from gon_edge.errors import NotEnoughData
-from gon_edge.fit import FitSettings, TrainingRows, fill, fit_discriminator, fit_model, smooth
+from gon_edge.fit import FitSettings, TrainingRows, fill, fit_discriminator, fit_model, odd_rows, smooth
 from gon_edge.modelfile import dumps
 
 SMALL = FitSettings(window=10, hidden=6, prototypes=3)
@@ -128,16 +128,50 @@ def test_the_threshold_lies_above_nearly_all_training_scores():
 
 
 def test_a_gap_in_training_is_no_jump():
-    # Two pieces at different levels: without the restart the step between them would be learned as normal.
-    rows = np.concatenate([waves(200), waves(200, seed=1) + 30.0])
-    restart = np.zeros(400, np.bool_)
-    restart[200] = True
-    across = rows[195:205]
+    # Pieces at different levels: without the restarts the steps between them would be learned as normal.
+    level = 30.0 * (np.arange(600) // 50 % 2)
+    rows = waves(600) + level[:, None]
+    restart = np.arange(600) % 50 == 0
+    across = rows[245:255]
     levels = []
     for pieces in (None, restart):
         model = fit_model(rows, restart=pieces, settings=SMALL, rng=np.random.default_rng(0))
         levels.append(model.discriminator.forward(model.scaler.transform(across)[None])[0])
     assert levels[1] < levels[0]
+
+
+@pytest.mark.parametrize("at", [0, 150, 299, 588])
+def test_a_hidden_fault_is_left_out_of_the_training_rows(at):
+    # Two hundredths of the rows: in the model they stretched the scaler by 10 and set a threshold nothing reached.
+    rows = waves(600)
+    rows[at : at + 12, 1:3] += 50.0
+    model = fit_model(rows, settings=SMALL, rng=np.random.default_rng(0))
+    clean = fit_model(waves(600), settings=SMALL, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(model.scaler.scale, clean.scaler.scale, rtol=0.1)
+    assert model.threshold < 1.5 * clean.threshold
+
+
+def test_no_more_than_a_bounded_share_of_rows_is_left_out():
+    rng = np.random.default_rng(7)
+    for share in (0.01, 0.02, 0.05, 0.2):
+        rows = waves(600)
+        rows[200 : 200 + int(600 * share)] += 100.0
+        odd = odd_rows(rows, np.zeros(600, np.bool_), SMALL, rng)
+        assert odd.mean() <= 0.03
+        assert not odd[:190].any()
+
+
+def test_a_rare_mode_that_comes_back_is_kept():
+    rows = waves(900)
+    for start in (100, 400, 700):
+        rows[start : start + 8] += 20.0
+    assert not odd_rows(rows, np.zeros(900, np.bool_), SMALL, np.random.default_rng(0)).any()
+
+
+def test_rows_without_anything_odd_are_all_kept():
+    for seed in range(3):
+        rows = np.column_stack([waves(600, seed=seed), np.full(600, 3.0), np.full(600, np.nan)])
+        assert not odd_rows(rows, np.zeros(600, np.bool_), SMALL, np.random.default_rng(seed)).any()
 
 
 def test_longest_runs_are_those_of_a_loop():
