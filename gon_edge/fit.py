@@ -208,7 +208,7 @@ def fit_model(
         scaler=scaler,
         discriminator=net,
         smoothing=settings.smoothing,
-        threshold=fit_pot(scores, settings.risk),
+        threshold=fit_pot(scores, settings.risk, doubted=_ODD_SHARE),
         typical=typical,
         longest_run=_longest_runs(raw),
         interval_s=interval_s,

@@ -23,7 +23,7 @@ _SHAPE = (-0.5, 0.0)
 maximum."""
 
 
-def fit_pot(scores: ArrayLike, risk: float) -> float:
+def fit_pot(scores: ArrayLike, risk: float, *, doubted: float = 0.0) -> float:
     """The threshold z with P(score > z) = ``risk`` for normal rows.
 
     Parameters
@@ -32,6 +32,9 @@ def fit_pot(scores: ArrayLike, risk: float) -> float:
         Scores of normal rows, not used to fit the model.
     risk : float
         Probability for one row, 0 < risk < 1.
+    doubted : float
+        Share of the scores that may not be of normal rows, less than a tenth.  The highest ones then count as high, but
+        not by how much, and the tail is taken as exponential: the maximum likelihood of a censored sample.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def fit_pot(scores: ArrayLike, risk: float) -> float:
     excess = calm[calm > level] - level
     if not excess.size:  # all scores alike: nothing is known of a tail, and any higher score is news
         return float(np.nextafter(level, np.inf))
-    shape, width = fit_pareto(excess)
+    shape, width = fit_pareto(excess) if doubted == 0.0 else (0.0, _censored_width(excess, doubted * calm.size))
     exceedance = risk * calm.size / excess.size
     if exceedance >= 1.0:
         return level
@@ -81,3 +84,10 @@ def fit_pareto(excess: NDArray[np.float64]) -> tuple[float, float]:
     if likelihood[best] <= exponential:
         return 0.0, mean
     return float(shape[best]), float(width[best])
+
+
+def _censored_width(excess: NDArray[np.float64], doubted: float) -> float:
+    """Mean of the exponential distribution of excesses (N,), whose ``doubted`` largest are only known as such."""
+    ordered = np.sort(excess)
+    seen = ordered[: max(1, ordered.size - round(doubted))]
+    return float((seen.sum() + (ordered.size - seen.size) * seen[-1]) / seen.size)

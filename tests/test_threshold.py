@@ -91,3 +91,26 @@ def test_a_short_record_gives_a_finite_threshold_above_nine_tenths_of_it(count):
     threshold = fit_pot(scores, 1e-4)
     assert math.isfinite(threshold)
     assert (scores <= threshold).mean() >= 0.9
+
+
+def test_how_high_the_doubted_scores_are_does_not_move_the_threshold():
+    scores = np.random.default_rng(8).exponential(size=3000)
+    thresholds = []
+    for size in (10.0, 1e6):
+        scores[:60] = size * np.linspace(1.0, 2.0, 60)
+        thresholds.append(fit_pot(scores, 1e-4, doubted=0.03))
+        assert fit_pot(scores, 1e-4) > 1.5 * thresholds[-1]
+    assert thresholds[0] == thresholds[1]
+    assert thresholds[0] < 1.5 * -math.log(1e-4)
+
+
+@pytest.mark.parametrize("doubted", [0.01, 0.03, 0.08])
+def test_a_censored_exponential_tail_gives_minus_the_logarithm_of_the_risk(doubted):
+    scores = np.random.default_rng(9).exponential(size=20_000)
+    assert fit_pot(scores, 1e-4, doubted=doubted) == pytest.approx(-math.log(1e-4), rel=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 11, 40])
+def test_a_short_record_of_doubted_scores_gives_a_finite_threshold(count):
+    threshold = fit_pot(np.random.default_rng(count).normal(size=count), 1e-4, doubted=0.03)
+    assert math.isfinite(threshold)
