@@ -43,7 +43,7 @@ _TICK_S = 0.1
 """Longest wait for a message: rows that fall due by time alone are this late at most."""
 _STATE_EVERY_S = 1.0
 _CATCH_UP_ROWS = 64
-_TRIM_EVERY_S = 30.0
+_TRIM_EVERY_S = 10.0
 _SILENT_S = 60.0
 _CLOCK_STEP_S = 0.5
 _RETRY_TRAINING_S = 60.0

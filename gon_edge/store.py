@@ -43,7 +43,7 @@ DAMAGED_KEPT = 2
 ALERTS_KEPT = 1000
 RETRAINS_KEPT = 1000
 
-BUFFER_BYTES = 512 << 10
+BUFFER_BYTES = 256 << 10
 """Rows in memory that make a flush due ahead of its time."""
 
 REFUSED_BYTES = 4 << 20

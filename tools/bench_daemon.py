@@ -1,8 +1,9 @@
 """How many messages a second one daemon sustains, how late its verdicts are, and what memory it holds.
 
-Starts a real mosquitto and a real daemon, warms up ``--streams`` streams, then sends blocks of messages at rising
-rates, several times each, until verdicts come later than 250 ms at the 99th percentile or something is lost.
-Publisher, broker and daemon share the machine.  At the end: resident memory of the daemon after all these messages.
+Starts a real mosquitto and a real daemon, warms up ``--streams`` streams, sends ``--messages`` messages at an easy rate
+and reads the daemon's resident memory.  Then it sends blocks of messages at rising rates, several times each, until
+verdicts come later than 250 ms at the 99th percentile or something is lost.  Publisher, broker and daemon share the
+machine.
 
     python tools/bench_daemon.py [--messages 100000] [--json]
 """
@@ -29,6 +30,7 @@ from gon_edge.publisher import Publisher
 
 RATES = (1000, 2000, 3000, 4000, 6000, 8000, 10000)
 BLOCK_S = 4.0
+MEMORY_RATE = 2000.0
 REPEATS = 3
 LIMIT_S = 0.25
 
@@ -36,7 +38,9 @@ LIMIT_S = 0.25
 def main() -> int:
     """Run the benchmark and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=100_000, help="fewest messages in all (default: 100000)")
+    parser.add_argument(
+        "--messages", type=int, default=100_000, help="messages before memory is read (default: 100000)"
+    )
     parser.add_argument("--streams", type=int, default=10, help="streams (default: 10)")
     parser.add_argument("--features", type=int, default=8, help="features of each (default: 8)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -76,21 +80,26 @@ def run(folder: Path, streams: int, features: int, messages: int) -> dict:
             at_start = metrics(web)["process_resident_memory_bytes"]
             feed.send(620 * streams, 2000.0)
             wait_for(lambda: feed.scoring(web) == streams, 300.0, "the first models")
+            feed.send(messages - feed.sent, MEMORY_RATE)
+            wait_for(lambda: accounted(web) == feed.sent, 60.0, "every message")
+            after = metrics(web)["process_resident_memory_bytes"]
+            counted = feed.sent
             blocks = []
             for rate in RATES:
                 runs = [block(feed, web, rate) for _ in range(REPEATS)]
                 blocks.append({"rate": rate, "runs": runs})
                 if sum(r["sustained"] for r in runs) < REPEATS / 2:
                     break
-            while feed.sent < messages:
-                block(feed, web, 2000)
+            wait_for(lambda: accounted(web) == feed.sent, 60.0, "every message")
             page = metrics(web)
         return {
             "blocks": blocks,
-            "messages": feed.sent,
-            "accounted": sum(v for k, v in page.items() if k.startswith("gon_edge_messages_total")),
+            "messages": counted,
             "rss_start_bytes": at_start,
-            "rss_bytes": page["process_resident_memory_bytes"],
+            "rss_bytes": after,
+            "messages_in_all": feed.sent,
+            "accounted": accounted(web),
+            "rss_in_all_bytes": page["process_resident_memory_bytes"],
             "machine": machine(),
         }
     finally:
@@ -164,6 +173,11 @@ def quantile(before: dict, after: dict, q: float) -> float:
     return min((edge for edge, count in counts.items() if count >= q * total), default=math.inf)
 
 
+def accounted(web: int) -> float:
+    """Messages the daemon has counted, whatever became of them."""
+    return sum(count for name, count in metrics(web).items() if name.startswith("gon_edge_messages_total"))
+
+
 def metrics(web: int) -> dict[str, float]:
     """The daemon's metrics page; empty while it does not answer."""
     try:
@@ -210,9 +224,12 @@ def report(result: dict, options: argparse.Namespace) -> None:
             f"     {scoring:6.0f} µs   {lost:6.0f}   {good} of {len(runs)}"
         )
     print(f"sustained with p99 below {1e3 * LIMIT_S:.0f} ms: {best} messages/s")
-    print(f"accounted for: {result['accounted']:.0f} of {result['messages']} messages")
-    start, end = (result[key] / (1 << 20) for key in ("rss_start_bytes", "rss_bytes"))
-    print(f"resident memory of the daemon: {start:.1f} MiB at start, {end:.1f} MiB after them all")
+    print(f"accounted for: {result['accounted']:.0f} of {result['messages_in_all']} messages")
+    start, end, at_last = (result[key] / (1 << 20) for key in ("rss_start_bytes", "rss_bytes", "rss_in_all_bytes"))
+    print(
+        f"resident memory of the daemon: {start:.1f} MiB at start, {end:.1f} MiB after {result['messages']} messages "
+        f"at {MEMORY_RATE:.0f} a second, {at_last:.1f} MiB after the overload at the end"
+    )
 
 
 if __name__ == "__main__":
