@@ -242,7 +242,7 @@ class Stream:
         return tuple(self.policy.stream_silent(timestamp, self.model.features))
 
     def train(self) -> None:
-        """Keep rows from now on instead of letting them go unscored: a first model is on its way."""
+        """Say that the first model is being trained."""
         self._training = True
 
     def give_up_training(self) -> list[Outcome]:
@@ -283,7 +283,7 @@ class Stream:
             self.last_row = row
             if self._detector is not None and not self._backlog:
                 outcomes.append(self._score(row))
-            elif self._training or self._backlog:
+            elif self.rows > self.settings.warmup_rows or self._backlog:  # the warm-up is over: a model will come
                 outcomes += [Outcome(lost, waited=True) for lost in self._backlog.push(row)]
             else:
                 outcomes.append(Outcome(row))

@@ -99,11 +99,21 @@ def test_rows_that_come_during_the_first_training_are_scored_after_it(model: Mod
     assert stream.behind == 0
 
 
+def test_rows_that_come_while_another_stream_is_trained_wait_too(model: Model) -> None:
+    stream = stream_with(None)
+    assert len(run(stream, values(50, 1))) == 50
+    assert run(stream, values(30, 2), start=1050.0) == []
+    assert (stream.state, stream.warmed_up, stream.behind) == ("warming-up", True, 30)
+    stream.use(model)
+    assert len(stream.catch_up(100)) == 30
+
+
 def test_rows_beyond_the_memory_of_the_backlog_come_out_without_a_score() -> None:
     stream = stream_with(None)
+    run(stream, values(50, 1))
     stream.train()
     count = BACKLOG_BYTES // 20
-    outcomes = run(stream, np.ones((count, 3)))
+    outcomes = run(stream, np.ones((count, 3)), start=1050.0)
     assert outcomes
     assert all(o.verdict is None and o.waited for o in outcomes)
     assert len(outcomes) + stream.behind == count
