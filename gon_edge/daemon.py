@@ -17,6 +17,8 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -254,12 +256,15 @@ class Daemon:
         if stream.stamped_by_receipt:
             reading = dataclasses.replace(reading, timestamp=received_at + self._offset)
         self._received_at[stream.name] = received_at
+        self._step(stream, lambda: stream.add(reading, received_at))
+
+    def _step(self, stream: Stream, step: Callable[[], list[Outcome]]) -> None:
+        """Let a stream go on; count what became of its readings, and report what came out."""
         aligner = stream.aligner
         accepted, late, steps = aligner.accepted, aligner.late, aligner.clock_steps
-        outcomes = stream.add(reading, received_at)
+        outcomes = step()
         self._telemetry.message("accepted", aligner.accepted - accepted)
-        if aligner.late > late:
-            self._telemetry.message("late", aligner.late - late)
+        self._telemetry.message("late", aligner.late - late)
         if aligner.clock_steps > steps:
             self._telemetry.clock_step()
             log.warning("stream %r: its clock was set; the grid follows", stream.name)
@@ -276,15 +281,10 @@ class Daemon:
                     stream.aligner.shift(offset - self._offset)
             self._offset = offset
         for stream in self._streams.values():
-            aligner = stream.aligner
-            accepted, late = aligner.accepted, aligner.late
-            outcomes = stream.advance(now)
-            self._telemetry.message("accepted", aligner.accepted - accepted)
-            self._telemetry.message("late", aligner.late - late)
-            self._report(stream, outcomes)
+            self._step(stream, partial(stream.advance, now))
             silence = now - self._received_at[stream.name]
             if stream.state != "stale" and silence > self._silent_after(stream):
-                last = aligner.last_timestamp
+                last = stream.aligner.last_timestamp
                 alerts = stream.silent((now + self._offset) if last is None else last + silence)
                 log.warning("stream %r: no reading for %.0f s", stream.name, silence)
                 self._tell(stream, alerts)
