@@ -1,5 +1,7 @@
 """gon-edge: streaming anomaly detection on the edge with a small Generative Optimization Network.
 
+A public name is imported when it is first asked for, so that ``gon-edge version`` does not wait for numpy.
+
 >>> import numpy as np
 >>> from gon_edge import GONDetector
 >>> normal = np.random.default_rng(0).normal(size=(500, 3))
@@ -7,24 +9,28 @@
 (500,)
 """
 
-from gon_edge.detector import Detector, GONDetector
-from gon_edge.errors import (
-    CandidateRejected,
-    ConfigError,
-    GonEdgeError,
-    InputError,
-    ModelFileError,
-    NotEnoughData,
-    OverBudget,
-    PayloadError,
-    RetrainBusy,
-    RetrainError,
-    StoreError,
-    UnreachableError,
-)
-from gon_edge.events import Alert, Cause, Reading, Row, Verdict
-from gon_edge.fit import FitSettings, fit_model
-from gon_edge.modelfile import Model, load_model, save_model
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gon_edge.detector import Detector, GONDetector
+    from gon_edge.errors import (
+        CandidateRejected,
+        ConfigError,
+        GonEdgeError,
+        InputError,
+        ModelFileError,
+        NotEnoughData,
+        OverBudget,
+        PayloadError,
+        RetrainBusy,
+        RetrainError,
+        StoreError,
+        UnreachableError,
+    )
+    from gon_edge.events import Alert, Cause, Reading, Row, Verdict
+    from gon_edge.fit import FitSettings, fit_model
+    from gon_edge.modelfile import Model, load_model, save_model
 
 __version__ = "0.1.0"
 
@@ -54,3 +60,20 @@ __all__ = [
     "load_model",
     "save_model",
 ]
+
+_HOMES = ("errors", "events", "modelfile", "fit", "detector")
+"""Where public names live, those that import least first."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"gon_edge.{home}")
+            if hasattr(module, name):
+                globals()[name] = value = getattr(module, name)
+                return value
+    raise AttributeError(f"module 'gon_edge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

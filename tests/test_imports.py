@@ -43,3 +43,16 @@ def test_the_public_names_are_all_there():
 
     assert sorted(gon_edge.__all__) == gon_edge.__all__
     assert all(hasattr(gon_edge, name) for name in gon_edge.__all__)
+
+
+def test_saying_the_version_does_not_wait_for_numpy():
+    code = "import sys; from gon_edge.cli import main; main(['version']); sys.exit('numpy' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout[:9]) == (0, "gon-edge ")
+
+
+def test_a_name_that_is_not_public_is_no_attribute():
+    import gon_edge
+
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = gon_edge.nonsense
