@@ -86,7 +86,7 @@ class Daemon:
             flush_every_s=config.store.flush_every_s,
         )
         self._models = ModelFolder(config.state_dir)
-        self._trainer = Trainer(config.state_dir, self._models, deadline_s=config.retrain.deadline_s)
+        self._trainer = Trainer(config.state_dir, self._models)
         self._client = MqttClient(
             config.mqtt,
             node=config.node,
@@ -375,6 +375,7 @@ class Daemon:
             seed=0,
             budget_bytes=retrain.memory_budget_bytes,
             nice=retrain.nice,
+            deadline_s=retrain.deadline_s,
         )
         try:
             self._trainer.start(job)

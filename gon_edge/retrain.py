@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from gon_edge.errors import ModelFileError, RetrainBusy
+from gon_edge.gate import GateReport
 from gon_edge.modelfile import Model, load_model, save_model
 from gon_edge.prometheus import RetrainOutcome
 from gon_edge.train import Job, write_job
@@ -45,6 +47,8 @@ class Round:
     rows : int
     reason : str
         One line for a person; empty when it went well.
+    verdict : GateReport or None
+        What the gate found; ``None`` when no candidate came of it.
     """
 
     job: Job
@@ -54,6 +58,52 @@ class Round:
     peak_bytes: int
     rows: int
     reason: str
+    verdict: GateReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running child is.
+
+    Attributes
+    ----------
+    phase : str
+        ``starting``, ``read``, ``screen``, ``calibrate``, ``fit``, ``gate`` or ``save``.
+    share : float
+        Of the whole round, 0 to 1.
+    loss : float or None
+        Of the adversarial step, where one runs.
+    rss_bytes, budget_bytes : int
+    elapsed_s : float
+    """
+
+    phase: str
+    share: float
+    loss: float | None
+    rss_bytes: int
+    budget_bytes: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One model of a stream on the disk.
+
+    Attributes
+    ----------
+    version : str
+    path : Path
+    current : bool
+        Whether it is the one in use.
+    lineage : mapping
+    bytes : int
+    """
+
+    version: str
+    path: Path
+    current: bool
+    lineage: Mapping[str, Any]
+    bytes: int
 
 
 class ModelFolder:
@@ -85,6 +135,24 @@ class ModelFolder:
                     file.replace(file.with_name(f"{file.name}.damaged"))
         return None, wrong
 
+    def versions(self, stream: str) -> tuple[ModelVersion, ...]:
+        """Models of a stream that can be read, the newest first."""
+        raise NotImplementedError
+
+    def rollback(self, stream: str, version: str | None = None) -> Model:
+        """Put an earlier model in use; ``None`` is the one before the current.
+
+        Raises
+        ------
+        ModelFileError
+            There is no such model, or it is damaged.
+        """
+        raise NotImplementedError
+
+    def install(self, stream: str, model: Model) -> None:
+        """Put a model in use; the one before it is kept."""
+        raise NotImplementedError
+
     def streams(self) -> list[str]:
         """Streams that have, or had, a model here."""
         return sorted(unquote(file.parent.name) for file in self.path.glob("*/model.npz*"))
@@ -97,14 +165,11 @@ class Trainer:
     ----------
     state_dir : Path
     models : ModelFolder
-    deadline_s : float
-        A child that takes longer is ended.
     """
 
-    def __init__(self, state_dir: Path, models: ModelFolder, *, deadline_s: float) -> None:
+    def __init__(self, state_dir: Path, models: ModelFolder) -> None:
         self._state_dir = state_dir
         self._models = models
-        self._deadline_s = deadline_s
         self._running: _Running | None = None
         self.phase = ""
 
@@ -117,8 +182,19 @@ class Trainer:
         """Where a child writes its result."""
         return self._models.file(stream).with_name("candidate.npz")
 
-    def start(self, job: Job) -> None:
+    @property
+    def progress(self) -> Progress | None:
+        """How far the running child is; ``None`` when none runs.  As of the last :meth:`poll`."""
+        raise NotImplementedError
+
+    def start(self, job: Job, *, force: bool = False) -> None:
         """Start a child.
+
+        Parameters
+        ----------
+        job : Job
+        force : bool
+            Promote the new model even when the gate rejects it, unless it holds values that are not finite.
 
         Raises
         ------
@@ -168,7 +244,7 @@ class Trainer:
         if running.process.poll() is None:
             if resident_bytes(running.process.pid) > running.job.budget_bytes:
                 over = "memory"
-            elif took > self._deadline_s:
+            elif took > running.job.deadline_s:
                 over = "deadline"
             else:
                 return None
@@ -208,7 +284,7 @@ class Trainer:
         if over == "memory":
             outcome, reason = "over_budget", "outgrew retrain.memory_budget and was ended"
         elif over == "deadline":
-            reason = f"took longer than retrain.deadline ({self._deadline_s:g} s) and was ended"
+            reason = f"took longer than retrain.deadline ({running.job.deadline_s:g} s) and was ended"
         elif running.process.returncode == 0:
             candidate = Path(running.job.candidate)
             try:

@@ -485,6 +485,14 @@ class Store:
             del self._alerts[next(iter(self._alerts))]
         self._urgent |= event["type"] != "update"
 
+    def quarantine(self, stream: str, since: float, until: float) -> int:
+        """Mark the rows from ``since`` to ``until`` (Unix seconds, both included) as not to be learned; count them."""
+        raise NotImplementedError
+
+    def release(self, stream: str, since: float, until: float) -> int:
+        """Let the quarantined rows from ``since`` to ``until`` be learned after all; count them."""
+        raise NotImplementedError
+
     def put_state(self, key: str, value: Any) -> None:
         """Keep a JSON value under a key.  Writing what is already there costs nothing."""
         text = json.dumps(value, separators=(",", ":"))

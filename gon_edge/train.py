@@ -58,6 +58,18 @@ class Job:
     seed : int
     budget_bytes : int
     nice : int
+    deadline_s : float
+        A child that takes longer is ended.
+    since : float or None
+        Oldest row to learn, Unix seconds.
+    include_quarantined : bool
+        Learn also rows that were alarmed, silenced or stale.
+    accepted : tuple of (float, float)
+        Spans, Unix seconds, that a person confirmed as normal: their rows are not screened for odd ones.
+    champion : str
+        File of the model in use, which a better one replaces; empty for none.
+    rows_file : str
+        CSV to learn from instead of the store; empty for the store.
     """
 
     stream: str
@@ -74,6 +86,64 @@ class Job:
     seed: int
     budget_bytes: int
     nice: int
+    deadline_s: float = 600.0
+    since: float | None = None
+    include_quarantined: bool = False
+    accepted: tuple[tuple[float, float], ...] = ()
+    champion: str = ""
+    rows_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job would do, known before it starts.
+
+    Attributes
+    ----------
+    stored_rows : int
+        Rows there are.
+    quarantined_rows : int
+        Of them, rows that must not be learned.
+    usable_rows : int
+        Rows that may be learned: neither quarantined (unless asked for) nor outside the job's span.
+    rows : int
+        Rows that are used, spread over the whole span where they are fewer.
+    windows : int
+        Windows a fit takes from them.
+    batch : int
+        Windows handled at once.
+    features : int
+    predicted_peak_bytes, budget_bytes : int
+    shrunk : str
+        What was made smaller to fit, and why; empty when nothing was.
+    refused : str
+        Why the job cannot be done; empty when it can.
+    """
+
+    stored_rows: int
+    quarantined_rows: int
+    usable_rows: int
+    rows: int
+    windows: int
+    batch: int
+    features: int
+    predicted_peak_bytes: int
+    budget_bytes: int
+    shrunk: str
+    refused: str
+
+
+def plan(job: Job) -> Plan:
+    """What ``job`` would use; reads the store (read-only), starts nothing.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+    InputError
+        ``rows_file`` cannot be read.
+    """
+    raise NotImplementedError
 
 
 def predicted_peak_bytes(rows: int, features: int, settings: FitSettings) -> int:
@@ -196,7 +266,8 @@ def run(job: Job) -> None:
 
 def main() -> int:
     """Run the job in the file named by the only argument; the exit status is that of the error."""
-    job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    fields = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    job = Job(**{**fields, "accepted": tuple((since, until) for since, until in fields["accepted"])})
     _be_considerate(job.nice)
     try:
         run(job)

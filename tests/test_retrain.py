@@ -55,8 +55,8 @@ def job(state_dir: Path, trainer: Trainer, **changes: object) -> Job:
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def trainer_for(state_dir: Path, deadline_s: float = 60.0) -> Trainer:
-    return Trainer(state_dir, ModelFolder(state_dir), deadline_s=deadline_s)
+def trainer_for(state_dir: Path) -> Trainer:
+    return Trainer(state_dir, ModelFolder(state_dir))
 
 
 def ended(trainer: Trainer) -> Round:
@@ -132,8 +132,8 @@ def test_a_child_past_its_deadline_is_ended_and_the_old_model_stays(state_dir: P
     trainer.start(job(state_dir, trainer))
     assert ended(trainer).outcome == "promoted"
     before = ModelFolder(state_dir).file("pump").read_bytes()
-    hasty = trainer_for(state_dir, deadline_s=0.01)
-    hasty.start(job(state_dir, hasty, version="2"))
+    hasty = trainer_for(state_dir)
+    hasty.start(job(state_dir, hasty, version="2", deadline_s=0.01))
     result = ended(hasty)
     assert result.outcome == "failed"
     assert "retrain.deadline" in result.reason
