@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench table clean
+.PHONY: help run test e2e check bench table deb clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -41,6 +41,9 @@ bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sust
 
 table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 	$(BIN)/python tools/reproduce_table.py $(ARGS)
+
+deb: $(VENV)/.make-venv  ## the Debian package, dist/gon-edge_VERSION_all.deb; WHEELS=FOLDER builds it offline
+	PYTHON=$(BIN)/python tools/build_deb.sh dist $(WHEELS)
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
