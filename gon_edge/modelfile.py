@@ -12,7 +12,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,31 @@ class Model:
             s.weight.values.size + s.weight.step.size + s.gain.size + s.prototypes.size + 3
             for s in self.discriminator.scales
         )
+
+    @property
+    def relative(self) -> tuple[str, ...]:
+        """Features this model knows as changes since a first row, not as levels; see :meth:`at_level_of`."""
+        return tuple(name for name in self.lineage.get("relative", ()) if name in self.features)
+
+    def at_level_of(self, features: Sequence[str], values: NDArray[np.floating]) -> Model:
+        """This model, ready to judge the rows that begin with one.
+
+        A model for many machines cannot know how much memory is in use on one of them, only how that moves.  Its
+        lineage names such features as ``relative``; their mean moves to their value in the stream's first row.  A
+        model without any is returned as it is.
+
+        Parameters
+        ----------
+        features : sequence of str
+            Names of the row's values.
+        values : ndarray, shape (len(features),)
+        """
+        if not self.relative:
+            return self
+        mean = self.scaler.mean.copy()
+        for name in self.relative:
+            mean[self.features.index(name)] += float(values[list(features).index(name)])
+        return replace(self, scaler=Scaler(mean, self.scaler.scale))
 
     def with_lineage(self, **lineage: Any) -> Model:
         """A copy with these entries added to its lineage."""
