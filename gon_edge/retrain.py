@@ -178,6 +178,11 @@ class Trainer:
         """The stream a child is training for."""
         return self._running.job.stream if self._running else None
 
+    @property
+    def pid(self) -> int | None:
+        """The running child's process, for whoever slows it down; ``None`` when none runs."""
+        return self._running.process.pid if self._running else None
+
     def candidate(self, stream: str) -> Path:
         """Where a child writes its result."""
         return self._models.file(stream).with_name("candidate.npz")
