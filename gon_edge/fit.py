@@ -7,7 +7,9 @@ windows from those it generates itself, starting from noise and from distorted d
 moving them made detection of real faults worse (docs/detection.md).  *Calibration*: the same on parts of the rows, to
 score the other parts; threshold and energy levels come from these held-out scores.
 
-Pure: rows in, model out, randomness through ``rng``.  Knows no process, budget or file (``train`` does).
+Rows are held once as they came and once standardised; all else goes by batches and columns, so that memory is known
+from shapes (``train`` predicts it).  Pure: rows in, model out, randomness through ``rng``.  Knows no process, budget or
+file (``train`` does).
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from gon_edge.quantize import QuantizedLinear
 from gon_edge.threshold import fit_pot
 from gon_edge.window import Scaler
 
+Rows = NDArray[np.float32] | NDArray[np.float64]
+Progress = Callable[[str, float, float | None], None]
+
 SCALES = (1, 5, 15)
 """Scales below the whole window, in rows.  Any three or four between 1 and 40 gave a mean average precision within 0.02
 of each other on the development sets; fewer than three lost more."""
@@ -41,6 +46,10 @@ best after a few passes carries on."""
 
 _PROTOTYPE_WINDOWS = 4096
 
+BATCH_BYTES = 1 << 20
+"""Windows held at once, beside the rows: more was not faster, and is not in a small budget."""
+_CHUNK_BYTES = 256 << 10
+
 _ODD_SHARE = 0.03
 _ODD_RATIO = 4.0
 """At most this share of the training rows is left out, those whose energy is more than this many times the largest of
@@ -53,6 +62,9 @@ _ADVERSARIAL_STEPS = 60
 _BATCH = 64
 _RATE = 0.01
 _CLIMB_STEPS = 3
+_TELL_EVERY = 10
+_NEARLY_ONE = 1.0 - 1e-12
+_SCREENING_SHARE = 0.15  # of the time of a whole fit
 """More steps, a higher rate or longer climbs separated injected faults better and real ones worse."""
 
 _TAU_QUANTILE = 0.95
@@ -123,17 +135,39 @@ class TrainingRows:
     def __len__(self) -> int:
         return len(self.z)
 
+    def batches(self, ends: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """``ends`` (N,) in parts whose windows are held at once."""
+        size = batch_windows(len(self._back), self.z.shape[1])
+        return [ends[i : i + size] for i in range(0, len(ends), size)]
+
     def windows(self, ends: NDArray[np.intp]) -> Float:
         """Windows (N, W, F) that end at rows ``ends`` (N,); before a piece begins its first row is repeated."""
         views: Float = self.z[np.maximum(ends[:, None] + self._back, self._first[ends, None])]
         return views
 
 
+def batch_windows(window: int, features: int) -> int:
+    """Most windows of that shape that are held at once."""
+    return max(16, min(256, BATCH_BYTES // (4 * window * features)))
+
+
 def fill(z: Float) -> Float:
-    """Rows (T, F) with each NaN replaced by the value before it, or 0 (the mean) where there is none."""
-    known = ~np.isnan(z)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(z))[:, None], 0), axis=0)
-    return np.nan_to_num(np.take_along_axis(z, last, axis=0), nan=0.0)
+    """Replace each NaN in rows (T, F) by the value before it, or 0 (the mean) where there is none; ``z`` itself."""
+    for column in z.T:  # a column at a time: an index of every value would take twice the memory of the values
+        gaps = np.isnan(column)
+        if gaps.any():
+            column[:] = column[np.maximum.accumulate(np.where(gaps, 0, np.arange(len(z))))]
+            column[np.isnan(column)] = 0.0
+    return z
+
+
+def standardise(rows: Rows, scaler: Scaler, out: Float, chosen: NDArray[np.intp] | None = None) -> Float:
+    """Standardised rows (T, F), or those at indices ``chosen``, without NaN, in ``out``; by chunks."""
+    count = len(rows) if chosen is None else len(chosen)
+    size = max(1, _CHUNK_BYTES // (8 * rows.shape[1]))
+    for i in range(0, count, size):
+        out[i : i + size] = scaler.transform(rows[i : i + size] if chosen is None else rows[chosen[i : i + size]])
+    return fill(out)
 
 
 def fit_model(
@@ -144,14 +178,17 @@ def fit_model(
     settings: FitSettings | None = None,
     rng: np.random.Generator,
     interval_s: float = 0.0,
-    progress: Callable[[str, float], None] = lambda phase, share: None,
+    trusted: NDArray[np.bool_] | None = None,
+    longest_run: NDArray[np.int32] | None = None,
+    progress: Progress = lambda phase, share, loss: None,
 ) -> Model:
     """Fit a model on normal rows.
 
     Parameters
     ----------
     rows : array-like, shape (T, F)
-        Engineering units, oldest first; NaN where a value is missing.
+        Engineering units, oldest first; NaN where a value is missing.  float32 is used as it is, anything else as
+        float64.
     features : sequence of str, optional
         Names of the F columns; ``x0``, ``x1``, ... without.
     restart : ndarray of bool, shape (T,), optional
@@ -161,8 +198,13 @@ def fit_model(
         Same rows, same generator state: same model, byte for byte.
     interval_s : float
         Seconds between rows, kept in the model; 0 when unknown.
+    trusted : ndarray of bool, shape (T,), optional
+        Rows a person has confirmed as normal: none of them is left out as odd.
+    longest_run : ndarray of int32, shape (F,), optional
+        Most rows in a row without a change (:func:`longest_runs`), where more rows than these are known.
     progress : callable
-        Called with the phase and the share done, 0 to 1.
+        Called with the phase (``screen``, ``calibrate``, ``fit``, ``done``), the share done, 0 to 1, and the loss of
+        the adversarial step where one runs.
 
     Returns
     -------
@@ -174,35 +216,46 @@ def fit_model(
         With no row at all.
     """
     settings = settings or FitSettings()
-    raw = np.asarray(rows, np.float64)
+    raw: Rows = np.asarray(rows)
+    if raw.dtype != np.float32:
+        raw = raw.astype(np.float64, copy=False)
     if raw.ndim != 2 or not raw.size:
         raise NotEnoughData("", f"rows of shape (T, F) with T and F at least 1 are needed, not {raw.shape}")
     names = tuple(features) if features is not None else tuple(f"x{i}" for i in range(raw.shape[1]))
     pieces = np.zeros(len(raw), np.bool_) if restart is None else restart.astype(np.bool_)
-    kept = np.flatnonzero(~odd_rows(raw, pieces, settings, rng))
+    progress("screen", 0.0, None)
+    odd = odd_rows(raw, pieces, settings, rng)
+    kept = np.flatnonzero(~odd if trusted is None else ~odd | trusted)
     piece = np.cumsum(pieces)[kept]
     pieces = np.diff(kept, prepend=-1) > 1  # where a row was left out a new piece begins
     pieces[1:] |= np.diff(piece) > 0
-    scaler = Scaler.fit(raw[kept])
-    data = TrainingRows(fill(scaler.transform(raw[kept])), pieces, settings.window)
+    scaler = Scaler.fit(raw, kept)
+    z = standardise(raw, scaler, np.empty((len(kept), raw.shape[1]), np.float32), kept)
+    data = TrainingRows(z, pieces, settings.window)
 
     energies = np.empty((len(data), len(settings.scales)), np.float32)
     folds = _folds(len(data), settings)
+    share = (1.0 - _SCREENING_SHARE) / (len(folds) + 1)  # of the whole, for one fit
+
+    def tell(phase: str, fits: int) -> Callable[[float, float], None]:
+        return lambda done, loss: progress(phase, _SCREENING_SHARE + (fits + done) * share, loss)
+
     for i, fold in enumerate(folds):
-        progress("calibrate", i / len(folds))
+        progress("calibrate", _SCREENING_SHARE + i * share, None)
         # Rows beside the fold share values with its windows: left out too, or the fold would not be held out.
         apart = np.concatenate([np.arange(fold[0]), np.arange(fold[-1] + settings.window, len(data))])
-        net = fit_discriminator(data, apart if len(folds) > 1 and len(apart) else fold, settings, rng)
+        ends = apart if len(folds) > 1 and len(apart) else fold
+        net = fit_discriminator(data, ends, settings, rng, tell("calibrate", i))
         energies[fold] = _energies(net, data, fold)
-    progress("fit", 0.0)
-    net = fit_discriminator(data, np.arange(len(data)), settings, rng)
+    progress("fit", 1.0 - share, None)
+    net = fit_discriminator(data, np.arange(len(data)), settings, rng, tell("fit", len(folds)))
     whole = data.age >= settings.window
     if not whole.any():
         whole[:] = True  # too few rows for a window: padded ones are all there is
     net = net.with_levels(_levels(energies[whole], net))
     typical = float(np.median(net.abnormality(energies[whole])))
     scores = smooth(net.abnormality_after_restart(energies, data.age, typical), pieces, settings.smoothing)
-    progress("done", 1.0)
+    progress("done", 1.0, None)
     return Model(
         features=names,
         scaler=scaler,
@@ -210,13 +263,13 @@ def fit_model(
         smoothing=settings.smoothing,
         threshold=fit_pot(scores, settings.risk, doubted=_ODD_SHARE),
         typical=typical,
-        longest_run=_longest_runs(raw),
+        longest_run=longest_runs(raw) if longest_run is None else longest_run,
         interval_s=interval_s,
     )
 
 
 def odd_rows(
-    raw: NDArray[np.float64], restart: NDArray[np.bool_], settings: FitSettings, rng: np.random.Generator
+    raw: Rows, restart: NDArray[np.bool_], settings: FitSettings, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Which rows (T,) look absurd to a model of the others: a fault that nobody took out of the training rows.
 
@@ -229,10 +282,12 @@ def odd_rows(
     reach = _SCREENING_SCALES[-1]
     if len(parts) == 1:
         return np.zeros(len(raw), np.bool_)
+    z = np.empty(raw.shape, np.float32)
     for part in parts:
         ends = np.concatenate([np.arange(part[0]), np.arange(part[-1] + reach, len(raw))])
-        scaler = Scaler.fit(np.delete(raw, part, axis=0))  # not stretched by what is in question
-        data = TrainingRows(fill(scaler.transform(raw)), restart, reach)
+        others = np.concatenate([np.arange(part[0]), np.arange(part[-1] + 1, len(raw))])
+        scaler = Scaler.fit(raw, others)  # not stretched by what is in question
+        data = TrainingRows(standardise(raw, scaler, z), restart, reach)
         net = _start(data, _sampled(ends, _SCREENING_WINDOWS, rng), _SCREENING_SCALES, settings, rng)
         energies[part] = _energies(net, data, part)
     floor = [1e-2 * rows * raw.shape[1] for rows in _SCREENING_SCALES]
@@ -253,11 +308,15 @@ def smooth(scores: NDArray[np.float64], restart: NDArray[np.bool_], weight: floa
 
 
 def fit_discriminator(
-    data: TrainingRows, ends: NDArray[np.intp], settings: FitSettings, rng: np.random.Generator
+    data: TrainingRows,
+    ends: NDArray[np.intp],
+    settings: FitSettings,
+    rng: np.random.Generator,
+    tell: Callable[[float, float], None] = lambda done, loss: None,
 ) -> Discriminator:
-    """A trained network from the windows that end at rows ``ends`` (N,)."""
+    """A trained network from the windows that end at rows ``ends`` (N,); ``tell`` hears the share done and the loss."""
     ends = _sampled(ends, settings.max_windows, rng)
-    return train_adversarially(_start(data, ends, settings.scales, settings, rng), data, ends, rng)
+    return train_adversarially(_start(data, ends, settings.scales, settings, rng), data, ends, rng, tell)
 
 
 def _start(
@@ -284,7 +343,7 @@ def _start(
         scales.append(scale)
     net = Discriminator(scales, features, bias=0.0)
     sample = _sampled(ends, _PROTOTYPE_WINDOWS, rng)
-    hidden = [np.concatenate(u) for u in zip(*(net.hidden(data.windows(b)) for b in _batches(sample)), strict=True)]
+    hidden = [np.concatenate(u) for u in zip(*(net.hidden(data.windows(b)) for b in data.batches(sample)), strict=True)]
     net = net.with_prototypes([_kmeans(u, settings.prototypes, rng) for u in hidden])
     return net.with_levels(_levels(_energies(net, data, sample), net))
 
@@ -305,7 +364,11 @@ def _levels(energies: Float, net: Discriminator) -> NDArray[np.float64]:
 
 
 def train_adversarially(
-    net: Discriminator, data: TrainingRows, ends: NDArray[np.intp], rng: np.random.Generator
+    net: Discriminator,
+    data: TrainingRows,
+    ends: NDArray[np.intp],
+    rng: np.random.Generator,
+    tell: Callable[[float, float], None] = lambda done, loss: None,
 ) -> Discriminator:
     """Move prototypes and bias so that D tells windows from what D itself generates.
 
@@ -330,6 +393,9 @@ def train_adversarially(
         fake = np.concatenate([start, net.generate(start, steps=_CLIMB_STEPS)])
         d_real = _sigmoid(net.forward(real)) - 1.0  # of -log sigmoid(D)
         d_fake = _sigmoid(net.forward(fake)) / 2.0  # of -log(1 - sigmoid(D)); twice as many of them
+        if step % _TELL_EVERY == 0:  # a gradient of -log p is p - 1, of -log(1 - p) it is p
+            loss = -np.log1p(np.maximum(d_real, -_NEARLY_ONE)).mean() - np.log1p(-_NEARLY_ONE * 2.0 * d_fake).mean()
+            tell(step / _ADVERSARIAL_STEPS, float(loss))
         of_real, of_fake = net.weight_gradient(real, d_real), net.weight_gradient(fake, d_fake)
         for key in parameters:
             gradient = (of_real[key] + of_fake[key]) / _BATCH
@@ -349,12 +415,13 @@ def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1.0 / (1.0 + np.exp(-np.clip(logit, -60.0, 60.0)))
 
 
-def _batches(ends: NDArray[np.intp], size: int = 256) -> list[NDArray[np.intp]]:
-    return [ends[i : i + size] for i in range(0, len(ends), size)]
-
-
 def _energies(net: Discriminator, data: TrainingRows, ends: NDArray[np.intp]) -> Float:
-    return np.concatenate([net.energies(data.windows(batch)) for batch in _batches(ends)])
+    energies = np.empty((len(ends), len(net.scales)), np.float32)
+    at = 0
+    for batch in data.batches(ends):
+        energies[at : at + len(batch)] = net.energies(data.windows(batch))
+        at += len(batch)
+    return energies
 
 
 def _principal_rows(
@@ -371,7 +438,7 @@ def _principal_rows(
     for _ in range(_POWER_PASSES):
         image = np.zeros((length, width))
         total = 0.0
-        for batch in _batches(ends):
+        for batch in data.batches(ends):
             x = data.windows(batch)[:, -rows:].reshape(len(batch), -1)
             image += x.T @ (x @ basis)
             total += float(np.einsum("nd,nd->", x, x, dtype=np.float64))
@@ -423,14 +490,12 @@ def _squared_distances(points: Float, centres: Float) -> NDArray[np.float64]:
     return distances
 
 
-def _longest_runs(rows: NDArray[np.float64]) -> NDArray[np.int32]:
+def longest_runs(rows: Rows) -> NDArray[np.int32]:
     """Most rows in a row without a change, for each feature (F,); the largest int32 for one that never changed."""
-    same = np.ones((len(rows) + 1, rows.shape[1]), np.bool_)
-    same[1:-1] = rows[1:] == rows[:-1]
-    same[0] = same[-1] = False
     longest = np.empty(rows.shape[1], np.int32)
-    for f in range(rows.shape[1]):
-        known = rows[~np.isnan(rows[:, f]), f]
+    for f, column in enumerate(rows.T):
+        known = column[~np.isnan(column)]
         moved = known.size > 0 and bool((known != known[0]).any())
-        longest[f] = np.diff(np.flatnonzero(~same[:, f])).max() if moved else np.iinfo(np.int32).max
+        starts = np.flatnonzero(np.concatenate([[True], column[1:] != column[:-1], [True]]))
+        longest[f] = np.diff(starts).max() if moved else np.iinfo(np.int32).max
     return longest

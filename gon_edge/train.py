@@ -246,7 +246,7 @@ def run(job: Job) -> None:
             settings=settings,
             rng=np.random.default_rng(job.seed),
             interval_s=job.interval_s,
-            progress=lambda phase, share: _tell(phase=phase, share=round(share, 3), rss_bytes=peak_bytes()),
+            progress=lambda phase, share, loss: _tell(phase=phase, share=round(share, 3), rss_bytes=peak_bytes()),
         )
     except MemoryError:
         raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=peak_bytes()) from None

@@ -6,7 +6,7 @@ arrays.
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ sensor (1e4 after a division by a tiny range) must not hide the others.  Best of
 
 _RESOLUTION = 1e-5
 """Smallest deviation believed, relative to the mean: float32 has 6e-8, and sensors far less."""
+
+_CHUNK_BYTES = 256 << 10  # of float64, while a scaler is fitted
 
 
 class SlidingWindow:
@@ -82,14 +84,29 @@ class Scaler:
     scale: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, rows: ArrayLike) -> Scaler:
-        """Fit on rows (T, F); NaN and infinities are ignored, a column of nothing else gets mean 0 and scale 1."""
-        finite = np.asarray(rows, np.float64)
-        finite = np.where(np.isfinite(finite), finite, np.nan)
-        with warnings.catch_warnings():  # columns of NaN only
-            warnings.simplefilter("ignore", RuntimeWarning)
-            mean = np.nan_to_num(np.nanmean(finite, axis=0))
-            scale = np.nan_to_num(np.nanstd(finite, axis=0))
+    def fit(cls, rows: ArrayLike, chosen: NDArray[np.intp] | None = None) -> Scaler:
+        """Fit on rows (T, F), or those at indices ``chosen``, by chunks.
+
+        NaN and infinities are ignored; a column of nothing else gets mean 0 and scale 1.
+        """
+        table = np.asarray(rows)
+        chosen = np.arange(len(table)) if chosen is None else chosen
+        size = max(1, _CHUNK_BYTES // (8 * table.shape[1]))
+
+        def chunks() -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+            for i in range(0, len(chosen), size):
+                chunk = table[chosen[i : i + size]].astype(np.float64)
+                yield chunk, np.isfinite(chunk)
+
+        count, total, squares = np.zeros((3, table.shape[1]))
+        for chunk, known in chunks():
+            count += known.sum(axis=0)
+            total += np.where(known, chunk, 0.0).sum(axis=0)
+        mean = total / np.maximum(count, 1.0)
+        with np.errstate(over="ignore"):
+            for chunk, known in chunks():
+                squares += (np.where(known, chunk - mean, 0.0) ** 2).sum(axis=0)
+        scale = np.sqrt(squares / np.maximum(count, 1.0))
         magnitude = np.where(mean == 0.0, 1.0, np.abs(mean))
         scale = np.where(scale <= _RESOLUTION * np.abs(mean), magnitude, scale)
         return cls(mean, np.where(scale == 0.0, 1.0, scale))

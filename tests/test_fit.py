@@ -51,7 +51,7 @@ def test_smoothing_is_an_exponential_average_begun_anew_at_a_restart():
 def test_a_held_out_row_is_in_no_window_its_model_was_fitted_on(rows, monkeypatch):
     seen = []
 
-    def watched(data, ends, settings, rng, fit=gon_edge.fit.fit_discriminator):
+    def watched(data, ends, settings, rng, tell, fit=gon_edge.fit.fit_discriminator):
         seen.append(ends.tolist())
         return fit(data, ends, settings, rng)
 
@@ -218,9 +218,13 @@ def test_names_are_kept_in_order():
 def test_progress_runs_through_the_phases_to_the_end():
     told = []
     fit_model(waves(60), settings=SMALL, rng=np.random.default_rng(0), progress=lambda *step: told.append(step))
-    assert [phase for phase, _ in told] == ["calibrate"] * 3 + ["fit", "done"]
-    assert told[-1] == ("done", 1.0)
-    assert all(0.0 <= share <= 1.0 for _, share in told)
+    phases, shares, losses = zip(*told, strict=True)
+    assert list(dict.fromkeys(phases)) == ["screen", "calibrate", "fit", "done"]
+    assert told[-1] == ("done", 1.0, None)
+    assert shares[0] == 0.0
+    assert list(shares) == sorted(shares)
+    assert all(loss is None or 0.0 < loss < 100.0 for loss in losses)
+    assert sum(loss is not None for loss in losses) == 4 * 6  # three parts held out and the whole, every tenth step
 
 
 def test_no_more_windows_than_asked_for_are_looked_at():
