@@ -7,6 +7,9 @@ any number of `update`, `end`, all with one id.
 A fault that lasts stays an alert: only rows clearly below the threshold end it, and neither time, nor a gap in the
 rows, nor a restart does.  Pure: timestamps come with the rows, nothing is published or stored here.  The shape of
 `alert_json` is what subscribers parse; a change there is a change for them.
+
+A silenced stream is frozen here: its rows neither raise nor end anything until somebody wants to hear of it again.  Of
+a stream with silenced features, alerts are held back whose causes are mainly those features.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ from gon_edge.events import Alert, AlertKind, AlertType, Cause, Severity, Verdic
 
 TOP_FEATURES = 10
 """Causes that go into an anomaly event: what a person reads, and a bound on the message's size."""
+
+_MAINLY = 0.5
+"""An alert is one of silenced features when they hold more than this share of its score."""
 
 _STATE_VERSION = 1
 
@@ -116,6 +122,8 @@ class AlertPolicy:
     def __init__(self, stream: str, settings: AlertsConfig, state: Mapping[str, Any] | None = None) -> None:
         self._stream = stream
         self._settings = settings
+        self._silenced: frozenset[str] | None = frozenset()
+        self._ask_again_in = 0  # rows for which causes are not asked for: they were silenced ones just now
         self._reset()
         if state is not None:
             try:
@@ -140,6 +148,29 @@ class AlertPolicy:
         events = (self._anomaly.event if self._anomaly else None, self._missing)
         return tuple(event for event in events if event is not None)
 
+    @property
+    def audible(self) -> tuple[Alert, ...]:
+        """The open alerts that no silence holds back."""
+        return tuple(event for event in self.active if not self._is_silenced(event.top_features))
+
+    def silence(self, features: frozenset[str] | None) -> None:
+        """Hold back alerts of these features from now on; ``None`` is the whole stream, the empty set is no silence."""
+        if features is None:
+            self._recent.clear()  # what is raised after the silence begins after it
+            self._normal_rows = 0
+        self._silenced = features
+        self._ask_again_in = 0
+
+    def configure(self, settings: AlertsConfig) -> None:
+        """Go on with other settings; what is open stays open."""
+        self._settings = settings
+        self._recent = deque(self._recent, maxlen=settings.raise_of)
+
+    def _is_silenced(self, causes: Sequence[Cause]) -> bool:
+        if self._silenced is None:
+            return True
+        return sum(cause.contribution for cause in causes if cause.feature in self._silenced) > _MAINLY
+
     def update(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None = None) -> list[Alert]:
         """Take one scored row; return the news it makes, one event of each kind at most.
 
@@ -152,6 +183,11 @@ class AlertPolicy:
         """
         self._last_row_at = verdict.timestamp
         self._model_version = verdict.model_version
+        if self._silenced is None:
+            return []
+        if self._silenced and verdict.missing:
+            heard = tuple(feature for feature in verdict.missing if feature not in self._silenced)
+            verdict = replace(verdict, missing=heard)
         news = (self._update_anomaly(verdict, explain), self._update_missing(verdict))
         return [event for event in news if event is not None]
 
@@ -167,6 +203,8 @@ class AlertPolicy:
         features : sequence of str
             Every feature of the stream; without them the alert names none.
         """
+        if self._silenced is None:
+            return []
         since = timestamp if self._last_row_at is None else min(self._last_row_at, timestamp)
         for feature in (_WHOLE_STREAM, *features):
             absence = self._absent.setdefault(feature, _Absence(since, 0, reported=True))
@@ -200,12 +238,19 @@ class AlertPolicy:
         since_event_s = verdict.timestamp - held.event.timestamp
         if severity == held.event.severity and 0 <= since_event_s < settings.update_every_s:
             return None
+        if self._ask_again_in > 0:
+            self._ask_again_in -= 1
+            return None
         if explain and verdict.is_anomaly and not verdict.causes:
             verdict = replace(verdict, causes=explain())
             if verdict.score > held.strongest_score:
                 held.strongest_score, held.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
-        held.event = self._follow(held, "update", verdict, severity)
-        return held.event
+        event = self._follow(held, "update", verdict, severity)
+        if self._silenced and self._is_silenced(event.top_features):
+            self._ask_again_in = settings.clear_rows
+            return None
+        held.event = event
+        return event
 
     def _raise_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
         settings = self._settings
@@ -214,7 +259,14 @@ class AlertPolicy:
             return None
         if self._ended_at is not None and 0 <= verdict.timestamp - self._ended_at < settings.cooldown_s:
             return None  # every anomalous row asks again, so a fault that lasts is late by the cool-down at most
+        if self._ask_again_in > 0:
+            self._ask_again_in -= 1
+            return None
         causes = (verdict.causes or (explain() if explain else ()))[:TOP_FEATURES]
+        if self._silenced and self._is_silenced(causes):
+            # Causes cost ten times a score, and a silenced fault lasts: another one is late by these rows at most.
+            self._ask_again_in = settings.clear_rows
+            return None
         event = Alert(
             id=self._new_id("anomaly", anomalous[0]),
             type="new",

@@ -233,6 +233,34 @@ def _one_of(*choices: str) -> Parser:
     return parse
 
 
+def _boolean(value: Any, at: _At) -> bool:
+    truth = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}.get(str(value).lower())
+    if truth is None:
+        at.fail(f"write true or false, not {_shown(value)}")
+    return truth
+
+
+def _or_off(parse: Parser) -> Parser:
+    """`None` for `off`."""
+
+    def parse_or_off(value: Any, at: _At) -> Any:
+        return None if value in (None, False, "off") else parse(value, at)
+
+    return parse_or_off
+
+
+def _hours(value: Any, at: _At) -> tuple[int, int]:
+    """Minutes since midnight, from `22:00-06:00`."""
+    match = re.fullmatch(r"\s*(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)\s*", str(value))
+    numbers = [int(text) for text in match.groups()] if match else []
+    if not numbers or max(numbers[0], numbers[2]) > 24 or max(numbers[1], numbers[3]) > 59:
+        at.fail(f'write hours such as "22:00-06:00", or off; not {_shown(value)}')
+    begin, end = (60 * hour + minute for hour, minute in (numbers[:2], numbers[2:]))
+    if begin == end or max(begin, end) > 24 * 60:
+        at.fail(f'write two different times such as "22:00-06:00", not {_shown(value)}')
+    return begin, end
+
+
 def _globs(value: Any, at: _At) -> tuple[str, ...]:
     items = value if isinstance(value, (list, tuple)) else [value]
     return tuple(_text(item, at.below(i)) for i, item in enumerate(items)) if value not in (None, "") else ()
@@ -493,12 +521,24 @@ class StoreConfig:
 
 @dataclass(frozen=True, slots=True)
 class RetrainConfig:
-    """What the training child may use."""
+    """When models are trained again, what the training child may use, and when it has to wait.
 
+    `quiet_hours` are minutes since midnight, local time; `max_temperature` is in degrees Celsius, `max_load` for each
+    core.  `None` is off.
+    """
+
+    every_s: float | None = _option(_or_off(_duration(60)), 86400.0)
+    quiet_hours: tuple[int, int] | None = _option(_or_off(_hours), None)
+    on_drift: bool = _option(_boolean, True)
+    on_features: bool = _option(_boolean, True)
     memory_budget_bytes: int = _option(_size(1 << 20), 64 << 20)
     deadline_s: float = _option(_duration(1), 600.0)
     nice: int = _option(_integer(0, 19), 19)
+    cpu_share: float = _option(_real(0.05, 1), 1.0)
     max_rows: int = _option(_integer(100), 20000)
+    max_temperature: float | None = _option(_or_off(_real(20, 150)), 75.0)
+    max_load: float | None = _option(_or_off(_real(0, above=True)), 1.5)
+    on_battery: bool = _option(_boolean, False)
 
 
 @dataclass(frozen=True, slots=True)

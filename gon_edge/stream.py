@@ -184,6 +184,9 @@ class Stream:
         self._training = False
         self._silent = False
         self._backlog = _Backlog(name)
+        self._recent: deque[Row] = deque(maxlen=0)  # the newest window, to hand it on to the next model
+        self._compared: tuple[str, ...] | None = None  # features of a row, with those of the model
+        self._new_feature = False
         self._wanted: dict[str, bool] = {}
         self._seeds: dict[str, float] = {}
         if model is not None:
@@ -251,10 +254,35 @@ class Stream:
         return [Outcome(self._backlog.pop(), waited=True) for _ in range(len(self._backlog))]
 
     def use(self, model: Model) -> None:
-        """Score by this model from the next row on."""
+        """Score by this model from the next row on.
+
+        The rows of the newest window are shown to it first: a detector that begins with an empty window sees a sudden
+        change at once and a slow one only after a whole window, and would end alerts by that.
+        """
         self.model = model
         self._training = False
+        self._compared = None
         self._detector = Detector(model)
+        self._recent = deque(self._recent, maxlen=model.discriminator.window)
+        for row in self._recent:
+            self._detector.score(row)
+
+    def configure(self, settings: StreamConfig) -> None:
+        """Go on with other settings; those of the grid stay as they were."""
+        self.settings = settings
+        self._wanted.clear()
+        self.policy.configure(settings.alerts)
+
+    @property
+    def new_feature(self) -> bool:
+        """Whether the newest row holds a feature that the model does not know."""
+        row = self.last_row
+        if row is None or self.model is None:
+            return False
+        if row.features is not self._compared:
+            self._compared = row.features
+            self._new_feature = not set(row.features) <= set(self.model.features)
+        return self._new_feature
 
     def catch_up(self, limit: int) -> list[Outcome]:
         """Judge up to ``limit`` rows that were kept while the first model was trained."""
@@ -296,6 +324,7 @@ class Stream:
         took = self._timer() - began
         self.verdict = verdict
         self.scores.append(verdict.score)
+        self._recent.append(row)
         return Outcome(row, verdict, tuple(self.policy.update(verdict, self._detector.causes)), took)
 
     def causes(self) -> tuple[Cause, ...]:
