@@ -9,6 +9,7 @@ Knows nothing of HTTP (``web`` serves the registry).  A new reconnect reason in 
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,9 @@ class Telemetry:
             "stream",
             "feature",
         )
+        self._value = gauge("anomaly_value", "What a feature that contributes read.", "stream", "feature")
+        self._expected = gauge("anomaly_expected_value", "What it should have read.", "stream", "feature")
+        self._missing = gauge("missing_features", "Features masked from the newest score.", "stream")
         self._scoring = histogram("scoring_duration_seconds", "Time one row took to score.", _SECONDS)
         self._latency = histogram(
             "ingest_to_verdict_seconds", "From the newest message of a row being received to its verdict.", _SECONDS
@@ -201,6 +205,7 @@ class Telemetry:
         series = self._stream(verdict.stream)
         series.score.set(verdict.score)
         series.threshold.set(verdict.threshold)
+        series.missing.set(len(verdict.missing))
         self._scoring.observe(scoring_s)
         if latency_s is not None:
             self._latency.observe(latency_s)
@@ -208,18 +213,24 @@ class Telemetry:
     def causes(self, stream: str, causes: tuple[Cause, ...]) -> None:
         """Show the features behind the newest score of `stream`; none while it is not anomalous."""
         series = self._stream(stream)
-        shown = {cause.feature: cause.contribution for cause in causes[:TOP_FEATURES]}
+        shown = {cause.feature: cause for cause in causes[:TOP_FEATURES]}
         for feature in series.features - shown.keys():
-            self._contribution.remove(stream, feature)
+            self._remove_cause(stream, feature)
             series.features.remove(feature)
-            self._contributions -= 1
-        for feature, share in shown.items():
+        for feature, cause in shown.items():
             if feature not in series.features:
                 if self._contributions >= MAX_CONTRIBUTIONS:
                     continue
                 series.features.add(feature)
                 self._contributions += 1
-            self._contribution.labels(stream, feature).set(share)
+            self._contribution.labels(stream, feature).set(cause.contribution)
+            for family, value in ((self._value, cause.value), (self._expected, cause.expected)):
+                family.labels(stream, feature).set(math.nan if value is None else value)
+
+    def _remove_cause(self, stream: str, feature: str) -> None:
+        for family in (self._contribution, self._value, self._expected):
+            family.remove(stream, feature)
+        self._contributions -= 1
 
     def stream_state(self, stream: str, state: StreamState) -> None:
         """Show the state `stream` is in; the other states fall to 0."""
@@ -250,7 +261,7 @@ class Telemetry:
         series = self._streams.pop(stream, None)
         if series is None:
             return
-        for family in (self._rows, self._last_row, self._score, self._threshold, self._model_trained):
+        for family in (self._rows, self._last_row, self._score, self._threshold, self._missing, self._model_trained):
             with contextlib.suppress(KeyError):  # a stream without a model has no training time
                 family.remove(stream)
         for state in STREAM_STATES:
@@ -263,8 +274,7 @@ class Telemetry:
         if series.model_version is not None:
             self._model.remove(stream, series.model_version)
         for feature in series.features:
-            self._contribution.remove(stream, feature)
-        self._contributions -= len(series.features)
+            self._remove_cause(stream, feature)
 
     # Training, state, configuration
 
@@ -295,9 +305,10 @@ class Telemetry:
                 self._last_row.labels(name),
                 self._score.labels(name),
                 self._threshold.labels(name),
+                self._missing.labels(name),
             )
-            series.score.set(float("nan"))
-            series.threshold.set(float("nan"))
+            series.score.set(math.nan)
+            series.threshold.set(math.nan)
             for state in STREAM_STATES:
                 self._state.labels(name, state)
             for kind in ALERT_KINDS:
@@ -311,16 +322,17 @@ class Telemetry:
 class _Stream:
     """The series of one stream that every row touches: finding them by label costs more than setting them."""
 
-    __slots__ = ("features", "last_row", "model_version", "rows", "score", "state", "threshold")
+    __slots__ = ("features", "last_row", "missing", "model_version", "rows", "score", "state", "threshold")
 
-    def __init__(self, rows: Counter, last_row: Gauge, score: Gauge, threshold: Gauge) -> None:
+    def __init__(self, rows: Counter, last_row: Gauge, score: Gauge, threshold: Gauge, missing: Gauge) -> None:
         self.rows = rows
         self.last_row = last_row
         self.score = score
         self.threshold = threshold
+        self.missing = missing
         self.state: StreamState | None = None
         self.model_version: str | None = None
-        self.features: set[str] = set()  # that have a contribution series
+        self.features: set[str] = set()  # that have a contribution, a value and an expected value
 
 
 class _DiskWrites(Collector):

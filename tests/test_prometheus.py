@@ -133,6 +133,7 @@ def test_a_verdict_shows_score_threshold_and_durations(registry: CollectorRegist
     assert registry.get_sample_value("gon_edge_anomaly_score", {"stream": "pump"}) == 3.5
     assert registry.get_sample_value("gon_edge_anomaly_threshold", {"stream": "pump"}) == 2.0
     assert registry.get_sample_value("gon_edge_last_row_timestamp_seconds", {"stream": "pump"}) == 1.7e9
+    assert registry.get_sample_value("gon_edge_missing_features", {"stream": "pump"}) == 0
     assert registry.get_sample_value("gon_edge_scoring_duration_seconds_bucket", {"le": "0.0001"}) == 0
     assert registry.get_sample_value("gon_edge_scoring_duration_seconds_bucket", {"le": "0.0002"}) == 1
     assert registry.get_sample_value("gon_edge_ingest_to_verdict_seconds_sum") == 0.2
@@ -149,7 +150,13 @@ def test_contributions_are_the_top_few_and_go_when_the_anomaly_goes(
             if sample.name == "gon_edge_anomaly_contribution_ratio"
         }
 
+    telemetry.causes("pump", (Cause("dead", None, 61.3, 1.0),))
+    labels = {"stream": "pump", "feature": "dead"}
+    assert math.isnan(registry.get_sample_value("gon_edge_anomaly_value", labels) or 0.0)
+    assert registry.get_sample_value("gon_edge_anomaly_expected_value", labels) == 61.3
     telemetry.causes("pump", causes(9))
+    assert registry.get_sample_value("gon_edge_anomaly_expected_value", labels) is None
+    assert registry.get_sample_value("gon_edge_anomaly_value", {"stream": "pump", "feature": "f0"}) == 1.0
     assert shown() == {f"f{i}" for i in range(TOP_FEATURES)}
     telemetry.causes("pump", causes(2, "other"))
     assert shown() == {"other0", "other1"}
