@@ -217,7 +217,7 @@ class GONDetector:
         hidden: int = 16,
         prototypes: int = 8,
         smoothing: float = 0.3,
-        risk: float = 1e-4,
+        risk: float = 1e-5,
         random_state: int = 0,
     ) -> None:
         self.window = window
