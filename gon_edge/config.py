@@ -574,6 +574,7 @@ class StreamConfig:
     include: tuple[str, ...] = _option(_globs, ())
     exclude: tuple[str, ...] = _option(_globs, ())
     window: int | None = _option(_optional(_integer(2, 1000)), None)
+    model: str | None = _option(_optional(_text), None)
     alerts: AlertsConfig = _section(AlertsConfig)
 
     def _check(self, at: _At) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -41,7 +41,7 @@ class Outcome:
     ----------
     row : Row
     verdict : Verdict or None
-        ``None`` for a row of the warm-up, and for one that could not be kept.
+        ``None`` for a row of the warm-up that no starter scores, and for one that could not be kept.
     alerts : tuple of Alert
     scoring_s : float
         Time the detector took.
@@ -130,6 +130,8 @@ class Stream:
     max_features : int
     model : Model, optional
         Without one the stream warms up.
+    starters : sequence of Model
+        Models of other streams like this one; the first whose features are all there scores it until it has its own.
     warmed_rows : int
         Rows of the warm-up that an earlier run has stored.
     alert_state : mapping, optional
@@ -142,6 +144,9 @@ class Stream:
     rows : int
         Rows emitted since the start, or since the warm-up began in an earlier run.
     model : Model or None
+        Its own.
+    starter : Model or None
+        The one that scores while there is none of its own.
     verdict : Verdict or None
         The newest.
     scores : deque of float
@@ -157,6 +162,7 @@ class Stream:
         *,
         max_features: int,
         model: Model | None = None,
+        starters: Sequence[Model] = (),
         warmed_rows: int = 0,
         alert_state: Mapping[str, Any] | None = None,
         timer: Callable[[], float] = time.perf_counter,
@@ -165,6 +171,7 @@ class Stream:
         self.settings = settings
         self.rows = warmed_rows
         self.model: Model | None = None
+        self.starter: Model | None = None
         self.verdict: Verdict | None = None
         self.scores: deque[float] = deque(maxlen=RECENT_SCORES)
         self.stamped_by_receipt = False
@@ -187,6 +194,8 @@ class Stream:
         self._recent: deque[Row] = deque(maxlen=0)  # the newest window, to hand it on to the next model
         self._compared: tuple[str, ...] | None = None  # features of a row, with those of the model
         self._new_feature = False
+        self._starters = tuple(starters)
+        self._unfit: tuple[str, ...] | None = None  # features of a row that no starter can do with
         self._wanted: dict[str, bool] = {}
         self._seeds: dict[str, float] = {}
         if model is not None:
@@ -200,6 +209,11 @@ class Stream:
         if self.model is not None:
             return "scoring"
         return "training" if self._training else "warming-up"
+
+    @property
+    def scored_by(self) -> Model | None:
+        """The stream's own model, else the starter, else ``None``."""
+        return self.model or self.starter
 
     @property
     def warmed_up(self) -> bool:
@@ -260,6 +274,7 @@ class Stream:
         change at once and a slow one only after a whole window, and would end alerts by that.
         """
         self.model = model
+        self.starter = None
         self._training = False
         self._compared = None
         self._detector = Detector(model)
@@ -309,6 +324,8 @@ class Stream:
         for row in rows:
             self.rows += 1
             self.last_row = row
+            if self._detector is None and self._starters:
+                self._begin(row)
             if self._detector is not None and not self._backlog:
                 outcomes.append(self._score(row))
             elif self.rows > self.settings.warmup_rows or self._backlog:  # the warm-up is over: a model will come
@@ -316,6 +333,21 @@ class Stream:
             else:
                 outcomes.append(Outcome(row))
         return outcomes
+
+    def _begin(self, row: Row) -> None:
+        """Let a starter score this row and those after it, if one fits: its features are all there and have values."""
+        if row.features is self._unfit:
+            return
+        fit = [starter for starter in self._starters if set(starter.features) <= set(row.features)]
+        if not fit:
+            self._unfit = row.features
+            return
+        usable = np.isfinite(row.values) & ~row.stale
+        if not all(usable[row.features.index(name)] for name in fit[0].features):
+            return
+        self.starter = fit[0].at_level_of(row.features, row.values)
+        self._detector = Detector(self.starter)
+        self._recent = deque(maxlen=self.starter.discriminator.window)
 
     def _score(self, row: Row) -> Outcome:
         assert self._detector is not None

@@ -16,6 +16,7 @@ from gon_edge.events import Alert, Reading
 from gon_edge.modelfile import Model, load_model
 from gon_edge.payload import Decoder, TopicTemplate
 from gon_edge.stream import BACKLOG_BYTES, Outcome, Stream
+from gon_edge.window import Scaler
 
 GOLDEN = Path(__file__).parent / "golden" / "fault.json"
 NAMES = ("flow", "pressure", "current")
@@ -203,3 +204,64 @@ def test_causes_are_found_when_asked_for_and_only_while_anomalous(model: Model) 
     assert stream.causes() == ()
     run(stream, values(10, 2, fault=8.0), start=1060.0)
     assert stream.causes()[0].feature == "flow"
+
+
+# -- starters: a shipped model scores until the stream has its own -----------------------------------------------------
+
+
+def test_a_starter_scores_from_the_first_row_and_gives_way_to_the_streams_own_model(model: Model) -> None:
+    starter = model.with_lineage(version="shipped:pump")
+    stream = stream_with(None, starters=(starter,))
+    outcomes = run(stream, values(60, 1))
+    assert all(o.verdict is not None and o.verdict.model_version == "shipped:pump" for o in outcomes)
+    assert not any(o.alerts for o in outcomes)
+    assert (stream.state, stream.model, stream.scored_by) == ("warming-up", None, starter)
+    assert stream.warmed_up
+    stream.train()
+    (during,) = run(stream, values(1, 4), start=1060.0)
+    assert during.verdict is not None
+    assert (stream.state, stream.behind) == ("training", 0)
+    stream.use(model.with_lineage(version="1"))
+    (after,) = run(stream, values(1, 5), start=1061.0)
+    assert after.verdict is not None
+    assert (after.verdict.model_version, stream.starter, stream.state) == ("1", None, "scoring")
+
+
+def test_a_starter_waits_for_a_row_that_has_all_its_features(model: Model) -> None:
+    stream = stream_with(None, starters=(model,))
+    rows = values(40, 1)
+    early = [o for r in list(readings(rows))[:20] for o in stream.add(_only(r, "flow", "pressure"), r.timestamp or 0.0)]
+    late = [o for r in list(readings(rows))[20:] for o in stream.add(r, r.timestamp or 0.0)]
+    assert [o.verdict for o in early] == [None] * len(early)
+    assert late
+    assert all(o.verdict is not None for o in late[1:])
+
+
+def test_features_a_starter_does_not_know_raise_nothing_with_it(model: Model) -> None:
+    stream = stream_with(None, starters=(model,))
+    noise = np.random.default_rng(0).normal(size=200) * np.geomspace(1.0, 1e6, 200)
+    outcomes = []
+    for t, reading in enumerate(readings(values(200, 1))):
+        extra = {} if 60 <= t < 120 else {"strange": float(noise[t])}  # wild, and missing for a minute
+        outcomes += stream.add(replace(reading, values={**reading.values, **extra}), reading.timestamp or 0.0)
+    assert not any(o.alerts for o in outcomes)
+    assert not any(o.verdict.missing for o in outcomes if o.verdict)
+
+
+def test_a_fault_in_the_warm_up_is_an_alert_with_a_starter(model: Model) -> None:
+    stream = stream_with(None, starters=(model,))
+    outcomes = run(stream, np.concatenate([values(30, 1), values(15, 2, fault=8.0)]))
+    assert [alert.type for o in outcomes for alert in o.alerts][:1] == ["new"]
+
+
+def test_a_relative_feature_of_a_starter_may_lie_at_any_level(model: Model) -> None:
+    changes = Scaler(model.scaler.mean * [0.0, 1.0, 1.0], model.scaler.scale)
+    relative = replace(model, scaler=changes).with_lineage(relative=["flow"])
+    rows = values(60, 1) + np.array([7000.0, 0.0, 0.0])
+    for starter, quiet in ((model, False), (relative, True)):
+        outcomes = run(stream_with(None, starters=(starter,)), rows)
+        assert (not any(o.alerts for o in outcomes)) is quiet
+
+
+def _only(reading: Reading, *names: str) -> Reading:
+    return replace(reading, values={name: reading.values[name] for name in names})
