@@ -7,6 +7,7 @@ models it may score new streams by until they have their own.  Shipped models ar
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gon_edge.config import Config
 from gon_edge.detector import Detector
-from gon_edge.errors import InputError, ModelFileError
+from gon_edge.errors import ConfigError, GonEdgeError, InputError, ModelFileError
 from gon_edge.events import Row
 from gon_edge.modelfile import Model, dumps, load_model, loads
 from gon_edge.retrain import ModelFolder, ModelVersion
@@ -130,8 +132,9 @@ def shipped_model(name: str) -> ShippedModel:
     raise InputError(f"no shipped model {name!r}; there are: {names}")
 
 
+@functools.cache
 def starters(choice: str | None) -> tuple[Model, ...]:
-    """The models a stream without one of its own may be scored by, most features first.
+    """The models a stream without one of its own may be scored by, most features first; read once.
 
     Parameters
     ----------
@@ -156,6 +159,23 @@ def starters(choice: str | None) -> tuple[Model, ...]:
     except ModelFileError:
         pass  # `models verify` says so; a daemon must start
     return tuple(sorted(usable, key=lambda model: -len(model.features)))
+
+
+def check_starters(config: Config) -> None:
+    """Read every model that a configuration names.
+
+    Raises
+    ------
+    ConfigError
+        One cannot be used.
+    """
+    sections = {"streams.defaults": config.streams.defaults}
+    sections |= {f"streams.overrides.{name}": stream for name, stream in config.streams.overrides.items()}
+    for section, stream in sections.items():
+        try:
+            starters(stream.model)
+        except GonEdgeError as error:
+            raise ConfigError(str(error), path=config.path, key=f"{section}.model") from None
 
 
 # -- which model is meant ----------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry
 
 import gon_edge
 from gon_edge.alerts import alert_json
+from gon_edge.catalog import check_starters, starters
 from gon_edge.config import Config
 from gon_edge.errors import ConfigError, PayloadError, RetrainBusy
 from gon_edge.events import Alert, Reading
@@ -76,6 +77,7 @@ class Daemon:
         _tame_malloc()
         self._config = config
         self._decoders = tuple(_decoder(config, i) for i in range(len(config.subscriptions)))
+        check_starters(config)
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
         self._telemetry.memory_budget(config.retrain.memory_budget_bytes)
@@ -181,6 +183,7 @@ class Daemon:
             self._config.stream(name),
             max_features=self._config.limits.features,
             model=model,
+            starters=starters(self._config.stream(name).model) if model is None else (),
             warmed_rows=self._store.streams().get(name, 0),
             alert_state=self._store.state(f"alerts/{name}"),
         )
@@ -262,7 +265,10 @@ class Daemon:
         """Let a stream go on; count what became of its readings, and report what came out."""
         aligner = stream.aligner
         accepted, late, steps = aligner.accepted, aligner.late, aligner.clock_steps
+        starter = stream.starter
         outcomes = step()
+        if stream.starter is not None and starter is None:
+            log.info("stream %r: scored by %s until it has a model of its own", stream.name, stream.starter.version)
         self._telemetry.message("accepted", aligner.accepted - accepted)
         self._telemetry.message("late", aligner.late - late)
         if aligner.clock_steps > steps:
@@ -300,6 +306,7 @@ class Daemon:
         for outcome in outcomes:
             row, verdict = outcome.row, outcome.verdict
             abnormal = verdict is not None and (verdict.is_anomaly or bool(stream.policy.active))
+            abnormal = abnormal and stream.starter is None  # what is odd to a starter may be normal here: it is learned
             self._store.add_row(row, abnormal, _monotonic())
             if verdict is None:
                 self._telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")
@@ -342,7 +349,7 @@ class Daemon:
             "is_anomaly": verdict.is_anomaly if verdict else False,
             "alerts": [alert.id for alert in stream.policy.active],
             "missing": list(verdict.missing) if verdict else [],
-            "model_version": stream.model.version if stream.model else None,
+            "model_version": stream.scored_by.version if stream.scored_by else None,
         }
         self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)
 
@@ -410,6 +417,8 @@ class Daemon:
         else:
             mib = ended.peak_bytes / (1 << 20)
             log.info("stream %r: model from %d rows in %.1f s, %.0f MiB", name, ended.rows, ended.duration_s, mib)
+            if stream.starter is not None:
+                log.info("stream %r: its own model takes over from %s", name, stream.starter.version)
             stream.use(ended.model)
             self._telemetry.model(name, ended.model.version, ended.job.trained_at)
         self._publish_state(stream, force=True)
@@ -501,9 +510,10 @@ def _stream_snapshot(stream: Stream) -> StreamSnapshot:
         eta_s=max(0, needed - stream.rows) * interval if model is None and interval is not None else None,
         interval_s=interval,
         score=verdict.score if verdict else None,
-        threshold=model.threshold if model else None,
+        threshold=stream.scored_by.threshold if stream.scored_by else None,
         scores=tuple(stream.scores),
         model_version=model.version if model else None,
+        starter=stream.starter.version if stream.starter else None,
         model_trained_at=float(model.lineage.get("trained_at", 0.0)) if model else None,
         last_timestamp=stream.last_row.timestamp if stream.last_row else None,
         features=len(model.features) if model else len(stream.aligner.features),

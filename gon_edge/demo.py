@@ -137,6 +137,7 @@ class Story:
         self._score_before = 0.0
         self._caught: str | None = None
         self._worst: Mapping[str, Any] = {}  # event of the alert caught
+        self._meanwhile = ""
         self._now = self._busy_percent = 0.0
 
     @property
@@ -204,19 +205,25 @@ class Story:
 
     def _observe_state(self, now: float, stream: Mapping[str, Any] | None) -> list[str]:
         state = "starting" if stream is None else stream["state"]
+        told: list[str] = []
+        if stream is not None and stream["starter"] is not None and not self._meanwhile:
+            self._meanwhile = f"; {stream['starter']} scores"
+            told.append(f"the model {stream['starter']}, made for machines like this one, scores every row meanwhile")
         if self.phase in ("calm", "fault", "after") or state == self.phase:
-            return []
+            return told
         if stream is not None and state == "warming-up":
             self.phase = "warming-up"
-            return [f"the daemon has its first readings: {stream['rows_needed']} rows make the warm-up"]
+            return [f"the daemon has its first readings: {stream['rows_needed']} rows make the warm-up", *told]
         if stream is not None and state == "training":
             self.phase = "training"
-            return ["the warm-up is over: a child process trains the first model"]
+            return [*told, "the warm-up is over: a child process trains the first model"]
         if stream is not None and state == "scoring":
             self.phase = "calm"
             self._scoring_since = self._calm_since = now
-            return [f"model {stream['model_version']} of {stream['features']} features is in use: every row is scored"]
-        return []
+            takes_over = "takes over" if self._meanwhile else "is in use"
+            own = f"model {stream['model_version']} of {stream['features']} features"
+            return [*told, f"{own} {takes_over}: every row is scored"]
+        return told
 
     def _observe_alerts(self, now: float, alerts: Sequence[Mapping[str, Any]]) -> list[str]:
         told = []
@@ -260,8 +267,11 @@ class Story:
         if self.phase == "starting":
             return "the daemon starts and waits for the first readings", "it collects readings, to learn what is normal"
         if self.phase == "warming-up":
-            return "collecting readings, to learn what is normal here", "a child process trains the first model"
+            now_text = "collecting readings, to learn what is normal here"
+            return now_text + self._meanwhile, "a child process trains the first model"
         if self.phase == "training":
+            if self._meanwhile:
+                return f"a child process trains the first model{self._meanwhile}", "the new model takes over"
             return "a child process trains the first model", "every row gets a score"
         if self.phase == "calm":
             if not settings.fault:
@@ -365,11 +375,19 @@ def _stream_lines(
         needed = stream["rows_needed"]
         left = f", {duration_text(stream['eta_s'])} left" if stream["eta_s"] else ""
         rows = f"{min(stream['rows'], needed)} of {needed} rows"
-        return [head, "", f"{bar(stream['rows'] / needed, max(10, width - 34))}  {rows}{left}"]
+        progress = f"{bar(stream['rows'] / needed, max(10, width - 34))}  {rows}{left}"
+        if stream["starter"] is None or stream["score"] is None:
+            return [head, "", progress]
+        head = f"{head}, meanwhile {stream['starter']}"
+        return [head, *_score_lines(stream, width=width, chart_lines=max(1, chart_lines - 1), paint=paint), progress]
+    head = f"{head}, model {stream['model_version']}"
+    return [head, *_score_lines(stream, width=width, chart_lines=chart_lines, paint=paint)]
+
+
+def _score_lines(stream: Mapping[str, Any], *, width: int, chart_lines: int, paint: Paint) -> list[str]:
     over = stream["score"] is not None and stream["score"] > stream["threshold"]
     score = paint(f"score {number_text(stream['score'])}", "bold", "red" if over else "green")
     return [
-        f"{head}, model {stream['model_version']}",
         *chart(stream["scores"], stream["threshold"], width=min(width, 120), height=chart_lines, paint=paint),
         f"{score}   {paint('┄┄', 'yellow')} threshold {number_text(stream['threshold'])}",
     ]
@@ -406,7 +424,12 @@ def status_line(seen: Seen, name: str) -> str:
     if stream["model_version"] is None:
         left = f", {duration_text(stream['eta_s'])} left" if stream["eta_s"] else ""
         rows = f"{min(stream['rows'], stream['rows_needed'])} of {stream['rows_needed']} rows"
-        return f"{name}: {stream['state']}, {rows}{left}, {memory}"
+        score = ""
+        if stream["score"] is not None:
+            score = (
+                f", score {number_text(stream['score'])} of {number_text(stream['threshold'])} ({stream['starter']})"
+            )
+        return f"{name}: {stream['state']}, {rows}{left}{score}, {memory}"
     p50, p99 = seen.latency_s
     return (
         f"{name}: {stream['state']}, row {stream['rows']}, score {number_text(stream['score'])} of "

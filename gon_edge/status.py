@@ -91,6 +91,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         rows = [["STREAM", "STATE", "ROWS", "SCORE", "THRESHOLD", "MODEL", ""]]
         for stream in status["streams"]:
             warming = stream["model_version"] is None
+            own = "model of its own" if stream["starter"] else "first model"
             eta_s = stream["eta_s"]
             rows.append(
                 [
@@ -99,8 +100,8 @@ def status_text(status: Mapping[str, Any]) -> str:
                     f"{stream['rows']} of {stream['rows_needed']}" if warming else str(stream["rows"]),
                     number_text(stream["score"]),
                     number_text(stream["threshold"]),
-                    stream["model_version"] or "-",
-                    f"first model in {duration_text(eta_s)}" if warming and eta_s else "",
+                    stream["model_version"] or stream["starter"] or "-",
+                    f"{own} in {duration_text(eta_s)}" if warming and eta_s else "",
                 ]
             )
         lines += table(rows)

@@ -59,6 +59,9 @@ class StreamSnapshot:
     scores : tuple of float
         Recent scores, oldest first, for the sparkline; about 120.
     model_version : str or None
+        Of its own model.
+    starter : str or None
+        The shipped model that scores it while it has none of its own, as ``shipped:host``.
     model_trained_at, last_timestamp : float or None
         Unix seconds.
     features : int
@@ -78,6 +81,7 @@ class StreamSnapshot:
     threshold: float | None = None
     scores: tuple[float, ...] = ()
     model_version: str | None = None
+    starter: str | None = None
     model_trained_at: float | None = None
     last_timestamp: float | None = None
     features: int = 0

@@ -36,6 +36,7 @@ def stream(state: str, **fields: Any) -> dict[str, Any]:
         "threshold": 3.0 if scoring else None,
         "scores": [0.5] * 40 if scoring else [],
         "model_version": "1" if scoring else None,
+        "starter": None,
         **fields,
     }
 
@@ -65,6 +66,28 @@ def story_in_the_fault(*before: Mapping[str, Any], busy_percent: float = 5.0) ->
 def seen(**fields: Any) -> Seen:
     status = {"rss_bytes": 46 << 20, "streams": [stream("scoring", **fields)], "alerts": []}
     return Seen(status, (0.0012, 0.0034), "http://127.0.0.1:54321", 83.0)
+
+
+def test_a_shipped_model_that_scores_meanwhile_is_told_once_and_gives_way() -> None:
+    story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
+    begun = {"starter": "shipped:host", "score": 0.4, "threshold": 7.0}
+    looks = [stream("warming-up"), stream("warming-up", **begun), stream("training", **begun), stream("scoring")]
+    told = [line for now, look in enumerate(looks) for line in story.observe(float(now), [look], [])]
+    assert [line.split(":")[0] for line in told] == [
+        "the daemon has its first readings",
+        "the model shipped",
+        "the warm-up is over",
+        "model 1 of 13 features takes over",
+    ]
+
+
+def test_the_warm_up_shows_the_scores_of_the_shipped_model() -> None:
+    story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
+    begun = stream("warming-up", starter="shipped:host", score=0.4, threshold=7.0, scores=[0.4] * 20)
+    story.observe(0.0, [begun], [])
+    text = "\n".join(picture(story, seen(streams=[begun]), "pi", width=80, height=23, paint=Paint(False)))
+    assert all(part in text for part in ("shipped:host", "score 0.4", "threshold 7", "60 of 60 rows"))
+    assert "score 0.4 of 7 (shipped:host)" in status_line(seen(streams=[begun]), "pi")
 
 
 def test_the_phases_are_told_once_each_in_order() -> None:
