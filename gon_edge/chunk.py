@@ -83,8 +83,7 @@ def encode(stream: str, chunk: RowChunk) -> bytes:
     times_us = np.rint(chunk.timestamps * 1e6).astype(np.int64)
     has_nan = not known.all()
     header = _HEADER.pack(_VERSION, _identity(stream, chunk.features), N, F, int(times_us[0]), has_nan)
-    # A section is flushed apart from the next: each has a code table of its own, fitted to what it holds.
-    sections = (
+    return _deflated(
         header + modes.tobytes() + offsets.tobytes() + steps.tobytes() + centres.astype(np.uint16).tobytes(),
         np.diff(times_us).tobytes()
         + np.packbits(chunk.restart).tobytes()
@@ -93,9 +92,95 @@ def encode(stream: str, chunk: RowChunk) -> bytes:
         (zigzag >> 8).astype(np.uint8).tobytes(),
         (zigzag & 0xFF).astype(np.uint8).tobytes(),
     )
+
+
+def _deflated(*sections: bytes) -> bytes:
+    """One zlib stream; a section is flushed apart from the next, so each has a code table fitted to what it holds."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, 15, 8, zlib.Z_FILTERED)
     parts = [deflate.compress(section) + deflate.flush(zlib.Z_SYNC_FLUSH) for section in sections]
     return b"".join(parts) + deflate.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where things are in the unpacked bytes of a chunk."""
+
+    rows: int
+    first_us: int
+    has_nan: bool
+    times: int
+    restart: int
+    quarantined: int
+    known: int
+    high: int
+    low: int
+
+    @classmethod
+    def read(cls, stream: str, features: tuple[str, ...], content: bytes) -> _Layout:
+        """From the header and the modes, which `content` must hold at least."""
+        version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
+        if version != _VERSION or identity != _identity(stream, features) or len(features) != F:
+            raise ValueError("a chunk of another version, stream or feature set")
+        modes = np.frombuffer(content, np.uint8, F, _HEADER.size)
+        coded = int(np.count_nonzero((modes & ~np.uint8(_DELTA)) < _CONSTANT))
+        bits = -(-N // 8)
+        times = _HEADER.size + 9 * F + 2 * coded
+        restart = times + 8 * (N - 1)
+        known = restart + 2 * bits
+        high = known + (-(-N * F // 8) if has_nan else 0)
+        return cls(N, first_us, bool(has_nan), times, restart, restart + bits, known, high, high + coded * N)
+
+
+def outline(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
+    """The chunk without values, which then have shape (N, 0): a tenth of the work of `decode`.
+
+    Raises
+    ------
+    ValueError
+        As `decode` does, except that damage of the values is not seen.
+    """
+    try:
+        inflate = zlib.decompressobj()
+        content = inflate.decompress(payload, _HEADER.size + len(features))
+        layout = _Layout.read(stream, features, content)
+        if layout.known > len(content):
+            content += inflate.decompress(inflate.unconsumed_tail, layout.known - len(content))
+        times_us = np.frombuffer(content, np.int64, layout.rows - 1, layout.times)
+        restart, quarantined = (_bit_row(content, at, layout.rows) for at in (layout.restart, layout.quarantined))
+    except (zlib.error, struct.error) as error:
+        raise ValueError(f"damaged chunk: {error}") from None
+    timestamps = np.concatenate(([layout.first_us], times_us)).astype(np.int64).cumsum() / 1e6
+    return RowChunk(features, timestamps, np.empty((layout.rows, 0), np.float32), restart, quarantined)
+
+
+def _bit_row(content: bytes, at: int, count: int) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(content, np.uint8, -(-count // 8), at), count=count).view(np.bool_)
+
+
+def requarantine(
+    stream: str, features: tuple[str, ...], payload: bytes, since: float, until: float, quarantined: bool
+) -> tuple[bytes, int]:
+    """The payload with the rows from `since` to `until` (Unix seconds) quarantined or released, and how many changed.
+
+    Values are not touched: they would lose precision each time.
+
+    Raises
+    ------
+    ValueError
+        As `decode` does.
+    """
+    held = outline(stream, features, payload)
+    wanted = np.where((held.timestamps >= since) & (held.timestamps <= until), quarantined, held.quarantined)
+    changed = int(np.count_nonzero(wanted != held.quarantined))
+    if not changed:
+        return payload, 0
+    try:
+        content = zlib.decompress(payload)
+    except zlib.error as error:
+        raise ValueError(f"damaged chunk: {error}") from None
+    at = _Layout.read(stream, features, content)
+    flags = content[at.times : at.quarantined] + np.packbits(wanted).tobytes() + content[at.known : at.high]
+    return _deflated(content[: at.times], flags, content[at.high : at.low], content[at.low :]), changed
 
 
 def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:

@@ -30,7 +30,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gon_edge.chunk import RowChunk, decode, encode
+from gon_edge.chunk import RowChunk, decode, encode, outline, requarantine
 from gon_edge.errors import StoreError
 from gon_edge.events import Row
 
@@ -486,12 +486,71 @@ class Store:
         self._urgent |= event["type"] != "update"
 
     def quarantine(self, stream: str, since: float, until: float) -> int:
-        """Mark the rows from ``since`` to ``until`` (Unix seconds, both included) as not to be learned; count them."""
-        raise NotImplementedError
+        """Mark the rows from `since` to `until` (Unix seconds, both included) as not to be learned; count them."""
+        return self._requarantine(stream, since, until, True)
 
     def release(self, stream: str, since: float, until: float) -> int:
-        """Let the quarantined rows from ``since`` to ``until`` be learned after all; count them."""
-        raise NotImplementedError
+        """Let the quarantined rows from `since` to `until` be learned after all; count them.
+
+        Rows on the disk are changed at once, in one transaction; a chunk that cannot be read is left as it is.  A disk
+        that refuses changes none of its rows: `last_error` says why.
+        """
+        return self._requarantine(stream, since, until, False)
+
+    def _requarantine(self, stream: str, since: float, until: float, quarantined: bool) -> int:
+        if self._read_only:
+            raise StoreError(f"{self._path} is open for reading only")
+        count = 0
+        buffer = self._buffers.get(stream)
+        if buffer is not None:
+            times, flags = buffer.timestamps[: buffer.length], buffer.flags[: buffer.length, 1]
+            chosen = (times >= since) & (times <= until) & (flags != quarantined)
+            flags[chosen] = quarantined
+            count += int(chosen.sum())
+        for packed in self._packed:
+            if packed.stream == stream and packed.newest >= since:
+                packed.payload, changed = requarantine(
+                    stream, packed.features, packed.payload, since, until, quarantined
+                )
+                count += changed
+        self._packed_bytes = sum(len(packed.payload) for packed in self._packed)
+        return count + self._requarantine_stored(stream, since, until, quarantined)
+
+    def _requarantine_stored(self, stream: str, since: float, until: float, quarantined: bool) -> int:
+        listed = self._query(
+            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "
+            "WHERE stream.name = ? AND chunk.newest >= ? ORDER BY chunk.id",
+            stream,
+            since,
+        )
+        db = self._db
+        if db is None or not listed:
+            return 0
+        count = 0
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for (number,) in listed:
+                names, payload = db.execute(
+                    "SELECT names, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
+                    (number,),
+                ).fetchone()
+                try:
+                    features = tuple(json.loads(names))
+                    payload, changed = requarantine(stream, features, payload, since, until, quarantined)
+                except (ValueError, TypeError):
+                    self.damaged_chunks += 1
+                    continue
+                if changed:
+                    db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (payload, number))
+                    count += changed
+            db.execute("COMMIT")
+        except (*_DATABASE_ERRORS, OSError) as error:
+            self.last_error = f"{self._path}: {error}"
+            self._roll_back()
+            if _is_damage(error):
+                self._damage = str(error)
+            return 0
+        return count
 
     def put_state(self, key: str, value: Any) -> None:
         """Keep a JSON value under a key.  Writing what is already there costs nothing."""
@@ -695,7 +754,9 @@ class Store:
                 counts[stream] = counts.get(stream, 0) + buffer.length
         return counts
 
-    def _raw(self, stream: str, since: float | None, newest_first: bool) -> Iterator[RowChunk | None]:
+    def _raw(
+        self, stream: str, since: float | None, newest_first: bool, with_values: bool = True
+    ) -> Iterator[RowChunk | None]:
         """Every chunk as it was taken; `None` where one is missing, so that rows around it are not joined."""
         order = "DESC" if newest_first else "ASC"
         listed = self._query(
@@ -714,30 +775,40 @@ class Store:
             if stream in self._gap_before_next:
                 yield None
             for packed in reversed(held):
-                yield from reversed(list(self._unpack(stream, packed.features, packed.gap, packed.payload)))
+                yield from reversed(
+                    list(self._unpack(packed.features, packed.gap, packed.payload, stream, with_values))
+                )
         # One statement a chunk: a reader in the middle of a long read would keep the WAL from being written back.
         for (number,) in listed:
             found = self._query(
                 "SELECT names, gap, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
                 number,
             )
-            unpacked = list(self._unpack(stream, *found[0])) if found else [None]  # pruned since, or unreadable
+            if found:
+                unpacked = list(self._unpack(*found[0], stream=stream, with_values=with_values))
+            else:
+                unpacked = [None]  # pruned since, or unreadable
             yield from reversed(unpacked) if newest_first else unpacked
         if not newest_first:
             for packed in held:
-                yield from self._unpack(stream, packed.features, packed.gap, packed.payload)
+                yield from self._unpack(packed.features, packed.gap, packed.payload, stream, with_values)
             if stream in self._gap_before_next:
                 yield None
             yield from newest
 
     def _unpack(
-        self, stream: str, features: tuple[str, ...] | str, gap: bool, payload: bytes
+        self,
+        features: tuple[str, ...] | str,
+        gap: bool,
+        payload: bytes,
+        stream: str,
+        with_values: bool,
     ) -> Iterator[RowChunk | None]:
         if gap:
             yield None
         try:
             names = tuple(json.loads(features)) if isinstance(features, str) else features
-            yield decode(stream, names, payload)
+            yield (decode if with_values else outline)(stream, names, payload)
         except (ValueError, TypeError):
             self.damaged_chunks += 1
             yield None
@@ -762,6 +833,15 @@ class Store:
             Each chunk has the features the stream had then.
         """
         return _selected(self._raw(stream, since, newest_first=False), since, include_quarantined)
+
+    def outline(self, stream: str, *, since: float | None = None) -> Iterator[RowChunk]:
+        """Yield as `chunks` does, quarantined rows among them, but without values, for a tenth of the work.
+
+        Values have shape (N, 0).  For rows still in memory, which have been given to no disk yet, the values are there.
+        """
+        return _selected(
+            self._raw(stream, since, newest_first=False, with_values=False), since, include_quarantined=True
+        )
 
     def rows(
         self, stream: str, *, limit: int | None = None, since: float | None = None, include_quarantined: bool = False

@@ -109,6 +109,62 @@ def test_since_leaves_out_older_rows(store):
     assert store.rows("pump", since=1008.0)[0].tolist() == [1008.0 + i for i in range(12)]
 
 
+def test_rows_are_quarantined_and_released_wherever_they_are_and_their_values_stay(store, tmp_path):
+    fill(store, 0, 20)
+    for opened in lives(store, tmp_path):
+        before = opened.rows("pump", include_quarantined=True)
+        assert opened.quarantine("pump", 1005.0, 1008.5) == 4
+        assert opened.quarantine("pump", 1005.0, 1008.5) == 0
+        assert opened.quarantine("fan", 0.0, 2000.0) == 0
+        timestamps, _, _, restart = opened.rows("pump")
+        assert timestamps.tolist() == [1000.0 + i for i in range(20) if not 5 <= i <= 8]
+        assert timestamps[restart].tolist() == [1000.0, 1009.0]
+        assert opened.release("pump", 0.0, 1006.0) == 2
+        assert opened.release("pump", 0.0, 2000.0) == 2
+        for was, now in zip(before, opened.rows("pump"), strict=True):
+            np.testing.assert_array_equal(was, now)
+
+
+def test_what_was_quarantined_on_the_disk_is_after_a_restart(store, tmp_path):
+    fill(store, 0, 2000)
+    store.flush(0.0)
+    assert store.quarantine("pump", 1500.0, 2599.0) == 1100  # in two chunks
+    with reopened(store, tmp_path) as again:
+        assert len(again.rows("pump")[0]) == 900
+        assert again.release("pump", 1500.0, 2599.0) == 1100
+    with Store.open(tmp_path, read_only=True) as reader:
+        assert len(reader.rows("pump")[0]) == 2000
+        with pytest.raises(StoreError, match="reading only"):
+            reader.release("pump", 0.0, 1.0)
+
+
+def test_an_outline_has_everything_but_values(store, tmp_path):
+    for i in range(1500):
+        store.add_row(row(i), quarantined=i in (4, 1100), now=0.0)
+    store.flush(0.0)
+    with reopened(store, tmp_path) as again:
+        outlines = list(again.outline("pump", since=1003.0))
+        whole = list(again.chunks("pump", since=1003.0, include_quarantined=True))
+    assert len(outlines) == 2
+    for light, heavy in zip(outlines, whole, strict=True):
+        assert light.values.shape == (len(heavy.values), 0)
+        assert light.features == heavy.features
+        for name in ("timestamps", "restart", "quarantined"):
+            np.testing.assert_array_equal(getattr(light, name), getattr(heavy, name))
+
+
+def test_requarantined_rows_wait_for_a_disk_that_is_full_and_say_so(store, tmp_path):
+    fill(store, 0, 100)
+    assert store.flush(0.0)
+    other = sqlite3.connect(tmp_path / DATABASE)
+    other.execute("BEGIN EXCLUSIVE")
+    assert store.quarantine("pump", 0.0, 2000.0) == 0
+    assert "locked" in (store.last_error or "")
+    other.rollback()
+    other.close()
+    assert store.quarantine("pump", 0.0, 2000.0) == 100
+
+
 def test_quarantined_rows_are_left_out_and_not_joined_over(store):
     for i in range(10):
         store.add_row(row(i), quarantined=i in (4, 5), now=0.0)
