@@ -426,9 +426,8 @@ def status_line(seen: Seen, name: str) -> str:
         rows = f"{min(stream['rows'], stream['rows_needed'])} of {stream['rows_needed']} rows"
         score = ""
         if stream["score"] is not None:
-            score = (
-                f", score {number_text(stream['score'])} of {number_text(stream['threshold'])} ({stream['starter']})"
-            )
+            level = f"{number_text(stream['score'])} of {number_text(stream['threshold'])}"
+            score = f", score {level} by {stream['starter']}"
         return f"{name}: {stream['state']}, {rows}{left}{score}, {memory}"
     p50, p99 = seen.latency_s
     return (

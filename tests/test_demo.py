@@ -85,9 +85,10 @@ def test_the_warm_up_shows_the_scores_of_the_shipped_model() -> None:
     story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
     begun = stream("warming-up", starter="shipped:host", score=0.4, threshold=7.0, scores=[0.4] * 20)
     story.observe(0.0, [begun], [])
-    text = "\n".join(picture(story, seen(streams=[begun]), "pi", width=80, height=23, paint=Paint(False)))
+    look = Seen({"rss_bytes": 46 << 20, "streams": [begun], "alerts": []}, (None, None), "http://h", 9.0)
+    text = "\n".join(picture(story, look, "pi", width=80, height=23, paint=Paint(False)))
     assert all(part in text for part in ("shipped:host", "score 0.4", "threshold 7", "60 of 60 rows"))
-    assert "score 0.4 of 7 (shipped:host)" in status_line(seen(streams=[begun]), "pi")
+    assert "score 0.4 of 7 by shipped:host" in status_line(look, "pi")
 
 
 def test_the_phases_are_told_once_each_in_order() -> None:
