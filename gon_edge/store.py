@@ -784,10 +784,9 @@ class Store:
                 "SELECT names, gap, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
                 number,
             )
-            if found:
-                unpacked = list(self._unpack(*found[0], stream=stream, with_values=with_values))
-            else:
-                unpacked = [None]  # pruned since, or unreadable
+            unpacked: list[RowChunk | None] = [None]  # pruned since, or unreadable
+            for names, gap, payload in found:
+                unpacked = list(self._unpack(names, gap, payload, stream, with_values))
             yield from reversed(unpacked) if newest_first else unpacked
         if not newest_first:
             for packed in held:
