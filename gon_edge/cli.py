@@ -209,6 +209,41 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sample(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from gon_edge import sample
+    from gon_edge.config import load_config
+    from gon_edge.modelfile import load_model
+    from gon_edge.retrain import ModelFolder
+    from gon_edge.store import Store
+    from gon_edge.terminal import table
+
+    config = load_config(options.config)
+    models = ModelFolder(Path(config.state_dir))
+    if not models.file(options.stream).exists():
+        there = ", ".join(models.streams()) or "none yet"
+        raise InputError(f"stream {options.stream!r} has no model in {models.path}; there are: {there}")
+    model = load_model(models.file(options.stream))
+    rng = np.random.default_rng(options.seed)
+    with Store.open(config.state_dir, read_only=True) as store:
+        _, values, features, restart = store.rows(options.stream)
+    real = sample.real_windows(model, values, features, restart, options.n, rng)
+    generated = sample.generated_windows(model, options.n, rng)
+    if options.csv:
+        with _output(options.csv) as out:
+            sample.write_csv(out, model, real, generated)
+    if options.png:
+        title = f"stream {options.stream}, model {model.version}"
+        try:
+            Path(options.png).write_bytes(sample.picture(model, real, generated, title=title))
+        except OSError as error:
+            raise _OutputError(f"{options.png}: cannot be written: {error.strerror or error}") from None
+    if not options.csv and not options.png:
+        sys.stdout.write("\n".join(table(sample.summary(model, real, generated))) + "\n")
+    return 0
+
+
 def _version(options: argparse.Namespace) -> int:
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -391,6 +426,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write (default: -, stdout)")
 
+    sub = command(
+        "sample",
+        _sample,
+        "show what a model thinks normal looks like",
+        "Let the model of a stream make windows of its own, and show them beside windows of the recorded rows: what "
+        "looks different is what the model does not know.  Without --png and --csv a table says for each feature the "
+        "mean, the deviation and the mean step from row to row of both.  Reads the state directory; the daemon may "
+        "run, and rows of its last half hour may be missing.",
+        "gon-edge sample pump --config /etc/gon-edge/gon-edge.yaml --png pump.png",
+    )
+    sub.add_argument("stream", metavar="STREAM", help="name of the stream")
+    sub.add_argument("--config", metavar="FILE", required=True, help="the configuration, YAML: it names the state_dir")
+    sub.add_argument("--n", type=_some, default=8, metavar="N", help="windows of each kind (default: %(default)s)")
+    sub.add_argument("--png", metavar="FILE", help="draw them: real on the left, generated on the right")
+    sub.add_argument("--csv", metavar="FILE", help="write them as CSV; - is stdout")
+    sub.add_argument("--seed", type=_count, default=0, metavar="N", help="another seed, other windows (default: 0)")
+
     sub = command("version", _version, "show the version", "Show the version of gon-edge.", "gon-edge version --json")
     sub.add_argument("--json", action="store_true", help="with those of Python and the libraries, as JSON")
 
@@ -509,6 +561,12 @@ def _count(text: str) -> int:
         if (number := int(text)) >= 0:
             return number
     raise argparse.ArgumentTypeError(f"{text!r}: write a whole number from 0")
+
+
+def _some(text: str) -> int:
+    if (number := _count(text)) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number from 1")
+    return number
 
 
 # -- output ------------------------------------------------------------------------------------------------------------
