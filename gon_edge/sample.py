@@ -26,6 +26,8 @@ from gon_edge.modelfile import Model
 
 _CLIMB_STEPS = 50
 _HALVINGS = 20
+_STARTS = 4
+"""Starts for each window wanted."""
 MOST_FEATURES = 16
 """Features a picture has room for: those that vary most, in the deviations the model knows them by."""
 
@@ -59,8 +61,11 @@ def generated_windows(model: Model, count: int, rng: np.random.Generator) -> NDA
         In engineering units.
     """
     net = model.discriminator
-    start = _noise(net, count, rng)
+    start = _noise(net, _STARTS * count, rng)
     top = net.generate(start, steps=_CLIMB_STEPS)
+    left = np.maximum(net.abnormality(net.energies(top)) - model.typical, 0.0)
+    kept = np.argsort(left, kind="stable")[:count]  # some tops lie between two modes and are none
+    start, top = start[kept], top[kept]
     low, high = np.zeros((count, 1, 1), np.float32), np.ones((count, 1, 1), np.float32)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
