@@ -29,6 +29,9 @@ _FROZEN = 10
 _FROZEN_ROWS = 300
 """... and at least this many rows (five minutes at 1 Hz): slow sensors repeat values."""
 
+_LEAST_EXCESS = 1e-9
+"""Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
+
 
 class Detector:
     """Scores the rows of one stream.
@@ -56,7 +59,7 @@ class Detector:
         self.model = model
         self._top = top
         self._net = model.discriminator
-        self._window = SlidingWindow(self._net.window, len(model.features))
+        self._window = SlidingWindow(2 * self._net.window, len(model.features))  # two: causes look back one more
         shares = sum(scale.share for scale in self._net.scales)
         self._scales = [(s.rows, s.tau, s.share, model.typical * s.share / shares) for s in self._net.scales]
         self._age = 0  # rows since the last restart
@@ -109,15 +112,22 @@ class Detector:
         )
 
     def causes(self) -> tuple[Cause, ...]:
-        """What makes the window that ends at the last row abnormal, largest first."""
-        view = self._window.view()[None]
-        normal, share = explain(self.model, view)
-        share = np.where(self._masked, 0.0, share[0])
-        share = share / share.sum() if share.sum() > 0.0 else share
-        # A feature is shown as it is now, unless it was much further from normal earlier in the window.
-        move = np.abs(normal[0] - view[0])
+        """What makes the last window abnormal, and the one before it if that was too, largest first.
+
+        A fault is the same fault for longer than a window: with the window before, each weighted by how abnormal it is,
+        the causes named are more often the right ones (docs/detection.md).
+        """
+        rows = self._window.view()
+        views = rows.reshape(2, self._net.window, -1)  # the window before, and the one that is judged
+        if self._age < len(rows):
+            rows, views = views[1], views[1:]  # before a restart nothing is known
+        normal, share, excess = explain(self.model, views)
+        share = _normalised(np.where(self._masked, 0.0, excess @ share)[None])[0]
+        # A feature is shown as it is now, unless it was much further from normal earlier.
+        nearest = normal.reshape(rows.shape)
+        move = np.abs(nearest - rows)
         worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
-        measured, expected = self.model.scaler.inverse(view[0]), self.model.scaler.inverse(normal[0])
+        measured, expected = self.model.scaler.inverse(rows), self.model.scaler.inverse(nearest)
         measured[-1] = self._last  # as it came, not clipped
         largest = np.argsort(-share, kind="stable")[: self._top]
         return tuple(
@@ -140,8 +150,8 @@ class Detector:
         return values, absent | row.stale[self._columns] | ~np.isfinite(values) | (self._still > self._patience)
 
 
-def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64]]:
-    """The nearest normal window and each feature's share in the distance.
+def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]:
+    """The nearest normal window, each feature's share in the distance, and how far that is.
 
     Parameters
     ----------
@@ -159,12 +169,15 @@ def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64]]:
         moves calm features towards wild ones; the mean does neither, but knows nothing of modes.  Each was better at
         some faults, both together never far from the better one (docs/detection.md).  Sums to 1, or to 0 where
         nothing moved.
+    excess : ndarray, shape (N,)
+        By how much the window is more abnormal than a typical one, above 0.
     """
     net = model.discriminator
     normal = net.generate(view, steps=_CLIMB_STEPS, accept=net.bias - model.typical)
     slope = net.input_gradient(view)
     share = _shares((normal - view) * slope) + _shares(-view * slope)
-    return normal, _normalised(share)
+    excess = np.maximum(net.abnormality(net.energies(view)) - model.typical, _LEAST_EXCESS)
+    return normal, _normalised(share), excess
 
 
 def _shares(gain: Float) -> NDArray[np.float64]:
@@ -261,8 +274,14 @@ class GONDetector:
         """How much each feature contributed to each row's score, shape (T, F); a row sums to its score."""
         z = self._standardise(X)
         views = windows(z, self.model_.discriminator.window)
-        shares = [explain(self.model_, views[i : i + _BATCH])[1] for i in range(0, len(z), _BATCH)]
-        return np.concatenate(shares) * self.decision_function(X)[:, None]
+        parts = [explain(self.model_, views[i : i + _BATCH])[1:] for i in range(0, len(z), _BATCH)]
+        share, excess = (np.concatenate(part) for part in zip(*parts, strict=True))
+        blame = share * excess[:, None]
+        length = views.shape[1]
+        whole = blame[length - 1 : len(blame) - length]  # of windows without padding, which have one after them
+        total = blame.copy()
+        total[2 * length - 1 :] += whole
+        return _normalised(total) * self.decision_function(X)[:, None]
 
     def predict(self, X: ArrayLike) -> NDArray[np.intp]:
         """1 for an anomalous row, 0 for a normal one, shape (T,)."""

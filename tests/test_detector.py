@@ -203,6 +203,33 @@ def test_a_stream_gets_the_scores_of_the_array(fitted, normal, missing):
     np.testing.assert_allclose(scores, fitted.decision_function(rows), rtol=2e-4)
 
 
+def test_a_stream_names_the_causes_of_the_array(fitted, normal):
+    rows = normal[:300].copy()
+    rows[200:, 3] += 5.0 * normal[:, 3].std()
+    rows[230:, 6] -= 4.0 * normal[:, 6].std()
+    detector = Detector(fitted.model_, top=F)
+    shares = fitted.feature_scores(rows)
+    shares = shares / shares.sum(axis=1, keepdims=True)
+    for t, row in enumerate(stream(rows)):
+        verdict = detector.update(row)
+        if t >= 200 and verdict.is_anomaly:
+            for cause in verdict.causes:
+                f = fitted.model_.features.index(cause.feature)
+                assert cause.contribution == pytest.approx(shares[t, f], rel=2e-3, abs=1e-4)
+
+
+def test_what_was_wrong_one_window_ago_is_still_a_cause(fitted, normal):
+    # Labels of real faults name what moved in the whole fault, not in its last seconds.
+    rows = normal[:300].copy()
+    window = fitted.model_.discriminator.window
+    rows[200 : 200 + window, 3] += 5.0 * normal[:, 3].std()
+    rows[200 + window : 250 + window, 6] -= 5.0 * normal[:, 6].std()
+    shares = fitted.feature_scores(rows)[200 + 2 * window - 1]
+    assert set(np.argsort(-shares)[:2]) == {3, 6}
+    assert shares[3] > 0.2 * shares.sum()
+    assert set(np.argsort(-fitted.feature_scores(rows)[200 + 3 * window])[:1]) == {6}
+
+
 def test_a_restart_forgets_what_came_before(fitted, normal):
     detector = Detector(fitted.model_)
     rows = np.concatenate([50.0 * normal[:100], normal[100:200]])
