@@ -1,8 +1,9 @@
 """Composition: broker, streams, store, training, metrics and web page, put together and kept running.
 
-One scoring thread (the caller of :meth:`Daemon.run`) owns every stream; the network thread only fills the queue and
-HTTP threads only read the newest snapshot.  No algorithm lives here, and nothing here may end the loop: what can go
-wrong while running is counted and logged, what is wrong at the start is an error with one line.
+One scoring thread (the caller of :meth:`Daemon.run`) owns every stream; the network thread only fills the queue, HTTP
+threads only read the newest snapshot, and what commands ask for waits for the scoring thread.  No algorithm lives here,
+and nothing here may end the loop: what can go wrong while running is counted and logged, what is wrong at the start is
+an error with one line.
 """
 
 from __future__ import annotations
@@ -17,23 +18,43 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from queue import Empty
 
 from prometheus_client import CollectorRegistry
 
 import gon_edge
 from gon_edge.alerts import alert_json
 from gon_edge.catalog import check_starters, starters
-from gon_edge.config import Config
-from gon_edge.errors import ConfigError, PayloadError, RetrainBusy
+from gon_edge.conditions import Conditions, clock_is_set
+from gon_edge.config import Config, load_config, options
+from gon_edge.control import ControlServer, Request
+from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
 from gon_edge.events import Alert, Reading
+from gon_edge.modelfile import Model
 from gon_edge.mqtt import Message, MqttClient
 from gon_edge.payload import Decoder, TopicTemplate
-from gon_edge.prometheus import Telemetry
-from gon_edge.retrain import ModelFolder, Round, Trainer
-from gon_edge.store import RetrainRecord, Store
+from gon_edge.prometheus import ALERT_KINDS, Telemetry
+from gon_edge.retrain import ModelFolder, Trainer
+from gon_edge.rounds import (
+    Ended,
+    Order,
+    Rounds,
+    accept,
+    accepted_spans,
+    make_job,
+    moment,
+    newest_row,
+    orders,
+    record,
+    rows_to_accept,
+    unknown_stream,
+)
+from gon_edge.schedule import ScoreDrift, StreamSchedule, is_quiet
+from gon_edge.silences import Silence, Silences
+from gon_edge.store import Store
 from gon_edge.stream import Outcome, Stream
 from gon_edge.systemd import Notifier
 from gon_edge.train import Job
@@ -50,9 +71,22 @@ _TRIM_EVERY_S = 10.0
 _SILENT_S = 60.0
 _CLOCK_STEP_S = 0.5
 _RETRY_TRAINING_S = 60.0
-_DEFAULT_WINDOW = 40
-_DEFAULT_RISK = 1e-5
+_START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
 _ALERTS_SHOWN = 50
+_RESTART = (
+    "version",
+    "node",
+    "state_dir",
+    "mqtt.",
+    "http.",
+    "store.",
+    "limits.payload",
+    "limits.features",
+    "log.format",
+)
+"""Options that count from the next start on."""
+_GRID = ("interval_s", "max_hold_s", "lateness_s", "max_gap_s")
+"""Options of a stream that count from the next start on: its grid is laid."""
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of <malloc.h>
 
 
@@ -102,6 +136,15 @@ class Daemon:
             queue_length=lambda: len(self._client.queue),
         )
         self._notifier = Notifier()
+        self._rng = random.Random()  # noqa: S311  jitter
+        self._rounds = Rounds(self._trainer, config.retrain, Conditions())
+        self._schedules: dict[str, StreamSchedule] = {}
+        self._silences = Silences(self._store.state("silences"))
+        self._silenced: dict[str, frozenset[str] | None] = {}  # features, or None for all, of streams that have any
+        self._control: ControlServer | None = None
+        self._refused = 0
+        self._clock_set = False
+        self._reload_wanted = False
         self._streams: dict[str, Stream] = {}
         self._alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(self._store.alerts(_ALERTS_SHOWN))}
         self._said: Counter[str] = Counter()
@@ -131,9 +174,14 @@ class Daemon:
         """End :meth:`run` soon; fit for a signal handler."""
         self._stopping = True
 
+    def reload(self, *_: object) -> None:
+        """Read the configuration again soon; fit for a signal handler."""
+        self._reload_wanted = True
+
     def run(self) -> None:
-        """Score until :meth:`stop`, SIGTERM or SIGINT."""
+        """Score until :meth:`stop`, SIGTERM or SIGINT; SIGHUP reads the configuration again."""
         before = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.reload)
         try:
             self._start()
             while not self._stopping:
@@ -152,6 +200,8 @@ class Daemon:
         if not self._store.persistent:
             log.warning("running without history: %s", self._store.last_error)
         self._telemetry.store_recovered(self._store.recovered)
+        self._telemetry.config_loaded(time.time())
+        self._notifier.extend_timeout(_START_S)
         for name in sorted({*self._models.streams(), *self._store.streams()}):
             if len(self._streams) < self._config.limits.streams:
                 self._open_stream(name)
@@ -159,16 +209,24 @@ class Daemon:
         if self._web is not None:
             self._web.start()
             log.info("status page %s", self._web.url)
+        try:
+            self._control = ControlServer(self._config.state_dir)
+            self._control.start()
+        except (StoreError, OSError) as error:
+            log.warning("commands cannot reach this daemon: %s", error)
         self._snapshot = self._take_snapshot()
         _return_memory()
         self._notifier.ready(self._status())
 
     def _stop(self) -> None:
         self._notifier.stopping()
-        self._trainer.stop()
+        self._notifier.extend_timeout(_STOP_S)
+        self._rounds.stop()
         self._store_state()
         self._store.flush(_monotonic())
         self._client.stop()
+        if self._control is not None:
+            self._control.stop()
         if self._web is not None:
             self._web.stop()
         self._store.close()
@@ -187,11 +245,13 @@ class Daemon:
             warmed_rows=self._store.streams().get(name, 0),
             alert_state=self._store.state(f"alerts/{name}"),
         )
+        self._schedules[name] = self._schedule(stream)
         if model is not None:
             self._telemetry.model(name, model.version, float(model.lineage.get("trained_at", 0.0)))
         for alert in stream.policy.active:
             self._telemetry.alert(alert)
         self._telemetry.stream_state(name, stream.state)
+        self._apply_silences(stream)
         self._received_at[name] = _monotonic()
         return stream
 
@@ -209,8 +269,12 @@ class Daemon:
                 self._report(stream, stream.catch_up(_CATCH_UP_ROWS))
             if stream.warmed_up:
                 self._train(stream, now)
-        if (ended := self._trainer.poll()) is not None:
-            self._end_training(ended)
+        if self._control is not None:
+            self._serve(self._control)
+        if (ended := self._rounds.step(now, self._job, self._began_round)) is not None:
+            self._end_round(ended)
+        if self._reload_wanted:
+            self._reload()
         if self._store.due(now):
             self._store_state()
             if not self._store.flush(now):
@@ -240,7 +304,7 @@ class Daemon:
         for reading in decoded.readings:
             stream = self._streams.get(reading.stream)
             if stream is None:
-                if len(self._streams) >= self._config.limits.streams:
+                if len(self._streams) >= self._config.limits.streams and not self._make_room():
                     self._telemetry.message("ignored")
                     self._say_once(
                         "streams", logging.WARNING, f"stream {reading.stream!r} refused: limits.streams is reached"
@@ -253,6 +317,21 @@ class Daemon:
                 stream.seed(reading)
                 continue
             self._add(stream, reading, message.received_at)
+
+    def _make_room(self) -> bool:
+        """Forget the stream that fell silent first before it had a model: a device that changes its name fills up."""
+        silent = [s for s in self._streams.values() if s.model is None and s.state == "stale"]
+        silent = [s for s in silent if not self._rounds.wants(s.name)]
+        if not silent:
+            return False
+        name = min(silent, key=lambda s: self._received_at[s.name]).name
+        log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", name)
+        self._telemetry.remove_stream(name)
+        self._client.publish(self._client.topic("state", name), "", retain=True)
+        for kept in (self._streams, self._schedules, self._silenced, self._received_at, self._published_at):
+            kept.pop(name, None)
+        self._retry_at.pop(name, None)
+        return True
 
     def _add(self, stream: Stream, reading: Reading, received_at: float) -> None:
         stream.stamped_by_receipt = reading.timestamp is None
@@ -306,14 +385,21 @@ class Daemon:
         for outcome in outcomes:
             row, verdict = outcome.row, outcome.verdict
             abnormal = verdict is not None and (verdict.is_anomaly or bool(stream.policy.active))
-            abnormal = abnormal and stream.starter is None  # what is odd to a starter may be normal here: it is learned
-            self._store.add_row(row, abnormal, _monotonic())
+            quarantined = (
+                (abnormal and stream.starter is None)  # what is odd to a starter may be normal here: it is learned
+                or stream.name in self._silenced
+                or (stream.stamped_by_receipt and not self._clock_set)
+                or bool(row.stale.all())
+            )
+            self._store.add_row(row, quarantined, _monotonic())
             if verdict is None:
                 self._telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")
                 continue
             self._telemetry.row(row.stream, row.timestamp)
             latency = None if outcome.waited else _monotonic() - row.received_at
             self._telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)
+            if stream.model is not None:
+                self._schedules[stream.name].row(verdict.score, normal=not quarantined, new_feature=stream.new_feature)
             self._tell(stream, outcome.alerts)
         if outcomes:
             self._publish_state(stream)
@@ -324,6 +410,10 @@ class Daemon:
             log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
             self._telemetry.alert(alert)
             self._client.publish(self._client.topic("alert"), json.dumps(event))
+            running = self._rounds.running
+            if alert.type == "new" and running is not None and running.scheduled and running.stream == stream.name:
+                self._rounds.cancel(stream.name)
+                log.info("stream %r: the training is ended; nothing is learned while an alert is open", stream.name)
             self._store.add_alert(event)
             self._alerts.pop(alert.id, None)
             self._alerts[alert.id] = event
@@ -347,7 +437,7 @@ class Daemon:
             "score": round(verdict.score, 6) if verdict else None,
             "threshold": round(verdict.threshold, 6) if verdict else None,
             "is_anomaly": verdict.is_anomaly if verdict else False,
-            "alerts": [alert.id for alert in stream.policy.active],
+            "alerts": [alert.id for alert in stream.policy.audible],
             "missing": list(verdict.missing) if verdict else [],
             "model_version": stream.scored_by.version if stream.scored_by else None,
         }
@@ -356,73 +446,295 @@ class Daemon:
     def _store_state(self) -> None:
         for name, stream in self._streams.items():
             self._store.put_state(f"alerts/{name}", stream.policy.state())
+            scores = self._schedules[name].drift.reference
+            if stream.model is not None and scores is not None:
+                kept = {"version": stream.model.version, "scores": scores.round(4).tolist()}
+                self._store.put_state(f"drift/{name}", kept)
 
     # -- training ----------------------------------------------------------------------------------------------------
 
     def _train(self, stream: Stream, now: float) -> None:
-        """Start the first training of a stream that has warmed up, unless another one runs."""
-        if self._trainer.stream is not None or now < self._retry_at.get(stream.name, 0.0):
+        """Have the first model of a stream trained that has warmed up."""
+        if not self._rounds.wants(stream.name) and now >= self._retry_at.get(stream.name, 0.0):
+            self._rounds.ask([Order(stream.name, "first")])
+
+    def _train_again(self, now: float) -> None:
+        """Have models trained that are due; nothing is learned while an alert is open."""
+        retrain, local = self._config.retrain, time.localtime()
+        if is_quiet(60 * local.tm_hour + local.tm_min, retrain.quiet_hours):
             return
-        self._store.flush(now)
-        settings, retrain = stream.settings, self._config.retrain
-        interval = stream.aligner.interval_s or 1.0
-        budget = settings.alerts.budget
-        job = Job(
-            stream=stream.name,
-            state_dir=str(self._config.state_dir),
-            candidate=str(self._trainer.candidate(stream.name)),
-            version="1",
-            parent="",
-            trained_at=round(time.time(), 3),
-            until=stream.last_row.timestamp if stream.last_row else float("inf"),
-            max_rows=retrain.max_rows,
-            interval_s=interval,
-            window=settings.window or _DEFAULT_WINDOW,
-            risk=_DEFAULT_RISK if budget is None else min(0.1, max(1e-6, budget * interval / 86400.0)),
-            seed=0,
-            budget_bytes=retrain.memory_budget_bytes,
-            nice=retrain.nice,
-            deadline_s=retrain.deadline_s,
+        for name, stream in self._streams.items():
+            if stream.model is None or stream.policy.active or self._rounds.wants(name):
+                continue
+            why = self._schedules[name].due(
+                now,
+                rows=stream.settings.warmup_rows,
+                on_drift=retrain.on_drift,
+                on_features=retrain.on_features,
+            )
+            if why is not None:
+                log.info("stream %r: another training is due (%s)", name, why)
+                self._rounds.ask([Order(name, why)])
+
+    def _schedule(self, stream: Stream) -> StreamSchedule:
+        last = [rounds.started for rounds in self._store.retrains(1, stream.name)]
+        if stream.model is not None:
+            last.append(float(stream.model.lineage.get("trained_at", 0.0)))
+        return StreamSchedule(
+            self._drift(stream),
+            now=_monotonic(),
+            every_s=self._config.retrain.every_s,
+            since_round_s=time.time() - max(last, default=time.time()),
+            jitter=self._rng.random(),
         )
-        try:
-            self._trainer.start(job)
-        except (RetrainBusy, OSError) as error:
-            self._retry_at[stream.name] = now + _RETRY_TRAINING_S
-            self._say_once(f"train {stream.name}", logging.WARNING, f"training cannot start: {error}")
+
+    def _drift(self, stream: Stream) -> ScoreDrift:
+        """Memory of the scores of the model in use, which may be that of an earlier run."""
+        version = stream.model.version if stream.model else ""
+        kept = self._store.state(f"drift/{stream.name}")
+        known = isinstance(kept, dict) and kept.get("version") == version
+        window = stream.model.discriminator.window if stream.model else 1
+        return ScoreDrift(window, kept["scores"] if known else None)
+
+    def _job(self, order: Order) -> Job:
+        """What the child is told; every row so far is on the disk then."""
+        self._store.flush(_monotonic())
+        stream = self._streams.get(order.stream)
+        newest = stream.last_row.timestamp if stream is not None and stream.last_row is not None else None
+        return make_job(
+            order,
+            self._config,
+            self._models,
+            model=stream.model if stream is not None else None,
+            interval_s=stream.aligner.interval_s if stream is not None else None,
+            newest=newest if newest is not None else newest_row(self._store, order.stream)[0],
+            accepted=accepted_spans(self._store, order.stream),
+            wall=time.time(),
+        )
+
+    def _began_round(self, order: Order) -> None:
+        stream = self._streams.get(order.stream)
+        if stream is None:
+            log.info("stream %r: training, from %s", order.stream, order.rows_file)
             return
-        stream.train()
-        log.info("stream %r: %d rows collected, training its first model", stream.name, stream.rows)
+        self._schedules[stream.name].began(_monotonic(), self._rng.random())
+        if order.why == "first":
+            stream.train()
+            log.info("stream %r: %d rows collected, training its first model", stream.name, stream.rows)
+        else:
+            log.info("stream %r: training again (%s)", stream.name, order.why)
         self._publish_state(stream, force=True)
 
-    def _end_training(self, ended: Round) -> None:
-        name = ended.job.stream
-        stream = self._streams[name]
-        self._telemetry.retrain(name, ended.outcome, duration_s=ended.duration_s, peak_bytes=ended.peak_bytes)
-        self._store.add_retrain(
-            RetrainRecord(
-                stream=name,
-                version=ended.model.version if ended.model else "",
-                started=ended.job.trained_at,
-                duration_s=ended.duration_s,
-                outcome=ended.outcome,
-                peak_bytes=ended.peak_bytes,
-                rows=ended.rows,
-                reason=ended.reason,
-            )
-        )
-        if ended.model is None:
-            log.error("stream %r: training gave no model (%s): %s", name, ended.outcome, ended.reason)
-            self._report(stream, stream.give_up_training())
-            self._retry_at[name] = _monotonic() + _RETRY_TRAINING_S
+    def _end_round(self, ended: Ended) -> None:
+        order, result = ended.order, ended.round
+        name = order.stream
+        stream = self._streams.get(name)
+        self._telemetry.retrain(name, result.outcome, duration_s=result.duration_s, peak_bytes=result.peak_bytes)
+        self._store.add_retrain(record(result))
+        if result.model is None:
+            level = logging.INFO if result.outcome == "rejected" else logging.ERROR
+            old = "the model in use stays" if stream is not None and stream.model else "there is no model yet"
+            log.log(level, "stream %r: no new model (%s): %s; %s", name, result.outcome, result.reason, old)
+            if stream is not None and order.why == "first":
+                self._report(stream, stream.give_up_training())
+                self._retry_at[name] = _monotonic() + _RETRY_TRAINING_S
         else:
-            mib = ended.peak_bytes / (1 << 20)
-            log.info("stream %r: model from %d rows in %.1f s, %.0f MiB", name, ended.rows, ended.duration_s, mib)
-            if stream.starter is not None:
-                log.info("stream %r: its own model takes over from %s", name, stream.starter.version)
-            stream.use(ended.model)
-            self._telemetry.model(name, ended.model.version, ended.job.trained_at)
-        self._publish_state(stream, force=True)
+            mib = result.peak_bytes / (1 << 20)
+            log.info(
+                "stream %r: model %s from %d rows in %.1f s, %.0f MiB",
+                name,
+                result.model.version,
+                result.rows,
+                result.duration_s,
+                mib,
+            )
+            if stream is not None:
+                self._use(stream, result.model)
+            elif len(self._streams) < self._config.limits.streams:
+                self._open_stream(name)
+        if stream is not None:
+            self._publish_state(stream, force=True)
+        self._rounds.report(ended)
         _return_memory()
+
+    def _use(self, stream: Stream, model: Model) -> None:
+        """Score a stream by another model from the next row on."""
+        if stream.starter is not None:
+            log.info("stream %r: its own model takes over from %s", stream.name, stream.starter.version)
+        stream.use(model)
+        self._telemetry.model(stream.name, model.version, float(model.lineage.get("trained_at", 0.0)))
+        self._schedules[stream.name].new_model(self._drift(stream))
+        self._publish_state(stream, force=True)
+
+    # -- what commands ask for ---------------------------------------------------------------------------------------
+
+    def _serve(self, control: ControlServer) -> None:
+        while True:
+            try:
+                request = control.requests.get_nowait()
+            except Empty:
+                return
+            try:
+                answer = self._answers.get(request.asked["do"])
+                if answer is None:
+                    raise InputError("this gon-edge does not know that request; is the command a newer one?")
+                answer(self, request)
+            except GonEdgeError as error:
+                request.refuse(error)
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                log.debug("not a request: %s", request.asked, exc_info=True)
+                request.refuse(f"not a request: {error!r}")
+            except OSError as error:
+                request.refuse(f"the state directory cannot be written: {error.strerror or error}")
+
+    def _known(self, name: object) -> str:
+        """The name of a stream there is; one that has a model and no row yet is opened."""
+        if isinstance(name, str) and name not in self._streams and name in self._models.streams():
+            self._open_stream(name)
+        if not isinstance(name, str) or name not in self._streams:
+            raise unknown_stream(str(name), self._streams)
+        return name
+
+    def _asked_retrain(self, request: Request) -> None:
+        asked = request.asked
+        wanted = orders(asked, self._streams)
+        if asked.get("dry_run"):
+            jobs = [dataclasses.asdict(self._job(order)) for order in wanted]
+            request.answer(jobs=jobs)
+            return
+        self._rounds.ask(wanted, request, wait=bool(asked.get("wait")))
+
+    def _asked_accept(self, request: Request) -> None:
+        asked = request.asked
+        stream = self._streams[self._known(asked["stream"])]
+        newest = stream.last_row.timestamp if stream.last_row else newest_row(self._store, stream.name)[0]
+        if newest is None:
+            raise InputError(f"stream {stream.name!r} has no rows yet")
+        since, until = moment(asked["since"], newest), moment(asked.get("until") or {"at": newest}, newest)
+        order = Order(stream.name, "accepted", force=bool(asked.get("force")))
+        released = accept(self._store, stream.name, since, until, needed=rows_to_accept(self._config, stream.name))
+        log.info("stream %r: %d rows are accepted as normal", stream.name, released)
+        self._store.flush(_monotonic())
+        self._rounds.cancel(stream.name)  # it began without these rows
+        request.tell(released=released)
+        self._rounds.ask([order], request, wait=True)
+
+    def _asked_rollback(self, request: Request) -> None:
+        name, version = self._known(request.asked["stream"]), request.asked.get("version")
+        model = self._models.rollback(name, None if version is None else str(version))
+        self._rounds.cancel(name)
+        self._schedules[name].began(_monotonic(), self._rng.random())
+        self._use(self._streams[name], model)
+        log.info("stream %r: back to model %s", name, model.version)
+        request.answer(stream=name, version=model.version)
+
+    def _asked_reload_model(self, request: Request) -> None:
+        name = self._known(request.asked["stream"])
+        model, wrong = self._models.load(name)
+        if model is None:
+            raise InputError(f"stream {name!r} has no model: {wrong or 'train one'}")
+        self._rounds.cancel(name)
+        self._use(self._streams[name], model)
+        log.info("stream %r: model %s is in use", name, model.version)
+        request.answer(stream=name, version=model.version, wrong=wrong)
+
+    def _asked_silence(self, request: Request) -> None:
+        asked, now = request.asked, time.time()
+        name = self._known(asked["stream"])
+        silence = Silence(name, str(asked.get("feature", "")), now, now + float(asked["for_s"]), str(asked["reason"]))
+        self._silences.add(silence)
+        self._changed_silences()
+        what = f"feature {silence.feature!r} of stream {name!r}" if silence.feature else f"stream {name!r}"
+        log.info("%s is silenced for %.0f s: %r", what, silence.until - now, silence.reason)
+        request.answer(silence=dataclasses.asdict(silence))
+
+    def _asked_unsilence(self, request: Request) -> None:
+        feature = request.asked.get("feature")
+        removed = self._silences.remove(str(request.asked["stream"]), None if feature is None else str(feature))
+        self._changed_silences()
+        request.answer(removed=[dataclasses.asdict(silence) for silence in removed])
+
+    def _asked_silences(self, request: Request) -> None:
+        request.answer(silences=[dataclasses.asdict(silence) for silence in self._silences.active(time.time())])
+
+    _answers: Mapping[str, Callable[[Daemon, Request], None]] = {
+        "retrain": _asked_retrain,
+        "accept": _asked_accept,
+        "rollback": _asked_rollback,
+        "reload-model": _asked_reload_model,
+        "silence": _asked_silence,
+        "unsilence": _asked_unsilence,
+        "silences": _asked_silences,
+    }
+
+    # -- silences ----------------------------------------------------------------------------------------------------
+
+    def _changed_silences(self) -> None:
+        self._store.put_state("silences", self._silences.state())
+        self._store.flush(_monotonic())
+        for stream in self._streams.values():
+            self._apply_silences(stream)
+
+    def _apply_silences(self, stream: Stream) -> None:
+        """Tell a stream's policy what nobody wants to hear of, when that has changed."""
+        name = stream.name
+        features = self._silences.features(name, time.time())
+        if features == self._silenced.get(name, frozenset()):
+            return
+        if features is not None and not features:
+            del self._silenced[name]
+        else:
+            self._silenced[name] = features
+        stream.policy.silence(features)
+        audible = {alert.kind for alert in stream.policy.audible}
+        for kind in ALERT_KINDS:
+            self._telemetry.alert_audible(name, kind, kind in audible)
+        if stream.state == "stale":
+            self._tell(stream, stream.silent(_monotonic() + self._offset))
+        self._publish_state(stream, force=True)
+
+    # -- configuration -----------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        self._reload_wanted = False
+        if self._config.path is None:
+            return
+        self._notifier.reloading()
+        try:
+            new = load_config(self._config.path)
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)
+            self._telemetry.config_refused()
+        else:
+            self._configure(new)
+            self._telemetry.config_loaded(time.time())
+        self._notifier.ready(self._status())
+
+    def _configure(self, new: Config) -> None:
+        """Go on with what can be changed while running, and say what cannot."""
+        old = self._config
+        later = [
+            key for key, value in options(new) if key.startswith(_RESTART) and dict(options(old)).get(key) != value
+        ]
+        if new.subscriptions != old.subscriptions:
+            later.append("subscriptions")
+        self._config = dataclasses.replace(
+            old,
+            limits=dataclasses.replace(old.limits, streams=new.limits.streams),
+            retrain=new.retrain,
+            streams=new.streams,
+            log=dataclasses.replace(old.log, level=new.log.level),
+        )
+        for name, stream in self._streams.items():
+            settings, grid = new.stream(name), stream.settings
+            later += [f"{key} of stream {name!r}" for key in _GRID if getattr(settings, key) != getattr(grid, key)]
+            stream.configure(settings)
+            self._schedules[name].every(new.retrain.every_s)
+        self._rounds.settings = new.retrain
+        self._telemetry.memory_budget(new.retrain.memory_budget_bytes)
+        if new.log.level != old.log.level:
+            logging.getLogger().setLevel(new.log.level.upper())
+        log.info("the configuration was read again%s", f"; after a restart: {', '.join(later)}" if later else "")
 
     # -- what people see ---------------------------------------------------------------------------------------------
 
@@ -439,9 +751,20 @@ class Daemon:
         for _ in range(self._store_errors, store.write_errors):
             self._telemetry.store_write_error()
         self._store_errors = store.write_errors
+        wall = time.time()
+        if not self._clock_set:
+            self._clock_set = clock_is_set(wall, _monotonic())
+        if self._silences.expire(wall):
+            self._changed_silences()
         for stream in self._streams.values():
             self._telemetry.stream_state(stream.name, stream.state)
             self._telemetry.causes(stream.name, stream.causes())
+            self._apply_silences(stream)
+        self._telemetry.silences(len(self._silences.active(wall)))
+        if self._control is not None and self._control.refused > self._refused:
+            self._telemetry.control_refused(self._control.refused - self._refused)
+            self._refused = self._control.refused
+        self._train_again(now)
         self._heartbeat = time.monotonic()
         self._snapshot = self._take_snapshot()
         if now - self._trimmed_at > _TRIM_EVERY_S:
@@ -463,9 +786,19 @@ class Daemon:
             rss_bytes=_resident_bytes(),
             heartbeat_at=self._heartbeat or time.monotonic(),
             ready=ready,
-            streams=tuple(_stream_snapshot(stream) for _, stream in sorted(self._streams.items())),
+            streams=tuple(
+                _stream_snapshot(stream, self._training_of(stream.name)) for _, stream in sorted(self._streams.items())
+            ),
             alerts=tuple(reversed(self._alerts.values())),
+            silences=tuple(dataclasses.asdict(silence) for silence in self._silences.active(time.time())),
         )
+
+    def _training_of(self, name: str) -> str:
+        """How far a stream's training is, for people; empty when it has none."""
+        running, progress = self._rounds.running, self._rounds.progress
+        if running is None or running.stream != name or progress is None:
+            return ""
+        return self._rounds.held or f"{progress.phase}, {100 * progress.share:.0f} %"
 
     def _status(self) -> str:
         states = Counter(stream.state for stream in self._streams.values())
@@ -499,7 +832,7 @@ def _decoder(config: Config, index: int) -> Decoder:
         raise ConfigError(str(error), path=config.path, key=f"subscriptions[{index}]") from error
 
 
-def _stream_snapshot(stream: Stream) -> StreamSnapshot:
+def _stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
     verdict, model, interval = stream.verdict, stream.model, stream.aligner.interval_s
     needed = stream.settings.warmup_rows
     return StreamSnapshot(
@@ -519,6 +852,7 @@ def _stream_snapshot(stream: Stream) -> StreamSnapshot:
         features=len(model.features) if model else len(stream.aligner.features),
         missing=verdict.missing if verdict else (),
         causes=stream.causes(),
+        training=training,
     )
 
 

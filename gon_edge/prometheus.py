@@ -134,6 +134,12 @@ class Telemetry:
         self._store_errors = counter("store_write_errors_total", "Writes of the state database that failed.")
         self._store_recovered = gauge("store_recovered", "1 when a damaged database was set aside at the start.")
         self._clock_steps = counter("clock_steps_total", "Steps of the wall clock.")
+        self._silences = gauge("silences", "Silences that count now.")
+        self._control_refused = counter("control_refused_total", "Requests on the control socket that were none.")
+        self._config_ok = gauge("config_last_reload_successful", "1 unless the last configuration read was refused.")
+        self._config_at = gauge(
+            "config_last_reload_success_timestamp_seconds", "Unix time at which the configuration in use was read."
+        )
 
         for family, label_values in (
             (self._mqtt_reconnects, RECONNECT_REASONS),
@@ -288,6 +294,27 @@ class Telemetry:
     def memory_budget(self, budget_bytes: int) -> None:
         """Show how much memory one training may use."""
         self._budget.set(budget_bytes)
+
+    def silences(self, count: int) -> None:
+        """Show how many silences count now."""
+        self._silences.set(count)
+
+    def alert_audible(self, stream: str, kind: AlertKind, open_: bool) -> None:
+        """Show whether an alert is open that no silence holds back."""
+        self._alert_active.labels(stream, kind).set(open_)
+
+    def control_refused(self, count: int) -> None:
+        """Count requests on the control socket that were none."""
+        self._control_refused.inc(count)
+
+    def config_loaded(self, timestamp: float) -> None:
+        """Show that a configuration has come into use at `timestamp`, Unix seconds."""
+        self._config_ok.set(1)
+        self._config_at.set(timestamp)
+
+    def config_refused(self) -> None:
+        """Show that a configuration was wrong, and the one before stays in use."""
+        self._config_ok.set(0)
 
     def store_write_error(self) -> None:
         """Count a write of the state database that failed."""

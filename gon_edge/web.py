@@ -69,6 +69,8 @@ class StreamSnapshot:
         Features masked from the score.
     causes : tuple of Cause
         Of the newest verdict, largest contribution first.
+    training : str
+        How far a training is; empty when none runs for this stream.
     """
 
     name: str
@@ -87,6 +89,7 @@ class StreamSnapshot:
     features: int = 0
     missing: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
+    training: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class Snapshot:
     alerts : tuple of mapping
         The newest event of each alert as it goes out by MQTT, active ones (``type`` is not ``end``) and recent ones,
         newest first.
+    silences : tuple of mapping
+        Those that count now, the first to end first.
     """
 
     node: str
@@ -130,6 +135,7 @@ class Snapshot:
     ready: bool
     streams: tuple[StreamSnapshot, ...] = ()
     alerts: tuple[Mapping[str, Any], ...] = ()
+    silences: tuple[Mapping[str, Any], ...] = ()
 
 
 class WebServer:
@@ -333,6 +339,10 @@ def _alerts(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
     return HTTPStatus.OK, {"alerts": snapshot.alerts}
 
 
+def _silences(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {"silences": snapshot.silences}
+
+
 def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
     return HTTPStatus.OK, {
         "node": snapshot.node,
@@ -357,6 +367,7 @@ _ANSWERS: dict[str, Callable[[Snapshot], tuple[HTTPStatus, object]]] = {
     "/readyz": _readiness,
     "/api/v1/streams": _streams,
     "/api/v1/alerts": _alerts,
+    "/api/v1/silences": _silences,
     "/api/v1/status": _status,
 }
 
