@@ -245,7 +245,7 @@ def fit_model(
 
     progress("calibrate", _SCREENING_SHARE, None)
     net = fit_discriminator(data, past, settings, rng, tell("calibrate", 0))
-    energies = _energies(net, data, later)
+    energies = window_energies(net, data, later)
     progress("fit", 1.0 - share, None)
     net = fit_discriminator(data, np.arange(len(data)), settings, rng, tell("fit", 1))
     age = data.age[later]
@@ -289,7 +289,7 @@ def odd_rows(
         scaler = Scaler.fit(raw, others)  # not stretched by what is in question
         data = TrainingRows(standardise(raw, scaler, z), restart, reach)
         net = _start(data, _sampled(ends, _SCREENING_WINDOWS, rng), _SCREENING_SCALES, settings, rng)
-        energies[part] = _energies(net, data, part)
+        energies[part] = window_energies(net, data, part)
     floor = [1e-2 * rows * raw.shape[1] for rows in _SCREENING_SCALES]
     usual = np.maximum(np.quantile(energies, 1.0 - _ODD_SHARE, axis=0), floor)
     ratio = (energies / usual).max(axis=1)
@@ -345,7 +345,7 @@ def _start(
     sample = _sampled(ends, _PROTOTYPE_WINDOWS, rng)
     hidden = [np.concatenate(u) for u in zip(*(net.hidden(data.windows(b)) for b in data.batches(sample)), strict=True)]
     net = net.with_prototypes([_kmeans(u, settings.prototypes, rng) for u in hidden])
-    return net.with_levels(_levels(_energies(net, data, sample), net))
+    return net.with_levels(_levels(window_energies(net, data, sample), net))
 
 
 def _sampled(ends: NDArray[np.intp], most: int, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -416,7 +416,8 @@ def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1.0 / (1.0 + np.exp(-np.clip(logit, -60.0, 60.0)))
 
 
-def _energies(net: Discriminator, data: TrainingRows, ends: NDArray[np.intp]) -> Float:
+def window_energies(net: Discriminator, data: TrainingRows, ends: NDArray[np.intp]) -> Float:
+    """e_s of the windows that end at rows ``ends`` (N,), shape (N, S)."""
     energies = np.empty((len(ends), len(net.scales)), np.float32)
     at = 0
     for batch in data.batches(ends):
