@@ -11,8 +11,9 @@ import functools
 import hashlib
 import json
 import math
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,27 @@ def find(reference: str, state_dir: Path | None = None) -> Found:
     )
 
 
+def places(references: Iterable[str], state_dir: Path | None) -> Iterator[tuple[str, Path, ShippedModel | None]]:
+    """Label and file of each model meant, or of every one there is, without reading it: it may be damaged."""
+    references = tuple(references)
+    for reference in references:
+        if "/" in reference or reference.endswith(".npz"):
+            yield reference, Path(reference), None
+        elif reference.removeprefix("shipped:") in {shipped.name for shipped in shipped_models()}:
+            shipped = shipped_model(reference.removeprefix("shipped:"))
+            yield f"shipped:{shipped.name}", shipped.path, shipped
+        else:
+            found = find(reference, state_dir)
+            yield found.label, found.path, None
+    if not references:
+        for shipped in shipped_models():
+            yield f"shipped:{shipped.name}", shipped.path, shipped
+        folder = ModelFolder(state_dir) if state_dir is not None else None
+        for stream in folder.streams() if folder else ():
+            for version in folder.versions(stream) if folder else ():
+                yield f"stream:{stream}@{version.version}", version.path, None
+
+
 def stream_and_version(reference: str, state_dir: Path) -> tuple[str, str | None] | None:
     """Split ``NAME`` or ``NAME@VERSION``; ``None`` where no such stream has a model.  A name may hold an @ itself."""
     streams = ModelFolder(state_dir).streams()
@@ -305,6 +327,36 @@ def memory_bytes(model: Model) -> int:
         arrays += [scale.weight.values, scale.weight.step, scale.gain, scale.prototypes]
     layer = sum(scale.weight.values.size for scale in model.discriminator.scales)
     return sum(array.nbytes for array in arrays) + 4 * layer
+
+
+def listing(state_dir: Path | None) -> dict[str, Any]:
+    """The shipped models, and every version of every stream; JSON values only."""
+    folder = ModelFolder(state_dir) if state_dir is not None else None
+    streams: dict[str, list[dict[str, Any]]] = {}
+    for stream in folder.streams() if folder else ():
+        streams[stream] = [
+            {
+                "version": version.version,
+                "current": version.current,
+                "path": str(version.path),
+                "bytes": version.bytes,
+                "lineage": dict(version.lineage),
+            }
+            for version in (folder.versions(stream) if folder else ())
+        ]
+    shipped = [
+        {
+            "name": model.name,
+            "title": model.title,
+            "starter": model.starter,
+            "path": str(model.path),
+            "card": str(model.card),
+            "bytes": model.size_bytes,
+            "sha256": model.sha256,
+        }
+        for model in shipped_models()
+    ]
+    return {"shipped": shipped, "state_dir": str(state_dir) if state_dir else None, "streams": streams}
 
 
 # -- whether it works --------------------------------------------------------------------------------------------------
@@ -424,3 +476,69 @@ def differences(a: Model, b: Model) -> dict[str, Any]:
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
     names: Iterable[str] = sorted({*a, *b})
     return {name: [a.get(name), b.get(name)] for name in names if a.get(name) != b.get(name)}
+
+
+# -- putting one in place ----------------------------------------------------------------------------------------------
+
+
+def import_model(found: Found, stream: str, state_dir: Path, *, force: bool = False) -> Model:
+    """Put a model in use for a stream, as its newest version; the one before it is kept.
+
+    Parameters
+    ----------
+    found : Found
+    stream : str
+    state_dir : Path
+    force : bool
+        Also when its features are not those of the stream's model.
+
+    Returns
+    -------
+    Model
+        With its new version.
+
+    Raises
+    ------
+    ModelFileError
+        It does not pass `verify`.
+    InputError
+        Its features are others than the stream's, or it knows some only as changes since a first row.
+    """
+    failed = [check for check in verify(found.path, found.shipped) if not check.passed]
+    if failed:
+        raise ModelFileError(found.path, "; ".join(f"{check.name}: {check.detail}" for check in failed))
+    if found.model.relative:
+        raise InputError(
+            f"{found.label} knows {', '.join(found.model.relative)} only as changes since a first row: it can score a "
+            f"stream until that has its own model; write it as streams.overrides.{stream}.model"
+        )
+    folder = ModelFolder(state_dir)
+    versions = folder.versions(stream)
+    current = next((version for version in versions if version.current), None)
+    if current is not None and not force:
+        known, offered = set(load_model(current.path).features), set(found.model.features)
+        if known != offered:
+            other = ", ".join(sorted(known ^ offered)[:5])
+            raise InputError(
+                f"{found.label} has other features than version {current.version} of stream {stream!r}: {other}; "
+                "--force puts it in place all the same"
+            )
+    numbers = [int(version.version) for version in versions if version.version.isdecimal()]
+    model = found.model.with_lineage(
+        version=str(max(numbers, default=0) + 1),
+        parent=current.version if current else "",
+        imported_from=found.label,
+        imported_version=found.model.version,
+    )
+    folder.install(stream, model)
+    return model
+
+
+def write_copy(found: Found, path: Path) -> None:
+    """Copy a model's file; whole or not at all.  Raises OSError."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        fresh.write_bytes(found.path.read_bytes())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -113,6 +113,10 @@ def _check_config(options: argparse.Namespace) -> int:
 
     try:
         config = load_config(options.file)
+        if any(s.model not in (None, "none") for s in (config.streams.defaults, *config.streams.overrides.values())):
+            from gon_edge.catalog import check_starters
+
+            check_starters(config)
     except ConfigError as error:
         if options.json:
             _write_json({"valid": False, "error": str(error), "key": error.key, "line": error.line})
@@ -186,12 +190,12 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import find
     from gon_edge.csvfile import CsvFile
-    from gon_edge.modelfile import load_model
     from gon_edge.scorefile import score_csv
     from gon_edge.terminal import Progress
 
-    model = load_model(options.model)
+    model = find(options.model).model
     with CsvFile(options.file) as table, _output(options.output) as out, Progress("rows") as progress:
         # A terminal shows the rows themselves.
         report = score_csv(
@@ -242,6 +246,129 @@ def _sample(options: argparse.Namespace) -> int:
     if not options.csv and not options.png:
         sys.stdout.write("\n".join(table(sample.summary(model, real, generated))) + "\n")
     return 0
+
+
+def _models_list(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import listing
+    from gon_edge.modeltext import listing_text
+
+    models = listing(_state_dir(options))
+    if options.json:
+        _write_json(models)
+    else:
+        sys.stdout.write(listing_text(models))
+    return 0
+
+
+def _models_show(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import describe, find
+    from gon_edge.modeltext import description_text
+
+    model = describe(find(options.model, _state_dir(options)))
+    if options.json:
+        _write_json(model)
+    else:
+        sys.stdout.write(description_text(model))
+    return 0
+
+
+def _models_verify(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import places, verify
+    from gon_edge.modeltext import checks_text
+
+    results = []
+    for label, path, shipped in places(options.models, _state_dir(options)):
+        results.append((label, verify(path, shipped)))
+        if not options.json:
+            sys.stdout.write(checks_text(*results[-1]))
+    if options.json:
+        _write_json([{"model": label, "checks": [dataclasses.asdict(c) for c in checks]} for label, checks in results])
+    if not results:
+        raise InputError("no model was found to verify; name one, or install gon-edge again for the shipped ones")
+    return int(not all(check.passed for _, checks in results for check in checks))
+
+
+def _models_diff(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import differences, find
+    from gon_edge.modeltext import differences_text
+
+    state_dir = _state_dir(options)
+    a, b = find(options.a, state_dir), find(options.b, state_dir)
+    found = differences(a.model, b.model)
+    if options.json:
+        _write_json({"a": a.label, "b": b.label, **found})
+    else:
+        sys.stdout.write(differences_text(a.label, b.label, found))
+    return 0
+
+
+def _models_rollback(options: argparse.Namespace) -> int:
+    from gon_edge.control import listens, request
+    from gon_edge.retrain import ModelFolder
+
+    state_dir = _needed_state_dir(options)
+    running = listens(state_dir)
+    if running:
+        asked = {"do": "rollback", "stream": options.stream, "version": options.version}
+        version = str(request(state_dir, asked).get("version", options.version))
+    else:
+        version = ModelFolder(state_dir).rollback(options.stream, options.version).version
+    _say_in_use(options.stream, version, running=running)
+    return 0
+
+
+def _models_export(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import find, write_copy
+
+    found = find(options.model, _state_dir(options))
+    try:
+        write_copy(found, Path(options.file))
+    except OSError as error:
+        raise _OutputError(f"{options.file}: cannot be written: {error.strerror or error}") from None
+    sys.stderr.write(f"wrote {found.label} to {options.file}\n")
+    return 0
+
+
+def _models_import(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import find, import_model
+    from gon_edge.control import listens, request
+
+    state_dir = _needed_state_dir(options)
+    try:
+        model = import_model(find(options.model, state_dir), options.stream, state_dir, force=options.force)
+    except OSError as error:
+        raise _OutputError(f"{state_dir}: cannot be written: {error.strerror or error}") from None
+    running = listens(state_dir)
+    if running:
+        request(state_dir, {"do": "reload-model", "stream": options.stream})
+    _say_in_use(options.stream, model.version, running=running)
+    return 0
+
+
+def _say_in_use(stream: str, version: str, *, running: bool) -> None:
+    when = "from the next row on" if running else "when the daemon starts: none runs here"
+    sys.stdout.write(f"stream {stream!r} is scored by version {version}, {when}\n")
+
+
+def _state_dir(options: argparse.Namespace) -> Path | None:
+    """Where the streams' models are: as the options say, else the default directory, if there is one."""
+    if options.state_dir is not None:
+        if not Path(options.state_dir).is_dir():
+            raise InputError(f"{options.state_dir}: no such directory; it is state_dir of the daemon's configuration")
+        return Path(options.state_dir)
+    if options.config is not None:
+        from gon_edge.config import load_config
+
+        return Path(load_config(options.config).state_dir)
+    default = Path("/var/lib/gon-edge")
+    return default if (default / "models").is_dir() else None
+
+
+def _needed_state_dir(options: argparse.Namespace) -> Path:
+    state_dir = _state_dir(options)
+    if state_dir is None:
+        raise InputError("whose streams? name their daemon with --config FILE or --state-dir DIR")
+    return state_dir
 
 
 def _version(options: argparse.Namespace) -> int:
@@ -420,7 +547,12 @@ def _parser() -> argparse.ArgumentParser:
         "gon-edge score --model models/pump.npz pump.csv.gz --time-column datetime -o scores.csv",
     )
     sub.add_argument("file", metavar="FILE.csv", help="the CSV file, gzip or not; - is standard input")
-    sub.add_argument("--model", required=True, metavar="FILE", help="a model file (.npz), as the daemon writes them")
+    sub.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a model file (.npz), as the daemon writes them, or the name of a shipped model: gon-edge models list",
+    )
     sub.add_argument(
         "--time-column", metavar="COLUMN", help="column to copy to the output (default: rows are numbered)"
     )
@@ -443,6 +575,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--csv", metavar="FILE", help="write them as CSV; - is stdout")
     sub.add_argument("--seed", type=_count, default=0, metavar="N", help="another seed, other windows (default: 0)")
 
+    _add_models(commands)
+
     sub = command("version", _version, "show the version", "Show the version of gon-edge.", "gon-edge version --json")
     sub.add_argument("--json", action="store_true", help="with those of Python and the libraries, as JSON")
 
@@ -455,6 +589,107 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return parser
+
+
+def _add_models(commands: Any) -> None:
+    models = commands.add_parser(
+        "models",
+        help="list, check, compare and exchange models",
+        description="Look at models and put them in place: those shipped with gon-edge, and the versions of a daemon's "
+        "streams.  MODEL is the name of a shipped one, STREAM or STREAM@VERSION, or a file (with a slash, or ending in "
+        ".npz); shipped:NAME and stream:STREAM tell apart what has one name.",
+        epilog="example:\n  gon-edge models show pump@2 --config /etc/gon-edge/gon-edge.yaml",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    actions = models.add_subparsers(
+        title="actions", metavar="ACTION", required=True, help="gon-edge models ACTION --help explains one"
+    )
+
+    def action(name: str, run: Any, text: str, description: str, example: str, *, json: bool = True) -> Any:
+        sub = actions.add_parser(
+            name,
+            help=text,
+            description=description,
+            epilog=f"example:\n  gon-edge models {example}",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(command=run)
+        whose = sub.add_mutually_exclusive_group()
+        whose.add_argument("--config", metavar="FILE", help="the daemon's configuration; it names the state_dir")
+        whose.add_argument("--state-dir", metavar="DIR", help="the daemon's state_dir (default: /var/lib/gon-edge)")
+        if json:
+            sub.add_argument("--json", action="store_true", help="print everything, as JSON")
+        return sub
+
+    action(
+        "list",
+        _models_list,
+        "list the models there are",
+        "List the shipped models and, where there is a state directory, every version of every stream.",
+        "list --state-dir /var/lib/gon-edge",
+    )
+    sub = action(
+        "show",
+        _models_show,
+        "show one model",
+        "Show a model's features, size and threshold, and its lineage: the rows and the seed it was trained with, its "
+        "parent, what the gate found, memory and time the training took.",
+        "show host",
+    )
+    sub.add_argument("model", metavar="MODEL", help="which one")
+    sub = action(
+        "verify",
+        _models_verify,
+        "check models",
+        "Check the models named, or all of them: checksum, format, finite numbers, int8 weights, and that mean rows "
+        "score as normal and far ones as anomalous.  Exit status 0 when all are good, 1 when one is not.",
+        "verify host ./pump.npz",
+    )
+    sub.add_argument("models", metavar="MODEL", nargs="*", help="which ones (default: all)")
+    sub = action(
+        "diff",
+        _models_diff,
+        "compare two models",
+        "Say what sets model B apart from model A: features, threshold, size, lineage, and by how much the mean and "
+        "the deviation of each feature moved.",
+        "diff pump@1 pump@2",
+    )
+    sub.add_argument("a", metavar="A", help="a MODEL")
+    sub.add_argument("b", metavar="B", help="another MODEL")
+    sub = action(
+        "rollback",
+        _models_rollback,
+        "put an earlier version in use",
+        "Put an earlier version of a stream's model in use; a running daemon scores by it from the next row on.",
+        "rollback pump 2 --config /etc/gon-edge/gon-edge.yaml",
+        json=False,
+    )
+    sub.add_argument("stream", metavar="STREAM", help="name of the stream")
+    sub.add_argument("version", metavar="VERSION", nargs="?", help="which version (default: the one before)")
+    sub = action(
+        "export",
+        _models_export,
+        "copy a model to a file",
+        "Copy a model, of a stream or shipped, to a file that gon-edge score and models import read.",
+        "export pump@2 pump-2.npz",
+        json=False,
+    )
+    sub.add_argument("model", metavar="MODEL", help="which one")
+    sub.add_argument("file", metavar="FILE", help="where to write; what is there is replaced")
+    sub = action(
+        "import",
+        _models_import,
+        "put a model from elsewhere in use",
+        "Check a model and put it in use as the newest version of a stream; rollback undoes it.  One with other "
+        "features than the stream's model has is refused.",
+        "import pump pump-2.npz --config /etc/gon-edge/gon-edge.yaml",
+        json=False,
+    )
+    sub.add_argument("stream", metavar="STREAM", help="name of the stream")
+    sub.add_argument("model", metavar="MODEL", help="which one; mostly a file")
+    sub.add_argument("--force", action="store_true", help="also with other features")
 
 
 def _add_broker(sub: argparse.ArgumentParser, *, default: str | None, text: str) -> None:

@@ -40,6 +40,15 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     return (action for action in parser._actions if action.option_strings)
 
 
+def _options_below(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """A command's options, and those of its own commands, each once."""
+    found = {action.option_strings[0]: action for action in _options(parser)}
+    for sub, _ in _commands(parser).values():
+        for action in _options(sub):
+            found.setdefault(action.option_strings[0], action)
+    return list(found.values())
+
+
 def _takes_value(action: argparse.Action) -> bool:
     return action.nargs != 0
 
@@ -47,7 +56,7 @@ def _takes_value(action: argparse.Action) -> bool:
 def _positional_words(parser: argparse.ArgumentParser) -> list[str] | None:
     """Choices of the first positional argument; empty for a file, ``None`` where there is no such argument."""
     for action in parser._actions:
-        if not action.option_strings and not isinstance(action, argparse._SubParsersAction):
+        if not action.option_strings:
             return [str(choice) for choice in action.choices or ()]
     return None
 
@@ -83,12 +92,14 @@ def _cases(parser: argparse.ArgumentParser, indent: str) -> list[str]:
     for command, (sub, _) in _commands(parser).items():
         lines.append(f"    {command})")
         lines.append('        case "$previous" in')
-        for action in _options(sub):
+        for action in _options_below(sub):
             if _takes_value(action):
                 words = " ".join(map(str, action.choices)) if action.choices else "FILES"
                 lines.append(f'            {"|".join(action.option_strings)}) words="{words}" ;;')
+        if actions := _commands(sub):
+            lines.append(f'            {"|".join(actions)}) words="FILES" ;;')
         lines.append("            *)")
-        options = " ".join(option for action in _options(sub) for option in action.option_strings)
+        options = " ".join(option for action in _options_below(sub) for option in action.option_strings)
         positional = _positional_words(sub)
         without_dash = f'words="{" ".join(positional) or "FILES"}"' if positional is not None else f'words="{options}"'
         lines.append(f'                case "$current" in -*) words="{options}" ;; *) {without_dash} ;; esac ;;')
@@ -116,7 +127,7 @@ def _zsh(parser: argparse.ArgumentParser) -> str:
     lines.append('    case "$command" in')
     for command, (sub, _) in _commands(parser).items():
         lines.append(f"        {command}) _arguments \\")
-        for action in _options(sub):
+        for action in _options_below(sub):
             for option in action.option_strings:
                 text = _short(action).replace("[", "(").replace("]", ")").replace(":", "\\:")
                 value = ""
@@ -143,7 +154,7 @@ def _fish(parser: argparse.ArgumentParser) -> str:
         lines.append(f"complete -c {program} -n __fish_use_subcommand -a {command} -d {_quote(text)}")
     for command, (sub, _) in commands.items():
         after = f"complete -c {program} -n {_quote(f'__fish_seen_subcommand_from {command}')}"
-        for action in _options(sub):
+        for action in _options_below(sub):
             names = " ".join(
                 f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
                 for option in action.option_strings

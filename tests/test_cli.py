@@ -31,7 +31,10 @@ from gon_edge.terminal import Paint, Progress, chart, clip, wants_colour
 from gon_edge.web import Snapshot, StreamSnapshot, WebServer
 
 GON_EDGE = [sys.executable, "-m", "gon_edge"]
-COMMANDS = ["run", "demo", "check-config", "status", "publish", "replay", "score", "version", "completion"]
+COMMANDS = [
+    *("run", "demo", "check-config", "status", "publish", "replay"),
+    *("score", "sample", "models", "version", "completion"),
+]
 CONFIG = "mqtt: {url: mqtt://localhost:1}\nsubscriptions: [{topic: 'telemetry/{stream}'}]\n"
 
 
