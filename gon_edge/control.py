@@ -18,9 +18,9 @@ import selectors
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from gon_edge.errors import GonEdgeError, StoreError, UnreachableError
@@ -124,8 +124,8 @@ class ControlServer:
 
     Attributes
     ----------
-    requests : SimpleQueue of Request
-        As many as there are clients at most.
+    requests : deque of Request
+        As many as there are clients at most; the scoring thread takes them from the left.
     refused : int
         Requests that were no requests, and connections that were one too many.
 
@@ -139,7 +139,7 @@ class ControlServer:
 
     def __init__(self, state_dir: Path) -> None:
         self.path = socket_path(state_dir)
-        self.requests: SimpleQueue[Request] = SimpleQueue()
+        self.requests: deque[Request] = deque()
         self.refused = 0
         self._clients: dict[socket.socket, _Client] = {}
         self._stopping = False
@@ -243,7 +243,7 @@ class ControlServer:
             self._reject(client, 'not a request: send one JSON object with "do" in a line')
             return
         client.busy = True
-        self.requests.put(Request(asked, client, self._wake))
+        self.requests.append(Request(asked, client, self._wake))
 
     def _reject(self, client: _Client, reason: str, exit_code: int = 1) -> None:
         self.refused += 1

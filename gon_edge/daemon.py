@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from queue import Empty
 
 from prometheus_client import CollectorRegistry
 
@@ -34,6 +33,7 @@ from gon_edge.control import ControlServer, Request
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
 from gon_edge.events import Alert, Reading
 from gon_edge.modelfile import Model
+from gon_edge.homeassistant import HomeAssistant
 from gon_edge.mqtt import Message, MqttClient
 from gon_edge.payload import Decoder, TopicTemplate
 from gon_edge.prometheus import ALERT_KINDS, Telemetry
@@ -82,6 +82,7 @@ _RESTART = (
     "store.",
     "limits.payload",
     "limits.features",
+    "homeassistant.",
     "log.format",
 )
 """Options that count from the next start on."""
@@ -123,10 +124,24 @@ class Daemon:
         )
         self._models = ModelFolder(config.state_dir)
         self._trainer = Trainer(config.state_dir, self._models)
+        self._home: HomeAssistant | None = None
+        if config.homeassistant.enabled:
+            self._home = HomeAssistant(
+                config.homeassistant,
+                node=config.node,
+                version=gon_edge.__version__,
+                topic=lambda *levels: self._client.topic(*levels),
+                publish=lambda topic, payload: self._client.publish(topic, payload, retain=True),
+                silence=self._silence_from_home,
+                now=_monotonic(),
+            )
         self._client = MqttClient(
             config.mqtt,
             node=config.node,
-            subscriptions=tuple(decoder.template.subscription for decoder in self._decoders),
+            subscriptions=(
+                *(decoder.template.subscription for decoder in self._decoders),
+                *(self._home.subscriptions if self._home is not None else ()),
+            ),
             rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
             on_reconnect=self._telemetry.mqtt_reconnect,
         )
@@ -284,6 +299,8 @@ class Daemon:
 
     def _take(self, message: Message) -> None:
         """Hop 2: one message to readings, each to its stream."""
+        if self._home is not None and self._home.take(message.topic, message.payload, retained=message.retained):
+            return
         index = next((i for i, d in enumerate(self._decoders) if d.template.match(message.topic) is not None), None)
         if index is None or (message.retained and self._config.subscriptions[index].retained == "ignore"):
             self._telemetry.message("ignored")
@@ -328,6 +345,8 @@ class Daemon:
         log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", name)
         self._telemetry.remove_stream(name)
         self._client.publish(self._client.topic("state", name), "", retain=True)
+        if self._home is not None:
+            self._home.remove(name)
         for kept in (self._streams, self._schedules, self._silenced, self._received_at, self._published_at):
             kept.pop(name, None)
         self._retry_at.pop(name, None)
@@ -569,11 +588,8 @@ class Daemon:
     # -- what commands ask for ---------------------------------------------------------------------------------------
 
     def _serve(self, control: ControlServer) -> None:
-        while True:
-            try:
-                request = control.requests.get_nowait()
-            except Empty:
-                return
+        while control.requests:
+            request = control.requests.popleft()
             try:
                 answer = self._answers.get(request.asked["do"])
                 if answer is None:
@@ -693,6 +709,20 @@ class Daemon:
             self._tell(stream, stream.silent(_monotonic() + self._offset))
         self._publish_state(stream, force=True)
 
+    def _silence_from_home(self, name: str, wanted: bool) -> None:
+        """Home Assistant's switch: a silence of the whole stream, or its end."""
+        now, for_s = time.time(), self._config.homeassistant.silence_s
+        try:
+            if wanted and for_s is not None:
+                self._silences.add(Silence(name, "", now, now + for_s, "Home Assistant"))
+            elif not self._silences.remove(name, ""):
+                return
+        except ValueError as error:
+            log.warning("stream %r cannot be silenced: %s", name, error)
+            return
+        log.info("stream %r is %s by Home Assistant", name, "silenced" if wanted else "no longer silenced")
+        self._changed_silences()
+
     # -- configuration -----------------------------------------------------------------------------------------------
 
     def _reload(self) -> None:
@@ -760,6 +790,10 @@ class Daemon:
             self._telemetry.stream_state(stream.name, stream.state)
             self._telemetry.causes(stream.name, stream.causes())
             self._apply_silences(stream)
+            if self._home is not None:
+                self._home.update(stream, now, silenced=self._silenced.get(stream.name, frozenset()) is None)
+        if self._home is not None:
+            self._home.step(now)
         self._telemetry.silences(len(self._silences.active(wall)))
         if self._control is not None and self._control.refused > self._refused:
             self._telemetry.control_refused(self._control.refused - self._refused)
