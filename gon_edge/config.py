@@ -596,6 +596,16 @@ class StreamsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeAssistantConfig:
+    """Discovery by Home Assistant; `silence_s` is how long its switch silences a stream, `None` is no switch."""
+
+    enabled: bool = _option(_boolean, False)
+    discovery_prefix: str = _option(_base_topic, "homeassistant")
+    update_every_s: float = _option(_duration(1), 30.0)
+    silence_s: float | None = _option(_or_off(_duration(60, 366 * 86400)), None)
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """Logs go to stderr, one line an event."""
 
@@ -624,6 +634,7 @@ class Config:
     store: StoreConfig = _section(StoreConfig)
     retrain: RetrainConfig = _section(RetrainConfig)
     streams: StreamsConfig = _section(StreamsConfig, lambda value, at: _streams(value, at))
+    homeassistant: HomeAssistantConfig = _section(HomeAssistantConfig)
     log: LogConfig = _section(LogConfig)
     path: Path | None = None
 

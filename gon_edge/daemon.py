@@ -32,9 +32,9 @@ from gon_edge.config import Config, load_config, options
 from gon_edge.control import ControlServer, Request
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
 from gon_edge.events import Alert, Reading
-from gon_edge.modelfile import Model
 from gon_edge.homeassistant import HomeAssistant
-from gon_edge.mqtt import Message, MqttClient
+from gon_edge.modelfile import Model
+from gon_edge.mqtt import Message, MqttClient, own_topic
 from gon_edge.payload import Decoder, TopicTemplate
 from gon_edge.prometheus import ALERT_KINDS, Telemetry
 from gon_edge.retrain import ModelFolder, Trainer
@@ -130,7 +130,7 @@ class Daemon:
                 config.homeassistant,
                 node=config.node,
                 version=gon_edge.__version__,
-                topic=lambda *levels: self._client.topic(*levels),
+                topic=partial(own_topic, config.mqtt, config.node),
                 publish=lambda topic, payload: self._client.publish(topic, payload, retain=True),
                 silence=self._silence_from_home,
                 now=_monotonic(),
@@ -220,6 +220,8 @@ class Daemon:
         for name in sorted({*self._models.streams(), *self._store.streams()}):
             if len(self._streams) < self._config.limits.streams:
                 self._open_stream(name)
+        if self._home is not None:
+            self._home.start()
         self._client.start()
         if self._web is not None:
             self._web.start()

@@ -247,7 +247,7 @@ class MqttClient:
 
     def topic(self, *levels: str) -> str:
         """Return ``<base_topic>/<node>/<levels...>``; what MQTT forbids in a level is percent-encoded."""
-        return "/".join((self._settings.base_topic, *(_level(level) for level in (self._node, *levels))))
+        return own_topic(self._settings, self._node, *levels)
 
     def start(self) -> None:
         """Start the network thread and return; a broker that is down is waited for."""
@@ -444,6 +444,11 @@ class MqttClient:
         if code.is_failure and message is not None:
             self.publish_refused += 1
             self._log_once(logging.ERROR, f"{self.url} refuses messages to {message.topic!r}: {code}")
+
+
+def own_topic(settings: MqttConfig, node: str, *levels: str) -> str:
+    """Return ``<base_topic>/<node>/<levels...>``; what MQTT forbids in a level is percent-encoded."""
+    return "/".join((settings.base_topic, *(_level(level) for level in (node, *levels))))
 
 
 def _level(text: str) -> str:
