@@ -1,8 +1,14 @@
 """The training child: ``python -m gon_edge.train JOB``, a fresh process that fits one model and ends.
 
-Reads rows from the daemon's store (read-only), fits, writes a candidate model file and tells its parent on stdout, a
-JSON object a line.  It is the first the kernel kills, has the lowest priority and one thread, and stops itself when it
-would outgrow its budget: the daemon beside it must go on scoring.  It decides nothing: ``retrain`` reads the candidate.
+Reads rows from the daemon's store (read-only), a chunk at a time and never all of them, fits, lets the gate compare the
+result with the model in use, writes a candidate file and tells its parent on stdout, a JSON object a line.  It is the
+first the kernel kills, has the lowest priority and one thread, and stops itself when it would outgrow its budget: the
+daemon beside it must go on scoring.  It decides nothing: ``retrain`` applies what the gate found.
+
+Which rows are used: all that may be learned, or, where these are more than fit, blocks of consecutive rows spread over
+their whole span, one at a random place in each of equal parts, so that a week's cycle is seen and not its last hours.
+Rows that a person confirmed as normal get at least a quarter of the places.  Nothing is written but the candidate: no
+scratch file wears out the card.
 """
 
 from __future__ import annotations
@@ -10,24 +16,44 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gon_edge.errors import GonEdgeError, NotEnoughData, OverBudget
-from gon_edge.fit import FitSettings, fit_model
-from gon_edge.modelfile import save_model
+from gon_edge.chunk import RowChunk
+from gon_edge.csvfile import CsvFile, cell_number
+from gon_edge.errors import GonEdgeError, InputError, ModelFileError, NotEnoughData, OverBudget
+from gon_edge.fit import BATCH_BYTES, FitSettings, batch_windows, fit_model
+from gon_edge.gate import judge
+from gon_edge.gon import Float
+from gon_edge.modelfile import Model, load_model, save_model
 from gon_edge.store import Store
 
-_IMPORTED_BYTES = 40 << 20
-"""Resident memory after the imports above; measured 37 MiB on x86-64, 34 MiB on arm64."""
+_BASE_BYTES = 44 << 20
+"""Resident memory of a round on next to nothing: interpreter, numpy and its random generators, SQLite, OpenSSL (for a
+checksum), linear algebra once used, and the code of the whole fit.  Measured on x86-64."""
 
+BLOCK_ROWS = 1000
+"""Consecutive rows in a sample: 25 windows, so that few windows reach over a block's start."""
+
+_TRUSTED_SHARE = 0.25
+_HELD_OUT_SHARE = 0.125
+_HELD_OUT_WINDOWS = 3  # at least
+_FEWEST_WINDOWS = 2
+_FEWEST_WINDOWS_JUDGED = 8
+_TIME_COLUMNS = ("timestamp", "datetime", "time", "date", "ts")
+_CSV_CHUNK_ROWS = 1024
+_CSV_GAP = 3.0  # times the interval: windows must not reach over a longer gap
+_READ_SHARE, _FITTED_SHARE = 0.1, 0.9  # of a round: where reading ends and where the gate begins
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -143,21 +169,89 @@ def plan(job: Job) -> Plan:
     InputError
         ``rows_file`` cannot be read.
     """
-    raise NotImplementedError
+    return _plan(job, _survey(job))
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What there is to learn from, without values; usable rows are numbered from 0, trusted ones are (start, stop)."""
+
+    stored: int
+    quarantined: int
+    usable: int
+    trusted: tuple[tuple[int, int], ...]
+    features: tuple[str, ...]
+
+
+def _survey(job: Job) -> _Survey:
+    stored = quarantined = usable = 0
+    trusted: list[tuple[int, int]] = []
+    sets: dict[tuple[str, ...], None] = {}
+    for chunk in _outlines(job):
+        known = chunk.timestamps <= job.until
+        stored += int(known.sum())
+        quarantined += int((known & chunk.quarantined).sum())
+        chosen = known if job.include_quarantined else known & ~chunk.quarantined
+        if not chosen.any():
+            continue
+        sets.pop(chunk.features, None)
+        sets[chunk.features] = None
+        edges = np.flatnonzero(np.diff(_trusted(job, chunk.timestamps[chosen]), prepend=False, append=False))
+        for start, stop in edges.reshape(-1, 2) + usable:
+            if trusted and trusted[-1][1] == start:
+                start = trusted.pop()[0]
+            trusted.append((int(start), int(stop)))
+        usable += int(chosen.sum())
+    # The newest rows' features in their order, then those only older rows have.
+    features = tuple(dict.fromkeys(name for names in reversed(sets) for name in names))
+    return _Survey(stored, quarantined, usable, tuple(trusted), features)
+
+
+def _plan(job: Job, survey: _Survey) -> Plan:
+    settings = FitSettings(window=job.window, risk=job.risk)
+    features = max(1, len(survey.features))
+    fewest = settings.window * (_FEWEST_WINDOWS_JUDGED if job.champion else _FEWEST_WINDOWS)
+    fitting = rows_within(job.budget_bytes, features, settings)
+    rows = min(survey.usable, max(job.max_rows, fewest), fitting)
+    shrunk = refused = ""
+    if rows < survey.usable:
+        why = "more do not fit the memory budget" if rows == fitting else "as many as retrain.max_rows asks for"
+        shrunk = f"{rows} of {survey.usable} rows, in blocks spread over their whole span: {why}"
+    if survey.usable < fewest:
+        refused = f"{survey.usable} normal rows are stored and {fewest} are needed; wait for more"
+    elif rows < fewest:
+        rows = fewest
+        refused = (
+            f"{rows} rows of {features} features need {predicted_peak_bytes(rows, features, settings) >> 20} MiB and "
+            f"the budget is {job.budget_bytes >> 20} MiB; raise retrain.memory_budget"
+        )
+    return Plan(
+        stored_rows=survey.stored,
+        quarantined_rows=survey.quarantined,
+        usable_rows=survey.usable,
+        rows=rows,
+        windows=min(rows, settings.max_windows),
+        batch=batch_windows(settings.window, features),
+        features=len(survey.features),
+        predicted_peak_bytes=predicted_peak_bytes(rows, features, settings),
+        budget_bytes=job.budget_bytes,
+        shrunk=shrunk,
+        refused=refused,
+    )
 
 
 def predicted_peak_bytes(rows: int, features: int, settings: FitSettings) -> int:
     """Upper bound of the resident memory of a round on ``rows`` x ``features``, in bytes.
 
-    Rows are held as they are read, raw (float32, and float64 while scaled) and standardised; a batch of 256 windows and
-    the float64 power iterate are the largest pieces beside them.  Measured on 8 to 500 features: 2 to 12 % below this.
+    Rows are held as they came and standardised, both float32; scores, energies and indices of each row beside them.  A
+    batch of windows is held as gathered and once more flattened for a scale; the adversarial step holds its windows
+    several times over.  Measured against in docs/retraining.md.
     """
-    held = rows * (features * (6 + 4 + 8 + 8 + 4 + 1) + 80)
-    batch = 256 * settings.window * features * 4 * 3
-    iterate = settings.window * features * (settings.hidden + 8) * (8 + 8 + 4)
-    networks = 3 * 4 * settings.hidden * features * (settings.window + 21)
-    prototypes = 4096 * settings.prototypes * settings.hidden * 4 * 2
-    return _IMPORTED_BYTES + held + batch + iterate + networks + prototypes
+    held = rows * (8 * features + 72)
+    batch = 2 * max(BATCH_BYTES, batch_windows(settings.window, features) * settings.window * features * 4)
+    step = 64 * settings.window * features * 4 * 9
+    networks = 5 * 4 * settings.hidden * features * sum(settings.scales)
+    return _BASE_BYTES + held + max(batch, step) + networks
 
 
 def rows_within(budget_bytes: int, features: int, settings: FitSettings) -> int:
@@ -165,6 +259,191 @@ def rows_within(budget_bytes: int, features: int, settings: FitSettings) -> int:
     fixed = predicted_peak_bytes(0, features, settings)
     each = predicted_peak_bytes(1, features, settings) - fixed
     return max(0, (budget_bytes - fixed) // each)
+
+
+def choose_blocks(
+    usable: int, trusted: Sequence[tuple[int, int]], count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Which ``count`` of ``usable`` rows to use, as (start, stop), oldest first.
+
+    All of them when they are no more.  Otherwise blocks of ``BLOCK_ROWS``, one at a random place in each of equal parts
+    of the span: a fixed distance would see a daily cycle at the same hours only.  Trusted rows are sampled apart, and
+    get at least ``_TRUSTED_SHARE`` of the places, as far as there are so many.
+    """
+    if usable <= count:
+        return [(0, usable)] if usable else []
+    edges = [0, *(edge for span in trusted for edge in span), usable]
+    plain = [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop]
+    confirmed = sum(stop - start for start, stop in trusted)
+    places = min(confirmed, max(round(count * confirmed / usable), int(count * _TRUSTED_SHARE)))
+    places = max(places, count - (usable - confirmed))
+    return sorted(_blocks_of(plain, count - places, rng) + _blocks_of(trusted, places, rng))
+
+
+def _blocks_of(spans: Sequence[tuple[int, int]], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """``count`` rows of those in ``spans``, in blocks, one in each of equal parts of all of them together."""
+    if count == 0:
+        return []
+    begins = np.concatenate([[0], np.cumsum([stop - start for start, stop in spans])])  # in rows of the spans alone
+    parts = max(1, count // BLOCK_ROWS)
+    found = []
+    for part in range(parts):
+        low, high = part * begins[-1] // parts, (part + 1) * begins[-1] // parts
+        length = (part + 1) * count // parts - part * count // parts
+        at = int(low) + int(rng.integers(high - low - length + 1))
+        for (start, _), begin, end in zip(spans, begins[:-1], begins[1:], strict=True):
+            first, last = max(at, int(begin)), min(at + length, int(end))
+            if first < last:
+                found.append((start + first - int(begin), start + last - int(begin)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows to learn from, oldest first."""
+
+    features: tuple[str, ...]
+    timestamps: NDArray[np.float64]
+    values: Float
+    restart: NDArray[np.bool_]
+    longest_run: NDArray[np.int32]
+
+
+def _read(job: Job, survey: _Survey, count: int) -> _Rows:
+    """``count`` of the usable rows; all of them pass by, to see how long each feature may stand still."""
+    blocks = choose_blocks(survey.usable, survey.trusted, count, np.random.default_rng((job.seed, 1)))
+    column = {name: i for i, name in enumerate(survey.features)}
+    timestamps, restart = np.empty(count), np.zeros(count, np.bool_)
+    values = np.empty((count, len(column)), np.float32)
+    still = _Stillness(len(column))
+    index = at = 0
+    for chunk in _chunks(job):
+        kept = chunk.timestamps <= job.until
+        rows = np.full((int(kept.sum()), len(column)), np.nan, np.float32)
+        for name, measured in zip(chunk.features, chunk.values.T, strict=True):
+            if name in column:
+                rows[:, column[name]] = measured[kept]
+        still.add(rows)
+        for start, stop in blocks:
+            first, last = max(start - index, 0), min(stop - index, len(rows))
+            if first < last:
+                place = slice(at, at + last - first)
+                timestamps[place] = chunk.timestamps[kept][first:last]
+                values[place], restart[place] = rows[first:last], chunk.restart[kept][first:last]
+                restart[at] |= start >= index
+                at = place.stop
+        index += len(rows)
+    # Fewer than planned where the daemon has pruned old rows meanwhile.  A feature without a single value is unknown.
+    known: NDArray[np.bool_] = np.logical_not(np.logical_and.reduce(np.isnan(values[:at]), axis=0))
+    if not known.all() and known.any():
+        values = values[:, known]
+    else:
+        known[:] = True
+    features = tuple(name for name, there in zip(survey.features, known, strict=True) if there)
+    return _Rows(features, timestamps[:at], values[:at], restart[:at], still.longest_run()[known])
+
+
+class _Stillness:
+    """What ``fit.longest_runs`` finds, from rows that pass by a chunk at a time."""
+
+    def __init__(self, features: int) -> None:
+        self._last = np.full(features, np.nan, np.float32)
+        self._first = np.full(features, np.nan, np.float32)
+        self._run = np.zeros(features, np.int64)
+        self._longest = np.zeros(features, np.int64)
+        self._moved = np.zeros(features, np.bool_)
+
+    def add(self, rows: Float) -> None:
+        if not len(rows):
+            return
+        for f, column in enumerate(rows.T):
+            changes = np.flatnonzero(column != np.concatenate([self._last[f : f + 1], column[:-1]]))
+            if len(changes):
+                runs = np.diff(changes, prepend=-self._run[f])
+                self._longest[f] = max(self._longest[f], runs.max())
+                self._run[f] = len(column) - changes[-1]
+            else:
+                self._run[f] += len(column)
+            known = column[~np.isnan(column)]
+            if known.size:
+                if np.isnan(self._first[f]):
+                    self._first[f] = known[0]
+                self._moved[f] |= bool((known != self._first[f]).any())
+        self._last = rows[-1]
+
+    def longest_run(self) -> NDArray[np.int32]:
+        longest = np.maximum(self._longest, self._run)
+        return np.where(self._moved, longest, np.iinfo(np.int32).max).astype(np.int32)
+
+
+def _trusted(job: Job, timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    confirmed = np.zeros(len(timestamps), np.bool_)
+    for since, until in job.accepted:
+        confirmed |= (timestamps >= since) & (timestamps <= until)
+    return confirmed
+
+
+def _outlines(job: Job) -> Iterator[RowChunk]:
+    """All rows from ``since`` on, quarantined ones too; values may be missing."""
+    if job.rows_file:
+        yield from _csv_chunks(job)
+        return
+    with Store.open(job.state_dir, read_only=True) as store:
+        yield from store.outline(job.stream, since=job.since)
+
+
+def _chunks(job: Job) -> Iterator[RowChunk]:
+    """Rows from ``since`` on that may be learned."""
+    if job.rows_file:
+        yield from _csv_chunks(job)
+        return
+    with Store.open(job.state_dir, read_only=True) as store:
+        yield from store.chunks(job.stream, since=job.since, include_quarantined=job.include_quarantined)
+
+
+def _csv_chunks(job: Job) -> Iterator[RowChunk]:
+    """Rows of ``rows_file``; times are those of the first column that is named like one, else counted from 0."""
+    from gon_edge.payload import unix_seconds  # 1 MiB that a round from the store does not need
+
+    with CsvFile(job.rows_file) as table:
+        names = [name.lower() for name in table.columns]
+        clock = next((names.index(name) for name in _TIME_COLUMNS if name in names), None)
+        columns = [i for i in range(len(names)) if i != clock]
+        features = tuple(table.columns[i] for i in columns)
+        if not features:
+            raise InputError(f"{table.name}: has no column to learn from")
+        timestamps = np.empty(_CSV_CHUNK_ROWS)
+        values = np.empty((_CSV_CHUNK_ROWS, len(columns)), np.float32)
+        count = line = 0
+        before = -math.inf
+        for cells in table:
+            moment = float(line) * (job.interval_s or 1.0)
+            if clock is not None:
+                try:
+                    moment = unix_seconds(cell_number(cells[clock]) or cells[clock])
+                except ValueError as error:
+                    raise InputError(f"{table.name}:{table.line}: {cells[clock]!r} is no time: {error}") from None
+            line += 1
+            if job.since is not None and moment < job.since:
+                continue
+            numbers = (cell_number(cells[i]) for i in columns)
+            timestamps[count] = moment
+            values[count] = [math.nan if number is None else number for number in numbers]
+            count += 1
+            if count == _CSV_CHUNK_ROWS:
+                yield _csv_chunk(job, features, timestamps, values, before)
+                before, count = float(timestamps[-1]), 0
+        if count:
+            yield _csv_chunk(job, features, timestamps[:count], values[:count], before)
+
+
+def _csv_chunk(
+    job: Job, features: tuple[str, ...], timestamps: NDArray[np.float64], values: Float, before: float
+) -> RowChunk:
+    steps = np.diff(timestamps, prepend=before)
+    restart = ~((steps > 0.0) & (steps <= _CSV_GAP * job.interval_s)) if job.interval_s else ~(steps > 0.0)
+    restart[0] |= before == -math.inf
+    return RowChunk(features, timestamps, values, restart, np.zeros(len(timestamps), np.bool_))
 
 
 def peak_bytes() -> int:
@@ -210,58 +489,107 @@ def _tell(**message: object) -> None:
     sys.stdout.flush()
 
 
+def _tell_progress(phase: str, share: float, loss: float | None = None) -> None:
+    shown = None if loss is None else round(loss, 4)
+    _tell(phase=phase, share=round(share, 3), loss=shown, rss_bytes=_status_bytes("VmRSS"), peak_bytes=peak_bytes())
+
+
 def run(job: Job) -> None:
     """Do one job.
 
     Raises
     ------
     NotEnoughData
-        Fewer rows than two windows.
+        Fewer rows than two windows, or than eight where a model in use is to be compared with.
     OverBudget
         The rows do not fit the budget.
-    StoreError
-        The store cannot be read.
+    StoreError, InputError
+        The store, or the file, cannot be read.
     """
     began = time.monotonic()
-    settings = FitSettings(window=job.window, risk=job.risk)
-    with Store.open(job.state_dir, read_only=True) as store:
-        _, _, features, _ = store.rows(job.stream, limit=1)
-        fitting = rows_within(job.budget_bytes, len(features), settings)
-        if fitting < 2 * settings.window:
-            needed = predicted_peak_bytes(2 * settings.window, len(features), settings)
-            raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=needed)
-        timestamps, values, features, restart = store.rows(job.stream, limit=min(job.max_rows, fitting))
-    known = timestamps <= job.until
-    values, restart = values[known], restart[known]
-    if len(values) < 2 * settings.window:
-        raise NotEnoughData(
-            job.stream, f"{len(values)} normal rows are stored and {2 * settings.window} are needed; wait for more"
-        )
     _limit_growth(job.budget_bytes)
     try:
-        model = fit_model(
-            values,
-            features=features,
-            restart=restart,
-            settings=settings,
-            rng=np.random.default_rng(job.seed),
-            interval_s=job.interval_s,
-            progress=lambda phase, share, loss: _tell(phase=phase, share=round(share, 3), rss_bytes=peak_bytes()),
-        )
+        _tell_progress("read", 0.0)
+        survey = _survey(job)
+        planned = _plan(job, survey)
+        _tell(plan=asdict(planned))
+        if planned.refused and planned.predicted_peak_bytes > job.budget_bytes:
+            raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=planned.predicted_peak_bytes)
+        if planned.refused:
+            raise NotEnoughData(job.stream, planned.refused)
+        model = _fit_and_judge(job, _read(job, survey, planned.rows))
+        save_model(model, Path(job.candidate))
     except MemoryError:
         raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=peak_bytes()) from None
-    model = model.with_lineage(
+    rows = int(model.lineage["rows"])
+    _tell(outcome="fitted", rows=rows, seconds=round(time.monotonic() - began, 3), peak_bytes=peak_bytes())
+
+
+def _fit_and_judge(job: Job, rows: _Rows) -> Model:
+    settings = FitSettings(window=job.window, risk=job.risk)
+    champion = _champion(job)
+    trusted = _trusted(job, rows.timestamps)
+    held_out = _held_out_rows(len(rows.values), trusted, settings) if champion is not None else 0
+    learned = slice(0, len(rows.values) - held_out)
+    model = fit_model(
+        rows.values[learned],
+        features=rows.features,
+        restart=rows.restart[learned],
+        settings=settings,
+        rng=np.random.default_rng(job.seed),
+        interval_s=job.interval_s,
+        trusted=trusted[learned],
+        longest_run=rows.longest_run,
+        progress=lambda phase, share, loss: _tell_progress(
+            phase, _READ_SHARE + (_FITTED_SHARE - _READ_SHARE) * share, loss
+        ),
+    )
+    _tell_progress("gate", _FITTED_SHARE)
+    judged = slice(learned.stop if held_out else 0, len(rows.values))
+    restart = rows.restart[judged].copy()
+    restart[:1] = True
+    report = judge(
+        model,
+        champion,
+        rows.values[judged],
+        restart,
+        rows.features,
+        risk=job.risk,
+        interval_s=job.interval_s,
+        seed=job.seed,
+    )
+    _tell(gate=report.as_json())
+    gate = report.as_json()
+    del gate["latency_s"]  # the same job gives the same bytes
+    return model.with_lineage(
         version=job.version,
         parent=job.parent,
         stream=job.stream,
         trained_at=job.trained_at,
         seed=job.seed,
-        rows=len(values),
-        since=float(timestamps[known][0]),
-        until=float(timestamps[known][-1]),
+        rows=learned.stop,
+        since=float(rows.timestamps[0]),
+        until=float(rows.timestamps[learned.stop - 1]),
+        gate=gate,
     )
-    save_model(model, Path(job.candidate))
-    _tell(outcome="fitted", rows=len(values), seconds=round(time.monotonic() - began, 3), peak_bytes=peak_bytes())
+
+
+def _champion(job: Job) -> Model | None:
+    """The model in use; a damaged one is none to be compared with."""
+    if not job.champion:
+        return None
+    try:
+        return load_model(job.champion)
+    except ModelFileError:
+        return None
+
+
+def _held_out_rows(rows: int, trusted: NDArray[np.bool_], settings: FitSettings) -> int:
+    """How many of the newest rows the gate gets; what a person has just confirmed is mostly learned, not held out."""
+    fewest = _HELD_OUT_WINDOWS * settings.window
+    wanted = max(int(_HELD_OUT_SHARE * rows), fewest)
+    newest = int(trusted[rows - wanted :].sum())
+    return max(fewest, min(wanted, int(trusted.sum()) // 2)) if newest else wanted
 
 
 def main() -> int:
