@@ -80,10 +80,15 @@ class ShippedModel:
 
 
 def shipped_folder() -> Path | None:
-    """Where the shipped models are: beside the source, under ``sys.prefix``, or under ``/usr``; else ``None``."""
-    source = Path(__file__).resolve().parents[1] / "models"
-    installed = [Path(prefix) / "share" / "gon-edge" / "models" for prefix in (sys.prefix, "/usr/local", "/usr")]
-    return next((folder for folder in (source, *installed) if (folder / "index.json").is_file()), None)
+    """Where the shipped models are: beside the source, or in ``share/gon-edge/models`` of where it is installed.
+
+    That is the prefix this module lies in (which ``pip install --user`` and ``--prefix`` choose), that of the
+    interpreter, ``/usr/local`` or ``/usr``; ``None`` where none of these has them.
+    """
+    source = Path(__file__).resolve().parents[1]
+    prefixes = (*source.parents[2:3], Path(sys.prefix), Path("/usr/local"), Path("/usr"))
+    folders = (source / "models", *(prefix / "share" / "gon-edge" / "models" for prefix in prefixes))
+    return next((folder for folder in folders if (folder / "index.json").is_file()), None)
 
 
 def shipped_models(folder: Path | None = None) -> tuple[ShippedModel, ...]:
