@@ -24,12 +24,15 @@ from typing import IO, TYPE_CHECKING, Any
 from gon_edge.errors import ConfigError, GonEdgeError, InputError
 
 if TYPE_CHECKING:
-    from gon_edge.config import MqttConfig
+    from gon_edge.config import Config, MqttConfig
 
+_DEFAULT_CONFIG = "/etc/gon-edge/gon-edge.yaml"
+_CONFIG_HELP = f"the daemon's configuration (default: $GON_EDGE_CONFIG, else {_DEFAULT_CONFIG})"
 _LEVELS = ("debug", "info", "warning", "error")
 _EXIT_CODES = (
-    "exit status: 0 done; 1 failed; 2 wrong usage; 66 input missing or unreadable; 69 broker or daemon unreachable; "
-    "73 cannot write; 75 busy, try again; 78 wrong configuration or model; 130 interrupted"
+    "exit status: 0 done; 1 failed; 2 wrong usage; 3, 4, 5 no new model (see retrain --help); 66 input missing or "
+    "unreadable; 69 broker or daemon unreachable; 73 cannot write; 75 busy, try again; 78 wrong configuration or "
+    "model; 130 interrupted"
 )
 
 
@@ -87,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
     from gon_edge.config import load_config
     from gon_edge.logs import set_up_logging
 
-    config = load_config(options.config)
+    config = load_config(_config_file(options))
     set_up_logging(options.log_level or config.log.level, config.log.format)
     from gon_edge.daemon import Daemon
 
@@ -371,6 +374,109 @@ def _needed_state_dir(options: argparse.Namespace) -> Path:
     return state_dir
 
 
+def _retrain(options: argparse.Namespace) -> int:
+    from gon_edge import upkeep
+
+    if bool(options.streams) == options.all:
+        raise _usage("name the streams to train, or write --all")
+    if options.rows_file is not None:
+        if len(options.streams) != 1:
+            raise _usage("--from is for one stream")
+        if not Path(options.rows_file).is_file():
+            raise InputError(f"{options.rows_file}: no such file")
+    config = _config(options)
+    asked = {
+        "streams": options.streams,
+        "budget_bytes": options.memory_budget,
+        "since": options.since,
+        "include_quarantined": options.include_quarantined,
+        "rows_file": str(Path(options.rows_file).absolute()) if options.rows_file else "",
+        "force": options.force,
+        "wait": options.wait,
+    }
+    if options.dry_run:
+        plans = upkeep.plans(config, asked)
+        if options.json:
+            _write_json([{"stream": name, **dataclasses.asdict(planned)} for name, planned in plans])
+        else:
+            sys.stdout.write("".join(upkeep.plan_text(name, planned) for name, planned in plans))
+        return next((code for _, planned in plans if (code := upkeep.plan_exit_code(planned))), 0)
+    with upkeep.RoundProgress() as progress:
+        results = upkeep.retrain(config, asked, progress)
+    return _write_results(results, as_json=options.json)
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from gon_edge import upkeep
+
+    config = _config(options)
+    with upkeep.RoundProgress() as progress:
+        results = upkeep.accept(config, options.stream, options.since, options.until, progress)
+    return _write_results(results, as_json=options.json)
+
+
+def _write_results(results: list[dict[str, Any]], *, as_json: bool) -> int:
+    from gon_edge.upkeep import result_text
+
+    if as_json:
+        _write_json(results)
+    else:
+        sys.stdout.write("".join(result_text(result) for result in results))
+    return next((int(result["exit_code"]) for result in results if result["exit_code"]), 0)
+
+
+def _silence_add(options: argparse.Namespace) -> int:
+    from gon_edge import upkeep
+
+    added = upkeep.silence(_config(options), options.stream, options.feature or "", options.for_s, options.reason)
+    if options.json:
+        _write_json(added)
+    else:
+        sys.stdout.write(upkeep.silences_text([added]))
+    return 0
+
+
+def _silence_list(options: argparse.Namespace) -> int:
+    from gon_edge import upkeep
+
+    found = upkeep.silences(_config(options))
+    if options.json:
+        _write_json(found)
+    else:
+        sys.stdout.write(upkeep.silences_text(found))
+    return 0
+
+
+def _silence_rm(options: argparse.Namespace) -> int:
+    from gon_edge import upkeep
+
+    removed = upkeep.unsilence(_config(options), options.stream, options.feature)
+    if options.json:
+        _write_json(removed)
+    elif removed:
+        sys.stdout.write("removed:\n" + upkeep.silences_text(removed))
+    if not removed:
+        what = f"feature {options.feature!r} of stream {options.stream!r}" if options.feature else options.stream
+        raise InputError(f"{what} is not silenced; see gon-edge silence list")
+    return 0
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """The configuration of --config, else of the environment or of the place packages install it to."""
+    from gon_edge.config import load_config
+
+    return load_config(_config_file(options))
+
+
+def _config_file(options: argparse.Namespace) -> Path:
+    if options.config is not None:
+        return Path(options.config)
+    found = Path(os.environ.get("GON_EDGE_CONFIG") or _DEFAULT_CONFIG)
+    if not found.exists():
+        raise ConfigError("no such file; name the configuration with --config FILE", path=found)
+    return found
+
+
 def _version(options: argparse.Namespace) -> int:
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -435,7 +541,7 @@ def _parser() -> argparse.ArgumentParser:
         "HTTP.  A broker that is down is waited for; a wrong configuration is an error (78).",
         "gon-edge run --config /etc/gon-edge/gon-edge.yaml",
     )
-    sub.add_argument("--config", metavar="FILE", required=True, help="the configuration, YAML; see check-config")
+    sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP.replace("the daemon's", "the"))
     sub.add_argument("--log-level", choices=_LEVELS, help="in place of log.level of the configuration (default: that)")
 
     sub = command(
@@ -577,6 +683,69 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_models(commands)
 
+    sub = command(
+        "retrain",
+        _retrain,
+        "train streams again",
+        "Train new models from recent rows, within the memory budget; a new one is used only when it is at least as "
+        "good as the one it replaces.  Works with the daemon running, which swaps the model between two rows, and "
+        "without it.  Rows that were alarmed, silenced or stale are left out.  Ctrl-C ends the training and the old "
+        "model stays.\n\n"
+        "Exit status: 0 every stream has its new model; 3 rejected by the gate; 4 not enough data; 5 over the memory "
+        "budget; 75 another training runs (see --wait); 78 wrong configuration.  With several streams, that of the "
+        "first without a new model.",
+        "gon-edge retrain pump boiler --since 7d --config /etc/gon-edge/gon-edge.yaml",
+    )
+    sub.add_argument("streams", nargs="*", metavar="STREAM", help="streams to train")
+    sub.add_argument("--all", action="store_true", help="every stream, one after the other")
+    sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+    sub.add_argument(
+        "--memory-budget",
+        type=_memory,
+        metavar="SIZE",
+        help="as 64MiB (default: retrain.memory_budget of the configuration)",
+    )
+    sub.add_argument(
+        "--from", dest="rows_file", metavar="FILE.csv", help="learn from this file (default: from the stored rows)"
+    )
+    sub.add_argument(
+        "--since",
+        type=_moment,
+        metavar="TIME",
+        help="oldest row to learn: as 7d before the newest one, or a time such as 2026-01-05T10:00 (default: all)",
+    )
+    sub.add_argument(
+        "--include-quarantined", action="store_true", help="learn also rows that were alarmed, silenced or stale"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="say what would be learned in which memory; train nothing")
+    sub.add_argument("--force", action="store_true", help="use the new model even when the gate rejects it")
+    sub.add_argument("--wait", action="store_true", help="wait for a training that runs (default: exit status 75)")
+    sub.add_argument("--json", action="store_true", help="print what came of it, with the gate's figures, as JSON")
+
+    sub = command(
+        "accept",
+        _accept,
+        "say that what a stream does now is normal",
+        "Say that a stream's rows since some time are normal, though they raised an alert: they are learned after all, "
+        "without being screened for odd ones, in a training that starts at once.  The alert ends when the new model is "
+        "in use and finds the rows normal.  Without this an alert stays, and what raised it is never learned.  Exit "
+        "status as for retrain.",
+        "gon-edge accept pump --since 2h",
+    )
+    sub.add_argument("stream", metavar="STREAM", help="the stream")
+    sub.add_argument(
+        "--since",
+        type=_moment,
+        required=True,
+        metavar="TIME",
+        help="from when on: as 2h before the newest row, or a time such as 2026-01-05T10:00 (UTC) or Unix seconds",
+    )
+    sub.add_argument("--until", type=_moment, metavar="TIME", help="up to when (default: the newest row)")
+    sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+    sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
+
+    _add_silence(commands)
+
     sub = command("version", _version, "show the version", "Show the version of gon-edge.", "gon-edge version --json")
     sub.add_argument("--json", action="store_true", help="with those of Python and the libraries, as JSON")
 
@@ -692,6 +861,57 @@ def _add_models(commands: Any) -> None:
     sub.add_argument("--force", action="store_true", help="also with other features")
 
 
+def _add_silence(commands: Any) -> None:
+    group = commands.add_parser(
+        "silence",
+        help="hear nothing of a stream for a while",
+        description="Hold back the alerts of a stream, or those that are mainly about one of its features, for some "
+        "time: during maintenance, or while a sensor is being changed.  Scores go on; nothing of that time is learned. "
+        "Every silence ends by itself.",
+        epilog="example:\n  gon-edge silence add pump --for 2h --reason 'new bearing'",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def action(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = actions.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  gon-edge silence {example}",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(command=run)
+        return sub
+
+    sub = action(
+        "add",
+        _silence_add,
+        "silence a stream or a feature, in place of the silence it has",
+        "add pump --feature flow --for 2h --reason 'new sensor'",
+    )
+    sub.add_argument("stream", metavar="STREAM", help="the stream")
+    sub.add_argument("--feature", metavar="NAME", help="only alerts that are mainly about it (default: all)")
+    sub.add_argument(
+        "--for", dest="for_s", type=_silence_time, required=True, metavar="TIME", help="how long, as 30m, 2h or 3d"
+    )
+    sub.add_argument("--reason", default="", metavar="TEXT", help="for those who wonder (default: none)")
+    _add_silence_output(sub)
+    sub = action("list", _silence_list, "show what is silenced", "list --json")
+    _add_silence_output(sub)
+    sub = action("rm", _silence_rm, "end silences of a stream before their time", "rm pump")
+    sub.add_argument("stream", metavar="STREAM", help="the stream")
+    sub.add_argument("--feature", metavar="NAME", help="only the silence of this feature (default: all of the stream)")
+    _add_silence_output(sub)
+
+
+def _add_silence_output(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+
 def _add_broker(sub: argparse.ArgumentParser, *, default: str | None, text: str) -> None:
     sub.add_argument(
         "--broker",
@@ -775,6 +995,42 @@ def _duration(text: str) -> float:
         return parse_duration(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: write a duration such as 120, 30s or 5m") from None
+
+
+def _silence_time(text: str) -> float:
+    from gon_edge.silences import LONGEST_S
+
+    seconds = _duration(text)
+    if not 0.0 < seconds <= LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text!r}: write more than 0 and at most {LONGEST_S / 86400:.0f}d")
+    return seconds
+
+
+def _moment(text: str) -> dict[str, float]:
+    """``{"ago_s": ...}`` for a duration, ``{"at": ...}`` for a time; what a number means is told by its size."""
+    from datetime import UTC, datetime
+
+    from gon_edge.config import parse_duration
+
+    with contextlib.suppress(ValueError):
+        seconds = parse_duration(text)
+        return {"at": seconds} if seconds > 1e8 else {"ago_s": seconds}
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write a duration such as 2h or 7d, or a time such as 2026-01-05T10:00"
+        ) from None
+    return {"at": (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()}
+
+
+def _memory(text: str) -> int:
+    from gon_edge.config import parse_size
+
+    with contextlib.suppress(ValueError):
+        if (size_bytes := parse_size(text)) >= 1 << 20:
+            return size_bytes
+    raise argparse.ArgumentTypeError(f"{text!r}: write a size such as 64MiB, at least 1MiB")
 
 
 def _interval(text: str) -> float:
