@@ -1,8 +1,7 @@
 """A model and the file it lives in.
 
 ``.npz`` with a JSON header, a format version and a checksum; no pickle, ever.  A file is written beside its place,
-flushed to the disk and renamed, so that a power cut leaves the old one or the new one; the one it replaces is kept as
-``.previous``.
+flushed to the disk and renamed, so that a power cut leaves the old one or the new one.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class Model:
         return tuple(name for name in self.lineage.get("relative", ()) if name in self.features)
 
     def at_level_of(self, features: Sequence[str], values: NDArray[np.floating]) -> Model:
-        """This model, ready to judge the rows that begin with one.
+        """The same model, ready to judge the rows that begin with one.
 
         A model for many machines cannot know how much memory is in use on one of them, only how that moves.  Its
         lineage names such features as ``relative``; their mean moves to their value in the stream's first row.  A
@@ -200,19 +199,29 @@ def loads(blob: bytes, path: Path) -> Model:
 
 
 def save_model(model: Model, path: Path) -> None:
-    """Write ``model`` to ``path`` atomically; a model already there is kept beside it as ``<name>.previous``."""
+    """Write ``model`` to ``path`` atomically; raises ``OSError``, and then what was there still is."""
+    write_atomically(path, dumps(model))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Make ``path`` a file of that content: at no moment, a power cut included, is it another than the old or the new.
+
+    What an earlier process left of an unfinished write is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _lives(stale.name.split(".")[-2]):
+            stale.unlink(missing_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        with fresh.open("wb") as file:
-            file.write(dumps(model))
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            spare = path.with_name(f".{path.name}.{os.getpid()}.old")
-            spare.unlink(missing_ok=True)
-            os.link(path, spare)  # a second name for the old one: at no moment is there no model
-            spare.replace(path.with_name(f"{path.name}.previous"))
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
@@ -221,6 +230,10 @@ def save_model(model: Model, path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _lives(pid: str) -> bool:
+    return pid.isdecimal() and Path(f"/proc/{pid}").exists() and int(pid) != os.getpid()
 
 
 def load_model(path: Path | str) -> Model:

@@ -1,4 +1,4 @@
-"""The parent's side of training: start the child, watch it, judge what it made, put it in place.
+"""The parent's side of training: start the child, watch it, apply what its gate found, keep the versions.
 
 One child at a time (a lock in the state directory holds across processes).  ``Trainer.poll`` never blocks: the scoring
 loop calls it between rows.  The child is reached as a process only, so that its memory goes back to the system.
@@ -15,18 +15,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote
 
-import numpy as np
-
 from gon_edge.errors import ModelFileError, RetrainBusy
-from gon_edge.gate import GateReport
-from gon_edge.modelfile import Model, load_model, save_model
+from gon_edge.gate import GateReport, is_finite
+from gon_edge.modelfile import Model, load_model, save_model, write_atomically
 from gon_edge.prometheus import RetrainOutcome
 from gon_edge.train import Job, write_job
+
+VERSIONS_KEPT = 5
+"""Models kept of each stream, the one in use among them: with a training a day, a working week to find out that one was
+bad.  A model has 10 to 30 kB, one of 500 features 1 MB."""
 
 _TERMINATE_S = 2.0
 
@@ -107,55 +109,146 @@ class ModelVersion:
 
 
 class ModelFolder:
-    """Where the models of all streams are: ``<state_dir>/models/<stream>/model.npz`` and the one before it."""
+    """Where the models of all streams are.
+
+    ``<state_dir>/models/<stream>/model.npz`` is the one in use; ``model-<version>.npz`` are copies of it and of those
+    before it; ``current`` names the version in use, for when ``model.npz`` is damaged.  Each file is replaced in one
+    step and the copy is written first, so a power cut at any moment leaves the old model in use or the new one.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "models"
 
     def file(self, stream: str) -> Path:
         """The file of a stream's model; any stream name is one folder, inside this one."""
-        folder = quote(stream, safe=" ()+,;=@")
-        return self.path / (folder.replace(".", "%2E", 1) if folder.startswith(".") else folder) / "model.npz"
+        return self.path / _file_name(stream) / "model.npz"
 
-    def load(self, stream: str) -> tuple[Model | None, str]:
-        """The newest model that can be read, and what was wrong with a newer one (empty when nothing was).
+    def load(self, stream: str, version: str | None = None) -> tuple[Model | None, str]:
+        """The model in use, or else the newest that can be read, and what was wrong with it (empty when nothing was).
 
-        A damaged file is renamed, so that it is looked at once and can be looked at by a person.
+        With ``version`` that one or none.  A damaged file is renamed, so that it is looked at once and can be looked at
+        by a person.
         """
+        file = self.file(stream)
+        if version is not None:
+            files = [self._copy(stream, version)]
+        else:
+            copies = [found.path for found in self._copies(stream)]
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                named = self._copy(stream, file.with_name("current").read_text(encoding="utf-8").strip())
+                copies.sort(key=lambda copy: copy != named)
+            files = [file, *copies]
         wrong = ""
-        newest = self.file(stream)
-        for file in (newest, newest.with_name(f"{newest.name}.previous")):
-            if not file.exists():
+        for candidate in files:
+            if not candidate.exists():
                 continue
             try:
-                return load_model(file), wrong
+                return load_model(candidate), wrong
             except ModelFileError as error:
-                wrong = f"{error}; kept as {file.name}.damaged"
+                wrong = f"{error}; kept as {candidate.name}.damaged"
                 with contextlib.suppress(OSError):
-                    file.replace(file.with_name(f"{file.name}.damaged"))
+                    candidate.replace(candidate.with_name(f"{candidate.name}.damaged"))
         return None, wrong
 
     def versions(self, stream: str) -> tuple[ModelVersion, ...]:
         """Models of a stream that can be read, the newest first."""
-        raise NotImplementedError
+        file = self.file(stream)
+        current = _read(file)
+        found = [
+            replace(copy, current=current is not None and copy.version == current.version)
+            for copy in self._copies(stream)
+        ]
+        if current is not None and not any(copy.current for copy in found):
+            size = file.stat().st_size
+            found.append(ModelVersion(current.version, file, True, current.lineage, size))
+        return tuple(sorted(found, key=_age, reverse=True))
 
     def rollback(self, stream: str, version: str | None = None) -> Model:
-        """Put an earlier model in use; ``None`` is the one before the current.
+        """Put an earlier model in use.
+
+        Parameters
+        ----------
+        stream : str
+        version : str, optional
+            Any version that is kept; without, the one that the model in use replaced.
 
         Raises
         ------
         ModelFileError
             There is no such model, or it is damaged.
+        OSError
+            The folder cannot be written.
         """
-        raise NotImplementedError
+        versions = self.versions(stream)
+        at = next((i for i, found in enumerate(versions) if found.current), -1)
+        if version is None and at >= 0:
+            parent = str(versions[at].lineage.get("parent", ""))
+            before = [found for found in versions if found.version == parent and not found.current]
+            before += versions[at + 1 :]
+        else:
+            before = [found for found in versions if found.version == (version or found.version)]
+        if not before:
+            there = ", ".join(found.version for found in versions) or "none"
+            wanted = f"no version {version}" if version is not None else "no version before the one in use"
+            raise ModelFileError(self.file(stream), f"stream {stream!r} has {wanted}; there are: {there}")
+        model = load_model(before[0].path)
+        self._use(stream, model)
+        return model
 
     def install(self, stream: str, model: Model) -> None:
-        """Put a model in use; the one before it is kept."""
-        raise NotImplementedError
+        """Put a model in use, as the version its lineage names; those before it are kept, up to ``VERSIONS_KEPT``.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written; the model in use stays.
+        """
+        save_model(model, self._copy(stream, model.version))
+        self._use(stream, model)
+        surplus = [found for found in self.versions(stream) if not found.current][VERSIONS_KEPT - 1 :]
+        for found in surplus:
+            with contextlib.suppress(OSError):
+                found.path.unlink()
 
     def streams(self) -> list[str]:
         """Streams that have, or had, a model here."""
-        return sorted(unquote(file.parent.name) for file in self.path.glob("*/model.npz*"))
+        return sorted({unquote(file.parent.name) for file in self.path.glob("*/model*.npz*")})
+
+    def _use(self, stream: str, model: Model) -> None:
+        file = self.file(stream)
+        save_model(model, file)
+        write_atomically(file.with_name("current"), model.version.encode())
+
+    def _copy(self, stream: str, version: str) -> Path:
+        return self.file(stream).with_name(f"model-{_file_name(version)}.npz")
+
+    def _copies(self, stream: str) -> list[ModelVersion]:
+        """Copies that can be read, the newest first."""
+        found = []
+        for path in self.file(stream).parent.glob("model-*.npz"):
+            model = _read(path)
+            if model is not None:
+                found.append(ModelVersion(model.version, path, False, model.lineage, path.stat().st_size))
+        return sorted(found, key=_age, reverse=True)
+
+
+def _file_name(name: str) -> str:
+    """Any text as the name of a file or folder."""
+    quoted = quote(name, safe=" ()+,;=@")
+    return quoted.replace(".", "%2E", 1) if quoted.startswith(".") else quoted
+
+
+def _age(version: ModelVersion) -> tuple[int, float]:
+    """Newer is larger.  By number where there is one: the clock of a small device may have been wrong."""
+    number = int(version.version) if version.version.isdecimal() else -1
+    return number, float(version.lineage.get("trained_at", 0.0))
+
+
+def _read(path: Path) -> Model | None:
+    try:
+        return load_model(path)
+    except ModelFileError:
+        return None
 
 
 class Trainer:
@@ -171,7 +264,6 @@ class Trainer:
         self._state_dir = state_dir
         self._models = models
         self._running: _Running | None = None
-        self.phase = ""
 
     @property
     def stream(self) -> str | None:
@@ -190,7 +282,21 @@ class Trainer:
     @property
     def progress(self) -> Progress | None:
         """How far the running child is; ``None`` when none runs.  As of the last :meth:`poll`."""
-        raise NotImplementedError
+        running = self._running
+        if running is None:
+            return None
+        told: dict[str, Any] = {"phase": "starting", "share": 0.0, "loss": None, "rss_bytes": 0}
+        for message in _messages(running.output):
+            if "phase" in message:
+                told = message
+        return Progress(
+            phase=str(told["phase"]),
+            share=float(told["share"]),
+            loss=told["loss"],
+            rss_bytes=max(int(told["rss_bytes"]), running.memory_bytes),
+            budget_bytes=running.job.budget_bytes,
+            elapsed_s=time.monotonic() - running.started,
+        )
 
     def start(self, job: Job, *, force: bool = False) -> None:
         """Start a child.
@@ -232,8 +338,7 @@ class Trainer:
         )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        self._running = _Running(job, process, time.monotonic(), lock, bytearray())
-        self.phase = "starting"
+        self._running = _Running(job, force, process, time.monotonic(), lock, bytearray())
 
     def poll(self) -> Round | None:
         """The round that has just ended, or ``None``; never blocks."""
@@ -243,11 +348,11 @@ class Trainer:
         assert running.process.stdout is not None
         with contextlib.suppress(BlockingIOError):
             running.output += running.process.stdout.read() or b""
-        self._read_phase(running)
         took = time.monotonic() - running.started
         over = ""
         if running.process.poll() is None:
-            if resident_bytes(running.process.pid) > running.job.budget_bytes:
+            running.memory_bytes = resident_bytes(running.process.pid)
+            if running.memory_bytes > running.job.budget_bytes:
                 over = "memory"
             elif took > running.job.deadline_s:
                 over = "deadline"
@@ -274,48 +379,50 @@ class Trainer:
             running.process.wait()
         running.lock.close()
 
-    def _read_phase(self, running: _Running) -> None:
-        for message in _messages(running.output):
-            if "phase" in message:
-                self.phase = f"{message['phase']} {100 * float(message['share']):.0f} %"
-
     def _judge(self, running: _Running, took: float, over: str) -> Round:
-        """Promote the candidate, or say why not."""
+        """Put the candidate in use, or say why not."""
+        job = running.job
         last = {key: value for message in _messages(running.output) for key, value in message.items()}
-        peak, rows = int(last.get("peak_bytes", last.get("rss_bytes", 0))), int(last.get("rows", 0))
+        peak, rows = int(last.get("peak_bytes", 0)), int(last.get("rows", 0))
         model: Model | None = None
+        verdict: GateReport | None = None
         outcome: RetrainOutcome = "failed"
         reason = str(last.get("reason", ""))
         if over == "memory":
             outcome, reason = "over_budget", "outgrew retrain.memory_budget and was ended"
+            peak = max(peak, running.memory_bytes)
         elif over == "deadline":
-            reason = f"took longer than retrain.deadline ({running.job.deadline_s:g} s) and was ended"
+            reason = f"took longer than retrain.deadline ({job.deadline_s:g} s) and was ended"
         elif running.process.returncode == 0:
-            candidate = Path(running.job.candidate)
             try:
-                model = load_model(candidate)
-                outcome, reason = _gate(model)
-                if outcome == "promoted":
-                    save_model(model, self._models.file(running.job.stream))
+                verdict = GateReport.from_json(last["gate"])
+                model = load_model(job.candidate)
+                usable = verdict.finite and is_finite(model)
+                if usable and (verdict.passed or running.force):
+                    self._models.install(job.stream, model)
+                    outcome, reason = "promoted", "" if verdict.passed else f"forced: {'; '.join(verdict.reasons)}"
                 else:
-                    model = None
-                candidate.unlink(missing_ok=True)
-            except (ModelFileError, OSError) as error:
+                    model, outcome = None, "rejected"
+                    reason = "; ".join(verdict.reasons) or "it holds values that are not finite"
+            except (ModelFileError, OSError, KeyError, TypeError) as error:
                 model, outcome, reason = None, "failed", str(error)
         else:
             named: dict[str, RetrainOutcome] = {"NotEnoughData": "not_enough_data", "OverBudget": "over_budget"}
             outcome = named.get(str(last.get("error")), "failed")
             reason = reason or f"the training process ended with status {running.process.returncode}"
-        return Round(running.job, outcome, model, took, peak, rows, reason)
+        Path(job.candidate).unlink(missing_ok=True)
+        return Round(job, outcome, model, took, peak, rows, reason, verdict)
 
 
 @dataclass(slots=True)
 class _Running:
     job: Job
+    force: bool
     process: subprocess.Popen[bytes]
     started: float
     lock: IO[bytes]
     output: bytearray
+    memory_bytes: int = 0
 
 
 def _messages(output: bytearray) -> list[dict[str, Any]]:
@@ -327,16 +434,6 @@ def _messages(output: bytearray) -> list[dict[str, Any]]:
             if isinstance(message, dict):
                 found.append(message)
     return found
-
-
-def _gate(model: Model) -> tuple[RetrainOutcome, str]:
-    """Whether a new model may be used.  A first one need only be usable; there is none it could be worse than."""
-    levels = [model.threshold, model.typical, model.discriminator.bias]
-    levels += [value for scale in model.discriminator.scales for value in (scale.kappa, scale.tau, scale.share)]
-    arrays = [a for scale in model.discriminator.scales for a in (scale.gain, scale.prototypes, scale.weight.step)]
-    if not np.isfinite(levels).all() or not all(np.isfinite(array).all() for array in arrays):
-        return "rejected", "the new model holds values that are not finite"
-    return "promoted", ""
 
 
 def resident_bytes(pid: int) -> int:

@@ -90,7 +90,7 @@ def test_a_round_ends_with_a_model_in_place_and_its_lineage(state_dir: Path) -> 
     assert not trainer.candidate("pump").exists()
 
 
-def test_the_same_job_gives_the_same_bytes_and_keeps_the_model_before(state_dir: Path) -> None:
+def test_the_same_job_gives_the_same_bytes_and_a_copy_is_kept(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
     file = ModelFolder(state_dir).file("pump")
     written = []
@@ -99,7 +99,7 @@ def test_the_same_job_gives_the_same_bytes_and_keeps_the_model_before(state_dir:
         assert ended(trainer).outcome == "promoted"
         written.append(file.read_bytes())
     assert written[0] == written[1]
-    assert file.with_name("model.npz.previous").read_bytes() == written[0]
+    assert file.with_name("model-1.npz").read_bytes() == written[0]
 
 
 def test_rows_after_until_are_not_learned(state_dir: Path) -> None:
