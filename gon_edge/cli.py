@@ -132,6 +132,28 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from gon_edge.doctor import examine
+    from gon_edge.terminal import Paint, wants_colour
+
+    paint = Paint(wants_colour(sys.stdout))
+    colours = {"ok": "green", "warning": "yellow", "fault": "red"}
+    findings = []
+    for finding in examine(Path(options.config)):
+        findings.append(finding)
+        if not options.json:
+            state = paint(f"{finding.state:8}", colours[finding.state])
+            sys.stdout.write(f"{state} {finding.check:14} {finding.text}\n")
+            sys.stdout.write(f"{'':24}do: {finding.advice}\n" if finding.advice else "")
+            sys.stdout.flush()  # the broker may take its time
+    counts = {state: sum(finding.state == state for finding in findings) for state in colours}
+    if options.json:
+        _write_json({"healthy": not counts["fault"], **counts, "findings": [dataclasses.asdict(f) for f in findings]})
+    else:
+        sys.stdout.write(f"faults: {counts['fault']}, warnings: {counts['warning']}\n")
+    return 1 if counts["fault"] else 0
+
+
 def _status(options: argparse.Namespace) -> int:
     from gon_edge.status import DaemonApi, status_text
 
@@ -574,6 +596,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("file", metavar="FILE", help="the configuration, YAML")
     sub.add_argument("--json", action="store_true", help="print every option with its value, or the mistake, as JSON")
+
+    sub = command(
+        "doctor",
+        _doctor,
+        "find out what is wrong with an installation",
+        "Check the configuration, the service, the running daemon, the broker (connect, subscribe, a message there and "
+        "back), secrets, certificates, the state directory, models, disk and wear, memory and the clock.  Each line "
+        "says ok, warning or fault, and what to do.  Changes nothing.  As root it sees everything.  Exit status 0, or "
+        "1 with a fault.",
+        "sudo gon-edge doctor",
+    )
+    sub.add_argument(
+        "--config",
+        metavar="FILE",
+        default="/etc/gon-edge/gon-edge.yaml",
+        help="the configuration (default: %(default)s)",
+    )
+    sub.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     sub = command(
         "status",
