@@ -340,3 +340,94 @@ def test_the_message_has_exactly_these_keys(policy):
         "model_version": "v1",
     }
     json.dumps(alert_json(event), allow_nan=False)
+
+
+# -- silences ----------------------------------------------------------------------------------------------------------
+
+
+def scored(t: float, score: float = 5.0, causes: tuple[Cause, ...] = (), missing: tuple[str, ...] = ()) -> Verdict:
+    return Verdict("pump", t, score, 1.0, score > 1.0, causes, missing, "v1")
+
+
+MOSTLY_FLOW = (Cause("flow", 9.0, 2.0, 0.7), Cause("current", 1.0, 2.0, 0.3))
+MOSTLY_CURRENT = (Cause("current", 9.0, 2.0, 0.8), Cause("flow", 1.0, 2.0, 0.2))
+
+
+def test_a_silenced_stream_raises_nothing_and_is_heard_when_the_silence_is_over() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=2, raise_of=3))
+    policy.silence(None)
+    assert [policy.update(scored(float(t), causes=MOSTLY_FLOW, missing=("current",))) for t in range(50)] == [[]] * 50
+    assert policy.stream_silent(50.0, ["flow"]) == []
+    policy.silence(frozenset())
+    assert policy.update(scored(51.0, causes=MOSTLY_FLOW)) == []
+    (event,) = policy.update(scored(52.0, causes=MOSTLY_FLOW))
+    assert (event.type, event.since) == ("new", 51.0)
+
+
+def test_an_alert_that_is_open_when_a_silence_begins_waits_with_it() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=3))
+    (event,) = policy.update(scored(0.0, causes=MOSTLY_FLOW))
+    policy.silence(None)
+    assert policy.active == (event,)
+    assert policy.audible == ()
+    assert [policy.update(scored(float(t), 0.1)) for t in range(1, 20)] == [[]] * 19
+    policy.silence(frozenset())
+    assert policy.audible == (event,)
+    news = [alert for t in range(20, 23) for alert in policy.update(scored(float(t), 0.1))]
+    assert [(alert.type, alert.id) for alert in news] == [("end", event.id)]
+
+
+def test_a_silenced_feature_holds_back_alerts_that_are_mainly_about_it_and_no_others() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=3, cooldown_s=0.0))
+    policy.silence(frozenset({"flow"}))
+    assert [policy.update(scored(float(t)), lambda: MOSTLY_FLOW) for t in range(20)] == [[]] * 20
+    news = [alert for t in range(20, 30) for alert in policy.update(scored(float(t)), lambda: MOSTLY_CURRENT)]
+    assert news[0].type == "new"
+    assert news[0].timestamp <= 20.0 + 3  # late by clear_rows at most
+
+
+def test_causes_are_not_asked_for_with_every_row_of_a_silenced_fault() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=9))
+    policy.silence(frozenset({"flow"}))
+    asked = 0
+
+    def explain() -> tuple[Cause, ...]:
+        nonlocal asked
+        asked += 1
+        return MOSTLY_FLOW
+
+    for t in range(1000):
+        policy.update(scored(float(t)), explain)
+    assert asked == 100
+
+
+def test_an_open_alert_of_a_silenced_feature_is_not_updated_and_still_ends() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=3, update_every_s=0.0))
+    (event,) = policy.update(scored(0.0), lambda: MOSTLY_FLOW)
+    policy.silence(frozenset({"flow"}))
+    assert policy.audible == ()
+    assert [policy.update(scored(float(t)), lambda: MOSTLY_FLOW) for t in range(1, 20)] == [[]] * 19
+    news = [alert for t in range(20, 23) for alert in policy.update(scored(float(t), 0.1))]
+    assert [(alert.type, alert.id) for alert in news] == [("end", event.id)]
+
+
+def test_a_silenced_feature_may_be_missing() -> None:
+    policy = AlertPolicy("pump", AlertsConfig())
+    policy.silence(frozenset({"flow"}))
+    assert policy.update(scored(0.0, 0.1, missing=("flow",))) == []
+    (event,) = policy.update(scored(1.0, 0.1, missing=("flow", "current")))
+    assert [cause.feature for cause in event.top_features] == ["current"]
+    policy.silence(frozenset())
+    (event,) = policy.update(scored(2.0, 0.1, missing=("flow", "current")))
+    assert [cause.feature for cause in event.top_features] == ["current", "flow"]
+
+
+def test_other_settings_count_from_the_next_row_and_leave_open_what_is_open() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=3, raise_of=5, clear_rows=3))
+    assert policy.update(scored(0.0, causes=MOSTLY_FLOW)) == []
+    policy.configure(AlertsConfig(raise_rows=2, raise_of=2, clear_rows=1))
+    (event,) = policy.update(scored(1.0, causes=MOSTLY_FLOW))
+    policy.configure(AlertsConfig(raise_rows=5, raise_of=5, clear_rows=2))
+    assert policy.active == (event,)
+    assert policy.update(scored(2.0, 0.1)) == []
+    assert [alert.type for alert in policy.update(scored(3.0, 0.1))] == ["end"]

@@ -460,3 +460,38 @@ def test_a_missing_password_file_is_named(tmp_path):
 
 def test_two_sources_of_a_password_are_refused():
     assert "not both" in error_of(parse_config, secret(password_file="/x", password_env="X"))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_off_is_none_and_hours_are_minutes_since_midnight():
+    off = {"every": "off", "quiet_hours": "off", "max_temperature": "off", "max_load": False}
+    retrain = parse_config({**SMALLEST, "retrain": off}).retrain
+    assert (retrain.every_s, retrain.quiet_hours, retrain.max_temperature, retrain.max_load) == (None,) * 4
+    retrain = parse_config({**SMALLEST, "retrain": {"every": "7d", "quiet_hours": "22:00-6:30"}}).retrain
+    assert (retrain.every_s, retrain.quiet_hours) == (604800.0, (1320, 390))
+
+
+@pytest.mark.parametrize(
+    ("value", "truth"), [("true", True), (False, False), ("off", False), ("yes", True), ("No", False), ("on", True)]
+)
+def test_true_and_false_are_written_as_people_write_them(value, truth):
+    assert parse_config({**SMALLEST, "retrain": {"on_drift": value}}).retrain.on_drift is truth
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("quiet_hours", "22-6", 'write hours such as "22:00-06:00"'),
+        ("quiet_hours", "25:00-06:00", 'write hours such as "22:00-06:00"'),
+        ("quiet_hours", "06:00-06:00", "write two different times"),
+        ("quiet_hours", "24:30-06:00", "write two different times"),
+        ("on_drift", "maybe", "write true or false"),
+        ("every", "10s", "write a duration of 60s or more"),
+        ("cpu_share", "0", "write a number from 0.05 to 1"),
+        ("max_temperature", "warm", "write a number from 20 to 150"),
+    ],
+)
+def test_mistakes_in_retrain_say_what_to_write(option, value, said):
+    assert said in error_of(parse_config, {**SMALLEST, "retrain": {option: value}})

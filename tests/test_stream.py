@@ -265,3 +265,32 @@ def test_a_relative_feature_of_a_starter_may_lie_at_any_level(model: Model) -> N
 
 def _only(reading: Reading, *names: str) -> Reading:
     return replace(reading, values={name: reading.values[name] for name in names})
+
+
+def test_the_next_model_goes_on_with_the_window_of_the_one_before(model: Model) -> None:
+    """A detector that begins with an empty window finds a slow fault normal for 40 rows, and that ended its alert."""
+    swapped, steady = stream_with(model), stream_with(model)
+    for stream in (swapped, steady):
+        run(stream, values(100, 1))
+    swapped.use(model)
+    later = [run(stream, values(60, 2, fault=4.0), start=1100.0) for stream in (swapped, steady)]
+    scores = [[o.verdict.score for o in outcomes if o.verdict] for outcomes in later]
+    assert scores[0] == pytest.approx(scores[1], rel=0.05)
+    assert len(later[0]) == 60
+
+
+def test_a_feature_the_model_does_not_know_is_seen(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(5, 1))
+    assert not stream.new_feature
+    stream.add(Reading("pump", 1005.0, {"flow": 20.0, "pressure": 3.0, "current": 1.2, "speed": 1.0}), 1005.0)
+    stream.flush()
+    assert stream.new_feature
+
+
+def test_other_settings_count_from_the_next_reading(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(5, 1))
+    stream.configure(replace(SETTINGS, exclude=("flow",)))
+    outcomes = run(stream, values(60, 1), start=1005.0)
+    assert outcomes[-1].row.stale[list(outcomes[-1].row.features).index("flow")]
