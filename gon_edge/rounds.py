@@ -156,10 +156,7 @@ class Rounds:
     @property
     def progress(self) -> Progress | None:
         """How far the running round is."""
-        try:
-            return self._trainer.progress
-        except NotImplementedError:
-            return None
+        return self._trainer.progress
 
     def wants(self, stream: str) -> bool:
         """Whether a round of this stream runs or waits."""
@@ -540,10 +537,6 @@ def make_job(
 
 def next_version(models: ModelFolder, stream: str) -> str:
     """The name of a stream's next model: numbers go up, also past versions that were rolled back."""
-    try:
-        models.versions(stream)
-    except NotImplementedError:
-        return "1"
     numbers = [int(found.version) for found in models.versions(stream) if found.version.isdecimal()]
     return str(max(numbers, default=0) + 1)
 
