@@ -12,11 +12,11 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench table deb clean
+.PHONY: help run test e2e check bench bench-memory table deb clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 	@echo "PYTHON=/path/to/python3 chooses the interpreter (3.11 or later)."
 
 run: $(VENV)/.make-run  ## install and show everything on this machine; ARGS="--fast --duration 120"
@@ -38,6 +38,9 @@ check: $(VENV)/.make-dev  ## lint, format, types, direction of imports, docstrin
 bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sustains, in which memory
 	$(BIN)/python tools/bench_scoring.py
 	$(BIN)/python tools/bench_daemon.py
+
+bench-memory: $(VENV)/.make-dev  ## memory and duration of training, for several sizes, beside torch; 5 minutes
+	$(BIN)/python tools/bench_memory.py $(ARGS)
 
 table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 	$(BIN)/python tools/reproduce_table.py $(ARGS)
