@@ -734,6 +734,7 @@ class Daemon:
         self._notifier.reloading()
         try:
             new = load_config(self._config.path)
+            check_starters(new)
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error)
             self._telemetry.config_refused()
