@@ -16,7 +16,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 help:  ## show this
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 	@echo "PYTHON=/path/to/python3 chooses the interpreter (3.11 or later)."
 
 run: $(VENV)/.make-run  ## install and show everything on this machine; ARGS="--fast --duration 120"
