@@ -139,7 +139,7 @@ def _doctor(options: argparse.Namespace) -> int:
     paint = Paint(wants_colour(sys.stdout))
     colours = {"ok": "green", "warning": "yellow", "fault": "red"}
     findings = []
-    for finding in examine(Path(options.config)):
+    for finding in examine(_config_file(options)):
         findings.append(finding)
         if not options.json:
             state = paint(f"{finding.state:8}", colours[finding.state])
@@ -415,6 +415,7 @@ def _retrain(options: argparse.Namespace) -> int:
         "rows_file": str(Path(options.rows_file).absolute()) if options.rows_file else "",
         "force": options.force,
         "wait": options.wait,
+        "apart": options.apart,
     }
     if options.dry_run:
         plans = upkeep.plans(config, asked)
@@ -607,12 +608,7 @@ def _parser() -> argparse.ArgumentParser:
         "1 with a fault.",
         "sudo gon-edge doctor",
     )
-    sub.add_argument(
-        "--config",
-        metavar="FILE",
-        default="/etc/gon-edge/gon-edge.yaml",
-        help="the configuration (default: %(default)s)",
-    )
+    sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     sub.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     sub = command(
@@ -760,6 +756,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dry-run", action="store_true", help="say what would be learned in which memory; train nothing")
     sub.add_argument("--force", action="store_true", help="use the new model even when the gate rejects it")
     sub.add_argument("--wait", action="store_true", help="wait for a training that runs (default: exit status 75)")
+    sub.add_argument(
+        "--apart",
+        action="store_true",
+        help="train below this command, in its control group, also where the daemon runs: from the rows it has written "
+        "(store.flush_every); the daemon is handed the model (default: the daemon trains)",
+    )
     sub.add_argument("--json", action="store_true", help="print what came of it, with the gate's figures, as JSON")
 
     sub = command(

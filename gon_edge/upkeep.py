@@ -60,7 +60,8 @@ def retrain(config: Config, asked: Mapping[str, Any], progress: Progress) -> lis
     config : Config
         Of the daemon whose streams are meant.
     asked : mapping
-        As `rounds.orders` reads it, and ``wait``.
+        As `rounds.orders` reads it, ``wait``, and ``apart``: train below this process also where a daemon runs, from
+        the rows it has written, and hand it the model.
     progress : callable
         Gets what happens on the way, as `rounds.Rounds` tells it.
 
@@ -78,7 +79,7 @@ def retrain(config: Config, asked: Mapping[str, Any], progress: Progress) -> lis
     UnreachableError
         The daemon has hung up.
     """
-    if listens(config.state_dir):
+    if listens(config.state_dir) and not asked.get("apart"):
         answer: list[dict[str, Any]] = request(config.state_dir, {"do": "retrain", **asked}, progress=progress)[
             "rounds"
         ]
