@@ -335,9 +335,11 @@ def _topic_template(value: Any, at: _At) -> str:
     for i, level in enumerate(levels):
         if level in ("{stream}", "{feature}") and levels.index(level) != i:
             at.fail(f"write {level} once, not {_shown(text)}")
-        if level == "#" and i != len(levels) - 1:
-            at.fail(f"'#' must be the last level, not {_shown(text)}")
-        if level not in ("+", "#", "{stream}", "{feature}") and re.search(r"[+#{}]", level):
+        if level in ("#", "{feature...}") and i != len(levels) - 1:
+            at.fail(f"'{level}' must be the last level, not {_shown(text)}")
+        if level == "{feature...}" and "{feature}" in levels:
+            at.fail(f"write {{feature}} or {{feature...}}, not both, in {_shown(text)}")
+        if level not in ("+", "#", "{stream}", "{feature}", "{feature...}") and re.search(r"[+#{}]", level):
             at.fail(
                 f"level {_shown(level)}: only {{stream}}, {{feature}}, + and # may stand between slashes for a name, "
                 "each as the whole level"
@@ -464,7 +466,9 @@ class SubscriptionConfig:
     """Where readings come from and how they are written."""
 
     topic: str = _option(_topic_template)
-    format: Literal["json", "value", "influx"] = _option(_one_of("json", "value", "influx"), "json")
+    format: Literal["json", "value", "influx", "collectd"] = _option(
+        _one_of("json", "value", "influx", "collectd"), "json"
+    )
     timestamp: str | None = _option(_optional(_text), None)
     retained: Literal["ignore", "seed"] = _option(_one_of("ignore", "seed"), "ignore")
     stream: str | None = _option(_optional(_text), None)

@@ -1,6 +1,6 @@
-"""Bytes of one message to readings: JSON, a bare number, or InfluxDB line protocol.
+"""Bytes of one message to readings: JSON, a bare number, InfluxDB line protocol, or collectd's own.
 
-What a topic means is a template, ``telemetry/{stream}/{feature}``; what a payload means is one of three formats.
+What a topic means is a template, ``telemetry/{stream}/{feature}``; what a payload means is one of four formats.
 Nothing here knows a socket, a clock or a log, and no input is fatal: a value that is not a finite number is masked with
 its reason, a message that holds no reading at all raises `PayloadError` with a reason of `REASONS`.
 
@@ -31,7 +31,7 @@ from typing import Any, Literal, Self
 from gon_edge.errors import PayloadError
 from gon_edge.events import Reading
 
-Format = Literal["json", "value", "influx"]
+Format = Literal["json", "value", "influx", "collectd"]
 
 REASONS = (
     "too_large",
@@ -61,6 +61,7 @@ LARGEST = 3.4028234663852886e38  # the largest float32: rows are float32, beyond
 _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
 _YEAR_10000 = 253402300800.0
 _SWITCH = {"true": 1.0, "on": 1.0, "false": 0.0, "off": 0.0}
+_REST = "{feature...}"
 _ABSENT = object()
 
 
@@ -108,7 +109,8 @@ def unix_seconds(raw: object) -> float:
 class TopicTemplate:
     """A subscription that names the levels of a topic: ``telemetry/{stream}/{feature}``.
 
-    Build with `parse`.  A placeholder, like ``+``, is one whole level; ``#`` may stand last.
+    Build with `parse`.  A placeholder, like ``+``, is one whole level; ``#`` may stand last, and so may
+    ``{feature...}``, which is that level and all below it, joined by dots.
 
     Attributes
     ----------
@@ -125,6 +127,8 @@ class TopicTemplate:
     'telemetry/+/+'
     >>> template.match("telemetry/pump/flow")
     ('pump', 'flow')
+    >>> TopicTemplate.parse("N/{stream}/{feature...}").match("N/c0619ab/battery/256/Soc")
+    ('c0619ab', 'battery.256.Soc')
     """
 
     __slots__ = (
@@ -132,6 +136,7 @@ class TopicTemplate:
         "_fixed",
         "_levels",
         "_open_ended",
+        "_rest",
         "_stream",
         "has_feature",
         "has_stream",
@@ -141,14 +146,15 @@ class TopicTemplate:
 
     def __init__(self, text: str, levels: list[str]) -> None:
         self.text = text
-        self._open_ended = levels[-1] == "#"
+        self._rest = levels[-1] == _REST
+        self._open_ended = self._rest or levels[-1] == "#"
         self._levels = len(levels) - self._open_ended
         self._stream = levels.index("{stream}") if "{stream}" in levels else None
         self._feature = levels.index("{feature}") if "{feature}" in levels else None
         self._fixed = [(i, level) for i, level in enumerate(levels) if level[:1] not in ("+", "#", "{")]
         self.has_stream = self._stream is not None
-        self.has_feature = self._feature is not None
-        self.subscription = "/".join("+" if level[:1] == "{" else level for level in levels)
+        self.has_feature = self._rest or self._feature is not None
+        self.subscription = "/".join("#" if level == _REST else "+" if level[:1] == "{" else level for level in levels)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -166,9 +172,11 @@ class TopicTemplate:
             if level in ("+", "{stream}", "{feature}"):
                 if level != "+" and levels.index(level) != i:
                     raise ValueError(f"{text!r}: {level} stands twice; each placeholder may stand once")
-            elif level == "#":
+            elif level in ("#", _REST):
                 if i != len(levels) - 1:
-                    raise ValueError(f"{text!r}: # is only allowed as the last level")
+                    raise ValueError(f"{text!r}: {level} is only allowed as the last level")
+                if level == _REST and "{feature}" in levels:
+                    raise ValueError(f"{text!r}: the feature stands twice; write {{feature}} or {_REST}")
             elif any(character in level for character in "+#{}"):
                 raise ValueError(
                     f"{text!r}: level {level!r}: {{stream}}, {{feature}}, + and # must be a whole level between "
@@ -189,10 +197,10 @@ class TopicTemplate:
                 return None
         if topic[:1] == "$" and self.subscription[:1] in ("+", "#"):  # wildcards leave out the broker's own $SYS topics
             return None
-        return (
-            None if self._stream is None else levels[self._stream],
-            None if self._feature is None else levels[self._feature],
-        )
+        stream = None if self._stream is None else levels[self._stream]
+        if self._rest:
+            return (stream, ".".join(levels[self._levels :])) if len(levels) > self._levels else None
+        return stream, None if self._feature is None else levels[self._feature]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +228,15 @@ class Decoder:
     Parameters
     ----------
     template : TopicTemplate
-    format : {"json", "value", "influx"}
+    format : {"json", "value", "influx", "collectd"}
         ``json``: an object of numbers, nested ones by dotted path, arrays as ``name.0``; a top-level array of objects
         is a batch.  With ``{feature}`` in the template a scalar is that feature and an object's features are prefixed
-        by it.
+        by it, but for its key ``value``, which is the feature itself.
         ``value``: one bare number a message, feature ``value`` where the template has none.
         ``influx``: line protocol as Telegraf writes it, timestamps in nanoseconds.  A feature is
         ``<measurement>.<tag values, in order of their keys, without host>.<field>``: ``cpu.cpu0.usage_idle``.
         Lines of one stream and timestamp become one reading.
+        ``collectd``: as its plugin mqtt writes: ``<seconds>:<number>``; several numbers are ``<feature>.0`` and so on.
     timestamp : str, optional
         ``json`` only: key, or dotted path, of the timestamp (see `unix_seconds`).  It is never a feature.  Where it is
         absent or null, the reading's timestamp is ``None``: the time of receipt counts.
@@ -280,6 +289,7 @@ class Decoder:
             "json": self._json,
             "value": self._value,
             "influx": self._influx,
+            "collectd": self._collectd,
         }[format]
         # parse_int=float: one type of number to look at, and no limit on the digits of an integer.
         self._loads = json.JSONDecoder(parse_int=float).decode
@@ -348,6 +358,8 @@ class Decoder:
             raise PayloadError(topic, "not_an_object", "a JSON object of metrics is expected")
         features = _Features(stream, timestamp)
         try:
+            if feature is not None and type(document) is dict and "value" in document:
+                features.collect({feature: document.pop("value")})
             features.collect(document if feature is None else {feature: document})  # type: ignore[arg-type]
         except RecursionError:
             raise PayloadError(topic, "too_deep", f"nested deeper than {MAX_DEPTH}") from None
@@ -377,6 +389,20 @@ class Decoder:
             raise PayloadError(topic, "bad_number", f"{text!r:.40}")
         features = _Features(stream, None)
         features.collect({feature or "value": value})
+        return self._decoded([features], {})
+
+    def _collectd(self, topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:
+        assert stream is not None  # __init__ refused a collectd subscription without one
+        clock, *values = text.rstrip("\0 \n").split(":")  # it sends the NUL that ends its string, too
+        if not values or any(_number(value) == "text" for value in values):
+            raise PayloadError(topic, "bad_number", f"not TIME:NUMBER: {text!r:.40}")
+        try:
+            timestamp = _in_range(float(clock), clock)
+        except ValueError as error:
+            raise PayloadError(topic, "bad_timestamp", f"{error}") from None
+        features = _Features(stream, timestamp)
+        name = feature or "value"
+        features.collect({name: values[0]} if len(values) == 1 else {f"{name}.{i}": v for i, v in enumerate(values)})
         return self._decoded([features], {})
 
     def _influx(self, topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:

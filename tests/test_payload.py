@@ -47,6 +47,10 @@ def reason(decode, topic, payload):
         ("sensors/+/{stream}/#", "sensors/+/+/#", "sensors/hall", None),
         ("#", "#", "$SYS/broker/uptime", None),
         ("{stream}/state", "+/state", "$SYS/state", None),
+        ("N/{stream}/{feature...}", "N/+/#", "N/c0/battery/256/Soc", ("c0", "battery.256.Soc")),
+        ("N/{stream}/{feature...}", "N/+/#", "N/c0/heartbeat", ("c0", "heartbeat")),
+        ("N/{stream}/{feature...}", "N/+/#", "N/c0", None),  # MQTT sends the parent, too
+        ("{feature...}", "#", "a/b", (None, "a.b")),
     ],
 )
 def test_a_template_subscribes_and_matches_as_mqtt_does(template, subscription, topic, names):
@@ -70,6 +74,8 @@ def test_a_template_subscribes_and_matches_as_mqtt_does(template, subscription, 
         "a+/b",
         "a#",
         "{",
+        "a/{feature...}/b",
+        "{feature}/{feature...}",
     ],
 )
 def test_a_wrong_template_is_refused(template):
@@ -494,3 +500,59 @@ def test_a_hostile_line_takes_linear_time():
     for hostile in (b"m a=" + b'"\\' * 60_000, b"m " + b"a=1," * 40_000, b"\\" * 120_000, b"m a=" + b'""' * 60_000):
         with pytest.raises(PayloadError):
             influx(hostile, stream="pump")
+
+
+# collectd, and values in an envelope
+
+
+@pytest.mark.parametrize(
+    ("payload", "values"),
+    [
+        (b"1583748873.250:0.5\0", {"cpu-0.user": 0.5}),
+        (b"1583748873.250:12:7.5\0", {"cpu-0.user.0": 12.0, "cpu-0.user.1": 7.5}),
+        (b"1583748873.250:1e3", {"cpu-0.user": 1000.0}),
+    ],
+)
+def test_collectd_sends_a_time_and_one_or_more_values(payload, values):
+    decoded = decoder("collectd/{stream}/{feature...}", "collectd").decode("collectd/nas/cpu-0/user", payload)
+    (reading,) = decoded.readings
+    assert (reading.stream, reading.timestamp, reading.values) == ("nas", 1583748873.25, values)
+
+
+def test_a_value_collectd_does_not_know_is_masked():
+    (reading,) = decoder("c/{stream}", "collectd").decode("c/nas", b"1583748873:nan:1\0").readings
+    assert (reading.values, reading.masked) == ({"value.1": 1.0}, {"value.0": "nan"})
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"1583748873", "bad_number"),
+        (b"1583748873:", "bad_number"),
+        (b"1583748873:a", "bad_number"),
+        (b"N:1", "bad_timestamp"),
+        (b"-1:1", "bad_timestamp"),
+        (b"nan:1", "bad_timestamp"),
+        (b"\0", "bad_number"),
+    ],
+)
+def test_what_is_not_of_collectd_is_refused(payload, why):
+    assert reason(decoder("c/{stream}", "collectd"), "c/nas", payload) == why
+
+
+@pytest.mark.parametrize(
+    ("payload", "values"),
+    [
+        ({"value": 52.7}, {"Soc": 52.7}),
+        ({"value": 4.2, "min": 1.5, "max": "ON"}, {"Soc": 4.2, "Soc.min": 1.5, "Soc.max": 1.0}),
+        ({"value": [1.0, 2.0]}, {"Soc.0": 1.0, "Soc.1": 2.0}),
+        ({"value": {"a": 1.0}}, {"Soc.a": 1.0}),
+    ],
+)
+def test_a_value_in_an_envelope_is_the_feature_the_topic_names(payload, values):
+    decoded = decoder("t/{stream}/{feature}").decode("t/pi/Soc", json.dumps(payload).encode())
+    assert decoded.readings[0].values == values
+
+
+def test_without_a_feature_in_the_topic_value_is_a_name_like_any_other():
+    assert read({"value": 1.0, "x": 2.0}).values == {"value": 1.0, "x": 2.0}

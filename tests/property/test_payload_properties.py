@@ -21,6 +21,8 @@ DECODERS = [
     Decoder(TopicTemplate.parse("t/{stream}/{feature}"), "value"),
     Decoder(TopicTemplate.parse("t/#"), "influx"),
     Decoder(TopicTemplate.parse("t/{stream}"), "influx", max_features=3),
+    Decoder(TopicTemplate.parse("t/{stream}/{feature...}"), "json"),
+    Decoder(TopicTemplate.parse("t/{stream}/{feature...}"), "collectd"),
 ]
 
 line_bytes = st.text(st.sampled_from('m,= \\"\nt=1ihost#é-'), max_size=60).map(str.encode)
