@@ -48,6 +48,11 @@ table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 deb: $(VENV)/.make-venv  ## the Debian package, dist/gon-edge_VERSION_all.deb; WHEELS=FOLDER builds it offline
 	PYTHON=$(BIN)/python tools/build_deb.sh dist $(WHEELS)
 
+# Root with a folder of root's: sudo make e2e-system CACHE=/var/cache/gon-edge-e2e
+CACHE ?= /var/cache/gon-edge-e2e
+e2e-system: deb  ## boot a Debian, install the package and see that it serves; needs root, mmdebstrap, systemd-container
+	$(BIN)/python tools/e2e_system.py dist/gon-edge_*_all.deb --cache $(CACHE)
+
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find gon_edge tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -102,13 +102,17 @@ def page(parser: argparse.ArgumentParser, title: str, summary: str, date: str) -
     lines += [".SH DESCRIPTION", *body(parser.description or "")]
     if commands:
         lines.append(".SH COMMANDS")
-        for name, (_, text) in commands.items():
+    for name, (command, text) in commands.items():
+        if title == "gon-edge":
             lines += [".TP", f"\\fB{escape(name)}\\fR", f"{escape(text)}; see \\fBgon\\-edge\\-{escape(name)}\\fR(1)"]
+        else:  # a command of a command has no page of its own
+            lines += [f".SS {escape(name)}", *body(command.description or text), ".PP", synopsis(command)]
+            lines += [*arguments(command, options=False), *arguments(command, options=True)]
     positional = list(arguments(parser, options=False))
     if positional:
         lines += [".SH ARGUMENTS", *positional]
     lines += [".SH OPTIONS", *arguments(parser, options=True)]
-    if commands:
+    if title == "gon-edge":
         lines.append(".SH EXIT STATUS")
         for code, text in _EXIT_STATUS:
             lines += [".TP", code, escape(text)]
