@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench bench-memory table deb clean
+.PHONY: help run test e2e check bench bench-memory table deb e2e-system clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"

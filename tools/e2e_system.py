@@ -253,9 +253,8 @@ class Story:
         shutil.copy(self.deb, m.root / "root/gon-edge.deb")
         self.installed_at = time.monotonic()
         m.run("apt-get install -qy ./gon-edge.deb")
-        say(
-            f"   apt-get install ./gon-edge.deb: {time.monotonic() - self.installed_at:.1f} s, libraries from apt's cache"
-        )
+        took = time.monotonic() - self.installed_at
+        say(f"   apt-get install ./gon-edge.deb: {took:.1f} s, libraries from apt's cache")
         m.run(f"systemctl start {SERVICE}")
         expect(m.property("ActiveState") == "active", "the service is not active")
         ready = int(m.property("ActiveEnterTimestampMonotonic")) - int(m.property("InactiveExitTimestampMonotonic"))
@@ -291,8 +290,8 @@ class Story:
         expect(event["top_features"][0]["feature"] == "flow", f"the wrong cause: {event['top_features']}")
         cause = event["top_features"][0]
         say(
-            f"   gon-edge/{node}/alert: {event['type']} {event['kind']} on {event['stream']}, score {event['score']:.1f} "
-            f"over {event['threshold']:.1f}; {cause['feature']} {cause['value']:.1f}, expected {cause['expected']:.1f}"
+            f"   gon-edge/{node}/alert: {event['type']} {event['kind']} on {event['stream']}, "
+            f"score {event['score']:.1f} over {event['threshold']:.1f}; {cause['feature']} {cause['value']:.1f}, expected {cause['expected']:.1f}"
         )
         self._publish(120)
 
@@ -344,9 +343,8 @@ class Story:
         began = time.monotonic()
         m.run(f"kill -STOP {before}")
         wait_until(lambda: m.property("NRestarts") == "1" and m.property("ActiveState") == "active", 60, "the restart")
-        say(
-            f"   killed and up again {time.monotonic() - began:.1f} s after SIGSTOP; pid {before} -> {m.property('MainPID')}"
-        )
+        took = time.monotonic() - began
+        say(f"   killed and up again {took:.1f} s after SIGSTOP; pid {before} -> {m.property('MainPID')}")
         for line in m.run(
             f"journalctl -u gon-edge -o cat --no-pager --after-cursor='{here}' | grep -i watchdog"
         ).splitlines():
