@@ -337,7 +337,10 @@ def _models_rollback(options: argparse.Namespace) -> int:
         asked = {"do": "rollback", "stream": options.stream, "version": options.version}
         version = str(request(state_dir, asked).get("version", options.version))
     else:
-        version = ModelFolder(state_dir).rollback(options.stream, options.version).version
+        try:
+            version = ModelFolder(state_dir).rollback(options.stream, options.version).version
+        except OSError as error:
+            raise _OutputError(f"{state_dir}: cannot be written: {error.strerror or error}") from None
     _say_in_use(options.stream, version, running=running)
     return 0
 
@@ -434,7 +437,7 @@ def _accept(options: argparse.Namespace) -> int:
 
     config = _config(options)
     with upkeep.RoundProgress() as progress:
-        results = upkeep.accept(config, options.stream, options.since, options.until, progress)
+        results = upkeep.accept(config, options.stream, options.since, options.until, progress, only=options.only)
     return _write_results(results, as_json=options.json)
 
 
@@ -783,6 +786,11 @@ def _parser() -> argparse.ArgumentParser:
         help="from when on: as 2h before the newest row, or a time such as 2026-01-05T10:00 (UTC) or Unix seconds",
     )
     sub.add_argument("--until", type=_moment, metavar="TIME", help="up to when (default: the newest row)")
+    sub.add_argument(
+        "--only",
+        action="store_true",
+        help="learn these rows alone: what was before will not come back, such as a sensor that is gone for good",
+    )
     sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
 

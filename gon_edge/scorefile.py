@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gon_edge.csvfile import CsvFile, cell_number
 from gon_edge.detector import Detector
@@ -62,7 +63,8 @@ def score_csv(
     Raises
     ------
     InputError
-        Features without a column, by name; no such time column; a damaged file.
+        Features without a column, by name; no such time column; a damaged file; a first row without a value of a
+        feature that the model knows as changes since that row.
     """
     time_index = None if time_column is None else table.column(time_column, "--time-column")
     unknown = tuple(name for name in table.columns if name not in model.features and name != time_column)
@@ -71,7 +73,7 @@ def score_csv(
         hint = f"; columns the model does not know: {', '.join(unknown)}" if unknown else ""
         raise InputError(f"{table.name}: the model needs columns that are not there: {', '.join(missing)}{hint}")
     columns = [table.columns.index(name) for name in model.features]
-    detector = Detector(model, top=1)
+    detector: Detector | None = None
     current = np.zeros(len(columns), np.bool_)  # every value belongs to its row: nothing is stale
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([time_column or "row", "score", "threshold", "is_anomaly", "top_feature"])
@@ -83,6 +85,8 @@ def score_csv(
             for number, i in zip(numbers, columns, strict=True)
         )
         values = np.array([np.nan if number is None else number for number in numbers], np.float32)
+        if detector is None:
+            detector = Detector(_at_level_of(model, values, table.name), top=1)
         verdict = detector.update(Row("", float(rows), model.features, values, current))
         anomalies += verdict.is_anomaly
         writer.writerow(
@@ -96,3 +100,13 @@ def score_csv(
         )
         progress(rows, table.fraction if rows % 100 == 0 else None)
     return ScoreReport(rows, anomalies, unreadable, unknown)
+
+
+def _at_level_of(model: Model, values: NDArray[np.float32], name: str) -> Model:
+    unknown = [feature for feature in model.relative if not np.isfinite(values[model.features.index(feature)])]
+    if unknown:
+        raise InputError(
+            f"{name}: the first row has no value of {', '.join(unknown)}, which the model knows only as changes since "
+            "that row; begin with a row that has one"
+        )
+    return model.at_level_of(model.features, values)
