@@ -138,7 +138,7 @@ def timeline(title: str, queries: list[Json], width: int, mappings: list[Json], 
         "showValue": "never",
         "alignValue": "left",
         "rowHeight": 0.8,
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "single", "sort": "none"},
     }
     return panel("state-timeline", title, queries, width, defaults=defaults, options=options, **more)
@@ -181,9 +181,7 @@ def table(title: str, queries: list[Json], width: int, height: int, rename: dict
         height,
         defaults={"custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False},
                   "thresholds": steps((None, GREEN))},
-        options={"showHeader": True, "cellHeight": "sm",
-                 "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": ""},
-                 "sortBy": more.pop("sort", [])},
+        options={"showHeader": True, "cellHeight": "sm", "sortBy": more.pop("sort", [])},
         transformations=[{"id": "merge", "options": {}}, {"id": "organize", "options": organize}],
         **more,
     )  # fmt: skip
@@ -195,14 +193,13 @@ def table(title: str, queries: list[Json], width: int, height: int, rename: dict
 def variable(name: str, label: str, series: str, *, multi: bool = False, **more: Any) -> Json:
     """A choice among the values of a label."""
     text = f"label_values({series}, {more.pop('of', name)})"
-    choice = {"text": "All", "value": "$__all"} if multi else {}
+    choice = {"text": "All", "value": "$__all"} if multi else None
     return {
         "type": "query",
         "name": name,
         "label": label,
         "datasource": SOURCE,
         "query": {"query": text, "refId": name},
-        "definition": text,
         "refresh": 2,  # with the time range: streams come and go
         "sort": 7,  # natural order
         "multi": multi,
@@ -235,7 +232,6 @@ def dashboard(uid: str, title: str, text: str, variables: list[Json], rows: list
         "name": "datasource",
         "label": "Data source",
         "query": "prometheus",
-        "current": {},
         "options": [],
         "hide": 0,
         "includeAll": False,
@@ -363,7 +359,7 @@ def fleet() -> Json:
                                          "{{instance}}")], 12, unit="reqps", low=0),
                 graph("Alerts opened", [query(f"sum by (stream, kind) (increase(gon_edge_alerts_total{ON}"
                                               "[$__rate_interval]))", "{{stream}}: {{kind}}")],
-                      12, bars=True, stack="normal", low=0, decimals=0),
+                      12, bars=True, stack="normal", low=0),
             ],
         ],
     )  # fmt: skip
