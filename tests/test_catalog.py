@@ -263,6 +263,21 @@ def test_score_takes_the_name_of_a_shipped_model(tmp_path: Path, capsys: pytest.
     assert "50 rows, 0 of them anomalous" in words
 
 
+@pytest.mark.parametrize("level", [4.0, 80.0])
+def test_score_judges_relative_features_from_the_first_row_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], level: float
+) -> None:
+    lines = ["cpu.total,memory.used_percent", *[f"3.0,{level}"] * 40, *[f"100.0,{level + 15}"] * 5]
+    (tmp_path / "host.csv").write_text("\n".join(lines))
+    assert main(["score", "--model", "host", str(tmp_path / "host.csv")]) == 0
+    found = "".join(line.split(",")[3] for line in capsys.readouterr().out.splitlines()[1:])
+    assert found[:40] == 40 * "0"
+    assert found[-3:] == "111"
+    (tmp_path / "host.csv").write_text("cpu.total,memory.used_percent\n3.0,\n")
+    assert main(["score", "--model", "host", str(tmp_path / "host.csv")]) == 66
+    assert "the first row has no value of memory.used_percent" in capsys.readouterr().err
+
+
 # -- starters ----------------------------------------------------------------------------------------------------------
 
 
