@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import time
@@ -189,6 +190,14 @@ def test_an_alert_is_counted_once_and_active_until_it_ends(registry: CollectorRe
         assert registry.get_sample_value("gon_edge_alert_active", labels) == active
         assert registry.get_sample_value("gon_edge_alerts_total", labels) == 1
     assert registry.get_sample_value("gon_edge_alert_active", {"stream": "pump", "kind": "missing"}) == 0
+
+
+def test_a_new_alert_is_never_seen_without_its_causes(registry: CollectorRegistry, telemetry: Telemetry) -> None:
+    telemetry.alert(dataclasses.replace(alert("pump", "new"), top_features=causes(2)))
+    labels = {"stream": "pump", "feature": "f0"}
+    assert registry.get_sample_value("gon_edge_anomaly_contribution_ratio", labels) == 0.5
+    telemetry.alert(dataclasses.replace(alert("pump", "new", "missing"), top_features=()))
+    assert registry.get_sample_value("gon_edge_anomaly_contribution_ratio", labels) == 0.5
 
 
 def test_a_new_model_replaces_the_old_ones_series(registry: CollectorRegistry, telemetry: Telemetry) -> None:
