@@ -629,7 +629,7 @@ class Daemon:
         if newest is None:
             raise InputError(f"stream {stream.name!r} has no rows yet")
         since, until = moment(asked["since"], newest), moment(asked.get("until") or {"at": newest}, newest)
-        order = Order(stream.name, "accepted", force=bool(asked.get("force")))
+        order = Order(stream.name, "accepted", since={"at": since} if asked.get("only") else None)
         released = accept(self._store, stream.name, since, until, needed=rows_to_accept(self._config, stream.name))
         log.info("stream %r: %d rows are accepted as normal", stream.name, released)
         self._store.flush(_monotonic())

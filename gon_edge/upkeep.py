@@ -109,7 +109,13 @@ def plans(config: Config, asked: Mapping[str, Any]) -> list[tuple[str, Plan]]:
 
 
 def accept(
-    config: Config, stream: str, since: Mapping[str, float], until: Mapping[str, float] | None, progress: Progress
+    config: Config,
+    stream: str,
+    since: Mapping[str, float],
+    until: Mapping[str, float] | None,
+    progress: Progress,
+    *,
+    only: bool = False,
 ) -> list[dict[str, Any]]:
     """Say that a stream's rows of some time are normal, and have them learned.
 
@@ -120,6 +126,8 @@ def accept(
     since, until : mapping
         As `rounds.moment` reads them; without ``until`` up to the newest row.
     progress : callable
+    only : bool
+        Learn nothing that is older.
 
     Returns
     -------
@@ -132,7 +140,7 @@ def accept(
         Too few rows lie there to be learned.
     """
     if listens(config.state_dir):
-        asked = {"do": "accept", "stream": stream, "since": since, "until": until}
+        asked = {"do": "accept", "stream": stream, "since": since, "until": until, "only": only}
         answer: list[dict[str, Any]] = request(config.state_dir, asked, progress=progress)["rounds"]
         return answer
     models = ModelFolder(config.state_dir)
@@ -149,7 +157,8 @@ def accept(
                 raise StoreError(f"{store.last_error}")
         progress({"released": released})
     with Store.open(config.state_dir, read_only=True) as store:
-        return _train_here(config, [rounds.Order(stream, "accepted")], store, progress, wait=True)
+        order = rounds.Order(stream, "accepted", since={"at": begin} if only else None)
+        return _train_here(config, [order], store, progress, wait=True)
 
 
 def silence(config: Config, stream: str, feature: str, for_s: float, reason: str) -> dict[str, Any]:
