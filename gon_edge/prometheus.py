@@ -250,7 +250,7 @@ class Telemetry:
         """Count a new alert and show whether one is open; a new one with its causes, so that no scrape finds none."""
         self._stream(alert.stream)
         if alert.type == "new":
-            if alert.kind == "anomaly":
+            if alert.kind == "anomaly" and alert.top_features:
                 self.causes(alert.stream, alert.top_features)
             self._alerts.labels(alert.stream, alert.kind).inc()
         self._alert_active.labels(alert.stream, alert.kind).set(alert.type != "end")
