@@ -1,0 +1,176 @@
+"""The units and the package: what they promise can be checked without installing them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from e2e.servers import require
+
+import gon_edge
+from gon_edge.cli import _parser
+from gon_edge.completion import _commands
+from gon_edge.config import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+UNITS = ROOT / "deploy" / "systemd"
+SERVICES = sorted(UNITS.glob("*.service"))
+
+services = pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """Every setting of a unit with its values, sections apart from each other ignored."""
+    found: dict[str, list[str]] = {}
+    for line in unit.read_text().splitlines():
+        if (match := re.fullmatch(r"(\w+)=(.*)", line)) is not None:
+            found.setdefault(match[1], []).append(match[2])
+    return found
+
+
+@services
+def test_units_hold_no_mistake_that_systemd_would_find(unit, tmp_path):
+    program = require("systemd-analyze")
+    copy = tmp_path / unit.name
+    copy.write_text(re.sub(r"/usr/bin/gon-edge\b", "/bin/true", unit.read_text()))
+    for timer in UNITS.glob("*.timer"):
+        (tmp_path / timer.name).write_text(timer.read_text())
+    checked = subprocess.run([program, "verify", "--man=no", str(copy)], capture_output=True, text=True)
+    ours = [line for line in checked.stderr.splitlines() if "gon-edge" in line]
+    assert (checked.returncode, ours) == (0, [])
+
+
+@services
+def test_units_are_sandboxed_to_an_exposure_of_2_0_or_better(unit):
+    program = require("systemd-analyze")
+    command = [program, "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]
+    judged = subprocess.run(command, capture_output=True, text=True)
+    assert judged.returncode == 0, judged.stdout
+
+
+def test_a_wrong_configuration_is_not_restarted_and_a_reload_is_a_signal():
+    service = settings(UNITS / "gon-edge.service")
+    assert service["RestartPreventExitStatus"] == ["78"]
+    assert service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert (service["Type"], service["OOMPolicy"]) == (["notify"], ["continue"])
+
+
+def test_the_start_waits_for_no_network():
+    # network-online.target held it back for two minutes where there was none.
+    assert "network-online.target" not in " ".join(
+        value
+        for key, values in settings(UNITS / "gon-edge.service").items()
+        if key != "Description"
+        for value in values
+    )
+
+
+@services
+def test_the_commands_in_units_are_understood(unit):
+    (command,) = settings(unit)["ExecStart"]
+    words = command.replace("%I", "pump").split()
+    assert words[0] == "/usr/bin/gon-edge"
+    assert callable(_parser().parse_args(words[1:]).command)
+
+
+def test_the_package_has_the_version_of_the_program():
+    first = (ROOT / "deploy" / "debian" / "changelog").read_text().splitlines()[0]
+    assert re.match(r"gon-edge \(([^)]+)\)", first)[1] == gon_edge.__version__
+
+
+def test_what_the_package_brings_along_is_pinned_by_hash():
+    lines = (ROOT / "deploy" / "debian" / "vendored.txt").read_text().splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    assert pinned
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+ --hash=sha256:[0-9a-f]{64}", line) for line in pinned)
+
+
+def test_every_command_has_a_man_page_that_names_its_options(tmp_path):
+    subprocess.run([sys.executable, ROOT / "tools" / "make_manpages.py", tmp_path], check=True, capture_output=True)
+    for name, (command, _) in _commands(_parser()).items():
+        page = (tmp_path / f"gon-edge-{name}.1").read_text().replace("\\-", "-")
+        for action in command._actions:
+            assert all(option in page for option in action.option_strings)
+        assert not re.search(r"^'", page, re.MULTILINE)  # roff would take the line for a request
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The package, built twice; the folder it unpacks to as well."""
+    require("dh")
+    require("dpkg-deb")
+    folder = tmp_path_factory.mktemp("deb")
+    source = folder / "source"
+    left_out = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "*.whl", "tests", "build", "dist")
+    shutil.copytree(ROOT, source, ignore=left_out)
+    environ = {**os.environ, "PYTHON": sys.executable}
+    built = []
+    for name, umask in (("first", "077"), ("a/second", "022")):
+        # Another folder, umask, terminal and other times of files: none of them may matter.
+        shutil.copytree(source, folder / name, copy_function=shutil.copyfile)
+        command = (
+            f"umask {umask}; COLUMNS={len(name) * 10} bash '{folder}/{name}/tools/build_deb.sh' '{folder}/{name}/out'"
+        )
+        done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        built += (folder / name / "out").glob("*.deb")
+    subprocess.run(["dpkg-deb", "-R", built[0], folder / "tree"], check=True)
+    return built, folder / "tree"
+
+
+@pytest.mark.e2e
+def test_two_builds_are_the_same_file(package):
+    built, _ = package
+    assert len(built) == 2
+    assert len({hashlib.sha256(deb.read_bytes()).hexdigest() for deb in built}) == 1
+
+
+@pytest.mark.e2e
+def test_the_package_holds_what_a_service_needs(package):
+    _, tree = package
+    files = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    assert {
+        "usr/bin/gon-edge",
+        "etc/gon-edge/gon-edge.yaml",
+        "lib/systemd/system/gon-edge.service",
+        "lib/systemd/system/gon-edge-retrain@.service",
+        "lib/systemd/system/gon-edge-retrain@.timer",
+        "usr/lib/sysusers.d/gon-edge.conf",
+        "usr/share/bash-completion/completions/gon-edge",
+        "usr/share/gon-edge/python/gon_edge/static/index.html",
+        "usr/share/man/man1/gon-edge-run.1.gz",
+    } <= files
+    models = {path.name for path in (ROOT / "models").glob("*.npz")}
+    assert {Path(file).name for file in files if file.startswith("usr/share/gon-edge/models/")} >= models
+    assert not [file for file in files if "research" in file or file.endswith(".pyc")]
+    assert (tree / "DEBIAN" / "conffiles").read_text().split() == ["/etc/gon-edge/gon-edge.yaml"]
+
+
+@pytest.mark.e2e
+def test_the_installed_configuration_is_valid_and_takes_its_name_from_the_machine(package, monkeypatch):
+    _, tree = package
+    monkeypatch.setattr("socket.gethostname", lambda: "cellar")
+    config = load_config(tree / "etc" / "gon-edge" / "gon-edge.yaml")
+    assert (config.node, str(config.state_dir)) == ("cellar", "/var/lib/gon-edge")
+
+
+@pytest.mark.e2e
+def test_the_launcher_takes_no_code_from_its_surroundings(package, tmp_path):
+    _, tree = package
+    launcher = tmp_path / "gon-edge"
+    text = (tree / "usr" / "bin" / "gon-edge").read_text()
+    assert re.match(r"#! ?/usr/bin/python3 -IXfaulthandler\n", text)
+    private = tree / "usr" / "share" / "gon-edge" / "python"
+    launcher.write_text(text.replace("/usr/share/gon-edge/python", str(private)))
+    (tmp_path / "json.py").write_text("raise SystemExit('code from the working directory')")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-IXfaulthandler", str(launcher), "version", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert json.loads(done.stdout)["version"] == gon_edge.__version__, done.stderr
