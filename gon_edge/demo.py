@@ -579,7 +579,7 @@ def _watch(settings: DemoSettings, story: Story, load: Load, daemon: _Daemon, sh
             show(story, None, [])
         else:
             told = story.observe(now, status["streams"], status["alerts"])
-            if story.phase not in ("starting", "warming-up", "training"):
+            if any(stream["score"] is not None for stream in status["streams"]):
                 latency.add(now, histogram_buckets(metrics, _LATENCY))
             if story.phase == "after":
                 load.end()

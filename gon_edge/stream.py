@@ -274,7 +274,9 @@ class Stream:
         change at once and a slow one only after a whole window, and would end alerts by that.
         """
         self.model = model
-        self.starter = None
+        if self.starter is not None:
+            self.starter = None
+            self.scores.clear()  # they were on another scale
         self._training = False
         self._compared = None
         self._detector = Detector(model)

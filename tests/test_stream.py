@@ -225,6 +225,7 @@ def test_a_starter_scores_from_the_first_row_and_gives_way_to_the_streams_own_mo
     (after,) = run(stream, values(1, 5), start=1061.0)
     assert after.verdict is not None
     assert (after.verdict.model_version, stream.starter, stream.state) == ("1", None, "scoring")
+    assert list(stream.scores) == [after.verdict.score]
 
 
 def test_a_starter_waits_for_a_row_that_has_all_its_features(model: Model) -> None:
