@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gon_edge.errors import RetrainBusy
+from gon_edge.errors import ModelFileError, RetrainBusy
 from gon_edge.events import Row
-from gon_edge.fit import FitSettings
-from gon_edge.modelfile import load_model
-from gon_edge.retrain import ModelFolder, Round, Trainer, resident_bytes
+from gon_edge.fit import FitSettings, fit_model
+from gon_edge.modelfile import Model, dumps, load_model
+from gon_edge.retrain import VERSIONS_KEPT, ModelFolder, Round, Trainer, resident_bytes
 from gon_edge.store import Store
 from gon_edge.train import Job, predicted_peak_bytes, write_job
 
@@ -190,7 +193,8 @@ def test_the_predicted_peak_bounds_the_measured_one(state_dir: Path) -> None:
     trainer.start(job(state_dir, trainer, window=40))
     result = ended(trainer)
     assert result.outcome == "promoted"
-    assert result.peak_bytes <= predicted_peak_bytes(800, 3, FitSettings(window=40))
+    predicted = predicted_peak_bytes(800, 3, FitSettings(window=40))
+    assert 0.85 * predicted < result.peak_bytes <= predicted
 
 
 @pytest.mark.parametrize("stream", ["pump", "../../etc", ".hidden", "a/b", "über 1", "x" * 128, "..", "."])
@@ -202,6 +206,293 @@ def test_any_stream_name_is_one_folder_inside_the_models(tmp_path: Path, stream:
     file.parent.mkdir(parents=True)
     file.write_bytes(b"not a model")
     assert folder.streams() == [stream]
+
+
+# -- the gate's word ---------------------------------------------------------------------------------------------------
+
+
+def promoted(state_dir: Path, trainer: Trainer, **changes: object) -> Round:
+    trainer.start(job(state_dir, trainer, **changes))
+    result = ended(trainer)
+    assert result.outcome == "promoted", result.reason
+    return result
+
+
+def test_a_second_model_is_judged_beside_the_first_on_rows_neither_learned(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    first = promoted(state_dir, trainer)
+    assert first.verdict is not None
+    assert first.verdict.champion is None
+    second = promoted(state_dir, trainer, version="2", parent="1", champion=str(models.file("pump")))
+    assert second.verdict is not None
+    assert second.verdict.champion is not None
+    assert (second.rows, second.verdict.held_out_rows) == (700, 100)
+    gate = load_model(models.file("pump")).lineage["gate"]
+    assert gate["champion"]["separation"].keys() == gate["challenger"]["separation"].keys() != set()
+    assert gate["challenger"]["alarm_rate"] == second.verdict.challenger.alarm_rate
+    assert "latency_s" not in gate
+
+
+def test_a_judged_job_gives_the_same_bytes_too(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer)
+    champion = state_dir / "champion.npz"
+    champion.write_bytes(models.file("pump").read_bytes())
+    written = set()
+    for _ in range(2):
+        promoted(state_dir, trainer, version="2", champion=str(champion), max_rows=600)
+        written.add(models.file("pump").read_bytes())
+    assert len(written) == 1
+
+
+@pytest.fixture
+def worse(state_dir: Path) -> Path:
+    """The state directory with a good model, and then a second half of rows that say nothing."""
+    trainer = trainer_for(state_dir)
+    rng = np.random.default_rng(1)
+    features, fresh = ("a", "b", "c"), np.zeros(3, np.bool_)
+    t = np.arange(2000.0)[:, None]
+    calm = np.float32(np.sin(t / [5.0, 7.0, 9.0]) + 0.05 * rng.normal(size=(2000, 3)))
+    with Store.open(state_dir) as store:
+        for i, values in enumerate(calm):
+            store.add_row(Row("fan", 1000.0 + i, features, values, fresh, i == 0), False, now=0.0)
+        store.flush(0.0)
+    promoted(state_dir, trainer, stream="fan", candidate=str(trainer.candidate("fan")))
+    with Store.open(state_dir) as store:
+        for i in range(6000):
+            wild = np.float32(rng.normal(0.0, 30.0, 3)) if i < 5000 else calm[i - 5000]
+            store.add_row(Row("fan", 4000.0 + i, features, wild, fresh, i == 0), False, now=0.0)
+        store.flush(0.0)
+    return state_dir
+
+
+def test_a_worse_model_is_rejected_with_reasons_unless_a_person_forces_it(worse: Path) -> None:
+    trainer, models = trainer_for(worse), ModelFolder(worse)
+    file = models.file("fan")
+    before = file.read_bytes()
+    bad = job(worse, trainer, stream="fan", candidate=str(trainer.candidate("fan")), version="2", champion=str(file))
+    trainer.start(bad)
+    result = ended(trainer)
+    assert (result.outcome, result.model) == ("rejected", None)
+    assert result.verdict is not None
+    assert "injected faults" in result.reason
+    assert result.reason == "; ".join(result.verdict.reasons)
+    assert file.read_bytes() == before
+    assert not Path(bad.candidate).exists()
+    trainer.start(bad, force=True)
+    forced = ended(trainer)
+    assert forced.outcome == "promoted"
+    assert forced.reason.startswith("forced: ")
+    assert load_model(file).lineage["gate"]["passed"] is False
+    assert models.rollback("fan").version == "1"
+    assert file.read_bytes() == before
+
+
+def test_progress_goes_from_reading_to_the_gate_with_memory_below_the_budget(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    assert trainer.progress is None
+    trainer.start(job(state_dir, trainer, window=40))
+    seen = []
+    deadline = time.monotonic() + 60
+    while trainer.poll() is None:
+        assert time.monotonic() < deadline
+        if trainer.progress is not None:
+            seen.append(trainer.progress)
+        time.sleep(0.005)
+    assert trainer.progress is None
+    shares = [progress.share for progress in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] <= 1.0
+    assert {"starting", "calibrate", "fit"} <= {progress.phase for progress in seen}
+    assert any(progress.loss is not None for progress in seen)
+    assert all(0 <= progress.rss_bytes < progress.budget_bytes for progress in seen)
+
+
+def test_a_damaged_champion_is_none_to_compare_with(state_dir: Path) -> None:
+    (state_dir / "broken.npz").write_bytes(b"broken")
+    verdict = promoted(state_dir, trainer_for(state_dir), champion=str(state_dir / "broken.npz")).verdict
+    assert verdict is not None
+    assert verdict.champion is None
+
+
+def test_rows_of_a_file_are_learned_without_a_store(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 2))
+    (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in rows))
+    trainer = trainer_for(tmp_path)
+    result = promoted(tmp_path, trainer, rows_file=str(tmp_path / "rows.csv"))
+    assert (result.rows, result.model and result.model.features) == (500, ("a", "b"))
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    rng = np.random.default_rng(0)
+    settings = FitSettings(window=5, hidden=2, prototypes=1)
+    return fit_model(rng.normal(size=(100, 2)), settings=settings, rng=rng)
+
+
+def of(model: Model, version: int, parent: int | None = None) -> Model:
+    parent = version - 1 if parent is None else parent
+    return model.with_lineage(version=str(version), parent=str(parent) if parent else "", trained_at=100.0 * version)
+
+
+def named(models: ModelFolder) -> list[str]:
+    return [f"{found.version}{'*' if found.current else ''}" for found in models.versions("pump")]
+
+
+def test_the_last_versions_are_kept_with_their_lineage(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    assert models.versions("pump") == ()
+    for version in range(1, 13):
+        models.install("pump", of(model, version))
+    assert named(models) == ["12*", "11", "10", "9", "8"]
+    assert len(models.versions("pump")) == VERSIONS_KEPT
+    newest = models.versions("pump")[0]
+    assert newest.lineage["trained_at"] == 1200.0
+    assert newest.bytes == newest.path.stat().st_size > 1000
+    assert models.load("pump", "9")[0].version == "9"  # type: ignore[union-attr]
+    assert models.load("pump", "3") == (None, "")
+    assert models.streams() == ["pump"]
+
+
+def test_a_rollback_goes_to_the_model_that_was_replaced(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    for version in (1, 2, 3):
+        models.install("pump", of(model, version))
+    assert models.rollback("pump").version == "2"
+    assert named(models) == ["3", "2*", "1"]
+    models.install("pump", of(model, 4, parent=2))
+    assert models.rollback("pump").version == "2"
+    assert models.rollback("pump").version == "1"
+    assert models.rollback("pump", "3").version == "3"
+    assert models.load("pump")[0].version == "3"  # type: ignore[union-attr]
+    assert named(models) == ["4", "3*", "2", "1"]
+
+
+def test_a_rollback_to_nowhere_names_what_there_is(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    with pytest.raises(ModelFileError, match="there are: none"):
+        models.rollback("pump")
+    models.install("pump", of(model, 1))
+    with pytest.raises(ModelFileError, match="no version before the one in use; there are: 1"):
+        models.rollback("pump")
+    with pytest.raises(ModelFileError, match="no version 7; there are: 1"):
+        models.rollback("pump", "7")
+
+
+def test_the_version_in_use_is_never_the_one_that_is_dropped(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    for version in range(1, 6):
+        models.install("pump", of(model, version))
+    models.rollback("pump", "1")
+    models.install("pump", of(model, 6, parent=1))
+    assert named(models) == ["6*", "5", "4", "3", "2"]
+    models.rollback("pump", "2")
+    models.install("pump", of(model, 1))
+    assert "1*" in named(models)
+
+
+def test_a_damaged_model_in_use_is_replaced_by_its_own_copy_then_by_the_newest(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    for version in (1, 2, 3):
+        models.install("pump", of(model, version))
+    models.rollback("pump", "2")
+    models.file("pump").write_bytes(b"damaged")
+    found, wrong = models.load("pump")
+    assert found is not None
+    assert found.version == "2"
+    assert "kept as model.npz.damaged" in wrong
+    models.file("pump").with_name("model-2.npz").write_bytes(b"damaged")
+    found, _ = models.load("pump")
+    assert found is not None
+    assert found.version == "3"
+    assert named(models) == ["3", "1"]
+
+
+@pytest.mark.parametrize("what", ["install", "rollback"])
+def test_a_power_cut_at_any_write_leaves_the_old_model_in_use_or_the_new_one(
+    tmp_path: Path, model: Model, what: str
+) -> None:
+    (tmp_path / "new.npz").write_bytes(dumps(of(model, 8)))
+    script = """
+        import sys
+        from pathlib import Path
+
+        from gon_edge.modelfile import load_model
+        from gon_edge.retrain import ModelFolder
+        import powercut
+
+        models, new = ModelFolder(Path(sys.argv[1])), load_model(sys.argv[2])
+        for last in range(200):
+            pid = powercut.os.fork()
+            if pid == 0:
+                powercut.after(last)
+                models.install("pump", new) if sys.argv[3] == "install" else models.rollback("pump")
+                powercut.os._exit(0)
+            code = powercut.os.waitstatus_to_exitcode(powercut.os.waitpid(pid, 0)[1])
+            found, wrong = models.load("pump")
+            versions = [found.version for found in models.versions("pump")]
+            print(code, found.version, wrong or "-", ",".join(versions), flush=True)
+            if code == 0:
+                break
+            if found.version != "7":  # back to where it began, for the next cut
+                models.rollback("pump", "7")
+    """
+    models = ModelFolder(tmp_path)
+    for version in range(3, 8):
+        models.install("pump", of(model, version))
+    outcome = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), tmp_path, tmp_path / "new.npz", what],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    after = "8" if what == "install" else "6"
+    lines = [line.split() for line in outcome.stdout.splitlines()]
+    assert len(lines) > 12
+    assert lines[-1][:2] == ["0", after]
+    assert {code for code, *_ in lines[:-1]} == {"9"}
+    in_use = [version for _, version, *_ in lines]
+    assert set(in_use) == {"7", after}
+    assert {wrong for _, _, wrong, _ in lines} == {"-"}  # nothing was ever found damaged
+    assert all({"7", "6", "5"} <= set(versions.split(",")) for *_, versions in lines)
+    assert not list(tmp_path.glob("models/pump/.*.tmp"))
+
+
+def test_a_full_disk_at_any_write_leaves_the_model_in_use(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ModelFolder(tmp_path)
+    for version in (1, 2):
+        models.install("pump", of(model, version))
+    write = os.write
+    failed = 0
+    for refused in range(50):
+        writes = iter(range(1000))
+
+        def full(file: int, content: bytes, writes: Iterator[int] = writes, refused: int = refused) -> int:
+            if next(writes) == refused:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(file, content)
+
+        monkeypatch.setattr(os, "write", full)
+        try:
+            models.install("pump", of(model, 3))
+        except OSError:
+            failed += 1
+            found, wrong = models.load("pump")
+            assert found is not None
+            assert (found.version in ("2", "3"), wrong) == (True, "")
+            assert models.load("pump", "2")[0] is not None
+        else:
+            break
+    assert failed == 3  # the copy, the model, its name
+    assert named(models) == ["3*", "2", "1"]
+    assert not list(tmp_path.glob("models/pump/.*.tmp"))
 
 
 def test_a_damaged_model_is_set_aside_and_named(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from gon_edge.store import Store
 from gon_edge.train import Job, plan
 
 MIB = 1 << 20
-BUDGETS = {8: 48 * MIB, 38: 64 * MIB, 128: 80 * MIB}
+BUDGETS = {8: 48 * MIB, 38: 64 * MIB, 128: 64 * MIB}
 DEADLINE_S = 1800.0
 
 
