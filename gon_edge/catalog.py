@@ -272,8 +272,10 @@ def places(references: Iterable[str], state_dir: Path | None) -> Iterator[tuple[
             yield f"shipped:{shipped.name}", shipped.path, shipped
         folder = ModelFolder(state_dir) if state_dir is not None else None
         for stream in folder.streams() if folder else ():
-            for version in folder.versions(stream) if folder else ():
-                yield f"stream:{stream}@{version.version}", version.path, None
+            labels = {v.path: f"stream:{stream}@{v.version}" for v in (folder.versions(stream) if folder else ())}
+            # Not only those that could be read: the others are what is looked for.
+            for path in sorted(folder.file(stream).parent.glob("model*.npz") if folder else ()):
+                yield labels.get(path, f"stream:{stream} {path}"), path, None
 
 
 def stream_and_version(reference: str, state_dir: Path) -> tuple[str, str | None] | None:
