@@ -44,8 +44,9 @@ class DaemonApi:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def status(self) -> dict[str, Any]:
-        """Return node, version, broker, memory and the rest of ``/api/v1/status``, with ``streams`` and ``alerts``."""
+        """Return what ``/api/v1/status`` says, with ``streams``, ``alerts`` and ``silences``."""
         status = self._json("/api/v1/status")
+        status["silences"] = self._json("/api/v1/silences")["silences"]
         status["streams"] = self._json("/api/v1/streams")["streams"]
         status["alerts"] = self._json("/api/v1/alerts")["alerts"]
         return status
@@ -101,7 +102,11 @@ def status_text(status: Mapping[str, Any]) -> str:
                     number_text(stream["score"]),
                     number_text(stream["threshold"]),
                     stream["model_version"] or stream["starter"] or "-",
-                    f"{own} in {duration_text(eta_s)}" if warming and eta_s else "",
+                    f"training: {stream['training']}"
+                    if stream["training"]
+                    else f"{own} in {duration_text(eta_s)}"
+                    if warming and eta_s
+                    else "",
                 ]
             )
         lines += table(rows)
@@ -113,6 +118,12 @@ def status_text(status: Mapping[str, Any]) -> str:
         since = datetime.fromtimestamp(alert["since"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
         causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:3])
         lines.append(f"{alert['severity']} {alert['kind']} on {alert['stream']} since {since} UTC: {causes}")
+    lines += [""] if status["silences"] else []
+    for silence in status["silences"]:
+        left = duration_text(max(0.0, silence["until"] - status["now"]))
+        what = f"{silence['feature']} of {silence['stream']}" if silence["feature"] else silence["stream"]
+        reason = f": {silence['reason']}" if silence["reason"] else ""
+        lines.append(f"silenced for another {left}: {what}{reason}")
     return "\n".join(lines) + "\n"
 
 
