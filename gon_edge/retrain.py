@@ -338,6 +338,9 @@ class Trainer:
             stdout=subprocess.PIPE,
             env=environment,
         )
+        # It says so itself once it has loaded numpy; by then the kernel may have chosen the daemon, which is larger.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._running = _Running(job, force, process, time.monotonic(), lock, bytearray())

@@ -71,6 +71,16 @@ def ended(trainer: Trainer) -> Round:
     pytest.fail("the training did not end")
 
 
+def test_a_child_is_the_first_to_go_from_its_first_moment_on(state_dir: Path) -> None:
+    # While it loaded numpy the kernel, short of memory, killed the daemon beside it, which is larger; and again after
+    # each restart, because training began anew.
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer))
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert "1000\n" in [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in children]
+    trainer.stop()
+
+
 def test_a_round_ends_with_a_model_in_place_and_its_lineage(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
     trainer.start(job(state_dir, trainer))
