@@ -311,8 +311,9 @@ class Rounds:
         hard, soft = self._obstacles
         order = self._running[0] if self._running else self._waiting[0][0] if self._waiting else None
         self.held = "" if order is None else hard or (soft if order.scheduled else "")
-        if self._running is None:
-            return
+        progress = self.progress
+        if progress is None or progress.phase == "starting":
+            return  # it has not yet asked the kernel to end it with us, and would stand still for ever
         resting = self.settings.cpu_share < 1.0 and now % 1.0 >= self.settings.cpu_share
         stop = bool(self.held) or resting
         if stop != self._stopped:

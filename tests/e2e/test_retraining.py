@@ -77,6 +77,14 @@ def children(daemon: DaemonProcess) -> list[int]:
     return found
 
 
+def hang_up(daemon: DaemonProcess, **changes: Any) -> None:
+    """Change the configuration, and tell the daemon."""
+    config = json.loads(daemon.config.read_text())
+    daemon.config.write_text(json.dumps({**config, **changes}))
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+
+
 def active(daemon: DaemonProcess, stream: str = "pump", kind: str = "anomaly") -> float | None:
     return daemon.metric(f'gon_edge_alert_active{{kind="{kind}",stream="{stream}"}}')
 
@@ -127,7 +135,7 @@ def test_what_cannot_be_done_is_said_with_the_exit_code_for_it(mosquitto: Mosqui
 
 
 def test_of_two_at_once_one_is_busy_or_waits_its_turn(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    with daemon_with(tmp_path, mosquitto, cpu_share=0.3).connected() as daemon:
+    with daemon_with(tmp_path, mosquitto, cpu_share=0.6).connected() as daemon:
         warm_up(mosquitto, daemon)
         publish(mosquitto, daemon, 300, 320, seed=1)
         first = subprocess.Popen(command(daemon, "retrain", "pump", "--force"), stdout=subprocess.PIPE, text=True)
@@ -146,9 +154,10 @@ def test_of_two_at_once_one_is_busy_or_waits_its_turn(mosquitto: Mosquitto, tmp_
 
 
 def test_what_is_killed_in_the_middle_costs_the_round_and_nothing_else(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    with daemon_with(tmp_path, mosquitto, cpu_share=0.05).connected() as daemon:
-        mosquitto.publish_lines("telemetry/pump", rows(320))
-        daemon.wait_for_state("pump", "scoring", 100)
+    with daemon_with(tmp_path, mosquitto).connected() as daemon:
+        warm_up(mosquitto, daemon)
+        hang_up(daemon, retrain={**CALM, "cpu_share": 0.05})
+        wait_until(lambda: "was read again" in daemon.log, 10, "the new configuration")
         asked = subprocess.Popen(command(daemon, "retrain", "pump", "--json"), stdout=subprocess.PIPE, text=True)
         (child,) = wait_until(lambda: children(daemon), 20, "the training process")
         os.kill(child, signal.SIGKILL)
@@ -269,23 +278,18 @@ def test_the_configuration_is_read_again_on_sighup_and_a_wrong_one_changes_nothi
 ) -> None:
     successful = "gon_edge_config_last_reload_successful"
 
-    def hang_up(**changes: Any) -> None:
-        config = json.loads(daemon.config.read_text())
-        daemon.config.write_text(json.dumps({**config, **changes}))
-        daemon.process.send_signal(signal.SIGHUP)
-
     with daemon_with(tmp_path, mosquitto).connected() as daemon:
-        assert daemon.process is not None
         warm_up(mosquitto, daemon)
         began = daemon.metric("gon_edge_config_last_reload_success_timestamp_seconds")
         good = json.loads(daemon.config.read_text())
-        hang_up(retrain={"memory_budget": "many"})
+        hang_up(daemon, retrain={"memory_budget": "many"})
         wait_until(lambda: daemon.metric(successful) == 0.0, 10, "the refusal")
         assert "the configuration stays as it was" in daemon.log
         assert "retrain.memory_budget: write a size" in daemon.log
         assert daemon.metric("gon_edge_memory_budget_bytes") == 64 << 20
         alerts = {"raise_rows": 50, "raise_of": 50}
         hang_up(
+            daemon,
             node="pi-2",
             retrain={"memory_budget": "48MiB"},
             streams={"defaults": {"warmup_rows": 300, "alerts": alerts}},
@@ -296,7 +300,7 @@ def test_the_configuration_is_read_again_on_sighup_and_a_wrong_one_changes_nothi
         assert "after a restart: node" in daemon.log
         publish(mosquitto, daemon, 40, 320, seed=1, fault=8.0)
         assert active(daemon) == 0.0  # 50 rows are wanted now
-        hang_up(**good)
+        hang_up(daemon, **good)
         wait_until(lambda: daemon.log.count("was read again") == 2, 10, "the old configuration")
         publish(mosquitto, daemon, 5, 360, seed=2, fault=8.0)
         wait_until(lambda: active(daemon) == 1.0, 10, "the alert")
