@@ -326,6 +326,7 @@ class Trainer:
         candidate.parent.mkdir(parents=True, exist_ok=True)
         candidate.unlink(missing_ok=True)
         file = candidate.with_name("job.json")
+        job = replace(job, force=force)
         write_job(job, file)
         # One thread: a second BLAS thread only takes the core that scores.  The arena limit keeps the peak near what is
         # in use.
@@ -343,7 +344,7 @@ class Trainer:
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        self._running = _Running(job, force, process, time.monotonic(), lock, bytearray())
+        self._running = _Running(job, process, time.monotonic(), lock, bytearray())
 
     def poll(self) -> Round | None:
         """The round that has just ended, or ``None``; never blocks."""
@@ -383,6 +384,7 @@ class Trainer:
             running.process.kill()
             running.process.wait()
         running.lock.close()
+        Path(running.job.candidate).unlink(missing_ok=True)
 
     def _judge(self, running: _Running, took: float, over: str) -> Round:
         """Put the candidate in use, or say why not."""
@@ -403,7 +405,7 @@ class Trainer:
                 verdict = GateReport.from_json(last["gate"])
                 model = load_model(job.candidate)
                 usable = verdict.finite and is_finite(model)
-                if usable and (verdict.passed or running.force):
+                if usable and (verdict.passed or job.force):
                     self._models.install(job.stream, model)
                     outcome, reason = "promoted", "" if verdict.passed else f"forced: {'; '.join(verdict.reasons)}"
                 else:
@@ -422,7 +424,6 @@ class Trainer:
 @dataclass(slots=True)
 class _Running:
     job: Job
-    force: bool
     process: subprocess.Popen[bytes]
     started: float
     lock: IO[bytes]

@@ -23,7 +23,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from gon_edge.chunk import RowChunk
 from gon_edge.csvfile import CsvFile, cell_number
 from gon_edge.errors import GonEdgeError, InputError, ModelFileError, NotEnoughData, OverBudget
 from gon_edge.fit import BATCH_BYTES, FitSettings, batch_windows, fit_model
-from gon_edge.gate import judge
+from gon_edge.gate import GateReport, judge
 from gon_edge.gon import Float
 from gon_edge.modelfile import Model, load_model, save_model
 from gon_edge.store import Store
@@ -53,7 +53,7 @@ _FEWEST_WINDOWS_JUDGED = 8
 _TIME_COLUMNS = ("timestamp", "datetime", "time", "date", "ts")
 _CSV_CHUNK_ROWS = 1024
 _CSV_GAP = 3.0  # times the interval: windows must not reach over a longer gap
-_READ_SHARE, _FITTED_SHARE = 0.1, 0.9  # of a round: where reading ends and where the gate begins
+_READ_SHARE, _HALFWAY, _FITTED_SHARE = 0.1, 0.5, 0.97  # of a round: after reading, the judged fit, the last fit
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -96,6 +96,8 @@ class Job:
         File of the model in use, which a better one replaces; empty for none.
     rows_file : str
         CSV to learn from instead of the store; empty for the store.
+    force : bool
+        Make a candidate of what the gate rejects, too.
     """
 
     stream: str
@@ -118,6 +120,7 @@ class Job:
     accepted: tuple[tuple[float, float], ...] = ()
     champion: str = ""
     rows_file: str = ""
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,51 +529,73 @@ def run(job: Job) -> None:
 
 
 def _fit_and_judge(job: Job, rows: _Rows) -> Model:
-    settings = FitSettings(window=job.window, risk=job.risk)
+    """The candidate, fitted on all rows; the gate has judged its twin, fitted without the newest of them.
+
+    Learning the newest rows after all is worth the second fit: after three rounds the mean average precision was that
+    of one fit on everything (0.681), and 0.676 without (docs/retraining.md).
+    """
     champion = _champion(job)
-    trusted = _trusted(job, rows.timestamps)
-    held_out = _held_out_rows(len(rows.values), trusted, settings) if champion is not None else 0
-    learned = slice(0, len(rows.values) - held_out)
-    model = fit_model(
-        rows.values[learned],
-        features=rows.features,
-        restart=rows.restart[learned],
-        settings=settings,
-        rng=np.random.default_rng(job.seed),
-        interval_s=job.interval_s,
-        trusted=trusted[learned],
-        longest_run=rows.longest_run,
-        progress=lambda phase, share, loss: _tell_progress(
-            phase, _READ_SHARE + (_FITTED_SHARE - _READ_SHARE) * share, loss
-        ),
-    )
-    _tell_progress("gate", _FITTED_SHARE)
-    judged = slice(learned.stop if held_out else 0, len(rows.values))
-    restart = rows.restart[judged].copy()
-    restart[:1] = True
-    report = judge(
-        model,
-        champion,
-        rows.values[judged],
-        restart,
-        rows.features,
-        risk=job.risk,
-        interval_s=job.interval_s,
-        seed=job.seed,
-    )
-    _tell(gate=report.as_json())
+    if champion is None:
+        model = _fit(job, rows, len(rows.values), (_READ_SHARE, _FITTED_SHARE))
+        report = _judge(job, rows, 0, model, None)
+    else:
+        settings = FitSettings(window=job.window, risk=job.risk)
+        learned = len(rows.values) - _held_out_rows(len(rows.values), _trusted(job, rows.timestamps), settings)
+        model = _fit(job, rows, learned, (_READ_SHARE, _HALFWAY))
+        _tell_progress("gate", _HALFWAY)
+        report = _judge(job, rows, learned, model, champion)
+        if report.passed or (job.force and report.finite):
+            model = _fit(job, rows, len(rows.values), (_HALFWAY, _FITTED_SHARE))
+            whole = _judge(job, rows, 0, model, None)
+            passed = report.passed and whole.passed
+            report = replace(report, passed=passed, reasons=report.reasons + whole.reasons, finite=whole.finite)
+    _tell_progress("save", _FITTED_SHARE)
     gate = report.as_json()
-    del gate["latency_s"]  # the same job gives the same bytes
+    _tell(gate=gate)
     return model.with_lineage(
         version=job.version,
         parent=job.parent,
         stream=job.stream,
         trained_at=job.trained_at,
         seed=job.seed,
-        rows=learned.stop,
+        rows=len(rows.values),
         since=float(rows.timestamps[0]),
-        until=float(rows.timestamps[learned.stop - 1]),
-        gate=gate,
+        until=float(rows.timestamps[-1]),
+        gate={key: value for key, value in gate.items() if key != "latency_s"},  # the same job gives the same bytes
+    )
+
+
+def _fit(job: Job, rows: _Rows, learned: int, shares: tuple[float, float]) -> Model:
+    """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is."""
+    begin, end = shares
+    return fit_model(
+        rows.values[:learned],
+        features=rows.features,
+        restart=rows.restart[:learned],
+        settings=FitSettings(window=job.window, risk=job.risk),
+        rng=np.random.default_rng(job.seed),
+        interval_s=job.interval_s,
+        trusted=_trusted(job, rows.timestamps[:learned]),
+        longest_run=rows.longest_run,
+        progress=lambda phase, share, loss: _tell_progress(
+            "fit" if phase == "done" else phase, begin + (end - begin) * share, loss
+        ),
+    )
+
+
+def _judge(job: Job, rows: _Rows, first: int, challenger: Model, champion: Model | None) -> GateReport:
+    """What the gate says of rows ``first`` and on."""
+    restart = rows.restart[first:].copy()
+    restart[:1] = True
+    return judge(
+        challenger,
+        champion,
+        rows.values[first:],
+        restart,
+        rows.features,
+        risk=job.risk,
+        interval_s=job.interval_s,
+        seed=job.seed,
     )
 
 

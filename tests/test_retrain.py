@@ -236,7 +236,7 @@ def test_a_second_model_is_judged_beside_the_first_on_rows_neither_learned(state
     second = promoted(state_dir, trainer, version="2", parent="1", champion=str(models.file("pump")))
     assert second.verdict is not None
     assert second.verdict.champion is not None
-    assert (second.rows, second.verdict.held_out_rows) == (700, 100)
+    assert (second.rows, second.verdict.held_out_rows) == (800, 100)
     gate = load_model(models.file("pump")).lineage["gate"]
     assert gate["champion"]["separation"].keys() == gate["challenger"]["separation"].keys() != set()
     assert gate["challenger"]["alarm_rate"] == second.verdict.challenger.alarm_rate
