@@ -15,7 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,25 @@ def running(command: list[str], port: int, log: Path) -> Iterator[None]:
         process.wait(10)
 
 
+def alertmanager(folder: Path, port: int, webhook: Webhook) -> AbstractContextManager[None]:
+    """The shipped routing, with its receivers at `webhook` and no waiting."""
+    routing = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
+    for route in (routing["route"], *routing["route"]["routes"]):
+        route |= {"group_wait": "0s", "group_interval": "1s"}
+    for receiver in routing["receivers"]:
+        hook = receiver["webhook_configs"][0]
+        hook["url"] = hook["url"].replace("127.0.0.1:9595", f"127.0.0.1:{webhook.port}")
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(routing))
+    command = [
+        require("prometheus-alertmanager"),
+        f"--config.file={folder / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    return running(command, port, folder / "alertmanager.log")
+
+
 def queries() -> Iterator[tuple[str, str, bool]]:
     """Of every dashboard each query with its variables filled in: where it stands, the query, whether it is instant."""
     for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")):
@@ -154,23 +173,10 @@ def test_a_fault_fires_at_the_webhook_is_resolved_and_fills_the_dashboards(
     webhook = Webhook()
     daemon = DaemonProcess(tmp_path, mosquitto)
     port = free_port()
-    routing = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
-    routing["route"] |= {"group_wait": "0s", "group_interval": "1s"}
-    for receiver in routing["receivers"]:
-        hook = receiver["webhook_configs"][0]
-        hook["url"] = hook["url"].replace("127.0.0.1:9595", f"127.0.0.1:{webhook.port}")
-    (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(routing))
-    alertmanager = [
-        require("prometheus-alertmanager"),
-        f"--config.file={tmp_path / 'alertmanager.yml'}",
-        f"--storage.path={tmp_path / 'alertmanager'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
-    ]
     prometheus = Prometheus(tmp_path / "prometheus", target=daemon.port, alertmanager=port)
     with (
         daemon.connected(),
-        running(alertmanager, port, tmp_path / "alertmanager.log"),
+        alertmanager(tmp_path, port, webhook),
         running(prometheus.command, prometheus.port, tmp_path / "prometheus.log"),
     ):
         mosquitto.publish_lines("telemetry/pump", rows(320))
@@ -206,4 +212,55 @@ def test_a_fault_fires_at_the_webhook_is_resolved_and_fills_the_dashboards(
 
         mosquitto.publish_lines("telemetry/pump", rows(120, start=START + 380, seed=3))
         wait_until(lambda: webhook.alerts("GonEdgeAnomaly", "resolved"), 40, "its end at the webhook")
+    webhook.close()
+
+
+def test_what_follows_from_a_larger_loss_is_not_sent(tmp_path: Path) -> None:
+    webhook = Webhook()
+    port = free_port()
+
+    def post(*alerts: dict[str, str]) -> None:
+        body = json.dumps([{"labels": labels} for labels in alerts]).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v2/alerts", body, method="POST")
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 200
+
+    def alert(name: str, instance: str, severity: str = "warning", **labels: str) -> dict[str, str]:
+        scope = "stream" if "stream" in labels else "process"
+        return {"alertname": name, "instance": instance, "severity": severity, "scope": scope, **labels}
+
+    def sent() -> set[tuple[str, str, str]]:
+        return {
+            (each["labels"]["alertname"], each["labels"]["instance"], message["path"])
+            for message in list(webhook.received)
+            for each in message["alerts"]
+        }
+
+    with alertmanager(tmp_path, port, webhook):
+        post(
+            alert("GonEdgeDown", "dead", "critical"),
+            alert("GonEdgeBrokerDown", "deaf", "critical"),
+            alert("GonEdgeAnomalySustained", "pi", "critical", stream="pump"),
+        )
+        causes = {
+            ("GonEdgeDown", "dead", "/critical"),
+            ("GonEdgeBrokerDown", "deaf", "/critical"),
+            ("GonEdgeAnomalySustained", "pi", "/critical"),
+        }
+        wait_until(lambda: sent() >= causes, 20, "what is larger")
+        post(
+            alert("GonEdgeAnomaly", "dead", stream="pump"),
+            alert("GonEdgeNoTelemetry", "deaf", stream="pump"),
+            alert("GonEdgeAnomaly", "pi", stream="pump"),
+            alert("GonEdgeModelStale", "deaf", "info", stream="pump"),
+            alert("GonEdgeMemoryHigh", "pi"),
+        )
+        heard = {("GonEdgeModelStale", "deaf", "/warning"), ("GonEdgeMemoryHigh", "pi", "/warning")}
+        wait_until(lambda: sent() >= heard, 20, "what has nothing to do with it")
+        post(alert("GonEdgeAnomaly", "pi", stream="valve"))  # its group holds the one of the pump as well
+        wait_until(lambda: ("GonEdgeAnomaly", "pi", "/warning") in sent(), 20, "another stream's anomaly")
+        streams = {each["labels"]["stream"] for each in webhook.alerts("GonEdgeAnomaly", "firing")}
+        assert streams == {"valve"}
+        assert sent() == causes | heard | {("GonEdgeAnomaly", "pi", "/warning")}
     webhook.close()
