@@ -423,6 +423,12 @@ def complete(*words: str) -> list[str]:
     return result.stdout.split()
 
 
+def test_bash_completes_the_actions_of_a_command_and_their_options() -> None:
+    assert complete("models", "") == ["list", "show", "verify", "diff", "rollback", "export", "import"]
+    assert complete("models", "ve") == ["verify"]
+    assert {"--state-dir", "--force", "--json"} <= set(complete("models", "import", "--"))
+
+
 def test_bash_completes_commands_options_choices_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete("") == COMMANDS
     assert complete("re") == ["replay"]
