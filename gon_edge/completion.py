@@ -96,10 +96,11 @@ def _cases(parser: argparse.ArgumentParser, indent: str) -> list[str]:
             if _takes_value(action):
                 words = " ".join(map(str, action.choices)) if action.choices else "FILES"
                 lines.append(f'            {"|".join(action.option_strings)}) words="{words}" ;;')
-        if actions := _commands(sub):
-            lines.append(f'            {"|".join(actions)}) words="FILES" ;;')
-        lines.append("            *)")
         options = " ".join(option for action in _options_below(sub) for option in action.option_strings)
+        if actions := _commands(sub):
+            after = f'case "$current" in -*) words="{options}" ;; *) words="FILES" ;; esac'
+            lines.append(f"            {'|'.join(actions)}) {after} ;;")
+        lines.append("            *)")
         positional = _positional_words(sub)
         without_dash = f'words="{" ".join(positional) or "FILES"}"' if positional is not None else f'words="{options}"'
         lines.append(f'                case "$current" in -*) words="{options}" ;; *) {without_dash} ;; esac ;;')
