@@ -165,24 +165,6 @@ class Aligner:
         """Whether timestamps and time of receipt run at the same pace."""
         return self._pace.is_live
 
-    def ages(self, received_by: float) -> dict[str, float]:
-        """Seconds since each feature's newest value, infinite where there was none.
-
-        Parameters
-        ----------
-        received_by : float
-            Now, in the monotonic seconds of ``received_at``: right even where the stream's clock is wrong.
-        """
-        if self.last_timestamp is None:
-            return {}
-        now = self.last_timestamp + max(0.0, received_by - self._last_received_at)
-        return {name: now - self._seen[column] for name, column in self._columns.items()}
-
-    def stale_features(self, received_by: float) -> tuple[str, ...]:
-        """Features whose value is older than they may be, at ``received_by`` as in `ages`."""
-        ages = self.ages(received_by)
-        return tuple([name for name, age in ages.items() if not age <= self._hold[self._columns[name]]])
-
     # Readings and time in, rows out.
 
     def add(self, reading: Reading, received_at: float) -> list[Row]:
