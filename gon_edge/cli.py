@@ -716,8 +716,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("stream", metavar="STREAM", help="name of the stream")
     sub.add_argument("--config", metavar="FILE", required=True, help="the configuration, YAML: it names the state_dir")
     sub.add_argument("--n", type=_some, default=8, metavar="N", help="windows of each kind (default: %(default)s)")
-    sub.add_argument("--png", metavar="FILE", help="draw them: real on the left, generated on the right")
-    sub.add_argument("--csv", metavar="FILE", help="write them as CSV; - is stdout")
+    sub.add_argument("--png", metavar="FILE", help="draw them, real on the left (default: no picture)")
+    sub.add_argument("--csv", metavar="FILE", help="write them as CSV; - is stdout (default: no CSV)")
     sub.add_argument("--seed", type=_count, default=0, metavar="N", help="another seed, other windows (default: 0)")
 
     _add_models(commands)
@@ -922,7 +922,9 @@ def _add_silence(commands: Any) -> None:
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
-    actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    actions = group.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, help="gon-edge silence COMMAND --help explains one"
+    )
 
     def action(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = actions.add_parser(

@@ -32,8 +32,8 @@ from gon_edge.web import Snapshot, StreamSnapshot, WebServer
 
 GON_EDGE = [sys.executable, "-m", "gon_edge"]
 COMMANDS = [
-    *("run", "demo", "check-config", "status", "publish", "replay"),
-    *("score", "sample", "models", "version", "completion"),
+    *("run", "demo", "check-config", "doctor", "status", "publish", "replay", "score", "sample", "models"),
+    *("retrain", "accept", "silence", "version", "completion"),
 ]
 CONFIG = "mqtt: {url: mqtt://localhost:1}\nsubscriptions: [{topic: 'telemetry/{stream}'}]\n"
 
@@ -53,7 +53,7 @@ def test_help_has_a_description_an_example_and_every_option_explained(
         main([command, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert re.search(r"\n\nexample:\n  (source <\()?gon-edge " + command, text)
+    assert re.search(r"\n\nexample:\n  (sudo |source <\()?gon-edge " + command, text)
     parser = next(a for a in _parser()._actions if a.dest == "==SUPPRESS==" or a.choices).choices[command]  # type: ignore[index,union-attr]
     for action in parser._actions:
         assert action.help, f"{command} {action.option_strings or action.dest} has no help"
@@ -70,7 +70,6 @@ def test_the_commands_are_all_here() -> None:
     [
         [],
         ["frobnicate"],
-        ["run"],
         ["replay", "x.csv"],
         ["replay", "x.csv", "--stream", "a/b"],
         ["replay", "x.csv", "--stream", "a", "--speed", "0"],
@@ -431,7 +430,7 @@ def test_bash_completes_the_actions_of_a_command_and_their_options() -> None:
 
 def test_bash_completes_commands_options_choices_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete("") == COMMANDS
-    assert complete("re") == ["replay"]
+    assert complete("re") == ["replay", "retrain"]
     assert complete("replay", "--as") == ["--as-fast-as-possible"]
     assert complete("run", "--log-level", "") == ["debug", "info", "warning", "error"]
     assert complete("completion", "") == ["bash", "zsh", "fish"]
