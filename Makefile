@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench bench-memory table deb e2e-system clean
+.PHONY: help run test e2e check bench bench-memory table deb e2e-system wheels image clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -52,6 +52,20 @@ deb: $(VENV)/.make-venv  ## the Debian package, dist/gon-edge_VERSION_all.deb; W
 CACHE ?= /var/cache/gon-edge-e2e
 e2e-system: deb  ## boot a Debian, install the package and see that it serves; needs root, mmdebstrap, systemd-container
 	$(BIN)/python tools/e2e_system.py dist/gon-edge_*_all.deb --cache $(CACHE)
+
+wheels: $(VENV)/.make-venv  ## load what the container image holds, for arm64 and x86-64, into build/wheels
+	for arch in aarch64 x86_64; do \
+	  $(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+	    --python-version 3.11 --implementation cp \
+	    $$(for tag in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014; do echo --platform $${tag}_$$arch; done) \
+	    --dest build/wheels -r deploy/container/requirements.txt || exit 1; \
+	done
+
+# Another builder, base or platform: make image BUILDER="buildah bud --format docker" BASE=... PLATFORM=linux/amd64
+BUILDER ?= docker buildx build --load
+PLATFORM ?= linux/arm64
+image: wheels  ## the container image gon-edge, for PLATFORM (linux/arm64), by docker or BUILDER
+	$(BUILDER) --platform $(PLATFORM) $(if $(BASE),--build-arg BASE=$(BASE)) -f Dockerfile.arm64 -t gon-edge .
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -176,8 +176,8 @@ def step(title: str) -> Iterator[None]:
     say(f"   ({time.monotonic() - began:.1f} s)")
 
 
-def rows(count: int, *, start: float, seed: int, fault: float = 0.0) -> str:
-    """Return JSON rows, one a second, of four sensors that hang together; `fault` is added to one of them."""
+def rows(count: int, *, start: float, seed: int, fault: float = 0.0, more: int = 0) -> str:
+    """Return JSON rows, one a second, of four sensors and `more` that hang together; `fault` is added to one."""
     rng = random.Random(seed)
     load, lines = 0.0, []
     for i in range(count):
@@ -185,6 +185,7 @@ def rows(count: int, *, start: float, seed: int, fault: float = 0.0) -> str:
         row = {"datetime": start + i, "flow": 20 + load + rng.gauss(0, 0.2) + fault}
         row |= {"pressure": 3 + 0.2 * load + rng.gauss(0, 0.04), "current": 1.2 + 0.1 * load + rng.gauss(0, 0.02)}
         row["temperature"] = 45 + 0.5 * load + rng.gauss(0, 0.1)
+        row |= {f"sensor-{k}": load + rng.gauss(0, 1) for k in range(more)}
         lines.append(json.dumps(row))
     return "\n".join(lines) + "\n"
 
@@ -233,9 +234,9 @@ class Story:
         self.clock = 1_700_000_000.0
         self.installed_at = 0.0
 
-    def _publish(self, count: int, *, fault: float = 0.0, stream: str = "pump") -> None:
+    def _publish(self, count: int, *, fault: float = 0.0, stream: str = "pump", more: int = 0) -> None:
         """Send rows as fast as the broker takes them."""
-        lines = rows(count, start=self.clock, seed=int(self.clock) % 1000, fault=fault)
+        lines = rows(count, start=self.clock, seed=int(self.clock) % 1000, fault=fault, more=more)
         self.clock += count
         self.machine.run(f"mosquitto_pub -q 1 -l -t telemetry/{stream}", stdin=lines)
 
@@ -291,7 +292,8 @@ class Story:
         cause = event["top_features"][0]
         say(
             f"   gon-edge/{node}/alert: {event['type']} {event['kind']} on {event['stream']}, "
-            f"score {event['score']:.1f} over {event['threshold']:.1f}; {cause['feature']} {cause['value']:.1f}, expected {cause['expected']:.1f}"
+            f"score {event['score']:.1f} over {event['threshold']:.1f}; "
+            f"{cause['feature']} {cause['value']:.1f}, expected {cause['expected']:.1f}"
         )
         self._publish(120)
 
@@ -382,15 +384,15 @@ class Story:
     def _child_out_of_memory(self) -> None:
         m = self.machine
         before = m.property("MainPID")
-        # Room for the daemon as it is, not for a training beside it.
-        resident = int(m.run(f"grep VmRSS /proc/{before}/status").split()[1]) // 1024
-        m.run(f"systemctl set-property --runtime {SERVICE} MemoryHigh=infinity MemoryMax={resident + 4}M")
+        # Room for the daemon, not for the training of 84 features beside it.
+        limit = int(m.run(f"grep VmRSS /proc/{before}/status").split()[1]) // 1024 + 2
+        m.run(f"systemctl set-property --runtime {SERVICE} MemoryHigh=infinity MemoryMax={limit}M")
         here = self._cursor()
-        self._publish(700, stream="fan")
+        self._publish(700, stream="fan", more=80)
         wait_until(lambda: "training gave no model" in self._log(here), 60, "the end of the training process")
         expect(m.property("MainPID") == before, "the daemon went with it")
         line = next(x for x in self._log(here).splitlines() if "training gave no model" in x)
-        say(f"   MemoryMax={resident + 4}M: {line}")
+        say(f"   MemoryMax={limit}M: {line}")
         say(f"   the daemon lives: pid {before}, {m.property('ActiveState')}")
         m.run(f"systemctl set-property --runtime {SERVICE} MemoryHigh=192M MemoryMax=256M")
         wait_until(lambda: m.stream("fan").get("state") == "scoring", 120, "the training that is tried again")

@@ -1,0 +1,182 @@
+"""What the doctor says about installations in which one thing is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from e2e.daemons import DaemonProcess, rows
+from e2e.servers import Mosquitto, free_port, require, wait_until
+
+from gon_edge import doctor
+from gon_edge.config import load_config
+from gon_edge.doctor import Finding, certificate_expiry, examine
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, object]:
+    """A configuration whose broker is not there."""
+    return {
+        "node": "pi-1",
+        "state_dir": str(tmp_path / "state"),
+        "mqtt": {"url": f"mqtt://127.0.0.1:{free_port()}"},
+        "subscriptions": [{"topic": "telemetry/{stream}"}],
+        "http": {"listen": f"127.0.0.1:{free_port()}"},
+    }
+
+
+@pytest.fixture
+def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run all checks on a configuration, on a machine without a service; findings of some of them."""
+    monkeypatch.setattr(doctor, "_unit", dict)
+
+    def look(settings: dict[str, object], *checks: str) -> list[Finding]:
+        file = tmp_path / "gon-edge.yaml"
+        file.write_text(json.dumps(settings))
+        return [finding for finding in examine(file, {}) if finding.check in checks]
+
+    return look
+
+
+def states(findings: list[Finding]) -> list[str]:
+    return [finding.state for finding in findings]
+
+
+def test_a_wrong_configuration_is_a_fault_and_the_clock_is_still_looked_at(look, settings):
+    findings = look({**settings, "mqtt_url": "x"}, "configuration", "clock", "broker")
+    assert [finding.check for finding in findings] == ["configuration", "clock"]
+    assert (findings[0].state, "mqtt_url" in findings[0].text) == ("fault", True)
+
+
+def test_a_broker_that_is_down_is_a_fault_with_its_address(look, settings):
+    (finding,) = look(settings, "broker")
+    assert (finding.state, settings["mqtt"]["url"] in finding.text) == ("fault", True)
+    assert finding.advice
+
+
+def test_a_stopped_daemon_is_a_warning_where_no_service_should_run_it(look, settings):
+    assert states(look(settings, "daemon")) == ["warning"]
+
+
+def test_a_state_directory_that_cannot_be_made_is_a_fault(look, settings, tmp_path):
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("nobody")
+        config = load_config(tmp_path / "gon-edge.yaml") if look(settings) == [] else None
+        (finding,) = doctor._check_state(config, user)
+        assert (finding.state, "nobody" in finding.text) == ("fault", True)
+    else:
+        tmp_path.chmod(0o500)
+        assert states(look(settings, "state")) == ["fault"]
+
+
+def test_files_of_another_user_in_the_state_directory_are_a_fault(look, settings, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs another user's files")
+    user = pwd.getpwnam("nobody")
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, user.pw_uid, user.pw_gid)
+    (state / "state.db").write_bytes(b"")
+    findings = look(settings, "state")
+    assert (findings[0].state, "nobody cannot write" in findings[0].text) == ("fault", True)
+    assert "chown" in findings[0].advice
+
+
+def test_a_damaged_model_is_a_fault_and_one_with_a_predecessor_a_warning(look, settings, tmp_path):
+    for stream, names in (("alone", ["model.npz"]), ("backed", ["model.npz", "model.npz.previous"])):
+        folder = tmp_path / "state" / "models" / stream
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).write_bytes(b"damaged")
+    assert states(look(settings, "models"))[:2] == ["fault", "warning"]
+
+
+def test_a_password_everybody_can_read_or_that_is_missing_is_said(look, settings, tmp_path):
+    file = tmp_path / "password"
+    settings["mqtt"] |= {"username": "pi-1", "password_file": str(file)}
+    (finding,) = look(settings, "secrets")
+    assert (finding.state, str(file) in finding.text) == ("fault", True)
+    file.write_text("secret")
+    file.chmod(0o644)
+    (finding,) = look(settings, "secrets")
+    assert (finding.state, finding.advice) == ("warning", f"chmod o= {file}")
+    file.chmod(0o600)
+    assert states(look(settings, "secrets")) == ["ok"]
+    assert "secret\n" not in "".join(f.text for f in look(settings, "secrets", "broker"))
+
+
+def test_readings_shown_to_the_network_are_a_warning(settings, tmp_path):
+    file = tmp_path / "gon-edge.yaml"
+    daemon = {"node": "pi-1", "uptime_s": 10.0, "rss_bytes": 1 << 20, "streams": [{"stream": "s", "state": "scoring"}]}
+    for listen, expected in (("127.0.0.1:9109", ["ok"]), ("0.0.0.0:9109", ["ok", "warning"]), ("[::1]:9109", ["ok"])):
+        file.write_text(json.dumps({**settings, "http": {"listen": listen}}))
+        assert states(list(doctor._check_daemon(load_config(file), daemon, {}))) == expected
+
+
+@pytest.mark.parametrize("days", [1, 800, 9000])
+def test_the_end_of_a_certificate_is_read_as_openssl_reads_it(tmp_path, days):
+    # 9000 days from now the year has four digits (GeneralizedTime from 2050 on).
+    openssl = require("openssl")
+    pem = tmp_path / "c.pem"
+    command = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=x",
+    ]
+    command += ["-days", str(days), "-keyout", str(tmp_path / "k.pem"), "-out", str(pem)]
+    subprocess.run(command, check=True, capture_output=True)
+    shown = subprocess.run([openssl, "x509", "-noout", "-enddate", "-in", pem], capture_output=True, text=True).stdout
+    assert certificate_expiry(pem) == ssl.cert_time_to_seconds(shown.strip().removeprefix("notAfter="))
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "\x00" * 99])
+def test_what_is_no_certificate_is_said_to_be_none(tmp_path, content):
+    pem = tmp_path / "c.pem"
+    pem.write_text(content)
+    with pytest.raises((ValueError, IndexError)):
+        certificate_expiry(pem)
+
+
+def test_a_check_that_breaks_is_a_fault_and_the_others_go_on(look, settings, monkeypatch):
+    def broken(*_: object):
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr(doctor, "_check_disk", broken)
+    findings = look(settings, "disk", "memory")
+    assert (findings[0].state, "surprise" in findings[0].text) == ("fault", True)
+    assert findings[1].check == "memory"
+
+
+@pytest.mark.e2e
+def test_a_running_daemon_with_its_broker_has_no_fault(tmp_path):
+    broker = Mosquitto(tmp_path / "broker").start()
+    try:
+        with DaemonProcess(tmp_path, broker) as daemon:
+            daemon.connected()
+            broker.publish_lines("telemetry/pump", rows(310))
+            daemon.wait_for_state("pump", "scoring")
+            command = [sys.executable, "-m", "gon_edge", "doctor", "--config", str(daemon.config)]
+            shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert shown.returncode == 0, shown.stdout + shown.stderr
+            assert "came back after" in shown.stdout
+            assert "1 streams" in shown.stdout
+            assert "faults: 0" in shown.stdout
+            broker.stop()
+            wait_until(lambda: daemon.metric("gon_edge_mqtt_connected") == 0.0, 10, "the loss of the broker")
+            shown = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
+            assert (shown.returncode, json.loads(shown.stdout)["healthy"]) == (1, False)
+    finally:
+        broker.stop()
