@@ -7,6 +7,7 @@ models it may score new streams by until they have their own.  Shipped models ar
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -23,10 +24,11 @@ from numpy.typing import NDArray
 
 from gon_edge.config import Config
 from gon_edge.detector import Detector
-from gon_edge.errors import ConfigError, GonEdgeError, InputError, ModelFileError
+from gon_edge.errors import ConfigError, GonEdgeError, InputError, ModelFileError, StoreError
 from gon_edge.events import Row
 from gon_edge.modelfile import Model, dumps, load_model, loads
 from gon_edge.retrain import ModelFolder, ModelVersion
+from gon_edge.store import Store
 
 INDEX_FORMAT = 1
 
@@ -198,12 +200,15 @@ class Found:
     path : Path
     model : Model
     shipped : ShippedModel or None
+    stream : str
+        Whose model it is; empty for others.
     """
 
     label: str
     path: Path
     model: Model
     shipped: ShippedModel | None = None
+    stream: str = ""
 
 
 def find(reference: str, state_dir: Path | None = None) -> Found:
@@ -294,7 +299,8 @@ def _of_stream(reference: str, state_dir: Path | None) -> Found:
     versions: tuple[ModelVersion, ...] = () if split is None else ModelFolder(state_dir).versions(split[0])
     for version in versions:
         if split is not None and (version.version == split[1] or (split[1] is None and version.current)):
-            return Found(f"stream:{split[0]}@{version.version}", version.path, load_model(version.path))
+            label = f"stream:{split[0]}@{version.version}"
+            return Found(label, version.path, load_model(version.path), stream=split[0])
     if split is None:
         streams = ", ".join(ModelFolder(state_dir).streams()) or "none"
         raise InputError(f"no stream {reference!r} has a model in {state_dir}; there are: {streams}")
@@ -305,9 +311,10 @@ def _of_stream(reference: str, state_dir: Path | None) -> Found:
 # -- what there is to say ----------------------------------------------------------------------------------------------
 
 
-def describe(found: Found) -> dict[str, Any]:
-    """Everything to know about a model, JSON values only."""
+def describe(found: Found, state_dir: Path | None = None) -> dict[str, Any]:
+    """Everything to know about a model, JSON values only; of a stream's also how long its training took."""
     model = found.model
+    training = _training(found, state_dir) if found.stream and state_dir is not None else None
     return {
         "model": found.label,
         "path": str(found.path),
@@ -323,8 +330,18 @@ def describe(found: Found) -> dict[str, Any]:
         "smoothing": model.smoothing,
         "interval_s": model.interval_s,
         "lineage": dict(model.lineage),
+        **({"training": training} if training else {}),
         **({"card": str(found.shipped.card), "sha256": found.shipped.sha256} if found.shipped else {}),
     }
+
+
+def _training(found: Found, state_dir: Path) -> dict[str, Any] | None:
+    """What the store knows of the round that made a model: its file is the same however long that took."""
+    with contextlib.suppress(StoreError), Store.open(state_dir, read_only=True) as store:
+        for record in store.retrains(stream=found.stream):
+            if record.version == found.model.version and record.started == found.model.lineage.get("trained_at"):
+                return {"duration_s": record.duration_s, "peak_bytes": record.peak_bytes, "outcome": record.outcome}
+    return None
 
 
 def memory_bytes(model: Model) -> int:

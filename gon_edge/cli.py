@@ -289,7 +289,8 @@ def _models_show(options: argparse.Namespace) -> int:
     from gon_edge.catalog import describe, find
     from gon_edge.modeltext import description_text
 
-    model = describe(find(options.model, _state_dir(options)))
+    state_dir = _state_dir(options)
+    model = describe(find(options.model, state_dir), state_dir)
     if options.json:
         _write_json(model)
     else:

@@ -56,6 +56,9 @@ def description_text(model: Mapping[str, Any]) -> str:
     }
     rows = [[name, str(value)] for name, value in facts.items() if value]
     shown = {"relative"}  # stands above
+    if training := model.get("training"):
+        peak = f"{training['peak_bytes'] / (1 << 20):.0f} MiB"
+        rows.append(["training", f"{training['outcome']}, took {training['duration_s']:.1f} s and {peak} at most"])
     rows += [[name, text] for name, text in _flat(model["lineage"]) if name not in shown]
     width = max(len(name) for name, _ in rows)
     return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
@@ -99,9 +102,9 @@ def _flat(lineage: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 def _short_text(value: object) -> str:
     if isinstance(value, float):
         return number_text(value)
-    if isinstance(value, list):
+    if isinstance(value, list) and value:
         return _few([_short_text(item) for item in value])
-    return "-" if value in (None, "") else str(value)
+    return "-" if value in (None, "", []) else str(value)
 
 
 def _few(names: Sequence[str], most: int = _MOST) -> str:

@@ -71,3 +71,11 @@ def test_import_and_rollback_take_effect_in_the_running_daemon(mosquitto: Mosqui
         assert [(v["version"], v["current"]) for v in listed] == [("2", False), ("1", True)]
         wrong = command("import", "pump", "motes", *where)
         assert (wrong.returncode, "other features than version 1" in wrong.stderr) == (66, True)
+        assert daemon.stop() == 0  # what the store holds in memory is on the disk then
+        shown = json.loads(command("show", "pump@1", "--json", *where).stdout)
+        assert shown["training"]["outcome"] == "promoted"
+        assert 10 << 20 < shown["training"]["peak_bytes"] < 64 << 20
+        assert shown["lineage"]["gate"]["passed"]
+        text = command("show", "pump@1", *where).stdout
+        assert "gate.challenger.alarm_rate" in text
+        assert "training" in text
