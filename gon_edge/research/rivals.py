@@ -23,7 +23,10 @@ _LATENT = 32
 
 
 class DigitGan:
-    """Conditional GAN: generator and discriminator perceptrons, binary cross-entropy, labels smoothed to 0.9.
+    """Conditional GAN: generator and discriminator perceptrons, binary cross-entropy, real labels smoothed to 0.9.
+
+    The discriminator drops 30 % of its units and the generator normalises batches: without, the discriminator was sure
+    of everything within 1000 steps and the generator made one picture.
 
     Parameters
     ----------
@@ -44,15 +47,17 @@ class DigitGan:
         classes: int,
         *,
         hidden: tuple[int, ...],
-        rate: float = 3e-4,
+        rate: float = 1e-3,
         batch: int = 64,
         seed: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.shape, self.classes, self.batch = shape, classes, batch
         inputs = int(np.prod(shape))
-        self.discriminator = _perceptron((inputs + classes, *hidden, 1))
-        self.generator = nn.Sequential(_perceptron((_LATENT + classes, *hidden[::-1], inputs)), nn.Tanh())
+        self.discriminator = _perceptron((inputs + classes, *hidden, 1), drop=0.3)
+        self.generator = nn.Sequential(
+            _perceptron((_LATENT + classes, *hidden[::-1], inputs), normalise=True), nn.Tanh()
+        )
         self._draw = torch.Generator().manual_seed(seed)
         self._adams = [
             torch.optim.Adam(net.parameters(), lr=rate, betas=(0.5, 0.999))
@@ -67,6 +72,7 @@ class DigitGan:
     def train(self, images: Images, steps: int, *, progress: Callable[[int], None] = lambda step: None) -> float:
         """Take training steps and return their seconds."""
         x, y = _tensors(images, self.classes)
+        self.generator.train()
         started = time.perf_counter()
         for step in range(steps):
             rows = torch.randint(len(x), (self.batch,), generator=self._draw)
@@ -82,6 +88,7 @@ class DigitGan:
     @torch.no_grad()
     def generate(self, labels: Labels, *, seed: int = 0) -> NDArray[np.float32]:
         """Make pictures (N, C, P, P) in [-1, 1] of classes ``labels`` (N,)."""
+        self.generator.eval()
         label = functional.one_hot(torch.from_numpy(labels), self.classes).float()
         noise = self._noise(len(labels), torch.Generator().manual_seed(seed))
         return np.asarray(self.generator(torch.cat([noise, label], dim=1)).numpy().reshape(-1, *self.shape))
@@ -103,7 +110,8 @@ class DigitVae:
     rate : float
     batch : int
     noise : float
-        Standard deviation of a pixel given its code: the squared error is divided by twice its square.
+        Standard deviation of a pixel given its code: the squared error is divided by twice its square.  At 0.3 the code
+        held everything, its class too, and samples were of any class.
     seed : int
     """
 
@@ -115,7 +123,7 @@ class DigitVae:
         hidden: tuple[int, ...],
         rate: float = 1e-3,
         batch: int = 64,
-        noise: float = 0.3,
+        noise: float = 1.0,
         seed: int = 0,
     ) -> None:
         torch.manual_seed(seed)
@@ -154,11 +162,13 @@ class DigitVae:
         return np.asarray(self.decoder(torch.cat([code, label], dim=1)).numpy().reshape(-1, *self.shape))
 
 
-def _perceptron(sizes: tuple[int, ...]) -> nn.Sequential:
+def _perceptron(sizes: tuple[int, ...], *, drop: float = 0.0, normalise: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers[:-1])
+    for before, after in pairwise(sizes[:-1]):
+        layers.append(nn.Linear(before, after))
+        layers += [nn.BatchNorm1d(after)] if normalise else []
+        layers += [nn.LeakyReLU(0.2), nn.Dropout(drop)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 def _tensors(images: Images, classes: int) -> tuple[Tensor, Tensor]:

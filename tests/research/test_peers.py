@@ -11,6 +11,7 @@ FAST = {
     "usad": {"epochs": 3},
     "mad-gan": {"epochs": 1, "inversion_steps": 3},
     "slimgan": {"epochs": 2},
+    "ganomaly": {"epochs": 3},
     "tranad": {"epochs": 1},
     "iforest": {"trees": 20},
     "iforest-row": {"trees": 20},

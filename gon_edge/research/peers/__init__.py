@@ -48,6 +48,7 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "tranad": ("tranad", "TranAD", {}),
     "mad-gan": ("mad_gan", "MADGAN", {}),
     "slimgan": ("slimgan", "SlimGAN", {}),
+    "ganomaly": ("ganomaly", "GANomaly", {}),
 }
 
 

@@ -1,0 +1,160 @@
+"""OMASGAN: its divergences, the border, and that the four networks are four."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+from gon_edge.research.metrics import roc_auc  # noqa: E402
+from gon_edge.research.omasgan import (  # noqa: E402
+    DIVERGENCES,
+    Omasgan,
+    OmasganSettings,
+    PictureGenerator,
+    PointGenerator,
+    anomalies,
+    perceptron,
+    picture_discriminator,
+    two_modes,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = OmasganSettings(steps=60, penalty=1.0, batch=32)
+
+
+def a_model(**changes):
+    torch.manual_seed(0)
+    samples = torch.from_numpy(two_modes(1000, np.random.default_rng(0)))
+    return Omasgan(PointGenerator(32), perceptron(2, 32, 32, 1), samples, replace(SETTINGS, **changes))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return a_model(steps=150).fit()
+
+
+@pytest.mark.parametrize("name", ["pearson", "kl", "js"])
+def test_a_divergence_is_zero_for_equal_and_positive_for_unequal_distributions(name):
+    # Its value is the largest of E_p T(v) - E_q f*(T(v)) over functions v; here p and q are two points each.
+    divergence = DIVERGENCES[name]
+
+    def value(p, q):
+        v = torch.zeros(2, requires_grad=True)
+        steps = torch.optim.Adam([v], lr=0.05)
+        for _ in range(400):
+            loss = sum(
+                q[i] * divergence.generated(v[i : i + 1]) + p[i] * divergence.real(v[i : i + 1]) for i in range(2)
+            )
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+        return -loss.item()
+
+    assert value((0.5, 0.5), (0.5, 0.5)) == pytest.approx(0.0, abs=1e-3)
+    assert value((0.8, 0.2), (0.3, 0.7)) > 0.1
+
+
+def test_pearsons_divergence_of_two_points_is_the_formulas():
+    # sum (p - q)² / q for p = (.8, .2), q = (.3, .7); at its best v = 2 (p/q - 1).
+    p, q = np.array([0.8, 0.2]), np.array([0.3, 0.7])
+    v = torch.tensor(2.0 * (p / q - 1.0))
+    divergence = DIVERGENCES["pearson"]
+    value = -sum(q[i] * divergence.generated(v[i : i + 1]) + p[i] * divergence.real(v[i : i + 1]) for i in range(2))
+    assert float(value) == pytest.approx(float(((p - q) ** 2 / q).sum()))
+
+
+def test_kl_goes_on_as_a_line_where_the_exponential_would_explode():
+    generated = DIVERGENCES["kl"].generated
+    values = [float(generated(torch.tensor([v]))) for v in (4.999, 5.0, 5.001, 50.0)]
+    assert values == sorted(values)
+    assert values[2] - values[1] == pytest.approx(values[1] - values[0], rel=0.01)
+    assert math.isfinite(values[-1])
+
+
+def test_the_well_is_least_at_the_border():
+    model = a_model()
+    distance = torch.linspace(0.01, 4 * model.reach, 2000)
+    best = distance[model._well(distance).argmin()]
+    assert float(best) == pytest.approx(model.reach, rel=0.01)
+
+
+def test_border_samples_lie_near_the_border_and_round_both_modes(fitted):
+    made = fitted.border_samples(300)
+    distance = fitted.distance(made)
+    assert bool(((distance >= 0.5 * fitted.reach) & (distance <= 2 * fitted.reach)).all())
+    first = np.linalg.norm(made.numpy() - (1.5, 1.5), axis=1) < np.linalg.norm(made.numpy() - (4, 4), axis=1)
+    assert 0.1 < first.mean() < 0.9
+
+
+def test_negatives_help_where_they_were_made(fitted):
+    rng = np.random.default_rng(1)
+    points = np.concatenate([two_modes(500, rng), anomalies("ring", 500, rng)])
+    truth = np.arange(1000) >= 500
+    auroc = {task: roc_auc(truth, fitted.score(torch.from_numpy(points), task)) for task in ("task 1", "task 3")}
+    assert auroc["task 3"] > 0.85
+    assert auroc["task 3"] > auroc["task 1"]
+
+
+def test_every_task_trains_a_network_of_its_own(fitted):
+    nets = [fitted.generator, fitted.border, fitted.generator_3]
+    nets += [fitted.discriminator, fitted.discriminator_3, fitted.detector]
+    first = {id(net): torch.cat([p.detach().flatten() for p in net.parameters()]) for net in nets}
+    assert len(first) == 6
+    for one, other in ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5)):
+        assert not torch.equal(first[id(nets[one])], first[id(nets[other])])
+
+
+def test_the_published_border_has_no_end(fitted):
+    away = a_model(steps=150, border="published").fit()
+    assert float(away.distance(away.border_samples(100)).median()) > 5 * fitted.reach
+
+
+@pytest.mark.parametrize("divergence", sorted(DIVERGENCES))
+def test_pictures_of_any_channels_go_through_all_tasks(divergence):
+    draw = torch.Generator().manual_seed(0)
+    samples = torch.rand(60, 3, 16, 16, generator=draw) * 2 - 1
+    settings = replace(SETTINGS, steps=2, batch=4, divergence=divergence)
+    torch.manual_seed(0)
+    model = Omasgan(PictureGenerator(3, 16, 4), picture_discriminator(3, 16, 4), samples, settings).fit()
+    for task in ("task 1", "task 3", "task 3 J"):
+        scores = model.score(samples[:5], task)
+        assert np.isfinite(scores).all()
+        np.testing.assert_allclose(model.score(samples[2:3], task), scores[2:3], rtol=1e-3, atol=1e-5)
+
+
+def test_anomalies_are_where_they_are_said_to_be():
+    rng = np.random.default_rng(0)
+    centres = np.array([[1.5, 1.5], [4.0, 4.0]])
+
+    def nearest(kind):
+        return np.linalg.norm(anomalies(kind, 300, rng)[:, None] - centres, axis=2).min(axis=1)
+
+    assert nearest("far").min() > 1.5
+    assert len(nearest("far")) == 300
+    assert nearest("between").min() > 1.0
+    assert np.median(nearest("ring")) > 0.9
+
+
+def test_the_tool_runs_both_ways(tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, str(ROOT / "tools" / "omasgan.py")]
+    for arguments in (["toy", "--steps", "5"], ["mnist", "--steps", "3", "--classes", "0"]):
+        run = subprocess.run(
+            [*command, *arguments, "--quick", "--out", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+    assert len(json.loads((tmp_path / "toy.json").read_text())["runs"]) == 1
+    assert set(json.loads((tmp_path / "cells.jsonl").read_text())["auroc"]) == {"task 1", "task 3", "task 3 J"}
+    assert all((tmp_path / name).exists() for name in ("toy.png", "pictures.png"))
