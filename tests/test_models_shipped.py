@@ -122,7 +122,7 @@ def test_every_core_busy_and_memory_taken_at_once_is_an_alert_within_fifteen_row
     for _ in range(5):
         rows = host_telemetry.simulate(rng, 130)
         rows[100:, 0] = 100.0
-        rows[100:, 1] += 7.0
+        rows[100:, 1] += 10.0
         found += alerts_of(rows, level)[-1:]
     assert len(found) == 5
     assert all(100 <= alert.timestamp < 115 for alert in found)

@@ -113,7 +113,7 @@ def _host_scores(model: Model) -> list[tuple[str, str]]:
     hours = len(machines) * WARMUP_ROWS / 3600.0
     lines = [("alerts on other simulated machines", f"{alerts} in {hours:.0f} hours of rows, one a second")]
     begin, length = 200, 60
-    for taken in (3.0, 6.0, 15.0):
+    for taken in (4.0, 8.0, 15.0):
         delays = []
         for _ in range(50):
             rows = simulate(rng, begin + length)
@@ -184,7 +184,7 @@ RECIPES = (
         f"{WARMUP_ROWS} rows each, with bursts, jobs, and minutes of full load. No machine was recorded for it.",
         licence="made by this project, BSD-3-Clause.",
         not_for="Load alone: a machine that is fully busy for minutes is normal to it. Memory taken in small steps, or "
-        "less than 6 % of it at once. On a machine of 512 MiB and less an ordinary program may take more than that and "
+        "less than 8 % of it at once. On a machine of 512 MiB and less an ordinary program may take more than that and "
         "raise an alert. More than a warm-up: it knows nothing of this machine's habits, and over hours memory drifts "
         "away from where it began.",
         material=_host,
