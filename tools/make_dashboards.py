@@ -92,7 +92,11 @@ def matching(pattern: str, **properties: Any) -> Json:
 def stat(title: str, expr: str, width: int, *, unit: str = "none", colours: Json | None = None, **more: Any) -> Json:
     """One number, large."""
     defaults = {"unit": unit, "thresholds": colours or steps((None, BLUE)), "mappings": more.pop("mappings", [])}
-    defaults |= {"noValue": more.pop("empty", "–"), "decimals": more.pop("decimals", None)}
+    defaults |= {
+        "color": {"mode": "thresholds"},
+        "noValue": more.pop("empty", "–"),
+        "decimals": more.pop("decimals", None),
+    }
     fields = more.pop("fields", "")
     options = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": fields, "values": False},
@@ -123,6 +127,7 @@ def graph(title: str, queries: list[Json], width: int, *, unit: str = "none", **
         custom["thresholdsStyle"] = {"mode": "dashed"}
     defaults = {"unit": unit, "min": more.pop("low", None), "max": more.pop("high", None), "custom": custom}
     defaults["thresholds"] = colours or steps((None, GREEN))
+    defaults["color"] = {"mode": "palette-classic"}
     options = {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
@@ -133,6 +138,7 @@ def graph(title: str, queries: list[Json], width: int, *, unit: str = "none", **
 def timeline(title: str, queries: list[Json], width: int, mappings: list[Json], **more: Any) -> Json:
     """What state something was in."""
     defaults = {"mappings": mappings, "custom": {"fillOpacity": 80, "lineWidth": 0}, "thresholds": steps((None, GREY))}
+    defaults["color"] = {"mode": "thresholds"}
     options = {
         "mergeValues": True,
         "showValue": "never",
@@ -166,10 +172,13 @@ def heat(title: str, metric: str, width: int, **more: Any) -> Json:
 
 
 def table(title: str, queries: list[Json], width: int, height: int, rename: dict[str, str], **more: Any) -> Json:
-    """One row for each set of labels; `rename` also chooses the columns and their order."""
+    """One row for each set of labels; `rename` also chooses the columns and their order.
+
+    Queries must aggregate to labels they share: rows whose labels differ, by the name of a metric alone, stay apart.
+    """
     queries = [{**target, "instant": True, "range": False, "format": "table"} for target in queries]
     organize = {
-        "excludeByName": {"Time": True, "__name__": True, "job": True, **more.pop("hide", {})},
+        "excludeByName": {"Time": True, **more.pop("hide", {})},
         "indexByName": {name: i for i, name in enumerate(rename)},
         "renameByName": rename,
     }
@@ -180,7 +189,7 @@ def table(title: str, queries: list[Json], width: int, height: int, rename: dict
         width,
         height,
         defaults={"custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False},
-                  "thresholds": steps((None, GREEN))},
+                  "color": {"mode": "thresholds"}, "thresholds": steps((None, GREEN))},
         options={"showHeader": True, "cellHeight": "sm", "sortBy": more.pop("sort", [])},
         transformations=[{"id": "merge", "options": {}}, {"id": "organize", "options": organize}],
         **more,
@@ -283,14 +292,14 @@ def fleet() -> Json:
     streams = table(
         "Streams",
         [
-            query(f"gon_edge_anomaly_score{ON} / gon_edge_anomaly_threshold{ON}"),
-            query(OPEN_ALERTS % ("", "")),
-            query(f"gon_edge_missing_features{ON}"),
-            query(f"time() - gon_edge_last_row_timestamp_seconds{ON}"),
-            query(f"time() - gon_edge_model_trained_timestamp_seconds{ON}"),
+            query(f"max by (instance, stream) (gon_edge_anomaly_score{ON} / gon_edge_anomaly_threshold{ON})"),
+            query("max by (instance, stream) (" + OPEN_ALERTS % ("", "") + ")"),
+            query(f"max by (instance, stream) (gon_edge_missing_features{ON})"),
+            query(f"time() - max by (instance, stream) (gon_edge_last_row_timestamp_seconds{ON})"),
+            query(f"time() - max by (instance, stream) (gon_edge_model_trained_timestamp_seconds{ON})"),
         ],
-        14,
-        10,
+        24,
+        9,
         {"instance": "Device", "stream": "Stream", "Value #B": "Alert", "Value #A": "Score / threshold",
          "Value #C": "Missing sensors", "Value #D": "Last row", "Value #E": "Model age"},
         sort=[{"displayName": "Score / threshold", "desc": True}],
@@ -308,23 +317,24 @@ def fleet() -> Json:
     devices = table(
         "Devices",
         [
-            query(f"gon_edge_build_info{ON}"),
-            query(f"process_resident_memory_bytes{ON} and on (job, instance) gon_edge_build_info"),
-            query(f"time() - process_start_time_seconds{ON} and on (job, instance) gon_edge_build_info"),
-            query(f"gon_edge_mqtt_connected{ON}"),
-            query(f"sum without (result) (rate(gon_edge_messages_total{ON}[5m]))"),
+            query(f"max by (instance, version, arch) (gon_edge_build_info{ON})"),
+            query(f"max by (instance) (process_resident_memory_bytes{ON} and on (job, instance) gon_edge_build_info)"),
+            query(f"time() - max by (instance) (process_start_time_seconds{ON} and on (job, instance) "
+                  "gon_edge_build_info)"),
+            query(f"max by (instance) (gon_edge_mqtt_connected{ON})"),
+            query(f"sum by (instance) (rate(gon_edge_messages_total{ON}[5m]))"),
         ],
-        10,
-        10,
+        24,
+        7,
         {"instance": "Device", "version": "Version", "arch": "Machine", "Value #D": "Broker", "Value #B": "Memory",
          "Value #C": "Up for", "Value #E": "Messages"},
-        hide={"Value #A": True, "python": True},
+        hide={"Value #A": True},
         overrides=[
             named("Broker", mappings=values(v0=("away", RED), v1=("connected", GREEN)),
                   custom__cellOptions={"type": "color-text"}),
             named("Memory", unit="bytes"),
             named("Up for", unit="dtdurations", decimals=0),
-            named("Messages", unit="reqps", decimals=1),
+            named("Messages", unit="cps", decimals=1),
         ],
     )  # fmt: skip
     return dashboard(
@@ -346,7 +356,8 @@ def fleet() -> Json:
                 stat("Sensors missing", 'sum(gon_edge_alert_active{kind="missing",instance=~"$instance"})', 3,
                      colours=wary),
             ],
-            [streams, devices],
+            [streams],
+            [devices],
             [
                 graph("Score on one scale: 1 is the threshold",
                       [query(f"topk(20, gon_edge_anomaly_score{ON} / gon_edge_anomaly_threshold{ON})",
@@ -357,7 +368,7 @@ def fleet() -> Json:
             ],
             [
                 graph("Messages", [query(f"sum by (instance) (rate(gon_edge_messages_total{ON}[$__rate_interval]))",
-                                         "{{instance}}")], 12, unit="reqps", low=0),
+                                         "{{instance}}")], 12, unit="cps", low=0),
                 graph("Alerts opened", [query(f"sum by (stream, kind) (increase(gon_edge_alerts_total{ON}"
                                               "[$__rate_interval]))", "{{stream}}: {{kind}}")],
                       12, bars=True, stack="normal", low=0),
@@ -417,11 +428,11 @@ def stream() -> Json:
                       12, unit="percentunit", fill=60, stack="normal", low=0, high=1,
                       text="The five largest, while the newest row is anomalous."),
                 table("Causes now: read and expected",
-                      [query(f"gon_edge_anomaly_value{OF}"), query(f"gon_edge_anomaly_expected_value{OF}"),
-                       query(f"gon_edge_anomaly_contribution_ratio{OF}")],
+                      [query(f"max by (feature) (gon_edge_anomaly_value{OF})"),
+                       query(f"max by (feature) (gon_edge_anomaly_expected_value{OF})"),
+                       query(f"max by (feature) (gon_edge_anomaly_contribution_ratio{OF})")],
                       12, 8,
                       {"feature": "Feature", "Value #A": "Reads", "Value #B": "Expected", "Value #C": "Share"},
-                      hide={"instance": True, "stream": True},
                       sort=[{"displayName": "Share", "desc": True}],
                       overrides=[named("Share", unit="percentunit", decimals=0,
                                        custom__cellOptions={"type": "gauge", "mode": "basic"}, min=0, max=1)],
@@ -440,7 +451,7 @@ def stream() -> Json:
             "Supply",
             [
                 graph("Rows a second", [query(f"rate(gon_edge_rows_total{OF}[$__rate_interval])", "rows")], 8,
-                      unit="reqps", low=0),
+                      unit="cps", low=0),
                 timeline("State over time",
                          [query('sum by (state) (gon_edge_stream_state{instance=~"$instance",stream="$stream"})',
                                 "{{state}}")],
@@ -483,20 +494,20 @@ def operations() -> Json:
                 graph("Resident memory of the daemon",
                       [query(f"process_resident_memory_bytes{ON} and on (job, instance) gon_edge_build_info",
                              "{{instance}}")],
-                      8, unit="bytes", low=0),
+                      6, unit="bytes", low=0),
                 graph("Training: peak against its budget",
                       [query(f"gon_edge_retrain_peak_memory_bytes{ON}", "peak {{instance}}"),
                        query(f"gon_edge_memory_budget_bytes{ON}", "budget {{instance}}")],
-                      8, unit="bytes", low=0,
+                      6, unit="bytes", low=0,
                       overrides=[matching("budget .*", custom__lineStyle={"fill": "dash", "dash": [10, 10]})],
                       text="Of the last training, in a process of its own. 0 before the first."),
                 graph("Trainings",
                       [query(f"sum by (outcome) (increase(gon_edge_retrain_rounds_total{ON}[$__rate_interval]))",
-                             "{{outcome}}")], 4, bars=True, stack="normal", low=0),
+                             "{{outcome}}")], 6, bars=True, stack="normal", low=0),
                 graph("Time a training takes",
                       [query(f"sum by (instance) (gon_edge_retrain_duration_seconds_sum{ON}) / "
                              f"(sum by (instance) (gon_edge_retrain_duration_seconds_count{ON}) > 0)",
-                             "mean {{instance}}")], 4, unit="s", low=0),
+                             "mean {{instance}}")], 6, unit="s", low=0),
             ],
             "Latency",
             [
@@ -520,7 +531,7 @@ def operations() -> Json:
             [
                 graph("Messages by what became of them",
                       [query(f"sum by (result) (rate(gon_edge_messages_total{ON}[$__rate_interval]))", "{{result}}")],
-                      8, unit="reqps", low=0, stack="normal", fill=40),
+                      8, unit="cps", low=0, stack="normal", fill=40),
                 graph("Refused messages and unusable values, by reason",
                       [query(f"sum by (reason) (increase(gon_edge_messages_rejected_total{ON}[$__rate_interval])) > 0",
                              "message: {{reason}}"),
