@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench bench-memory table deb e2e-system wheels image clean
+.PHONY: help run test e2e check bench bench-memory table deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -66,6 +66,9 @@ BUILDER ?= docker buildx build --load
 PLATFORM ?= linux/arm64
 image: wheels  ## the container image gon-edge, for PLATFORM (linux/arm64), by docker or BUILDER
 	$(BUILDER) --platform $(PLATFORM) $(if $(BASE),--build-arg BASE=$(BASE)) -f Dockerfile.arm64 -t gon-edge .
+
+sbom: $(VENV)/.make-venv  ## the bill of materials of package and image, dist/gon-edge.cdx.json (CycloneDX)
+	$(BIN)/python tools/make_sbom.py dist/gon-edge.cdx.json
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
