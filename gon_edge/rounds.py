@@ -146,6 +146,7 @@ class Rounds:
         self._looked_at = self._told_at = float("-inf")
         self._not_before = float("-inf")
         self._stopped = False
+        self._begun = False  # the running child has said something
         self._said = ""
 
     @property
@@ -276,7 +277,7 @@ class Rounds:
                     log.warning("stream %r: training cannot start: %s", order.stream, error)
             return
         self._waiting.popleft()
-        self._running = order, batch
+        self._running, self._begun = (order, batch), False
         if started is not None:
             started(order)
 
@@ -311,14 +312,17 @@ class Rounds:
         hard, soft = self._obstacles
         order = self._running[0] if self._running else self._waiting[0][0] if self._waiting else None
         self.held = "" if order is None else hard or (soft if order.scheduled else "")
-        progress = self.progress
-        if progress is None or progress.phase == "starting":
-            return  # it has not yet asked the kernel to end it with us, and would stand still for ever
         resting = self.settings.cpu_share < 1.0 and now % 1.0 >= self.settings.cpu_share
         stop = bool(self.held) or resting
-        if stop != self._stopped:
-            self._stopped = stop
-            self._signal(signal.SIGSTOP if stop else signal.SIGCONT)
+        if stop == self._stopped:
+            return
+        if stop and not self._begun:
+            progress = self.progress
+            self._begun = progress is not None and progress.phase != "starting"
+            if not self._begun:
+                return  # it has not yet asked the kernel to end it with us, and would stand still for ever
+        self._stopped = stop
+        self._signal(signal.SIGSTOP if stop else signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         if (pid := self._trainer.pid) is not None:
@@ -339,11 +343,10 @@ class Rounds:
             return
         self._told_at = now
         told: list[_Batch] = []
-        progress = self.progress
         order, batch = self._running or (None, None)
         if order is not None and batch is not None:
             told.append(batch)
-            if progress is not None:
+            if (progress := self.progress) is not None:
                 batch.client.tell(
                     stream=order.stream,
                     phase=progress.phase,

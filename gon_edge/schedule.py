@@ -70,7 +70,8 @@ class ScoreDrift:
         self._window = window
         self._rows = 0
         self._far = 0  # samples in a row that are far from the reference
-        self._sample: list[float] = []
+        self._sample = np.empty(SAMPLE)
+        self._filled = 0
         self.reference: NDArray[np.float64] | None = None
         if reference is not None and len(reference) == SAMPLE:
             self.reference = np.sort(np.asarray(reference, np.float64))
@@ -80,10 +81,12 @@ class ScoreDrift:
         self._rows += 1
         if self._rows % self._window or not math.isfinite(score):
             return False
-        self._sample.append(score)
-        if len(self._sample) < SAMPLE:
+        self._sample[self._filled] = score
+        self._filled += 1
+        if self._filled < SAMPLE:
             return False
-        sample, self._sample = np.sort(np.array(self._sample)), []
+        sample = np.sort(self._sample)
+        self._filled = 0
         if self.reference is None:
             self.reference = sample
             return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -80,6 +80,41 @@ class _Block:
         timestamp, received_at = self._times[i].tolist()
         flags = self._flags[i]
         return Row(stream, timestamp, self.features, self._values[i], flags[1:], bool(flags[0]), received_at)
+
+
+class _Newest:
+    """The newest rows, as many as a window holds, in arrays of their own: single rows that live on here and there in
+    the heap keep a megabyte from going back to the system.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._features: tuple[str, ...] | None = None
+        self._pushed = 0
+
+    def push(self, row: Row) -> None:
+        if row.features is not self._features:  # older rows are forgotten: it happens once or twice in a stream's life
+            self._features = row.features
+            self._pushed = 0
+            self._timestamps = np.empty(self._length)
+            self._values = np.empty((self._length, len(row.features)), np.float32)
+            self._flags = np.empty((self._length, len(row.features) + 1), np.bool_)  # restart, then stale
+        at = self._pushed % self._length
+        self._timestamps[at] = row.timestamp
+        self._values[at] = row.values
+        self._flags[at, 0] = row.restart
+        self._flags[at, 1:] = row.stale
+        self._pushed += 1
+
+    def rows(self, stream: str) -> Iterator[Row]:
+        """Oldest first."""
+        for i in range(max(0, self._pushed - self._length), self._pushed):
+            at = i % self._length
+            assert self._features is not None
+            flags = self._flags[at]
+            yield Row(
+                stream, float(self._timestamps[at]), self._features, self._values[at].copy(), flags[1:], bool(flags[0])
+            )
 
 
 class _Backlog:
@@ -191,7 +226,7 @@ class Stream:
         self._training = False
         self._silent = False
         self._backlog = _Backlog(name)
-        self._recent: deque[Row] = deque(maxlen=0)  # the newest window, to hand it on to the next model
+        self._newest: _Newest | None = None  # of the model in use, to hand it on to the next one
         self._compared: tuple[str, ...] | None = None  # features of a row, with those of the model
         self._new_feature = False
         self._starters = tuple(starters)
@@ -280,9 +315,10 @@ class Stream:
         self._training = False
         self._compared = None
         self._detector = Detector(model)
-        self._recent = deque(self._recent, maxlen=model.discriminator.window)
-        for row in self._recent:
+        before, self._newest = self._newest, _Newest(model.discriminator.window)
+        for row in before.rows(self.name) if before is not None else ():
             self._detector.score(row)
+            self._newest.push(row)
 
     def configure(self, settings: StreamConfig) -> None:
         """Go on with other settings; those of the grid stay as they were."""
@@ -349,16 +385,17 @@ class Stream:
             return
         self.starter = fit[0].at_level_of(row.features, row.values)
         self._detector = Detector(self.starter)
-        self._recent = deque(maxlen=self.starter.discriminator.window)
+        self._newest = _Newest(self.starter.discriminator.window)
 
     def _score(self, row: Row) -> Outcome:
         assert self._detector is not None
+        assert self._newest is not None
         began = self._timer()
         verdict = self._detector.score(row)
         took = self._timer() - began
         self.verdict = verdict
         self.scores.append(verdict.score)
-        self._recent.append(row)
+        self._newest.push(row)
         return Outcome(row, verdict, tuple(self.policy.update(verdict, self._detector.causes)), took)
 
     def causes(self) -> tuple[Cause, ...]:
