@@ -92,7 +92,8 @@ class GateReport:
     finite : bool
         False: the model must not be used, whoever asks.
     held_out_rows : int
-        Clean rows both judged; 0 for a first model, which is judged on the rows it was fitted on.
+        Clean rows both judged and neither was fitted on; 0 where there were none: for a first model, and for one
+        trained again before there were new rows.
     challenger : GateScores
     champion : GateScores or None
         None for a first model.

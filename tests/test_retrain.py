@@ -230,7 +230,7 @@ def promoted(state_dir: Path, trainer: Trainer, **changes: object) -> Round:
 
 def test_a_second_model_is_judged_beside_the_first_on_rows_neither_learned(state_dir: Path) -> None:
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
-    first = promoted(state_dir, trainer)
+    first = promoted(state_dir, trainer, until=1500.0)
     assert first.verdict is not None
     assert first.verdict.champion is None
     second = promoted(state_dir, trainer, version="2", parent="1", champion=str(models.file("pump")))
@@ -243,9 +243,28 @@ def test_a_second_model_is_judged_beside_the_first_on_rows_neither_learned(state
     assert "latency_s" not in gate
 
 
-def test_a_judged_job_gives_the_same_bytes_too(state_dir: Path) -> None:
+def test_only_rows_the_model_in_use_has_not_learned_judge_it(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer, until=1749.0)
+    second = promoted(state_dir, trainer, version="2", champion=str(models.file("pump")))
+    assert second.verdict is not None
+    assert second.verdict.held_out_rows == 50
+
+
+def test_training_again_at_once_compares_two_models_that_know_all_rows(state_dir: Path) -> None:
+    # The model in use had learned the rows it was judged on, the new one had not, and lost.
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
     promoted(state_dir, trainer)
+    again = promoted(state_dir, trainer, version="2", champion=str(models.file("pump")))
+    assert again.verdict is not None
+    assert again.verdict.held_out_rows == 0
+    assert again.verdict.champion is not None
+    assert again.verdict.champion.separation == again.verdict.challenger.separation
+
+
+def test_a_judged_job_gives_the_same_bytes_too(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer, until=1500.0)
     champion = state_dir / "champion.npz"
     champion.write_bytes(models.file("pump").read_bytes())
     written = set()
