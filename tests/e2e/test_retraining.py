@@ -340,3 +340,35 @@ def test_hostile_input_on_the_socket_is_counted_and_the_daemon_goes_on(mosquitto
         publish(mosquitto, daemon, 10, 320, seed=1)
         assert version(daemon) == "1"
         assert "Traceback" not in daemon.log
+
+
+def test_a_stream_is_trained_again_by_itself_but_not_while_an_alert_is_open(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waiting times of minutes and hours are made short; everything else is as it is."""
+    patch = tmp_path / "patch"
+    patch.mkdir()
+    short = "import gon_edge.schedule as s; s.AFTER_START_S = s.RETRY_S = 0.0; s.JITTER = 0.0\n"
+    (patch / "sitecustomize.py").write_text(short)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(patch), str(Path(__file__).parents[2])]))
+    settings = {"streams": {"defaults": {"warmup_rows": 1000}}}
+    with DaemonProcess(tmp_path, mosquitto, retrain=CALM, **settings).connected() as daemon:
+        publish(mosquitto, daemon, 1020, 0)
+        daemon.wait_for_state("pump", "scoring")
+        tried = 'gon_edge_retrain_rounds_total{{outcome="{}",stream="pump"}}'
+
+        def rounds() -> float:
+            page = daemon.metrics()
+            return sum(page.get(tried.format(outcome), 0.0) for outcome in ("promoted", "rejected"))
+
+        assert rounds() == 1.0
+        publish(mosquitto, daemon, 60, 1020, seed=1, fault=8.0)
+        wait_until(lambda: active(daemon) == 1.0, 20, "the alert")
+        lines = (json.loads(line) for line in rows(1100, start=START + 1080, seed=2))
+        more = [json.dumps({**row, "speed": 1000.0 + i % 7}) for i, row in enumerate(lines)]
+        mosquitto.publish_lines("telemetry/pump", more[:10])  # a new feature, and the alert is still open
+        wait_until(lambda: daemon.metric('gon_edge_rows_total{stream="pump"}') == 1090, 20, "the rows")
+        assert rounds() == 1.0
+        mosquitto.publish_lines("telemetry/pump", more[10:])
+        wait_until(lambda: rounds() == 2.0, 60, "another training")
+        assert "another training is due (new feature)" in daemon.log
