@@ -49,7 +49,6 @@ _TRUSTED_SHARE = 0.25
 _HELD_OUT_SHARE = 0.125
 _HELD_OUT_WINDOWS = 3  # at least
 _FEWEST_WINDOWS = 2
-_FEWEST_WINDOWS_JUDGED = 8
 _TIME_COLUMNS = ("timestamp", "datetime", "time", "date", "ts")
 _CSV_CHUNK_ROWS = 1024
 _CSV_GAP = 3.0  # times the interval: windows must not reach over a longer gap
@@ -213,7 +212,7 @@ def _survey(job: Job) -> _Survey:
 def _plan(job: Job, survey: _Survey) -> Plan:
     settings = FitSettings(window=job.window, risk=job.risk)
     features = max(1, len(survey.features))
-    fewest = settings.window * (_FEWEST_WINDOWS_JUDGED if job.champion else _FEWEST_WINDOWS)
+    fewest = _FEWEST_WINDOWS * settings.window
     fitting = rows_within(job.budget_bytes, features, settings)
     rows = min(survey.usable, max(job.max_rows, fewest), fitting)
     shrunk = refused = ""
@@ -501,7 +500,7 @@ def run(job: Job) -> None:
     Raises
     ------
     NotEnoughData
-        Fewer rows than two windows, or than eight where a model in use is to be compared with.
+        Fewer rows than two windows.
     OverBudget
         The rows do not fit the budget.
     StoreError, InputError
@@ -531,8 +530,9 @@ def _fit_and_judge(job: Job, rows: _Rows) -> Model:
 
     The gate judges its twin, fitted without the newest rows, on those of them that the champion does not know either.
     Learning them after all is worth the second fit: after three rounds the mean average precision was that of one fit
-    on everything (0.681), and 0.676 without (docs/retraining.md).  Where the champion knows nearly all rows, which is
-    where a person trains again without waiting, nothing can be held out for both, and both are judged on known rows.
+    on everything (0.681), and 0.676 without (docs/retraining.md).  Where nothing can be held out from both, because the
+    champion knows nearly all rows (a person trains again without waiting) or because there are few (a person has
+    accepted the last minutes), the candidate is judged on rows it knows.
     """
     champion = _champion(job)
     count = len(rows.values)
@@ -546,7 +546,8 @@ def _fit_and_judge(job: Job, rows: _Rows) -> Model:
         report = _judge(job, rows, 0, model, None)
     elif count - first < _HELD_OUT_WINDOWS * settings.window:
         model = _fit(job, rows, count, (_READ_SHARE, _FITTED_SHARE))
-        report = replace(_judge(job, rows, learned, model, champion), held_out_rows=0)
+        newest = max(0, min(learned, count - _HELD_OUT_WINDOWS * settings.window))
+        report = replace(_judge(job, rows, newest, model, champion), held_out_rows=0)
     else:
         model = _fit(job, rows, learned, (_READ_SHARE, _HALFWAY))
         _tell_progress("gate", _HALFWAY)
@@ -617,8 +618,13 @@ def _champion(job: Job) -> Model | None:
 
 
 def _held_out_rows(rows: int, trusted: NDArray[np.bool_], settings: FitSettings) -> int:
-    """How many of the newest rows the gate gets; what a person has just confirmed is mostly learned, not held out."""
+    """How many of the newest rows the gate gets, 0 when there are too few to spare any.
+
+    What a person has just confirmed is mostly learned, not held out.
+    """
     fewest = _HELD_OUT_WINDOWS * settings.window
+    if rows < fewest + _FEWEST_WINDOWS * settings.window:
+        return 0
     wanted = max(int(_HELD_OUT_SHARE * rows), fewest)
     newest = int(trusted[rows - wanted :].sum())
     return max(fewest, min(wanted, int(trusted.sum()) // 2)) if newest else wanted

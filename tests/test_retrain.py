@@ -262,6 +262,16 @@ def test_training_again_at_once_compares_two_models_that_know_all_rows(state_dir
     assert again.verdict.champion.separation == again.verdict.challenger.separation
 
 
+def test_a_few_rows_that_a_person_accepted_are_enough(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer, until=1500.0)
+    changes = {"since": 1740.0, "accepted": ((1740.0, 1799.0),), "champion": str(models.file("pump"))}
+    few = promoted(state_dir, trainer, version="2", **changes)
+    assert few.verdict is not None
+    assert (few.rows, few.verdict.held_out_rows) == (60, 0)
+    assert few.verdict.champion is not None
+
+
 def test_a_judged_job_gives_the_same_bytes_too(state_dir: Path) -> None:
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
     promoted(state_dir, trainer, until=1500.0)

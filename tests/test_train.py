@@ -167,6 +167,7 @@ def test_what_was_just_confirmed_is_mostly_learned_and_not_held_out():
     assert _held_out_rows(8000, np.arange(8000) >= 7200, settings) == 400
     assert _held_out_rows(8000, np.arange(8000) < 800, settings) == 1000
     assert _held_out_rows(400, np.zeros(400, np.bool_), settings) == 120
+    assert _held_out_rows(199, np.zeros(199, np.bool_), settings) == 0
 
 
 # -- from a file -------------------------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ def test_a_plan_that_must_shrink_says_to_what_and_why(tmp_path):
 def test_a_plan_that_cannot_be_done_says_what_to_do(tmp_path):
     folder = stored(tmp_path, 100)
     assert plan(job(folder)).refused == ""
-    assert "100 normal rows are stored and 120 are needed; wait" in plan(job(folder, champion="model.npz")).refused
+    assert "100 normal rows are stored and 120 are needed; wait" in plan(job(folder, window=60)).refused
     assert "0 normal rows" in plan(job(folder, stream="fan")).refused
     assert "raise retrain.memory_budget" in plan(job(folder, budget_bytes=20 * MIB)).refused
 
