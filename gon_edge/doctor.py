@@ -196,7 +196,7 @@ def _check_daemon(config: Config, daemon: Mapping[str, Any], unit: Mapping[str, 
         advice = "look at these devices, or at max_gap if they send more rarely"
         yield Finding("daemon", "warning", f"{up}; silent: {', '.join(stale)}", advice)
     else:
-        yield Finding("daemon", "ok", f"{up}, {len(streams)} streams")
+        yield Finding("daemon", "ok", f"{up}, streams: {len(streams)}")
     if not _is_loopback(config.http.host) and not getattr(config.http, "token_file", None):
         advice = "http.listen: 127.0.0.1:9109, or a proxy that asks for a password"
         yield Finding("daemon", "warning", f"{config.http.listen} shows your readings to the network", advice)
@@ -526,7 +526,7 @@ def _check_state(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]:
     try:
         with Store.open(folder, read_only=True) as store:
             rows = sum(store.streams().values())
-            yield Finding("state", "ok", f"{folder}: {len(store.streams())} streams, {rows} rows in the database")
+            yield Finding("state", "ok", f"{folder}: {rows} rows in the database, streams: {len(store.streams())}")
     except (StoreError, PermissionError) as error:
         yield Finding("state", "fault", _one_line(error), "the daemon sets a damaged database aside when it starts")
 
@@ -548,7 +548,7 @@ def _check_models(config: Config) -> Iterator[Finding]:
             before = file.with_name("model.npz.previous").exists()
             advice = "the daemon goes back to the one before it" if before else "the stream will warm up again"
             yield Finding("models", "warning" if before else "fault", _one_line(error), advice)
-    yield Finding("models", "ok", f"{good} models can be read" if good else "no model yet: streams warm up first")
+    yield Finding("models", "ok", f"models that can be read: {good}" if good else "no model yet: streams warm up first")
 
 
 def _check_disk(config: Config, daemon: Mapping[str, Any]) -> Iterator[Finding]:
@@ -622,22 +622,31 @@ def _check_memory(config: Config, unit: Mapping[str, str]) -> Iterator[Finding]:
     limit = unit.get("MemoryMax", "infinity")
     if limit.isdigit() and int(limit) < needed:
         advice = f"systemctl edit gon-edge, MemoryMax={needed // _MIB + 64}M, or lower retrain.memory_budget"
-        yield Finding(
-            "memory", "warning", f"MemoryMax of the unit leaves no room for a training ({limit} bytes)", advice
-        )
-    if unit and not _memory_is_controlled():
-        advice = (
-            "on a Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart; "
-            "without it MemoryMax of the unit does nothing"
-        )
-        yield Finding("memory", "warning", "the kernel does not limit the memory of services", advice)
+        text = f"MemoryMax of {UNIT} is {int(limit) // _MIB} MiB: too little for a training beside the daemon"
+        yield Finding("memory", "warning", text, advice)
+    if unit.get("ActiveState") == "active" and limit.isdigit():
+        enforced = _enforced_bytes(unit.get("ControlGroup", ""))
+        if enforced is not None and enforced <= int(limit):
+            yield Finding("memory", "ok", f"the kernel holds {UNIT} to {enforced // _MIB} MiB")
+        else:
+            advice = (
+                "on a Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart; "
+                "in a container or virtual machine ask who runs it"
+            )
+            text = f"the kernel does not hold {UNIT} to its {int(limit) // _MIB} MiB of MemoryMax"
+            yield Finding("memory", "warning", text, advice)
 
 
-def _memory_is_controlled() -> bool:
-    """Whether the memory controller of control groups, version 2 or 1, is there."""
-    with contextlib.suppress(OSError):
-        return "memory" in Path("/sys/fs/cgroup/cgroup.controllers").read_text().split()
-    return Path("/sys/fs/cgroup/memory").is_dir()
+def _enforced_bytes(group: str) -> int | None:
+    """Limit of memory the kernel knows for a control group, version 2 or 1; ``None`` where there is none."""
+    root = Path("/sys/fs/cgroup")
+    for file in (
+        root / group.lstrip("/") / "memory.max",
+        root / "memory" / group.lstrip("/") / "memory.limit_in_bytes",
+    ):
+        with contextlib.suppress(OSError, ValueError):  # "max"
+            return int(file.read_text())
+    return None
 
 
 def _check_clock() -> Iterator[Finding]:

@@ -150,6 +150,17 @@ def test_what_is_no_certificate_is_said_to_be_none(tmp_path, content):
         certificate_expiry(pem)
 
 
+def test_a_limit_of_memory_that_nobody_enforces_is_a_warning(settings, tmp_path):
+    # nspawn on a host with control groups of version 1: systemd says MemoryMax and the kernel knows nothing of it.
+    file = tmp_path / "gon-edge.yaml"
+    file.write_text(json.dumps(settings))
+    unit = {"ActiveState": "active", "MemoryMax": str(256 << 20), "ControlGroup": "/no/such/group"}
+    findings = list(doctor._check_memory(load_config(file), unit))
+    assert (findings[-1].state, "does not hold" in findings[-1].text) == ("warning", True)
+    unit["MemoryMax"] = str(64 << 20)
+    assert any("too little for a training" in f.text for f in doctor._check_memory(load_config(file), unit))
+
+
 def test_a_check_that_breaks_is_a_fault_and_the_others_go_on(look, settings, monkeypatch):
     def broken(*_: object):
         raise RuntimeError("surprise")
@@ -172,7 +183,7 @@ def test_a_running_daemon_with_its_broker_has_no_fault(tmp_path):
             shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
             assert shown.returncode == 0, shown.stdout + shown.stderr
             assert "came back after" in shown.stdout
-            assert "1 streams" in shown.stdout
+            assert "streams: 1" in shown.stdout
             assert "faults: 0" in shown.stdout
             broker.stop()
             wait_until(lambda: daemon.metric("gon_edge_mqtt_connected") == 0.0, 10, "the loss of the broker")
