@@ -35,7 +35,7 @@ from gon_edge.events import Alert, Reading
 from gon_edge.homeassistant import HomeAssistant
 from gon_edge.modelfile import Model
 from gon_edge.mqtt import Message, MqttClient, own_topic
-from gon_edge.payload import Decoder, TopicTemplate
+from gon_edge.payload import decoders
 from gon_edge.prometheus import ALERT_KINDS, Telemetry
 from gon_edge.retrain import ModelFolder, Trainer
 from gon_edge.rounds import (
@@ -68,7 +68,6 @@ _TICK_S = 0.1
 _STATE_EVERY_S = 1.0
 _CATCH_UP_ROWS = 64
 _TRIM_EVERY_S = 10.0
-_SILENT_S = 60.0
 _CLOCK_STEP_S = 0.5
 _RETRY_TRAINING_S = 60.0
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
@@ -111,7 +110,7 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         _tame_malloc()
         self._config = config
-        self._decoders = tuple(_decoder(config, i) for i in range(len(config.subscriptions)))
+        self._decoders = decoders(config)
         check_starters(config)
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
@@ -389,15 +388,12 @@ class Daemon:
         for stream in self._streams.values():
             self._step(stream, partial(stream.advance, now))
             silence = now - self._received_at[stream.name]
-            if stream.state != "stale" and silence > self._silent_after(stream):
+            if stream.state != "stale" and silence > stream.silent_after_s:
                 last = stream.aligner.last_timestamp
-                alerts = stream.silent((now + self._offset) if last is None else last + silence)
+                # Not the time of this look: the same messages shall give the same alerts.
+                alerts = stream.silent((now + self._offset) if last is None else last + stream.silent_after_s)
                 log.warning("stream %r: no reading for %.0f s", stream.name, silence)
                 self._tell(stream, alerts)
-
-    def _silent_after(self, stream: Stream) -> float:
-        settings = stream.settings
-        return max(settings.max_gap_s or _SILENT_S, 10.0 * (stream.aligner.interval_s or 0.0))
 
     # -- what comes out ----------------------------------------------------------------------------------------------
 
@@ -660,7 +656,10 @@ class Daemon:
         asked, now = request.asked, time.time()
         name = self._known(asked["stream"])
         silence = Silence(name, str(asked.get("feature", "")), now, now + float(asked["for_s"]), str(asked["reason"]))
-        self._silences.add(silence)
+        try:
+            self._silences.add(silence)
+        except ValueError as error:
+            raise InputError(str(error)) from None
         self._changed_silences()
         what = f"feature {silence.feature!r} of stream {name!r}" if silence.feature else f"stream {name!r}"
         log.info("%s is silenced for %.0f s: %r", what, silence.until - now, silence.reason)
@@ -852,21 +851,6 @@ class Daemon:
         count = self._said[topic]
         if count & (count - 1) == 0:
             log.log(level, "%s%s", text, f" ({count} times)" if count > 1 else "")
-
-
-def _decoder(config: Config, index: int) -> Decoder:
-    subscription = config.subscriptions[index]
-    try:
-        return Decoder(
-            TopicTemplate.parse(subscription.topic),
-            subscription.format,
-            timestamp=subscription.timestamp,
-            stream=subscription.stream,
-            max_payload_bytes=config.limits.payload_bytes,
-            max_features=config.limits.features,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error), path=config.path, key=f"subscriptions[{index}]") from error
 
 
 def _stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:

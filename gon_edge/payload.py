@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
-from gon_edge.errors import PayloadError
+from gon_edge.config import Config
+from gon_edge.errors import ConfigError, PayloadError
 from gon_edge.events import Reading
 
 Format = Literal["json", "value", "influx", "collectd"]
@@ -563,6 +564,31 @@ def _is_name(text: str) -> bool:
 def _is_stream(text: str) -> bool:
     # A stream's name becomes a level of the topics gon-edge publishes, where these three mean something else.
     return _is_name(text) and not any(character in text for character in "+#/")
+
+
+def decoders(config: Config) -> tuple[Decoder, ...]:
+    """The decoders of a configuration's subscriptions, in their order: the first whose topic matches reads a message.
+
+    Raises
+    ------
+    ConfigError
+        Options of a subscription that contradict each other.
+    """
+    found = []
+    for i, subscription in enumerate(config.subscriptions):
+        try:
+            decoder = Decoder(
+                TopicTemplate.parse(subscription.topic),
+                subscription.format,
+                timestamp=subscription.timestamp,
+                stream=subscription.stream,
+                max_payload_bytes=config.limits.payload_bytes,
+                max_features=config.limits.features,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error), path=config.path, key=f"subscriptions[{i}]") from error
+        found.append(decoder)
+    return tuple(found)
 
 
 # Line protocol, after "Line protocol reference" of InfluxDB 2: a backslash escapes comma, equals sign and space outside

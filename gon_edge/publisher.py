@@ -1,4 +1,5 @@
-"""Sends messages to a broker and knows which of them arrived: the sending side of ``publish``, ``replay`` and ``demo``.
+"""Sends messages to a broker and knows which of them arrived: the sending side of ``publish``, ``replay`` and ``demo``,
+and with :meth:`Publisher.subscribe` the receiving side of ``record``.
 
 One thread, the caller's: paho's loop turns inside :meth:`Publisher.send`, :meth:`Publisher.wait_until` and
 :meth:`Publisher.drain`.  The daemon's connection is ``mqtt``: it subscribes, states its own presence and may never
@@ -73,6 +74,8 @@ class Publisher:
         self._window = _WINDOW
         self._connack: ReasonCode | None = None
         self._lost = False
+        self._topics: tuple[str, ...] = ()
+        self._subscribed = False
         self._client = self._first_connection()
 
     def __enter__(self) -> Self:
@@ -94,6 +97,32 @@ class Publisher:
             self._turn(1.0)
         self._client.publish(topic, payload, qos=1)
         self.sent += 1
+
+    def subscribe(self, topics: tuple[str, ...], take: Callable[[paho.MQTTMessage], None]) -> None:
+        """Have the messages of some topic filters given to ``take``, with QoS 1, from within the other methods.
+
+        Raises
+        ------
+        UnreachableError
+            The broker refuses one of them.
+        """
+        refused: list[str] = []
+
+        def answered(_c: paho.Client, _u: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+            self._subscribed = True
+            refused.extend(f"{t}: {code}" for t, code in zip(topics, codes, strict=False) if code.is_failure)
+
+        self._topics, self._subscribed = topics, False
+        self._client.on_message = lambda _c, _u, message: take(message)
+        self._client.on_subscribe = answered
+        self._client.subscribe([(topic, 1) for topic in topics])
+        deadline = time.monotonic() + _CONNECT_S
+        while not self._subscribed:
+            if time.monotonic() > deadline:
+                raise UnreachableError(f"{self._url} does not answer to SUBSCRIBE")
+            self._turn(0.2)
+        if refused:
+            raise UnreachableError(f"{self._url} refuses {', '.join(refused)}")
 
     def wait_until(self, deadline: float) -> None:
         """Keep the connection alive until ``time.monotonic()`` is `deadline`."""
@@ -147,6 +176,11 @@ class Publisher:
                 context = ssl.create_default_context(cafile=settings.ca_file)
             except (OSError, ValueError) as error:
                 raise InputError(f"{settings.ca_file}: cannot be used as a certificate authority: {error}") from None
+            if settings.cert_file is not None:
+                try:
+                    context.load_cert_chain(settings.cert_file, settings.key_file)
+                except (OSError, ValueError) as error:
+                    raise InputError(f"{settings.cert_file}: cannot be used as a certificate: {error}") from None
             client.tls_set_context(context)
         if settings.username is not None:
             try:
@@ -211,6 +245,8 @@ class Publisher:
     ) -> None:
         self._connack = code
         self._window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
+        if self._topics and not code.is_failure:  # again: a broker may forget
+            self._client.subscribe([(topic, 1) for topic in self._topics])
 
     def _on_disconnect(
         self, _c: paho.Client, _u: object, _f: paho.DisconnectFlags, _r: ReasonCode, _p: Properties | None

@@ -32,6 +32,8 @@ _BLOCK_ROWS = 256
 
 RECENT_SCORES = 120
 
+_SILENT_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -254,6 +256,11 @@ class Stream:
     def warmed_up(self) -> bool:
         """Whether a first model is due: enough rows, none in use, none being trained."""
         return self.model is None and not self._training and self.rows >= self.settings.warmup_rows
+
+    @property
+    def silent_after_s(self) -> float:
+        """Seconds without a reading after which the stream has stopped."""
+        return max(self.settings.max_gap_s or _SILENT_S, 10.0 * (self.aligner.interval_s or 0.0))
 
     @property
     def behind(self) -> int:
