@@ -217,6 +217,22 @@ def test_a_drift_that_a_person_accepts_is_learned_and_its_twin_keeps_its_alert(
         assert "from an earlier time on" in refused.stderr
 
 
+def test_a_sensor_that_is_gone_for_good_is_accepted_as_gone(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with daemon_with(tmp_path, mosquitto).connected() as daemon:
+        warm_up(mosquitto, daemon)
+        left = [json.loads(line) for line in rows(600, start=START + 320, seed=1)]
+        for row in left:
+            del row["current"]
+        mosquitto.publish_lines("telemetry/pump", (json.dumps(row) for row in left[:500]))
+        wait_until(lambda: active(daemon, kind="missing") == 1.0, 20, "the alert")
+        wait_until(lambda: daemon.metric('gon_edge_rows_total{stream="pump"}') == 820, 20, "the rows")
+        done = gon_edge(daemon, "accept", "pump", "--since", "450s", "--only", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        mosquitto.publish_lines("telemetry/pump", (json.dumps(row) for row in left[500:]))
+        wait_until(lambda: active(daemon, kind="missing") == 0.0, 20, "the end of the alert")
+        assert daemon.metric('gon_edge_missing_features{stream="pump"}') == 0.0
+
+
 def test_a_silence_is_heard_of_nowhere_and_ends(mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path) -> None:
     with daemon_with(tmp_path, mosquitto).connected() as daemon:
         warm_up(mosquitto, daemon)
