@@ -48,10 +48,11 @@ table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 deb: $(VENV)/.make-venv  ## the Debian package, dist/gon-edge_VERSION_all.deb; WHEELS=FOLDER builds it offline
 	PYTHON=$(BIN)/python tools/build_deb.sh dist $(WHEELS)
 
-# Root with a folder of root's: sudo make e2e-system CACHE=/var/cache/gon-edge-e2e
+# For example: sudo make e2e-system SUITE=trixie
 CACHE ?= /var/cache/gon-edge-e2e
+SUITE ?= bookworm
 e2e-system: deb  ## boot a Debian, install the package and see that it serves; needs root, mmdebstrap, systemd-container
-	$(BIN)/python tools/e2e_system.py dist/gon-edge_*_all.deb --cache $(CACHE)
+	$(BIN)/python tools/e2e_system.py dist/gon-edge_*_all.deb --cache $(CACHE) --suite $(SUITE)
 
 wheels: $(VENV)/.make-venv  ## load what the container image holds, for arm64 and x86-64, into build/wheels
 	for arch in aarch64 x86_64; do \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from e2e.servers import require
 
 import gon_edge
@@ -174,3 +176,54 @@ def test_the_launcher_takes_no_code_from_its_surroundings(package, tmp_path):
     command = [sys.executable, "-IXfaulthandler", str(launcher), "version", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert json.loads(done.stdout)["version"] == gon_edge.__version__, done.stderr
+
+
+def compose() -> dict[str, dict[str, object]]:
+    services: dict[str, dict[str, object]] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    return services
+
+
+@pytest.mark.parametrize("name", compose())
+def test_containers_are_read_only_without_rights_and_with_a_limit(name):
+    service = compose()[name]
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "mem_limit" in service
+    assert name == "gon-edge" or re.search(r":v?\d+\.\d+\.\d+$", str(service["image"]))
+
+
+def test_containers_mount_files_that_are_there():
+    mounts = [mount.split(":") for service in compose().values() for mount in service["volumes"]]
+    files = [(ROOT / "deploy" / source, mode) for source, _, *mode in mounts if source.startswith(".")]
+    assert len(files) > 5
+    assert all(path.exists() and mode == ["ro"] for path, mode in files)
+    assert load_config(ROOT / "deploy" / "compose" / "gon-edge.yaml").http.host == "127.0.0.1"
+
+
+def test_the_bill_of_materials_names_everything_that_is_pinned_and_is_the_same_twice(tmp_path):
+    for name in ("one", "two"):
+        command = [sys.executable, ROOT / "tools" / "make_sbom.py", tmp_path / name]
+        subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    bill = json.loads((tmp_path / "one").read_text())
+    listed = {(component["name"], component.get("version")) for component in bill["components"]}
+    for file in ("debian/vendored.txt", "container/requirements.txt"):
+        pinned = set(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "deploy" / file).read_text(), re.MULTILINE))
+        assert pinned - {("pip", version) for _, version in pinned} <= listed
+    assert {"python3", "python3-numpy"} <= {name for name, _ in listed}
+
+
+def test_the_image_has_the_packages_that_pip_would_install():
+    wanted = configparser.ConfigParser()
+    wanted.read(ROOT / "setup.cfg")
+    names = set(re.findall(r"^([\w-]+)", wanted["options"]["install_requires"], re.MULTILINE))
+    pinned = (ROOT / "deploy" / "container" / "requirements.txt").read_text()
+    assert set(re.findall(r"^([\w-]+)==", pinned, re.MULTILINE)) == names | {"pip"}
+
+
+def test_install_sh_explains_itself_and_refuses_what_it_does_not_know():
+    script = ROOT / "deploy" / "install.sh"
+    shown = subprocess.run([script, "--help"], capture_output=True, text=True)
+    assert (shown.returncode, "--uninstall [--purge]" in shown.stdout) == (0, True)
+    refused = subprocess.run([script, "--unknown"], capture_output=True, text=True)
+    assert (refused.returncode, "--uninstall" in refused.stderr) == (2, True)

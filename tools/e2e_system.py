@@ -190,23 +190,23 @@ def rows(count: int, *, start: float, seed: int, fault: float = 0.0, more: int =
     return "\n".join(lines) + "\n"
 
 
-def build_root(cache: Path) -> Path:
+def build_root(cache: Path, suite: str) -> Path:
     """Build the Debian to boot, once, and return its folder."""
-    root = cache / "bookworm"
+    root = cache / suite
     if (root / "etc/debian_version").exists():
         return root
     cache.mkdir(parents=True, exist_ok=True)
     say(f"building a Debian in {root} (once, some minutes)")
-    partial = cache / "bookworm.partial"
+    partial = cache / f"{suite}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    mirror = "deb http://deb.debian.org/debian bookworm main"
+    mirror = f"deb http://deb.debian.org/debian {suite} main"
     packages = ",".join(BASE)
     options = ["--variant=minbase", f"--include={packages}", '--aptopt=APT::Install-Recommends "false"']
     # Lists stay, what the package needs lies in apt's cache, and recommended packages are installed as on any Debian.
     download = f"apt-get install -qy --download-only {' '.join(NEEDED)}"
     hook = f'rm "$1"/etc/apt/apt.conf.d/99mmdebstrap; chroot "$1" {download}'
     options += ["--skip=cleanup/apt", f"--customize-hook={hook}"]
-    subprocess.run(["mmdebstrap", *options, "bookworm", str(partial), mirror], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mmdebstrap", *options, suite, str(partial), mirror], check=True, stdout=subprocess.DEVNULL)
     partial.rename(root)
     return root
 
@@ -321,9 +321,8 @@ class Story:
         wait_until(lambda: m.status().get("mqtt", {}).get("connected"), 20, "the connection with the password")
         report = m.run("gon-edge doctor")
         line = next(line for line in report.splitlines() if " secrets " in line)
-        say(
-            f"   LoadCredential= of a file of root's, mode 600: connected to {m.status()['mqtt']['url']}; doctor: {line}"
-        )
+        say(f"   LoadCredential= of a file of root's, mode 600: connected to {m.status()['mqtt']['url']}")
+        say(f"   doctor: {line}")
         m.run(f"cp good.yaml {CONFIG}; rm -r /etc/systemd/system/{SERVICE}.d; systemctl daemon-reload")
         m.run(f"systemctl restart {SERVICE}")
         wait_until(lambda: m.status().get("mqtt", {}).get("connected"), 20, "the connection to the first broker")
@@ -501,13 +500,14 @@ def main() -> int:
     parser.add_argument(
         "--cache", type=Path, default=Path("/var/cache/gon-edge-e2e"), help="for the Debian to boot (%(default)s)"
     )
+    parser.add_argument("--suite", default="bookworm", help="bookworm or trixie (default: %(default)s)")
     options = parser.parse_args()
     for program in ("mmdebstrap", "systemd-nspawn", "nsenter"):
         if shutil.which(program) is None:
             sys.exit(f"{program} is missing; type: apt install mmdebstrap systemd-container util-linux")
     if os.geteuid() != 0:
         sys.exit("booting a system needs root; type: sudo make e2e-system")
-    root = build_root(options.cache)
+    root = build_root(options.cache, options.suite)
     with tempfile.TemporaryDirectory(dir=options.cache, prefix="run-") as scratch:
         machine = Machine(root, Path(scratch))
         try:
