@@ -273,8 +273,8 @@ def choose_blocks(
     """Which ``count`` of ``usable`` rows to use, as (start, stop), oldest first.
 
     All of them when they are no more.  Otherwise blocks of up to ``BLOCK_ROWS``, one at a random place in each of equal
-    parts of the span: a fixed distance would see a daily cycle at the same hours only.  Trusted rows are sampled apart, and
-    get at least ``_TRUSTED_SHARE`` of the places, as far as there are so many.
+    parts of the span: a fixed distance would see a daily cycle at the same hours only.  Trusted rows are sampled apart,
+    and get at least ``_TRUSTED_SHARE`` of the places, as far as there are so many.
     """
     if usable <= count:
         return [(0, usable)] if usable else []
