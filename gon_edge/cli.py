@@ -25,6 +25,7 @@ from gon_edge.errors import ConfigError, GonEdgeError, InputError
 
 if TYPE_CHECKING:
     from gon_edge.config import Config, MqttConfig
+    from gon_edge.replay import ReplayReport
 
 _DEFAULT_CONFIG = "/etc/gon-edge/gon-edge.yaml"
 _CONFIG_HELP = f"the daemon's configuration (default: $GON_EDGE_CONFIG, else {_DEFAULT_CONFIG})"
@@ -182,7 +183,93 @@ def _publish(options: argparse.Namespace) -> int:
     return 0
 
 
+def _top(options: argparse.Namespace) -> int:
+    from gon_edge.status import DaemonApi, daemon_url
+    from gon_edge.top import show_once, watch
+
+    api = DaemonApi(daemon_url(_config(options)) if options.config is not None else options.url)
+    if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        sys.stdout.write(show_once(api, sys.stdout))
+    else:
+        watch(api, sys.stdin, sys.stdout, every_s=options.every)
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    import math
+
+    from gon_edge.logs import set_up_logging
+    from gon_edge.payload import decoders
+    from gon_edge.publisher import Publisher
+    from gon_edge.record import record
+    from gon_edge.terminal import Progress
+
+    set_up_logging("info")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the recording as Ctrl-C does
+    config = _config(options) if options.config is not None else None
+    topics = tuple(options.topic or (d.template.subscription for d in (decoders(config) if config else ())))
+    if not topics:
+        raise _usage("name what to record with --topic, or a configuration with --config")
+    options.broker = options.broker or (None if config else "mqtt://localhost:1883")
+    mqtt = config.mqtt if config is not None and options.broker is None else _broker(options)
+    with Publisher(mqtt, patience_s=math.inf) as publisher, Progress("messages") as progress:
+        sys.stderr.write(f"recording {', '.join(topics)} of {publisher.url} to {options.output}; Ctrl-C ends it\n")
+        try:
+            with Path(options.output).open("wb") as out:
+                report = record(publisher, topics, out, for_s=options.for_s, progress=progress)
+        except OSError as error:
+            raise _OutputError(f"{options.output}: cannot be written: {error.strerror or error}") from None
+    if options.json:
+        _write_json({**dataclasses.asdict(report), "file": options.output})
+    else:
+        sys.stdout.write(
+            f"{options.output}: {report.messages} messages, {report.payload_bytes} bytes of payload, "
+            f"{report.duration_s:.1f} s\n"
+        )
+    return 0
+
+
 def _replay(options: argparse.Namespace) -> int:
+    from gon_edge.record import is_capture
+
+    if is_capture(options.file):
+        return _replay_capture(options)
+    if options.alerts:
+        raise _usage("--alerts needs a capture, as gon-edge record makes one; a CSV file is scored by gon-edge score")
+    if options.stream is None:
+        raise _usage("name the stream of a CSV file with --stream")
+    return _replay_csv(options)
+
+
+def _replay_capture(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import find
+    from gon_edge.logs import set_up_logging
+    from gon_edge.publisher import Publisher
+    from gon_edge.record import Capture, alert_line, alerts, send
+    from gon_edge.terminal import Progress
+
+    set_up_logging("info")
+    with Capture(options.file) as capture, Progress("messages") as progress:
+        if options.alerts:
+            config = _config(options)
+            model = find(options.model, Path(config.state_dir)).model if options.model else None
+            with _output("-") as out:
+                for alert in alerts(capture, config, model, progress=progress):
+                    out.write(alert_line(alert) + "\n")
+        else:
+            speed = None if options.as_fast_as_possible else options.speed
+            with Publisher(_broker(options)) as publisher:
+                report = send(capture, publisher, speed=speed, limit=options.limit, progress=progress)
+    if capture.cut_off:
+        sys.stderr.write(f"gon-edge: {capture.name} has no end; what is there was read\n")
+    if options.alerts:
+        return 0
+    if capture.retained:
+        sys.stderr.write(f"gon-edge: {capture.retained} retained messages were left out\n")
+    return _write_replay(options, report, "messages", "the topics they came from")
+
+
+def _replay_csv(options: argparse.Namespace) -> int:
     from gon_edge.csvfile import CsvFile
     from gon_edge.logs import set_up_logging
     from gon_edge.publisher import Publisher
@@ -201,16 +288,20 @@ def _replay(options: argparse.Namespace) -> int:
             limit=options.limit,
             progress=progress,
         )
+    return _write_replay(options, report, "rows", topic)
+
+
+def _write_replay(options: argparse.Namespace, report: ReplayReport, unit: str, topic: str) -> int:
     if options.json:
         _write_json({**dataclasses.asdict(report), "rows_per_s": report.rows_per_s, "topic": topic})
     else:
         refused = f", {report.refused} refused ({report.refusal})" if report.refused else ""
         sys.stdout.write(
-            f"sent {report.sent} rows to {topic}: {report.acknowledged} acknowledged{refused}, "
-            f"{report.duration_s:.1f} s, {report.rows_per_s:.0f} rows a second\n"
+            f"sent {report.sent} {unit} to {topic}: {report.acknowledged} acknowledged{refused}, "
+            f"{report.duration_s:.1f} s, {report.rows_per_s:.0f} {unit} a second\n"
         )
     if not report.complete:
-        raise GonEdgeError(f"{report.sent - report.acknowledged} of {report.sent} rows were not acknowledged")
+        raise GonEdgeError(f"{report.sent - report.acknowledged} of {report.sent} {unit} were not acknowledged")
     return 0
 
 
@@ -654,19 +745,66 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command(
+        "top",
+        _top,
+        "watch a running daemon in this terminal",
+        "Show the streams of a running daemon (state, score against threshold, recent scores), its open alerts with "
+        "their causes, memory, latency and broker, and keep it current; streams in trouble stand first.  j and k (or "
+        "the arrows) move the list, q or Ctrl-C ends it.  Where stdout is no terminal it is shown once, without "
+        "colour.",
+        "gon-edge top --url http://pi-1.local:9109 --every 2s",
+    )
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument(
+        "--url",
+        default="http://127.0.0.1:9109",
+        metavar="URL",
+        help="where http.listen of its configuration is (default: %(default)s)",
+    )
+    where.add_argument("--config", metavar="FILE", help="the daemon's configuration, in place of --url")
+    sub.add_argument("--every", type=_interval, default=1.0, metavar="TIME", help="between looks (default: 1s)")
+    sub.add_argument("--once", action="store_true", help="show it once and end")
+
+    sub = command(
+        "record",
+        _record,
+        "record raw messages of a broker to a file",
+        "Write every message of some topics to a file, as it came, with the time it came at, until --for is over or "
+        "Ctrl-C.  gon-edge replay sends the file to a broker again, or says with --alerts which alerts come of it: "
+        "the same as live, so that a report can come with its capture.  Begin some windows (a few minutes at one row "
+        "a second) before what matters.",
+        "gon-edge record --broker mqtt://pi-1.local --topic 'telemetry/#' --for 10m -o capture.jsonl.gz",
+    )
+    _add_broker(sub, default=None, text="the broker (default: that of --config, else mqtt://localhost:1883)")
+    sub.add_argument(
+        "--topic",
+        action="append",
+        metavar="FILTER",
+        help="what to record, with + and # as wildcards; may be given again (default: the subscriptions of --config)",
+    )
+    sub.add_argument("--config", metavar="FILE", help="a daemon's configuration: its broker and its subscriptions")
+    sub.add_argument("--for", dest="for_s", type=_duration, metavar="TIME", help="how long (default: until Ctrl-C)")
+    sub.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="where to write; compressed when it ends in .gz"
+    )
+    sub.add_argument("--json", action="store_true", help="print what was recorded as JSON")
+
+    sub = command(
         "replay",
         _replay,
-        "send a recorded CSV file to a broker",
+        "send a recorded CSV file or capture to a broker",
         "Send a CSV file (gzip or not; comma, semicolon or tab; a header line) to a broker, one JSON object a row with "
         "QoS 1, at the pace of its own timestamps or faster.  Numbers stay numbers, empty cells become null, the time "
         "stays the text it is, under its column's name.  Says at the end how many rows were sent and acknowledged; "
-        "exit status 1 when some were not.  What the daemon cannot keep up with is dropped by the broker or by the "
+        "exit status 1 when some were not.  A capture of gon-edge record is sent to the topics it came from, or with "
+        "--alerts judged here, without a broker: prints the alerts a daemon publishes for it, a JSON object a line.  "
+        "What the daemon cannot keep up with is dropped by the broker or by the "
         'daemon, not here: see gon_edge_messages_total{result="dropped"}.',
         "gon-edge replay pump.csv.gz --broker mqtt://localhost --stream pump --time-column datetime --speed 100",
     )
-    sub.add_argument("file", metavar="FILE", help="the CSV file; - is standard input")
+    sub.add_argument("file", metavar="FILE", help="the CSV file or the capture; - is a CSV file on standard input")
     _add_broker(sub, default="mqtt://localhost:1883", text="the broker (default: %(default)s)")
-    sub.add_argument("--stream", type=_stream_name, required=True, metavar="NAME", help="name of the stream")
+    sub.add_argument("--stream", type=_stream_name, metavar="NAME", help="name of the stream; a CSV file needs it")
     _add_topic(sub)
     sub.add_argument(
         "--time-column", metavar="COLUMN", help="column with the row's time: Unix or ISO 8601 (default: none)"
@@ -680,7 +818,12 @@ def _parser() -> argparse.ArgumentParser:
         help="times faster than recorded (default: 1); needs --time-column",
     )
     pace.add_argument("--as-fast-as-possible", action="store_true", help="as fast as the broker acknowledges")
-    sub.add_argument("--limit", type=_count, metavar="N", help="send N rows at most (default: all)")
+    sub.add_argument("--limit", type=_count, metavar="N", help="send N rows or messages at most (default: all)")
+    sub.add_argument("--alerts", action="store_true", help="print the alerts of a capture; nothing is sent")
+    sub.add_argument("--config", metavar="FILE", help=f"for --alerts: {_CONFIG_HELP}")
+    sub.add_argument(
+        "--model", metavar="MODEL", help="for --alerts: a model for every stream (default: those in use, by --config)"
+    )
     sub.add_argument("--json", action="store_true", help="print what was sent as JSON")
 
     sub = command(

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from gon_edge.config import Config
 from gon_edge.errors import UnreachableError
 from gon_edge.terminal import duration_text, table
 
@@ -77,6 +78,22 @@ class DaemonApi:
             reason = getattr(error, "reason", None) or error
             text = getattr(reason, "strerror", None) or str(reason)
             raise UnreachableError(f"no gon-edge at {self.url}: {text}; is it running, and is --url right?") from None
+
+
+def daemon_url(config: Config) -> str:
+    """Where a daemon with this configuration answers on this machine.
+
+    Raises
+    ------
+    UnreachableError
+        ``http.listen`` is off.
+    """
+    if not config.http.enabled:
+        raise UnreachableError("http.listen is off: nobody can ask this daemon; set it to 127.0.0.1:9109")
+    host = config.http.host
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104  compared, not listened on
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}"
 
 
 def status_text(status: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""One static page about a stream's last hours."""
