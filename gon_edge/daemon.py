@@ -572,7 +572,6 @@ class Daemon:
         if stream is not None:
             self._publish_state(stream, force=True)
         self._rounds.report(ended)
-        _return_memory()
 
     def _use(self, stream: Stream, model: Model) -> None:
         """Score a stream by another model from the next row on."""
