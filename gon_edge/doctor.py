@@ -455,15 +455,30 @@ def _user(unit: Mapping[str, str], config: Config) -> pwd.struct_passwd:
 
 
 def _may(user: pwd.struct_passwd, path: Path, wanted: int) -> bool:
-    """Whether `user` has the rights `wanted` (4 read, 2 write, 1 enter) on `path` by its mode; root has all."""
+    """Whether `user` has the rights `wanted` (4 read, 2 write, 1 enter) on `path`."""
+    status = path.stat()
     if user.pw_uid == 0:
         return True
-    status = path.stat()
     if status.st_uid == user.pw_uid:
-        return (status.st_mode >> 6) & wanted == wanted
-    if status.st_gid in os.getgrouplist(user.pw_name, user.pw_gid):
-        return (status.st_mode >> 3) & wanted == wanted
-    return status.st_mode & wanted == wanted
+        mode = status.st_mode >> 6
+    elif status.st_gid in os.getgrouplist(user.pw_name, user.pw_gid):
+        mode = status.st_mode >> 3
+    else:
+        mode = status.st_mode
+    if mode & wanted == wanted:
+        return True
+    # An access list may say more than the mode: that is how systemd hands credentials over since version 256.
+    if os.geteuid() == 0:
+        tests = [f"-{letter}" for letter, right in (("r", 4), ("w", 2), ("x", 1)) if wanted & right]
+        groups = os.getgrouplist(user.pw_name, user.pw_gid)
+        return all(
+            subprocess.run(
+                ["test", test, str(path)], user=user.pw_uid, group=user.pw_gid, extra_groups=groups, check=False
+            ).returncode
+            == 0
+            for test in tests
+        )
+    return os.geteuid() == user.pw_uid and os.access(path, wanted)
 
 
 def _check_secrets(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import ssl
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,28 @@ def test_files_of_another_user_in_the_state_directory_are_a_fault(look, settings
     findings = look(settings, "state")
     assert (findings[0].state, "nobody cannot write" in findings[0].text) == ("fault", True)
     assert "chown" in findings[0].advice
+
+
+def test_rights_by_an_access_list_count(tmp_path):
+    # systemd 257 hands credentials over with one; the mode alone says that only root may read.
+    if os.geteuid() != 0:
+        pytest.skip("needs another user")
+    user = pwd.getpwnam("nobody")
+    file = Path("/tmp") / f"gon-edge-{os.getpid()}"  # a folder that everybody may enter
+    file.touch(0o440)
+    try:
+        assert not doctor._may(user, file, 4)
+        # acl(5): owner r, nobody r, group none, mask r, others none
+        entries = [(1, 4, 2**32 - 1), (2, 4, user.pw_uid), (4, 0, 2**32 - 1), (16, 4, 2**32 - 1), (32, 0, 2**32 - 1)]
+        try:
+            acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+            os.setxattr(file, "system.posix_acl_access", acl)
+        except OSError:
+            pytest.skip("this file system has no access lists")
+        assert doctor._may(user, file, 4)
+        assert not doctor._may(user, file, 6)
+    finally:
+        file.unlink()
 
 
 def test_a_damaged_model_is_a_fault_and_one_with_a_predecessor_a_warning(look, settings, tmp_path):

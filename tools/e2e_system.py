@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class Machine:
     def __init__(self, root: Path, scratch: Path) -> None:
         self.root = scratch / "root"
         subprocess.run(["cp", "-a", "--reflink=auto", str(root), str(self.root)], check=True)
-        (self.root / "etc/machine-id").write_text("uninitialized\n")
+        # Not its first boot, at which systemd would ask questions on the console.
+        (self.root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         (self.root / "etc/resolv.conf").write_text("")
         began = time.monotonic()
@@ -74,7 +76,11 @@ class Machine:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._leader = 0
-        wait_until(self._booted, 60, "the boot")
+        try:
+            wait_until(self._booted, 60, "the boot")
+        except Failed:
+            self.end()
+            raise
         self.boot_s = time.monotonic() - began
 
     def _booted(self) -> bool:
@@ -128,7 +134,7 @@ class Machine:
 
     def end(self) -> None:
         """Power off and remove the copy."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(subprocess.SubprocessError):
             self.run("systemctl poweroff", check=False, timeout_s=30)
         try:
             self._process.wait(30)
@@ -509,7 +515,10 @@ def main() -> int:
         sys.exit("booting a system needs root; type: sudo make e2e-system")
     root = build_root(options.cache, options.suite)
     with tempfile.TemporaryDirectory(dir=options.cache, prefix="run-") as scratch:
-        machine = Machine(root, Path(scratch))
+        try:
+            machine = Machine(root, Path(scratch))
+        except Failed as error:
+            sys.exit(f"FAILED: {error}\n{(Path(scratch) / 'console.log').read_text(errors='replace')}")
         try:
             version = machine.run("systemctl --version").split("\n")[0]
             say(f"Debian {machine.run('cat /etc/debian_version').strip()}, {version}, booted in {machine.boot_s:.1f} s")
