@@ -21,7 +21,7 @@ from gon_edge.events import Alert, Cause
 from gon_edge.prometheus import Telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [page for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "research") for page in sorted(folder.glob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXT["README.md"]
 
@@ -169,7 +169,7 @@ def test_every_link_leads_somewhere(page):
 
 def test_every_picture_is_shown_and_small():
     shown = {Path(target).name for text in TEXT.values() for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)}
-    pictures = sorted((ROOT / "docs" / "img").iterdir())
+    pictures = sorted((ROOT / "docs").rglob("*.png"))
     assert {picture.name for picture in pictures} == shown
     assert all(picture.stat().st_size < 200_000 for picture in pictures)
 
