@@ -1,15 +1,20 @@
-"""What a person sees in a terminal: colour where it is wanted, progress on a line, a picture redrawn in place.
+"""What a person sees in a terminal: colour where it is wanted, progress on a line, a picture redrawn in place, a
+whole screen with keys.
 
 Nothing here is needed by a program that reads our output: without a terminal there is no colour and no redrawing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
 import shutil
 import sys
+import termios
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
@@ -120,6 +125,65 @@ def chart(values: Sequence[float], threshold: float | None, *, width: int, heigh
     return lines
 
 
+def sparkline(values: Sequence[float], threshold: float | None, *, width: int, paint: Paint) -> str:
+    """Return the newest values as one line of `width` characters, the newest on the right; those above it are red.
+
+    The scale is that of :func:`chart`: zero is at the bottom, the top between 1.5 and 3 times the threshold.
+
+    Examples
+    --------
+    >>> sparkline([0.0, 1.0, 2.0, 9.0], 2.0, width=6, paint=Paint(False))
+    '  ▁▁▃█'
+    """
+    shown = [value for value in list(values)[-width:] if value is not None] if width > 0 else []
+    top = max([*shown, 1e-12])
+    if threshold is not None and threshold > 0.0:
+        top = max(1.5 * threshold, min(top, 3.0 * threshold))
+    blocks = "".join(
+        paint(
+            _BLOCKS[max(1, round(8 * max(0.0, min(1.0, value / top))))],
+            "red" if threshold is not None and value > threshold else "green",
+        )
+        for value in shown
+    )
+    return " " * (width - len(shown)) + blocks
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with every character that is none to look at written as an escape: it must not steer a terminal.
+
+    Examples
+    --------
+    >>> visible("pump\x1b[2J \u202eü")
+    'pump\\x1b[2J \\u202eü'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def fit(text: str, width: int) -> str:
+    """Return `text` cut or filled up to `width` columns of a terminal; most of East Asia's characters take two.
+
+    Examples
+    --------
+    >>> fit("pump", 6), fit("temperature", 6), fit("泵泵泵", 5)
+    ('pump  ', 'tempe…', '泵泵…')
+    """
+    if columns(text) > width:
+        kept, left = "", width - 1
+        for c in text:
+            left -= columns(c)
+            if left < 0:
+                break
+            kept += c
+        text = f"{kept}…" if width > 0 else ""
+    return text + " " * (width - columns(text))
+
+
+def columns(text: str) -> int:
+    """Return the columns of a terminal that `text`, without colours, takes."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
 class Screen:
     """Lines redrawn in place, below whatever the terminal showed before; the last picture stays when it is closed.
 
@@ -160,6 +224,83 @@ class Screen:
         self._stream.write(start + "".join(f"\x1b[K{line}\n" for line in shown) + "\x1b[J")
         self._stream.flush()
         self._drawn, self._size = len(shown), size
+
+
+class WholeScreen:
+    """A terminal's second screen: what it showed before comes back when it is closed.
+
+    Parameters
+    ----------
+    stream : text file
+        A terminal.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> Self:
+        self._stream.write("\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J")  # second screen, no cursor, no wrapping
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):  # the connection has gone, and the terminal with it
+            self._stream.write("\x1b[?7h\x1b[?25h\x1b[0m\x1b[?1049l")
+            self._stream.flush()
+
+    @property
+    def size(self) -> os.terminal_size:
+        """Columns and lines there are."""
+        columns, lines = shutil.get_terminal_size()
+        return os.terminal_size((max(columns, 20), max(lines, 4)))
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show `lines` from the top; what does not fit is cut off."""
+        size = self.size
+        shown = [f"\x1b[K{clip(line, size.columns)}" for line in lines[: size.lines]]
+        self._stream.write("\x1b[H" + "\n".join(shown) + "\x1b[J")
+        self._stream.flush()
+
+
+class Keyboard:
+    """Keys one by one, without Enter and without being shown; the terminal is as before when it is closed.
+
+    Parameters
+    ----------
+    stream : text file
+        A terminal.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._fd = stream.fileno()
+        self._before = termios.tcgetattr(self._fd)
+
+    def __enter__(self) -> Self:
+        settings = termios.tcgetattr(self._fd)
+        settings[3] &= ~(termios.ICANON | termios.ECHO)
+        settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
+        settings[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the second screen to the shell
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, settings)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
+
+    def key(self, timeout_s: float) -> str:
+        """Return what was pressed, an arrow as its escape sequence; empty when nothing was within `timeout_s`.
+
+        A terminal that is gone gives Ctrl-D, the end of input.
+        """
+        if not select.select([self._fd], [], [], timeout_s)[0]:
+            return ""
+        try:
+            return os.read(self._fd, 8).decode(errors="replace") or "\x04"
+        except OSError:
+            return "\x04"
 
 
 class Progress:
