@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench bench-memory table deb e2e-system wheels image sbom clean
+.PHONY: help run test e2e check bench bench-memory bench-live table deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -41,6 +41,9 @@ bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sust
 
 bench-memory: $(VENV)/.make-dev  ## memory and duration of training, for several sizes, beside torch; 5 minutes
 	$(BIN)/python tools/bench_memory.py $(ARGS)
+
+bench-live: $(VENV)/.make-dev  ## what training costs the stream that is scored meanwhile; 3 minutes
+	$(BIN)/python tools/bench_retrain_live.py $(ARGS)
 
 table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 	$(BIN)/python tools/reproduce_table.py $(ARGS)
