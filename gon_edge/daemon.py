@@ -427,9 +427,7 @@ class Daemon:
             log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
             self._telemetry.alert(alert)
             self._client.publish(self._client.topic("alert"), json.dumps(event))
-            running = self._rounds.running
-            if alert.type == "new" and running is not None and running.scheduled and running.stream == stream.name:
-                self._rounds.cancel(stream.name)
+            if alert.type == "new" and self._rounds.freeze(stream.name):
                 log.info("stream %r: the training is ended; nothing is learned while an alert is open", stream.name)
             self._store.add_alert(event)
             self._alerts.pop(alert.id, None)

@@ -243,6 +243,17 @@ class Rounds:
             self._result(batch, _no_result(order, "cancelled"))
         return found
 
+    def freeze(self, stream: str) -> bool:
+        """End or forget rounds of a stream that started by themselves; whether there was one."""
+        waiting = [entry for entry in self._waiting if entry[0].stream == stream and entry[0].scheduled]
+        for entry in waiting:
+            self._waiting.remove(entry)
+        running = self._running[0] if self._running else None
+        if running is None or running.stream != stream or not running.scheduled:
+            return bool(waiting)
+        self._stop()
+        return True
+
     def stop(self) -> None:
         """End the running round and forget the rest; who waits is told."""
         for order, batch in self._waiting:

@@ -216,6 +216,21 @@ def test_a_loaded_machine_holds_back_what_nobody_asked_for_and_nothing_else(mach
     here.until(lambda: here.ended == ["boiler", "pump"], "the other one", 10.0)
 
 
+def test_what_started_by_itself_ends_when_learning_is_frozen_and_what_a_person_asked_for_does_not(machine: Any) -> None:
+    here, person = machine(), Person()
+    here.rounds.ask([Order("pump", "drift")])
+    here.rounds.ask([Order("pump", "time"), Order("boiler", "time")])
+    here.until(lambda: here.trainer.pid, "the first round")
+    assert here.rounds.freeze("pump")
+    assert not here.rounds.freeze("pump")
+    assert not here.rounds.wants("pump")
+    assert here.rounds.wants("boiler")
+    here.rounds.ask([Order("pump", "asked")], person)
+    here.step()
+    assert not here.rounds.freeze("pump")
+    here.until(lambda: person.results, "the person's")
+
+
 def test_a_share_of_the_processor_is_kept_by_standing_still(machine: Any) -> None:
     here = machine(dataclasses.replace(CALM, cpu_share=0.5))
     here.rounds.ask([Order("pump", "first")])

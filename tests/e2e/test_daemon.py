@@ -225,6 +225,20 @@ def test_a_training_that_outgrows_its_budget_leaves_the_daemon_running(mosquitto
         assert "raise retrain.memory_budget" in daemon.log
 
 
+def test_a_stream_that_fell_silent_before_it_had_a_model_makes_room(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    streams = {"defaults": {"warmup_rows": 300, "interval": "100ms", "max_gap": "1s"}}
+    with DaemonProcess(tmp_path, mosquitto, streams=streams, limits={"streams": 1}).connected() as daemon:
+        for t in range(3):
+            mosquitto.publish("telemetry/old-name", json.dumps({"time": START + t / 10, "a": 1.0 + t}))
+        mosquitto.publish("telemetry/new-name", json.dumps({"time": START, "a": 1.0}))
+        wait_until(lambda: daemon.messages("ignored") == 1, 10, "the refusal")
+        daemon.wait_for_state("old-name", "stale", 20)
+        mosquitto.publish("telemetry/new-name", json.dumps({"time": START + 1, "a": 1.0}))
+        wait_until(lambda: daemon.messages("accepted") == 4, 10, "the new name")
+        assert not [name for name in daemon.metrics() if "old-name" in name]
+        assert mosquitto.retained("gon-edge/pi-1/state/old-name", timeout_s=1) is None
+
+
 def test_ten_streams_are_scored_in_less_than_52_mib(mosquitto: Mosquitto, tmp_path: Path) -> None:
     """20,000 messages; `make bench` does it with 100,000."""
     rng = np.random.default_rng(0)
