@@ -645,6 +645,7 @@ class Daemon:
         if model is None:
             raise InputError(f"stream {name!r} has no model: {wrong or 'train one'}")
         self._rounds.cancel(name)
+        self._schedules[name].began(_monotonic(), self._rng.random())
         self._use(self._streams[name], model)
         log.info("stream %r: model %s is in use", name, model.version)
         request.answer(stream=name, version=model.version, wrong=wrong)

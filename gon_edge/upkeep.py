@@ -243,6 +243,10 @@ def _job(order: rounds.Order, config: Config, models: ModelFolder, store: Store 
 def _train_here(
     config: Config, wanted: list[rounds.Order], store: Store | None, progress: Progress, *, wait: bool
 ) -> list[dict[str, Any]]:
+    try:
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{config.state_dir} cannot be made: {error.strerror}; set state_dir") from None
     models = ModelFolder(config.state_dir)
     running = rounds.Rounds(Trainer(config.state_dir, models), config.retrain, Conditions())
     client = _Here(progress)

@@ -79,6 +79,17 @@ def test_without_a_configuration_the_usual_places_are_looked_at(
     assert run(capsys, "silence", "list", "--json")[:2] == (0, "[]\n")
 
 
+def test_a_first_model_can_come_from_a_file(capsys: pytest.CaptureFixture[str], config: str, tmp_path: Path) -> None:
+    lines = ["time,flow,current", *(f"{t},{20 + t % 7},{1 + t % 5}" for t in range(400))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    arguments = ["retrain", "pump", "--from", str(tmp_path / "rows.csv"), "--json", "--config", config]
+    status, out, err = run(capsys, *arguments)
+    assert status == 0, err
+    (result,) = json.loads(out)
+    assert (result["stream"], result["outcome"], result["version"], result["rows"]) == ("pump", "promoted", "1", 400)
+    assert (tmp_path / "state" / "models" / "pump" / "model.npz").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
