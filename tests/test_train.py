@@ -84,11 +84,8 @@ def test_blocks_are_as_many_rows_as_asked_for_and_none_twice(usable, count, cuts
 def test_every_part_of_the_span_is_seen_at_no_fixed_distance():
     blocks = choose_blocks(600_000, (), 20_000, np.random.default_rng(0))
     assert len(blocks) == 20_000 // BLOCK_ROWS
-    assert {int(start // 30_000) for start, _ in blocks} == set(range(20))
+    assert {int(start // 12_000) for start, _ in blocks} == set(range(50))
     assert len({b[0] - a[0] for a, b in itertools.pairwise(blocks)}) > 10
-    few = choose_blocks(600_000, (), 4000, np.random.default_rng(0))
-    assert {stop - start for start, stop in few} == {200}
-    assert {int(start // 30_000) for start, _ in few} == set(range(20))
 
 
 def test_rows_a_person_confirmed_get_a_quarter_of_the_places():
@@ -118,7 +115,7 @@ def test_a_sample_begins_a_piece_at_each_block_and_keeps_rows_together(tmp_path)
     assert len(rows.values) == 3000
     steps = np.diff(rows.values[:, 0])
     assert ((steps == 1.0) | rows.restart[1:]).all()
-    assert rows.restart.sum() <= 3000 // 200
+    assert rows.restart.sum() <= 3000 // BLOCK_ROWS
     np.testing.assert_array_equal(rows.values[:, 1], 3.0 * rows.values[:, 0])
 
 
