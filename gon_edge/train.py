@@ -43,9 +43,9 @@ _BASE_BYTES = 44 << 20
 checksum), linear algebra once used, and the code of the whole fit.  Measured on x86-64."""
 
 BLOCK_ROWS = 400
-"""Consecutive rows in a sample.  Of a quarter of the training rows of five development sets, blocks of 100, 200, 400 and
-1000 rows gave mean average precisions of 0.70, 0.69, 0.76 and 0.57, and the newest rows 0.68: shorter ones have too few
-whole windows, longer ones are too few."""
+"""Consecutive rows in a sample.  Of a quarter of the training rows of five development sets, blocks of 100, 200, 400
+and 1000 rows gave mean average precisions of 0.70, 0.69, 0.76 and 0.57, and the newest rows 0.68: shorter ones have too
+few whole windows, longer ones are too few."""
 
 _TRUSTED_SHARE = 0.25
 _HELD_OUT_SHARE = 0.125

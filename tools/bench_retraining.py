@@ -1,8 +1,8 @@
 """What repeated training forgets, and what hidden faults among its rows do: average precision before and after.
 
 On each development set a store is filled as a device fills it, every row judged by the model of its time and
-quarantined when that calls it abnormal or an alert is open, and rounds are run as the daemon runs them: in a child, with
-the gate.
+quarantined when that calls it abnormal or an alert is open, and rounds are run as the daemon runs them: in a child,
+with the gate.
 
 once      one fit on all training rows
 rounds    three rounds, after each third of the training rows; a person accepts what was alarmed in them, for they are
