@@ -39,6 +39,8 @@ on the development sets the rate was 0 on seven, where the champion's was 0 as w
 motes, where the champion's was 0.93."""
 ALARM_MARGIN = 0.01
 """Above the champion's rate."""
+_CALM_ROWS = 3
+"""So many rows above the threshold are no reason, however few there are: one or two of 81 kept a better model out."""
 SEPARATION_MARGIN = 0.05
 FAULT_MARGIN = 0.15
 """ROC-AUC below the champion's, of all kinds together and of one kind.  Over three seeds the mean moved by at most 0.02
@@ -184,7 +186,9 @@ def judge(
     if finite and champion is None and new.alarm_rate > FIRST_ALARM_RATE:
         reasons.append(f"it calls {_percent(new.alarm_rate)} of the rows it learned abnormal")
     if finite and old is not None:
-        reasons += _worse(new, old, risk)
+        window = challenger.discriminator.window
+        whole = int((TrainingRows(rows, restart, window).age >= window).sum())
+        reasons += _worse(new, old, risk, max(1, whole))
         slowest = max(interval_s / 2.0, 2.0 * latency[1]) if interval_s else _SLOWEST_S
         if latency[0] > slowest:
             reasons.append(f"a score takes {1e3 * latency[0]:.1f} ms; at most {1e3 * slowest:.1f} ms is allowed")
@@ -212,12 +216,12 @@ def is_finite(model: Model) -> bool:
     return bool(finite) and all(bool(np.isfinite(array).all()) for array in arrays)
 
 
-def _worse(new: GateScores, old: GateScores, risk: float) -> list[str]:
-    """What speaks against the challenger beside the champion."""
+def _worse(new: GateScores, old: GateScores, risk: float, rows: int) -> list[str]:
+    """What speaks against the challenger beside the champion, on so many rows."""
     reasons = []
     allowed = min(max(ALARM_RATE, 10.0 * risk), old.alarm_rate + ALARM_MARGIN)
     # A champion that is itself in alarm says that normal has moved: half as many alarms are a gain then.
-    allowed = max(allowed, old.alarm_rate / 2.0)
+    allowed = max(allowed, old.alarm_rate / 2.0, _CALM_ROWS / rows)
     if new.alarm_rate > allowed:
         reasons.append(
             f"it calls {_percent(new.alarm_rate)} of the held-out normal rows abnormal, the model in use "

@@ -103,15 +103,21 @@ def test_a_model_of_the_new_normal_replaces_one_in_alarm_there(good):
 )
 def test_alarms_may_exceed_the_budget_only_where_they_halve(new, old, stopped):
     separation = {"spike": 0.9}
-    assert bool(_worse(GateScores(new, separation), GateScores(old, separation), 1e-4)) == stopped
+    assert bool(_worse(GateScores(new, separation), GateScores(old, separation), 1e-4, 10_000)) == stopped
+
+
+def test_three_rows_are_no_reason_however_few_there_are():
+    separation = {"spike": 0.9}
+    assert _worse(GateScores(3 / 100, separation), GateScores(0.0, separation), 1e-4, 100) == []
+    assert _worse(GateScores(4 / 100, separation), GateScores(0.0, separation), 1e-4, 100)
 
 
 def test_one_kind_of_fault_lost_stops_a_model_and_chance_is_as_good_as_below_it():
     old = GateScores(0.0, {"spike": 0.9, "offset": 0.9, "drift": 0.9, "frozen": 0.6})
     lost = GateScores(0.0, {"spike": 0.99, "offset": 0.99, "drift": 0.7, "frozen": 0.6})
     blind = GateScores(0.0, {"spike": 0.9, "offset": 0.9, "drift": 0.9, "frozen": 0.1})
-    assert ["kind drift" in reason for reason in _worse(lost, old, 1e-4)] == [True]
-    assert _worse(blind, old, 1e-4) == []
+    assert ["kind drift" in reason for reason in _worse(lost, old, 1e-4, 400)] == [True]
+    assert _worse(blind, old, 1e-4, 400) == []
 
 
 def test_a_value_that_is_not_finite_is_never_passed(good):
