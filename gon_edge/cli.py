@@ -329,6 +329,42 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
+def _plot(options: argparse.Namespace) -> int:
+    from gon_edge.catalog import find
+    from gon_edge.csvfile import CsvFile
+    from gon_edge.plot import judge_csv, picture
+    from gon_edge.terminal import Progress
+
+    if not options.output.lower().endswith((".svg", ".png")):
+        raise _usage(f"{options.output}: pictures are .svg or .png; give --output one of these endings")
+    model = find(options.model).model
+    with CsvFile(options.file) as table, Progress("rows") as progress:
+        judged = judge_csv(model, table, time_column=options.time_column, progress=progress)
+    title = f"{table.name}, model {options.model}: {judged.rows} rows, {judged.anomalies} anomalous"
+    _write_file(options.output, picture(judged, options.output, title=title, is_time=options.time_column is not None))
+    sys.stderr.write(f"{judged.rows} rows, {judged.anomalies} of them anomalous; wrote {options.output}\n")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from gon_edge.report import stream_report
+    from gon_edge.terminal import Progress
+
+    config = _config(options)
+    with Progress("rows") as progress:
+        page = stream_report(Path(config.state_dir), options.stream, options.since, progress=progress)
+    _write_file(options.output, page.encode())
+    sys.stderr.write(f"wrote {options.output}\n")
+    return 0
+
+
+def _write_file(path: str, content: bytes) -> None:
+    try:
+        Path(path).write_bytes(content)
+    except OSError as error:
+        raise _OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
 def _sample(options: argparse.Namespace) -> int:
     import numpy as np
 
@@ -846,6 +882,47 @@ def _parser() -> argparse.ArgumentParser:
         "--time-column", metavar="COLUMN", help="column to copy to the output (default: rows are numbered)"
     )
     sub.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write (default: -, stdout)")
+
+    sub = command(
+        "plot",
+        _plot,
+        "draw the scores of a CSV file",
+        "Judge a CSV file as gon-edge score does, and draw the score with its threshold, what it is made of, and "
+        "expected against actual for the features that matter most.  SVG or PNG, by the ending of the file; an SVG is "
+        "also fit for dark mode.  Long files are thinned: nothing that was high is lost.",
+        "gon-edge plot pump.csv.gz --model models/pump.npz --time-column datetime -o pump.svg",
+    )
+    sub.add_argument("file", metavar="FILE.csv", help="the CSV file, gzip or not; - is standard input")
+    sub.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a model file (.npz), or the name of a shipped model: gon-edge models list",
+    )
+    sub.add_argument("--time-column", metavar="COLUMN", help="column with the row's time (default: rows are numbered)")
+    sub.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write: .svg or .png")
+
+    sub = command(
+        "report",
+        _report,
+        "write a page about a stream's last hours",
+        "Write one HTML file about a stream, for the morning after: score and threshold over time, what the score is "
+        "made of, expected against actual, alerts with causes and durations, missing sensors, trainings and what the "
+        "gate found.  It needs no network and no script, and can be mailed.  Scores are computed again from the "
+        "stored rows with the model in use.  Reads the state directory; the daemon may run, and rows of its last half "
+        "hour may be missing.",
+        "gon-edge report pump --since 24h -o pump.html --config /etc/gon-edge/gon-edge.yaml",
+    )
+    sub.add_argument("stream", metavar="STREAM", help="name of the stream")
+    sub.add_argument(
+        "--since",
+        type=_moment,
+        default={"ago_s": 86400.0},
+        metavar="TIME",
+        help="from when on: as 24h before the newest row (the default), or a time such as 2026-01-05T10:00",
+    )
+    sub.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write the page")
+    sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
 
     sub = command(
         "sample",

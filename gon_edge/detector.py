@@ -117,14 +117,8 @@ class Detector:
         A fault is the same fault for longer than a window: with the window before, each weighted by how abnormal it is,
         the causes named are more often the right ones (docs/detection.md).
         """
-        rows = self._window.view()
-        views = rows.reshape(2, self._net.window, -1)  # the window before, and the one that is judged
-        if self._age < len(rows):
-            rows, views = views[1], views[1:]  # before a restart nothing is known
-        normal, share, excess = explain(self.model, views)
-        share = _normalised(np.where(self._masked, 0.0, excess @ share)[None])[0]
+        rows, nearest, share = self._explained()
         # A feature is shown as it is now, unless it was much further from normal earlier.
-        nearest = normal.reshape(rows.shape)
         move = np.abs(nearest - rows)
         worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
         measured, expected = self.model.scaler.inverse(rows), self.model.scaler.inverse(nearest)
@@ -135,6 +129,24 @@ class Detector:
             for i, f in enumerate(largest)
             if share[f] > (_SMALLEST_SHARE if i else 0.0)
         )
+
+    def account(self) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
+        """Of the last row each feature's share in the score (F,), its value as it came (F,), and the expected one (F,).
+
+        Shares are those of :meth:`causes`, also of a row that is not anomalous.  Values are in engineering units.
+        """
+        _, nearest, share = self._explained()
+        return share, self._last.copy(), self.model.scaler.inverse(nearest[-1])
+
+    def _explained(self) -> tuple[Float, Float, NDArray[np.float64]]:
+        """The last two windows (R, F), one after a restart; the nearest normal ones (R, F); shares (F,)."""
+        rows = self._window.view()
+        views = rows.reshape(2, self._net.window, -1)  # the window before, and the one that is judged
+        if self._age < len(rows):
+            rows, views = views[1], views[1:]  # before a restart nothing is known
+        normal, share, excess = explain(self.model, views)
+        share = _normalised(np.where(self._masked, 0.0, excess @ share)[None])[0]
+        return rows, normal.reshape(rows.shape), share
 
     def _select(self, row: Row) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Values (F,) in the model's order, and which of them can't be used."""

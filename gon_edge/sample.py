@@ -179,14 +179,14 @@ def picture(model: Model, real: NDArray[np.float64], generated: NDArray[np.float
     paper = np.full((_HEAD + len(shown) * (_PANEL_HEIGHT + 6) + 6, width, 3), 255, np.uint8)
     half = _MARGIN + len(real) * _PANEL_WIDTH + gap
     left_out = f", {len(shown)} of {len(model.features)} features" if len(shown) < len(model.features) else ""
-    _write(paper, title + left_out, 4, 6, _INK)
-    _write(paper, "real", _MARGIN, 24, _REAL)
-    _write(paper, "generated", half, 24, _GENERATED)
+    write_text(paper, title + left_out, 4, 6, _INK)
+    write_text(paper, "real", _MARGIN, 24, _REAL)
+    write_text(paper, "generated", half, 24, _GENERATED)
     for line, f in enumerate(shown):
         top = _HEAD + line * (_PANEL_HEIGHT + 6)
         low, high = both[..., f].min(), both[..., f].max()
-        _write(paper, model.features[f][-27:], 4, top + 7, _INK)
-        _write(paper, f"{low:.4g} to {high:.4g}", 4, top + 22, _REAL)
+        write_text(paper, model.features[f][-27:], 4, top + 7, _INK)
+        write_text(paper, f"{low:.4g} to {high:.4g}", 4, top + 22, _REAL)
         span = (high - low) or 1.0
         for number, window in enumerate(both):
             is_real = number < len(real)
@@ -206,8 +206,8 @@ def _line(panel: NDArray[np.uint8], heights: NDArray[np.float64], colour: tuple[
         panel[min(before, here) : max(before, here) + 1, column + 2] = colour
 
 
-def _write(paper: NDArray[np.uint8], text: str, left: int, top: int, colour: tuple[int, int, int]) -> None:
-    """Write text in capitals, a dot of a glyph two by two of the paper; what does not fit is cut off."""
+def write_text(paper: NDArray[np.uint8], text: str, left: int, top: int, colour: tuple[int, int, int]) -> None:
+    """Write text on pixels (P, Q, 3) in capitals, a dot of a glyph two by two of them; what does not fit is cut off."""
     for i, character in enumerate(text.upper()):
         at = 5 * _CHARACTERS.find(character)
         for row, dots in enumerate(_DOTS[at : at + 5] if at >= 0 else _UNKNOWN_GLYPH):

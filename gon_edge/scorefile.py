@@ -6,7 +6,7 @@ Rows are judged exactly as the daemon judges them once they are aligned, one aft
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -68,26 +68,16 @@ def score_csv(
     """
     time_index = None if time_column is None else table.column(time_column, "--time-column")
     unknown = tuple(name for name in table.columns if name not in model.features and name != time_column)
-    missing = [name for name in model.features if name not in table.columns]
-    if missing:
-        hint = f"; columns the model does not know: {', '.join(unknown)}" if unknown else ""
-        raise InputError(f"{table.name}: the model needs columns that are not there: {', '.join(missing)}{hint}")
-    columns = [table.columns.index(name) for name in model.features]
+    judged = csv_rows(model, table, time_column)
     detector: Detector | None = None
-    current = np.zeros(len(columns), np.bool_)  # every value belongs to its row: nothing is stale
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([time_column or "row", "score", "threshold", "is_anomaly", "top_feature"])
     rows = anomalies = unreadable = 0
-    for rows, cells in enumerate(table, 1):
-        numbers = [cell_number(cells[i]) for i in columns]
-        unreadable += sum(
-            number is None and cells[i].strip().lower() not in ("", "nan", "null", "none")
-            for number, i in zip(numbers, columns, strict=True)
-        )
-        values = np.array([np.nan if number is None else number for number in numbers], np.float32)
+    for rows, (cells, row, texts) in enumerate(judged, 1):
+        unreadable += texts
         if detector is None:
-            detector = Detector(_at_level_of(model, values, table.name), top=1)
-        verdict = detector.update(Row("", float(rows), model.features, values, current))
+            detector = Detector(at_level_of(model, row.values, table.name), top=1)
+        verdict = detector.update(row)
         anomalies += verdict.is_anomaly
         writer.writerow(
             [
@@ -102,7 +92,45 @@ def score_csv(
     return ScoreReport(rows, anomalies, unreadable, unknown)
 
 
-def _at_level_of(model: Model, values: NDArray[np.float32], name: str) -> Model:
+def csv_rows(model: Model, table: CsvFile, time_column: str | None) -> Iterator[tuple[list[str], Row, int]]:
+    """Return an iterator over a table: the cells, the row as a model sees it, and how many cells are text, no number.
+
+    Rows are numbered from 1 in place of a timestamp.
+
+    Raises
+    ------
+    InputError
+        Features without a column, by name; a damaged file.
+    """
+    missing = [name for name in model.features if name not in table.columns]
+    if missing:
+        unknown = [name for name in table.columns if name not in model.features and name != time_column]
+        hint = f"; columns the model does not know: {', '.join(unknown)}" if unknown else ""
+        raise InputError(f"{table.name}: the model needs columns that are not there: {', '.join(missing)}{hint}")
+    return _rows(model, table)
+
+
+def _rows(model: Model, table: CsvFile) -> Iterator[tuple[list[str], Row, int]]:
+    columns = [table.columns.index(name) for name in model.features]
+    current = np.zeros(len(columns), np.bool_)  # every value belongs to its row: nothing is stale
+    for number, cells in enumerate(table, 1):
+        numbers = [cell_number(cells[i]) for i in columns]
+        texts = sum(
+            number is None and cells[i].strip().lower() not in ("", "nan", "null", "none")
+            for number, i in zip(numbers, columns, strict=True)
+        )
+        values = np.array([np.nan if number is None else number for number in numbers], np.float32)
+        yield cells, Row("", float(number), model.features, values, current), texts
+
+
+def at_level_of(model: Model, values: NDArray[np.float32], name: str) -> Model:
+    """The model for rows that begin with these values: it may know some features only as changes since the first row.
+
+    Raises
+    ------
+    InputError
+        The first row, of the file `name`, has no value of such a feature.
+    """
     unknown = [feature for feature in model.relative if not np.isfinite(values[model.features.index(feature)])]
     if unknown:
         raise InputError(
