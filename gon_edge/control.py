@@ -205,7 +205,8 @@ class ControlServer:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
             channel, _ = self._listener.accept()
-        except OSError:  # gone again, or no file descriptor left
+        except OSError:  # gone again, or no file descriptor left, and then the next try comes at once
+            time.sleep(0.05)
             return
         channel.setblocking(False)
         client = _Client(channel)
