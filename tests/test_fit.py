@@ -55,13 +55,13 @@ def test_the_newest_rows_are_judged_by_a_model_of_those_before_them(rows, monkey
         trained.append(ends.tolist())
         return fit(data, ends, settings, rng)
 
-    def watched_energies(net, data, ends, energies=gon_edge.fit._energies):
+    def watched_energies(net, data, ends, energies=gon_edge.fit.window_energies):
         judged.append(ends.tolist())
         return energies(net, data, ends)
 
     monkeypatch.setattr(gon_edge.fit, "fit_discriminator", watched)
     monkeypatch.setattr(gon_edge.fit, "odd_rows", lambda raw, *_: np.zeros(len(raw), np.bool_))
-    monkeypatch.setattr(gon_edge.fit, "_energies", watched_energies)
+    monkeypatch.setattr(gon_edge.fit, "window_energies", watched_energies)
     fit_model(waves(rows), settings=SMALL, rng=np.random.default_rng(0))
     expected_judged, expected_trained = oracle.held_out(rows, SMALL.window)
     assert trained == [expected_trained, list(range(rows))]
