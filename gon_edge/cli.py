@@ -809,7 +809,7 @@ def _parser() -> argparse.ArgumentParser:
         "Ctrl-C.  gon-edge replay sends the file to a broker again, or says with --alerts which alerts come of it: "
         "the same as live, so that a report can come with its capture.  Begin some windows (a few minutes at one row "
         "a second) before what matters.",
-        "gon-edge record --broker mqtt://pi-1.local --topic 'telemetry/#' --for 10m -o capture.jsonl.gz",
+        "gon-edge record --broker mqtt://pi-1.local --topic telemetry/+ --for 10m -o capture.jsonl.gz",
     )
     _add_broker(sub, default=None, text="the broker (default: that of --config, else mqtt://localhost:1883)")
     sub.add_argument(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import paho.mqtt.client as paho
 
 FORMAT = 1
-_KEY = "gon_edge_capture"
+_KEY = "gon-edge capture"
 _WRITE_EVERY_S = 0.5
 _TICK_S = 0.1
 """Between two looks at what is due by time alone, as the daemon's loop has it."""

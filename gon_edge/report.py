@@ -48,7 +48,7 @@ _CSS = (
     "dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:10px 20px;margin:16px 0 0}"
     "dt{color:var(--soft);font-size:13px}dd{margin:0;font-weight:600;overflow-wrap:anywhere}"
     "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:6px 14px 6px 0;"
-    "border-bottom:1px solid var(--line);overflow-wrap:anywhere}th{font-size:13px;color:var(--soft);font-weight:500}"
+    "border-bottom:1px solid var(--line);overflow-wrap:break-word}li{overflow-wrap:anywhere}th{font-size:13px;color:var(--soft);font-weight:500}"
     "tr:last-child td{border-bottom:0}ul{margin:0;padding-left:18px}footer{margin-top:32px;font-size:13px}"
     "@media(max-width:600px){thead{display:none}tr,td{display:block;width:100%}td{border:0;padding:1px 0}"
     "tr{border-bottom:1px solid var(--line);padding:8px 0}tr:last-child{border-bottom:0}"
@@ -140,6 +140,7 @@ def _page(
     rounds: Sequence[RetrainRecord],
     versions: Sequence[ModelVersion],
 ) -> str:
+    begin = max(begin, thinned.columns[0].first_at)
     title = f"{stream}, {_time(begin)} to {_time(newest)} UTC"
     policy = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
     anomalies = [alert for alert in alerts if alert["kind"] == "anomaly"]
@@ -192,7 +193,7 @@ def _alert_table(alerts: Sequence[Mapping[str, Any]], newest: float) -> str:
                 _text(alert["model_version"]),
             ]
         )
-    heads = ("since", "what", "lasted", "score", "causes: value, expected, share of the score", "model")
+    heads = ("since", "what", "lasted", "last score", "causes: value, expected, share of the score", "model")
     return _table(heads, rows, "None.")
 
 
