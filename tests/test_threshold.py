@@ -104,6 +104,13 @@ def test_how_high_the_doubted_scores_are_does_not_move_the_threshold():
     assert thresholds[0] < 1.5 * -math.log(1e-4)
 
 
+def test_short_records_keep_the_risk_on_the_mean():
+    # With the width taken for true, records of 200 scores let twice as many pass as asked for.
+    rng = np.random.default_rng(10)
+    passed = [math.exp(-fit_pot(rng.exponential(size=200), 1e-4, doubted=0.03)) for _ in range(4000)]
+    assert np.mean(passed) == pytest.approx(1e-4, rel=0.3)
+
+
 @pytest.mark.parametrize("doubted", [0.01, 0.03, 0.08])
 def test_a_censored_exponential_tail_gives_minus_the_logarithm_of_the_risk(doubted):
     scores = np.random.default_rng(9).exponential(size=20_000)
