@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -31,6 +32,8 @@ VERSIONS_KEPT = 5
 bad.  A model has 10 to 30 kB, one of 500 features 1 MB."""
 
 _TERMINATE_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +398,9 @@ class Trainer:
         job = running.job
         last = {key: value for message in _messages(running.output) for key, value in message.items()}
         peak, rows = int(last.get("peak_bytes", 0)), int(last.get("rows", 0))
+        shrunk = last.get("plan", {}).get("shrunk")
+        if shrunk:
+            log.info("stream %r: learned from %s", job.stream, shrunk)
         model: Model | None = None
         verdict: GateReport | None = None
         outcome: RetrainOutcome = "failed"

@@ -422,15 +422,16 @@ def _csv_chunks(job: Job) -> Iterator[RowChunk]:
             moment = float(line) * (job.interval_s or 1.0)
             if clock is not None:
                 try:
-                    moment = unix_seconds(cell_number(cells[clock]) or cells[clock])
+                    number = cell_number(cells[clock])
+                    moment = unix_seconds(cells[clock] if number is None else number)
                 except ValueError as error:
                     raise InputError(f"{table.name}:{table.line}: {cells[clock]!r} is no time: {error}") from None
             line += 1
             if job.since is not None and moment < job.since:
                 continue
-            numbers = (cell_number(cells[i]) for i in columns)
+            measured = (cell_number(cells[i]) for i in columns)
             timestamps[count] = moment
-            values[count] = [math.nan if number is None else number for number in numbers]
+            values[count] = [math.nan if value is None else value for value in measured]
             count += 1
             if count == _CSV_CHUNK_ROWS:
                 yield _csv_chunk(job, features, timestamps, values, before)

@@ -327,6 +327,13 @@ def test_a_worse_model_is_rejected_with_reasons_unless_a_person_forces_it(worse:
     assert file.read_bytes() == before
 
 
+def test_rows_left_out_for_lack_of_room_are_logged(state_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    result = promoted(state_dir, trainer_for(state_dir), max_rows=500)
+    assert result.rows == 500
+    assert "stream 'pump': learned from 500 of 800 rows, in blocks" in caplog.text
+
+
 def test_progress_goes_from_reading_to_the_gate_with_memory_below_the_budget(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
     assert trainer.progress is None

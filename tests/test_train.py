@@ -185,6 +185,8 @@ def test_a_file_is_read_instead_of_the_store_with_its_times_and_gaps(tmp_path):
     assert rows.values[:, 0].tolist() == [*range(40), *range(60, 100)]
     assert np.flatnonzero(rows.restart).tolist() == [0, 40]
     assert rows.timestamps[1] - rows.timestamps[0] == 1.0
+    (tmp_path / "rows.csv").write_text("time,a\n0,1\n1,2\n")
+    assert _read(asked, _survey(asked), 2).timestamps.tolist() == [0.0, 1.0]
 
 
 def test_rows_of_a_file_without_times_are_counted(tmp_path):
