@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gon_edge.errors import InputError
-from gon_edge.research.images import Images, Labels, unit
+from gon_edge.research.images import Images, Labels, Pixels, unit
 
 Activation = Literal["leaky", "tanh", "relu", "prelu", "identity"]
 Loss = Literal["cross-entropy", "squared"]
@@ -213,7 +213,7 @@ class DigitGon:
         """
         if images.shape != self.shape:
             raise InputError(f"{images.name}: pictures are {images.shape}, this network's are {self.shape}")
-        x = torch.from_numpy(unit(images.train))
+        x = images.train  # stays as bytes: as numbers it would outweigh the network
         y = torch.from_numpy(images.train_labels)
         present = torch.unique(y)
         for _ in range(steps):
@@ -225,7 +225,7 @@ class DigitGon:
                 self._since.clear()
             progress(self.step)
 
-    def _train_step(self, x: Tensor, y: Tensor, present: Tensor) -> tuple[float, float, float]:
+    def _train_step(self, x: Pixels, y: Tensor, present: Tensor) -> tuple[float, float, float]:
         settings, classes = self.settings, self.net.classes
         wanted = present[torch.randint(len(present), (settings.fresh,), generator=self._draw)]
         fresh, fooled = self._fresh(wanted)
@@ -235,7 +235,7 @@ class DigitGon:
         # Fresh ones always, so that what the network likes now is what it learns against; the rest from the pool.
         rest = max(0, settings.batch - settings.fresh)
         old = torch.randint(len(self._pool), (rest,), generator=self._draw)
-        pictures = [x[real], fresh, self._pool[old]]
+        pictures = [torch.from_numpy(unit(x[real.numpy()])), fresh, self._pool[old]]
         labels = [y[real], wanted + classes, self._pool_labels[old] + classes]
         if settings.negatives:
             pictures.append(self._noise(settings.fresh))

@@ -71,12 +71,10 @@ class DigitGan:
 
     def train(self, images: Images, steps: int, *, progress: Callable[[int], None] = lambda step: None) -> float:
         """Take training steps and return their seconds."""
-        x, y = _tensors(images, self.classes)
         self.generator.train()
         started = time.perf_counter()
         for step in range(steps):
-            rows = torch.randint(len(x), (self.batch,), generator=self._draw)
-            real, label = x[rows], y[rows]
+            real, label = _batch(images, self.classes, self.batch, self._draw)
             fake = self.generator(torch.cat([self._noise(self.batch, self._draw), label], dim=1))
             says_real = self.discriminator(torch.cat([real, label], dim=1))
             says_fake = self.discriminator(torch.cat([fake.detach(), label], dim=1))
@@ -141,11 +139,9 @@ class DigitVae:
 
     def train(self, images: Images, steps: int, *, progress: Callable[[int], None] = lambda step: None) -> float:
         """Take training steps and return their seconds."""
-        x, y = _tensors(images, self.classes)
         started = time.perf_counter()
         for step in range(steps):
-            rows = torch.randint(len(x), (self.batch,), generator=self._draw)
-            real, label = x[rows], y[rows]
+            real, label = _batch(images, self.classes, self.batch, self._draw)
             mean, log_variance = self.encoder(torch.cat([real, label], dim=1)).chunk(2, dim=1)
             code = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=self._draw)
             made = self.decoder(torch.cat([code, label], dim=1))
@@ -171,10 +167,11 @@ def _perceptron(sizes: tuple[int, ...], *, drop: float = 0.0, normalise: bool = 
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
-def _tensors(images: Images, classes: int) -> tuple[Tensor, Tensor]:
-    """Pictures (N, n) and one-hot labels (N, K)."""
-    x = torch.from_numpy(unit(images.train)).flatten(1)
-    return x, functional.one_hot(torch.from_numpy(images.train_labels), classes).float()
+def _batch(images: Images, classes: int, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Training pictures (B, n) and one-hot labels (B, K)."""
+    rows = torch.randint(len(images.train), (size,), generator=draw).numpy()
+    x = torch.from_numpy(unit(images.train[rows])).flatten(1)
+    return x, functional.one_hot(torch.from_numpy(images.train_labels[rows]), classes).float()
 
 
 def _bce(logit: Tensor, target: float) -> Tensor:
