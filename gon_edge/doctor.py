@@ -560,8 +560,8 @@ def _check_models(config: Config) -> Iterator[Finding]:
             load_model(file)
             good += 1
         except ModelFileError as error:
-            before = file.with_name("model.npz.previous").exists()
-            advice = "the daemon goes back to the one before it" if before else "the stream will warm up again"
+            before = any(file.parent.glob("model-*.npz"))
+            advice = "the daemon takes its copy, or the one before it" if before else "the stream will warm up again"
             yield Finding("models", "warning" if before else "fault", _one_line(error), advice)
     yield Finding("models", "ok", f"models that can be read: {good}" if good else "no model yet: streams warm up first")
 

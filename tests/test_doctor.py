@@ -111,8 +111,8 @@ def test_rights_by_an_access_list_count(tmp_path):
         file.unlink()
 
 
-def test_a_damaged_model_is_a_fault_and_one_with_a_predecessor_a_warning(look, settings, tmp_path):
-    for stream, names in (("alone", ["model.npz"]), ("backed", ["model.npz", "model.npz.previous"])):
+def test_a_damaged_model_is_a_fault_and_one_with_a_copy_a_warning(look, settings, tmp_path):
+    for stream, names in (("alone", ["model.npz"]), ("backed", ["model.npz", "model-1.npz"])):
         folder = tmp_path / "state" / "models" / stream
         folder.mkdir(parents=True)
         for name in names:
