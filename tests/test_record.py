@@ -193,7 +193,7 @@ def test_what_was_recorded_is_sent_again_as_it_was_without_what_was_retained(mos
     for payload in (b'{"a": 1}', b"\x00\xff", "ü".encode(), b"x" * 5000):
         mosquitto.publish("telemetry/pump", payload)
     wait_until(lambda: len(read(path)[0]) == 5, 20, "all messages")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert json.loads(said)["messages"] == 5

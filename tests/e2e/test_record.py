@@ -45,7 +45,7 @@ class Recording:
         broker_log = broker.log_path
         wait_until(lambda: "telemetry/# (QoS 1)" in broker_log.read_text(errors="replace"), 20, "the subscription")
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self._process.send_signal(how)
         return self._process.wait(20)
 
@@ -109,7 +109,7 @@ def test_a_stream_that_stops_gives_the_same_alert_live_and_judged_again(mosquitt
         wait_until(lambda: subscriber.events(), 20, "the alert")
         mosquitto.publish_lines("telemetry/pump", [json.dumps({**lines[0], "time": START + 60})])
         wait_until(lambda: daemon.messages("accepted") == 31, 10, "a row after it")
-        assert recording.stop(signal.SIGTERM) == 0
+        assert recording.stop() == 0
     live = published(subscriber)
     subscriber.stop()
     assert [json.loads(line)["kind"] for line in live] == ["missing"]
