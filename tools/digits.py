@@ -143,6 +143,11 @@ def read(options: argparse.Namespace) -> Images:
     )
 
 
+def judge_of(images: Images, options: argparse.Namespace) -> Judge:
+    """Return who judges; in --quick one that has learned for a shorter time."""
+    return Judge(images, steps=300) if options.quick else Judge(images)
+
+
 # -- train -------------------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +190,7 @@ def run_train(options: argparse.Namespace) -> None:
     in_order = [rows[key] for key in sorted(rows)]
     pictures.sheet([*in_order, examples(images, shown)], options.out / "sheet.png", zoom=zoom(everything))
     labels = np.tile(present, JUDGED)
-    merit = Judge(everything)(gon.generate(labels, seed=2), labels)
+    merit = judge_of(everything, options)(gon.generate(labels, seed=2), labels)
     write_json(
         options.out / "train.json",
         {
@@ -260,7 +265,7 @@ def run_ablate(options: argparse.Namespace) -> None:
     """Train every setting with every seed; one judge for all."""
     everything = read(options)
     images = everything.shots(options.shots) if options.shots else everything
-    judge = Judge(everything)
+    judge = judge_of(everything, options)
     options.out.mkdir(parents=True, exist_ok=True)
     steps = options.steps or (100 if options.quick else 500)
     labels = np.tile(np.arange(everything.classes), JUDGED)
@@ -354,7 +359,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "peak_mib": peak_mib,
         "train_s": train_s,
         "generate_ms": generate_ms,
-        "merit": asdict(Judge(images)(generated, labels)),
+        "merit": asdict(judge_of(images, options)(generated, labels)),
         "pictures": generated,
     }
 

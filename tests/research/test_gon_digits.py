@@ -171,3 +171,16 @@ def test_the_tool_says_what_it_lacks(tmp_path):
         assert run.returncode == 66
         assert says in run.stderr
         assert run.stderr.count("\n") == 1
+
+
+def test_the_tool_tests_the_claims_and_compares(tmp_path):
+    pytest.importorskip("matplotlib")
+    for arguments in (("ablate", "--seeds", "1"), ("compare",)):
+        run = tool(*arguments, "--quick", "--steps", "2", "--out", tmp_path)
+        assert run.returncode == 0, run.stderr
+    runs = json.loads((tmp_path / "ablation.json").read_text())["runs"]
+    assert len({run["setting"] for run in runs}) == len(runs) == 9
+    results = json.loads((tmp_path / "compare.json").read_text())["results"]
+    assert results["GON"]["parameters"] == results["GON"]["parameters_to_generate"]
+    assert results["GAN"]["parameters"] > 1.5 * results["GAN"]["parameters_to_generate"]
+    assert all(result["peak_mib"] > 0 for result in results.values())
