@@ -759,6 +759,29 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command(
+        "top",
+        _top,
+        "watch a running daemon in this terminal",
+        "Show the streams of a running daemon (state, score against threshold, recent scores), its open alerts with "
+        "their causes, memory, latency and broker, and keep it current; streams in trouble stand first.  j and k (or "
+        "the arrows) move the list, q or Ctrl-C ends it.  Where stdout is no terminal it is shown once, without "
+        "colour.",
+        "gon-edge top --url http://pi-1.local:9109 --every 2s",
+    )
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument(
+        "--url",
+        default="http://127.0.0.1:9109",
+        metavar="URL",
+        help="where http.listen of its configuration is (default: %(default)s)",
+    )
+    where.add_argument(
+        "--config", metavar="FILE", help="the daemon's configuration, in place of --url (default: --url)"
+    )
+    sub.add_argument("--every", type=_interval, default=1.0, metavar="TIME", help="between looks (default: 1s)")
+    sub.add_argument("--once", action="store_true", help="show it once and end")
+
+    sub = command(
         "publish",
         _publish,
         "publish this machine's telemetry to a broker",
@@ -781,27 +804,6 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command(
-        "top",
-        _top,
-        "watch a running daemon in this terminal",
-        "Show the streams of a running daemon (state, score against threshold, recent scores), its open alerts with "
-        "their causes, memory, latency and broker, and keep it current; streams in trouble stand first.  j and k (or "
-        "the arrows) move the list, q or Ctrl-C ends it.  Where stdout is no terminal it is shown once, without "
-        "colour.",
-        "gon-edge top --url http://pi-1.local:9109 --every 2s",
-    )
-    where = sub.add_mutually_exclusive_group()
-    where.add_argument(
-        "--url",
-        default="http://127.0.0.1:9109",
-        metavar="URL",
-        help="where http.listen of its configuration is (default: %(default)s)",
-    )
-    where.add_argument("--config", metavar="FILE", help="the daemon's configuration, in place of --url")
-    sub.add_argument("--every", type=_interval, default=1.0, metavar="TIME", help="between looks (default: 1s)")
-    sub.add_argument("--once", action="store_true", help="show it once and end")
-
-    sub = command(
         "record",
         _record,
         "record raw messages of a broker to a file",
@@ -818,7 +820,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILTER",
         help="what to record, with + and # as wildcards; may be given again (default: the subscriptions of --config)",
     )
-    sub.add_argument("--config", metavar="FILE", help="a daemon's configuration: its broker and its subscriptions")
+    sub.add_argument(
+        "--config", metavar="FILE", help="a daemon's configuration: its broker and its subscriptions (default: none)"
+    )
     sub.add_argument("--for", dest="for_s", type=_duration, metavar="TIME", help="how long (default: until Ctrl-C)")
     sub.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="where to write; compressed when it ends in .gz"
@@ -840,7 +844,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("file", metavar="FILE", help="the CSV file or the capture; - is a CSV file on standard input")
     _add_broker(sub, default="mqtt://localhost:1883", text="the broker (default: %(default)s)")
-    sub.add_argument("--stream", type=_stream_name, metavar="NAME", help="name of the stream; a CSV file needs it")
+    sub.add_argument(
+        "--stream",
+        type=_stream_name,
+        metavar="NAME",
+        help="name of the stream (default: none, and a CSV file needs it)",
+    )
     _add_topic(sub)
     sub.add_argument(
         "--time-column", metavar="COLUMN", help="column with the row's time: Unix or ISO 8601 (default: none)"

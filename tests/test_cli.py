@@ -32,7 +32,8 @@ from gon_edge.web import Snapshot, StreamSnapshot, WebServer
 
 GON_EDGE = [sys.executable, "-m", "gon_edge"]
 COMMANDS = [
-    *("run", "demo", "check-config", "doctor", "status", "publish", "replay", "score", "sample", "models"),
+    *("run", "demo", "check-config", "doctor", "status", "top", "publish", "record", "replay"),
+    *("score", "plot", "report", "sample", "models"),
     *("retrain", "accept", "silence", "version", "completion"),
 ]
 CONFIG = "mqtt: {url: mqtt://localhost:1}\nsubscriptions: [{topic: 'telemetry/{stream}'}]\n"
@@ -430,7 +431,7 @@ def test_bash_completes_the_actions_of_a_command_and_their_options() -> None:
 
 def test_bash_completes_commands_options_choices_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete("") == COMMANDS
-    assert complete("re") == ["replay", "retrain"]
+    assert complete("re") == ["record", "replay", "report", "retrain"]
     assert complete("replay", "--as") == ["--as-fast-as-possible"]
     assert complete("run", "--log-level", "") == ["debug", "info", "warning", "error"]
     assert complete("completion", "") == ["bash", "zsh", "fish"]
