@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import gzip
 import json
+import logging
 import signal
 import time
 import zlib
@@ -40,6 +41,8 @@ from gon_edge.stream import Outcome, Stream
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 _KEY = "gon-edge capture"
@@ -479,13 +482,16 @@ class _Judge:
         model = self._model
         if model is None and name in self._with_model:
             model = find(f"stream:{name}", Path(self._config.state_dir)).model
+        usable = starters(settings.model) if model is None else ()
+        if model is None and not usable:
+            log.warning("stream %r has no model in %s: its rows give no alerts", name, self._config.state_dir)
         is_starter = model is not None and bool(model.relative)  # knows a level only once it has seen a first row
         stream = self._streams[name] = Stream(
             name,
             settings,
             max_features=self._config.limits.features,
             model=None if is_starter else model,
-            starters=(model,) if is_starter and model else starters(settings.model) if model is None else (),
+            starters=(model,) if is_starter and model else usable,
         )
         self._received_at[name] = now
         return stream

@@ -174,10 +174,22 @@ def test_retained_messages_broken_ones_and_other_topics_are_taken_as_the_daemon_
     assert calm
 
 
-def test_streams_beyond_the_limit_and_those_without_a_model_give_nothing(tmp_path: Path, model: Model):
+def test_a_stream_without_a_model_gives_nothing_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = write(tmp_path / "c.jsonl", list(story(stamped=True)), 300.0)
     with Capture(str(path)) as capture:
         assert list(alerts(capture, config(tmp_path))) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"stream 'pump' has no model in {tmp_path}: its rows give no alerts"
+    ]
+
+
+def test_streams_beyond_the_limit_are_left_out(tmp_path: Path, model: Model):
+    plain = list(story(stamped=True))
+    both = [line for m in plain for line in (m, {**m, "topic": "telemetry/fan"})]
+    settings = config(tmp_path, limits={"streams": 1})
+    alone = judged(write(tmp_path / "a.jsonl", plain, 300.0), settings, model)
+    assert judged(write(tmp_path / "b.jsonl", both, 300.0), settings, model) == alone
+    assert {alert["stream"] for alert in alone} == {"pump"}
 
 
 # -- with a broker -----------------------------------------------------------------------------------------------------
