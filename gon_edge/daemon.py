@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -32,7 +33,6 @@ from gon_edge.config import Config, load_config, options
 from gon_edge.control import ControlServer, Request
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
 from gon_edge.events import Alert, Reading
-from gon_edge.homeassistant import HomeAssistant
 from gon_edge.modelfile import Model
 from gon_edge.mqtt import Message, MqttClient, own_topic
 from gon_edge.payload import decoders
@@ -59,6 +59,9 @@ from gon_edge.stream import Outcome, Stream
 from gon_edge.systemd import Notifier
 from gon_edge.train import Job
 from gon_edge.web import Snapshot, StreamSnapshot, WebServer
+
+if TYPE_CHECKING:
+    from gon_edge.homeassistant import HomeAssistant
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +128,8 @@ class Daemon:
         self._trainer = Trainer(config.state_dir, self._models)
         self._home: HomeAssistant | None = None
         if config.homeassistant.enabled:
+            from gon_edge.homeassistant import HomeAssistant  # 0.4 MiB, where it is used
+
             self._home = HomeAssistant(
                 config.homeassistant,
                 node=config.node,

@@ -30,7 +30,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.chunk import RowChunk
-from gon_edge.csvfile import CsvFile, cell_number
 from gon_edge.errors import GonEdgeError, InputError, ModelFileError, NotEnoughData, OverBudget
 from gon_edge.fit import BATCH_BYTES, FitSettings, batch_windows, fit_model
 from gon_edge.gate import GateReport, judge
@@ -405,7 +404,9 @@ def _chunks(job: Job) -> Iterator[RowChunk]:
 
 def _csv_chunks(job: Job) -> Iterator[RowChunk]:
     """Rows of ``rows_file``; times are those of the first column that is named like one, else counted from 0."""
-    from gon_edge.payload import unix_seconds  # 1 MiB that a round from the store does not need
+    # 1 MiB that neither a round from the store nor the daemon needs.
+    from gon_edge.csvfile import CsvFile, cell_number
+    from gon_edge.payload import unix_seconds
 
     with CsvFile(job.rows_file) as table:
         names = [name.lower() for name in table.columns]
