@@ -6,7 +6,7 @@
 The published size, for a GPU: --width 64 --latent 100 --steps 12000 --train 0 --test 0 --device cuda.
 
 Two protocols, named in every table: "one-class" (one class is normal, the others abnormal; GradCon's) and
-"leave-one-out" (one class is abnormal, the others normal; GANomaly's).  Cells go to OUT/cells.jsonl as they finish, and
+"leave-one-out" (one class is abnormal, the others normal; GANomaly's).  Cells go to OUT/ganomaly.jsonl as they finish, and
 a second run takes up where the first stopped.  For one cell (--show) everything else is drawn too: latent space,
 distributions of every term, encoding loss a class, clusters of gradients, curves.
 """
@@ -102,8 +102,9 @@ def listed(text: str) -> list[str]:
 def run(images: Images, options: argparse.Namespace) -> None:
     """Measure all cells, draw one, write the table."""
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "cells.jsonl"
+    path = options.out / "ganomaly.jsonl"
     cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    cells = [cell for cell in cells if cell["asked"] == asked(images, options)]  # not those of other settings
     done = {(cell["protocol"], cell["class"], cell["system"]) for cell in cells}
     wanted = [(p, c, s) for p in options.protocols for c in options.classes for s in SYSTEMS]
     todo = [cell for cell in wanted if cell not in done]
@@ -116,9 +117,15 @@ def run(images: Images, options: argparse.Namespace) -> None:
             progress(count + 1, (count + 1) / (len(todo) + 1))
         show(images, options)
     text = "\n".join(table(rows(cells, options)))
-    (options.out / "table.txt").write_text(text + "\n")
+    (options.out / "ganomaly.txt").write_text(text + "\n")
     print(text)
     print(f"peak resident memory {status_mib('VmHWM'):.0f} MiB")
+
+
+def asked(images: Images, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what makes cells comparable."""
+    names = ("steps", "width", "latent", "train", "test", "seed")
+    return {"data": images.name, **{name: getattr(options, name) for name in names}}
 
 
 def split(images: Images, protocol: str, label: int, options: argparse.Namespace) -> tuple[np.ndarray, ...]:
@@ -166,7 +173,7 @@ def measure(
         "protocol": protocol,
         "class": label,
         "system": system,
-        "data": images.name,
+        "asked": asked(images, options),
         "settings": asdict(settings),
         "train": len(train),
         "test": [len(normal), len(abnormal)],

@@ -8,7 +8,7 @@
 For a GPU: pictures --data CIFAR-FOLDER --divergence kl-wgan --width 64 --steps 50000 --train 0 --device cuda.
 
 Pictures: leave-one-out, a class at a time: that class is abnormal, the others normal.  The figure is the AUROC of the
-discriminator of Task 1 (a plain GAN's), of Task 3 and of J.  Cells go to OUT/cells.jsonl; a second run goes on.
+discriminator of Task 1 (a plain GAN's), of Task 3 and of J.  Cells go to OUT/omasgan.jsonl; a second run goes on.
 """
 
 from __future__ import annotations
@@ -194,8 +194,9 @@ def run_pictures(options: argparse.Namespace) -> None:
     images = load_images(options.data or DIGITS8)
     classes = options.classes or ([0, 1] if options.quick else list(range(images.classes)))
     steps = options.steps or (40 if options.quick else 600)
-    path = options.out / "cells.jsonl"
+    path = options.out / "omasgan.jsonl"
     cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    cells = [cell for cell in cells if cell["asked"] == asked(images, steps, options)]  # not those of other settings
     done = {cell["class"] for cell in cells}
     todo = [label for label in classes if label not in done]
     with Progress("steps") as progress, path.open("a") as file:
@@ -219,8 +220,14 @@ def run_pictures(options: argparse.Namespace) -> None:
         lines.append([str(cell["class"]), *(f"{value:.3f}" for value in found[-1])])
     lines.append(["mean", *(f"{value:.3f}" for value in np.mean(found, axis=0))])
     text = "\n".join(table(lines))
-    (options.out / "table.txt").write_text(text + "\n")
+    (options.out / "omasgan.txt").write_text(text + "\n")
     print(text)
+
+
+def asked(images: Images, steps: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what makes cells comparable."""
+    names = ("divergence", "border", "width", "train", "test", "seed")
+    return {"data": images.name, "steps": steps, **{name: getattr(options, name) for name in names}}
 
 
 def leave_out(
@@ -253,9 +260,8 @@ def leave_out(
     auroc = {task: roc_auc(*labelled(*(model.score(part, task) for part in parts))) for task in TASKS}
     return {
         "class": label,
-        "data": images.name,
+        "asked": asked(images, steps, options),
         "settings": asdict(settings),
-        "width": options.width,
         "train": len(train),
         "test": [len(part) for part in parts],
         "seconds": seconds,

@@ -137,7 +137,7 @@ def test_the_tool_measures_draws_and_goes_on_where_it_stopped(tmp_path):
     arguments = ["--quick", "--out", str(tmp_path), "--classes", "0", "--show", "0", "--steps", "8", "--latent", "8"]
     for _ in range(2):
         assert ganomaly_gradcon.main(arguments) == 0
-    cells = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
+    cells = [json.loads(line) for line in (tmp_path / "ganomaly.jsonl").read_text().splitlines()]
     assert len(cells) == 6  # two protocols, three systems; the second run added none
     assert all(0 <= value <= 1 for cell in cells for value in cell["auroc"].values())
     shown = json.loads((tmp_path / "show.json").read_text())

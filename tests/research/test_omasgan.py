@@ -151,5 +151,5 @@ def test_the_tool_runs_both_ways(tmp_path):
     for arguments in (["toy", "--steps", "5"], ["mnist", "--steps", "3", "--classes", "0"]):
         assert omasgan.main([*arguments, "--quick", "--out", str(tmp_path)]) == 0
     assert len(json.loads((tmp_path / "toy.json").read_text())["runs"]) == 1
-    assert set(json.loads((tmp_path / "cells.jsonl").read_text())["auroc"]) == {"task 1", "task 3", "task 3 J"}
+    assert set(json.loads((tmp_path / "omasgan.jsonl").read_text())["auroc"]) == {"task 1", "task 3", "task 3 J"}
     assert all((tmp_path / name).exists() for name in ("toy.png", "pictures.png"))
