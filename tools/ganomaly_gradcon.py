@@ -6,7 +6,7 @@
 The published size, for a GPU: --width 64 --latent 100 --steps 12000 --train 0 --test 0 --device cuda.
 
 Two protocols, named in every table: "one-class" (one class is normal, the others abnormal; GradCon's) and
-"leave-one-out" (one class is abnormal, the others normal; GANomaly's).  Cells go to OUT/ganomaly.jsonl as they finish, and
+"leave-one-out" (one class is abnormal, the others normal; GANomaly's).  Cells go to OUT/ganomaly.jsonl at once, and
 a second run takes up where the first stopped.  For one cell (--show) everything else is drawn too: latent space,
 distributions of every term, encoding loss a class, clusters of gradients, curves.
 """
