@@ -17,7 +17,7 @@ import logging
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -55,10 +55,10 @@ from gon_edge.rounds import (
 from gon_edge.schedule import ScoreDrift, StreamSchedule, is_quiet
 from gon_edge.silences import Silence, Silences
 from gon_edge.store import Store
-from gon_edge.stream import Outcome, Stream
+from gon_edge.stream import HISTORY_BUCKET_S, Outcome, Stream
 from gon_edge.systemd import Notifier
 from gon_edge.train import Job
-from gon_edge.web import Snapshot, StreamSnapshot, WebServer
+from gon_edge.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
 
 if TYPE_CHECKING:
     from gon_edge.homeassistant import HomeAssistant
@@ -75,6 +75,8 @@ _CLOCK_STEP_S = 0.5
 _RETRY_TRAINING_S = 60.0
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
 _ALERTS_SHOWN = 50
+_TRAININGS_SHOWN = 20
+_LATENCIES = 128
 _RESTART = (
     "version",
     "node",
@@ -166,6 +168,8 @@ class Daemon:
         self._reload_wanted = False
         self._streams: dict[str, Stream] = {}
         self._alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(self._store.alerts(_ALERTS_SHOWN))}
+        self._trainings = deque(map(dataclasses.asdict, self._store.retrains(_TRAININGS_SHOWN)), _TRAININGS_SHOWN)
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._said: Counter[str] = Counter()
         self._received_at: dict[str, float] = {}
         self._published_at: dict[str, float] = {}
@@ -419,6 +423,8 @@ class Daemon:
                 continue
             self._telemetry.row(row.stream, row.timestamp)
             latency = None if outcome.waited else _monotonic() - row.received_at
+            if latency is not None:
+                self._latencies.append(latency)
             self._telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)
             if stream.model is not None:
                 self._schedules[stream.name].row(verdict.score, normal=not quarantined, new_feature=stream.new_feature)
@@ -551,6 +557,7 @@ class Daemon:
         stream = self._streams.get(name)
         self._telemetry.retrain(name, result.outcome, duration_s=result.duration_s, peak_bytes=result.peak_bytes)
         self._store.add_retrain(record(result))
+        self._trainings.appendleft(dataclasses.asdict(record(result)))
         if result.model is None:
             level = logging.INFO if result.outcome == "rejected" else logging.ERROR
             old = "the model in use stays" if stream is not None and stream.model else "there is no model yet"
@@ -830,6 +837,14 @@ class Daemon:
             ),
             alerts=tuple(reversed(self._alerts.values())),
             silences=tuple(dataclasses.asdict(silence) for silence in self._silences.active(time.time())),
+            bucket_s=HISTORY_BUCKET_S,
+            history=tuple(
+                HistorySnapshot(name, *stream.history.copy())
+                for name, stream in sorted(self._streams.items())
+                if stream.verdict is not None
+            ),
+            trainings=tuple(self._trainings),
+            latency_s=tuple(self._latencies),
         )
 
     def _training_of(self, name: str) -> str:

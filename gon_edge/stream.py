@@ -6,7 +6,9 @@ alerts, live or recorded.  ``daemon`` owns one for each stream, on the scoring t
 
 from __future__ import annotations
 
+import math
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +33,8 @@ go without a score.  Only a replay at full speed comes near it."""
 _BLOCK_ROWS = 256
 
 RECENT_SCORES = 120
+
+HISTORY_BUCKET_S, HISTORY_BUCKETS = 15, 240  # an hour
 
 _SILENT_S = 60.0
 
@@ -119,6 +123,67 @@ class _Newest:
             )
 
 
+class ScoreHistory:
+    """The highest score of each quarter of a minute in the last hour, and the threshold it stood against.
+
+    By the rows' own time, in two arrays of fixed size: 2 kB a stream, where as many Python floats take 15.
+
+    Examples
+    --------
+    >>> history = ScoreHistory()
+    >>> for second in range(40):
+    ...     history.add(1_000_000_000.0 + second, score=float(second % 20), threshold=6.0)
+    >>> end, scores, thresholds = history.copy()
+    >>> end, scores[-3:].tolist(), thresholds[-1]
+    (1000000050.0, [19.0, 14.0, 19.0], 6.0)
+    """
+
+    def __init__(self) -> None:
+        self._scores = array("f", [math.nan]) * HISTORY_BUCKETS
+        self._thresholds = array("f", [math.nan]) * HISTORY_BUCKETS
+        self._bucket: int | None = None  # the newest, counted from 1970
+        self._copy: tuple[float, array[float], array[float]] | None = None
+
+    def add(self, timestamp: float, score: float, threshold: float) -> None:
+        """Take the score of one row; ``timestamp`` in Unix seconds."""
+        if not math.isfinite(score):
+            return
+        bucket = int(timestamp // HISTORY_BUCKET_S)
+        at = bucket % HISTORY_BUCKETS
+        if bucket != self._bucket:
+            self._forget(bucket)
+        if self._scores[at] >= score:  # not so when there is none
+            return
+        self._scores[at] = score
+        self._thresholds[at] = threshold
+        self._copy = None
+
+    def copy(self) -> tuple[float, array[float], array[float]]:
+        """Return the end of the newest bucket in Unix seconds, scores and thresholds, oldest first, NaN for none.
+
+        The same arrays as before when nothing has changed; they are not written to afterwards.
+        """
+        if self._copy is None:
+            bucket = self._bucket or 0
+            at = (bucket + 1) % HISTORY_BUCKETS
+            self._copy = (
+                float((bucket + 1) * HISTORY_BUCKET_S),
+                self._scores[at:] + self._scores[:at],
+                self._thresholds[at:] + self._thresholds[:at],
+            )
+        return self._copy
+
+    def _forget(self, bucket: int) -> None:
+        """Empty what lies between the newest bucket and this one; a clock that is set back takes the future along."""
+        newest, self._bucket = self._bucket, bucket
+        if newest is None or abs(bucket - newest) >= HISTORY_BUCKETS:
+            stale = range(bucket - HISTORY_BUCKETS + 1, bucket + 1)
+        else:
+            stale = range(newest + 1, bucket + 1) if bucket > newest else range(bucket + 1, newest + 1)
+        for other in stale:
+            self._scores[other % HISTORY_BUCKETS] = self._thresholds[other % HISTORY_BUCKETS] = math.nan
+
+
 class _Backlog:
     """Rows that wait for a model, oldest first, in bounded memory."""
 
@@ -188,6 +253,8 @@ class Stream:
         The newest.
     scores : deque of float
         Recent scores, oldest first.
+    history : ScoreHistory
+        Of the last hour.
     stamped_by_receipt : bool
         The newest reading carried no timestamp of its own.
     """
@@ -211,6 +278,7 @@ class Stream:
         self.starter: Model | None = None
         self.verdict: Verdict | None = None
         self.scores: deque[float] = deque(maxlen=RECENT_SCORES)
+        self.history = ScoreHistory()
         self.stamped_by_receipt = False
         self.last_row: Row | None = None
         interval_s = settings.interval_s or (model.interval_s if model is not None and model.interval_s > 0.0 else None)
@@ -402,6 +470,7 @@ class Stream:
         took = self._timer() - began
         self.verdict = verdict
         self.scores.append(verdict.score)
+        self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
         self._newest.push(row)
         return Outcome(row, verdict, tuple(self.policy.update(verdict, self._detector.causes)), took)
 

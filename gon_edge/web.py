@@ -18,7 +18,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,6 +93,25 @@ class StreamSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySnapshot:
+    """Scores of one stream over the last hour, thinned.
+
+    Attributes
+    ----------
+    stream : str
+    end : float
+        Of the newest bucket, Unix seconds by the stream's own clock.
+    scores, thresholds : sequence of float
+        Highest score and last threshold of each bucket, oldest first; NaN where no row was scored.
+    """
+
+    stream: str
+    end: float
+    scores: Sequence[float]
+    thresholds: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The daemon at one moment.
 
@@ -120,6 +139,14 @@ class Snapshot:
         newest first.
     silences : tuple of mapping
         Those that count now, the first to end first.
+    bucket_s : float
+        Length of a bucket of `history`.
+    history : tuple of HistorySnapshot
+        Of the streams that have scores.
+    trainings : tuple of mapping
+        The newest training rounds, newest first: stream, version, outcome, the gate's reason and what it took.
+    latency_s : sequence of float
+        From receipt to score, of the last rows.
     """
 
     node: str
@@ -136,6 +163,10 @@ class Snapshot:
     streams: tuple[StreamSnapshot, ...] = ()
     alerts: tuple[Mapping[str, Any], ...] = ()
     silences: tuple[Mapping[str, Any], ...] = ()
+    bucket_s: float = 15.0
+    history: tuple[HistorySnapshot, ...] = ()
+    trainings: tuple[Mapping[str, Any], ...] = ()
+    latency_s: Sequence[float] = ()
 
 
 class WebServer:
@@ -343,6 +374,40 @@ def _silences(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
     return HTTPStatus.OK, {"silences": snapshot.silences}
 
 
+def _history(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {
+        "bucket_s": snapshot.bucket_s,
+        "streams": [_thinned(history) for history in snapshot.history],
+    }
+
+
+def _thinned(history: HistorySnapshot) -> dict[str, Any]:
+    """From its first score on, in four digits; of the thresholds only where they change, as ``[index, value]``."""
+    first = next((i for i, score in enumerate(history.scores) if score == score), len(history.scores))
+    changes: list[tuple[int, float]] = []
+    for i, threshold in enumerate(history.thresholds[first:]):
+        if threshold == threshold and (not changes or changes[-1][1] != threshold):
+            changes.append((i, threshold))
+    return {
+        "stream": history.stream,
+        "end": history.end,
+        "scores": [float(f"{score:.4g}") for score in history.scores[first:]],
+        "thresholds": [[i, float(f"{threshold:.4g}")] for i, threshold in changes],
+    }
+
+
+def _trainings(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {"trainings": snapshot.trainings}
+
+
+def _latency(seconds: Sequence[float]) -> dict[str, float | None]:
+    ordered = sorted(seconds)
+    return {
+        name: round(ordered[int(share * (len(ordered) - 1))], 6) if ordered else None
+        for name, share in (("median_s", 0.5), ("p95_s", 0.95))
+    }
+
+
 def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
     return HTTPStatus.OK, {
         "node": snapshot.node,
@@ -359,6 +424,7 @@ def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
         },
         "queue_length": snapshot.queue_length,
         "rss_bytes": snapshot.rss_bytes,
+        "latency": _latency(snapshot.latency_s),
     }
 
 
@@ -368,6 +434,8 @@ _ANSWERS: dict[str, Callable[[Snapshot], tuple[HTTPStatus, object]]] = {
     "/api/v1/streams": _streams,
     "/api/v1/alerts": _alerts,
     "/api/v1/silences": _silences,
+    "/api/v1/history": _history,
+    "/api/v1/trainings": _trainings,
     "/api/v1/status": _status,
 }
 

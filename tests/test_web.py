@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Counter
 from gon_edge import web
 from gon_edge.errors import GonEdgeError
 from gon_edge.events import Cause
-from gon_edge.web import Snapshot, StreamSnapshot, WebServer
+from gon_edge.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 
@@ -83,6 +83,7 @@ class Daemon:
             ready=True,
             streams=(SCORING, WARMING),
             alerts=(ALERT,),
+            latency_s=(*[0.001] * 9, *[0.002] * 9, 0.03, 0.5),
         )
 
     def snapshot(self) -> Snapshot:
@@ -163,7 +164,26 @@ def test_status_says_how_the_daemon_is(server: WebServer) -> None:
         "mqtt": {"connected": True, "url": "mqtt://localhost:1883", "error": ""},
         "queue_length": 3,
         "rss_bytes": 40 << 20,
+        "latency": {"median_s": 0.002, "p95_s": 0.03},
     }
+
+
+def test_history_is_thinned_and_of_the_thresholds_only_changes_are_said(server: WebServer, daemon: Daemon) -> None:
+    nan = math.nan
+    history = HistorySnapshot("pump", 1.7e9, (nan, 1.23456, nan, 3.0, 4.0), (nan, 6.0, nan, 6.0, 7.5))
+    daemon.now = replace(daemon.now, history=(history,))
+    assert ask_json(server, "/api/v1/history") == {
+        "bucket_s": 15.0,
+        "streams": [
+            {"stream": "pump", "end": 1.7e9, "scores": [1.235, None, 3.0, 4.0], "thresholds": [[0, 6.0], [3, 7.5]]}
+        ],
+    }
+
+
+def test_trainings_are_listed_with_the_gates_reason(server: WebServer, daemon: Daemon) -> None:
+    training = {"stream": "pump", "version": "", "outcome": "rejected", "reason": "it sees fewer faults"}
+    daemon.now = replace(daemon.now, trainings=(training,))
+    assert ask_json(server, "/api/v1/trainings") == {"trainings": [training]}
 
 
 def test_health_fails_when_the_scoring_loop_stands_still(server: WebServer, daemon: Daemon) -> None:
