@@ -276,7 +276,7 @@ def run_ablate(options: argparse.Namespace) -> None:
                 gon = DigitGon(images.shape, images.classes, DigitSettings(**change, seed=seed))
                 gon.train(images, steps, log_every=steps)
                 merit = judge(gon.generate(labels, seed=100 + seed), labels)
-                runs.append({"setting": name, "seed": seed, **asdict(merit), **gon.history[-1]})
+                runs.append({"setting": name, "seed": seed, **asdict(merit), "training": gon.history[-1]})
                 progress(len(runs), len(runs) / (options.seeds * len(ABLATIONS)))
     noise = np.random.default_rng(0).uniform(-1, 1, (len(labels), *images.shape)).astype(np.float32)
     ends = {"real pictures": asdict(judge.real()), "noise": asdict(judge(noise, labels))}

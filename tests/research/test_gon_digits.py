@@ -179,6 +179,9 @@ def test_the_tool_tests_the_claims_and_compares(tmp_path):
         assert tool(*arguments, "--quick", "--steps", "2", "--out", tmp_path) == 0
     runs = json.loads((tmp_path / "ablation.json").read_text())["runs"]
     assert len({run["setting"] for run in runs}) == len(runs) == 9
+    # The judge's accuracy was once overwritten by the training's, of the same name.
+    assert all(run["accuracy"] * 500 == pytest.approx(round(run["accuracy"] * 500)) for run in runs)
+    assert all("loss" in run["training"] for run in runs)
     results = json.loads((tmp_path / "compare.json").read_text())["results"]
     assert results["GON"]["parameters"] == results["GON"]["parameters_to_generate"]
     assert results["GAN"]["parameters"] > 1.5 * results["GAN"]["parameters_to_generate"]
