@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench bench-memory bench-live table deb e2e-system wheels image sbom clean
+.PHONY: help run test e2e check bench bench-memory bench-live table docs deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -47,6 +47,10 @@ bench-live: $(VENV)/.make-dev  ## what training costs the stream that is scored 
 
 table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 	$(BIN)/python tools/reproduce_table.py $(ARGS)
+
+docs: $(VENV)/.make-docs  ## the documentation as a site, build/site/index.html; any broken link is an error
+	$(BIN)/python tools/make_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f tools/mkdocs.yml
 
 deb: $(VENV)/.make-venv  ## the Debian package, dist/gon-edge_VERSION_all.deb; WHEELS=FOLDER builds it offline
 	PYTHON=$(BIN)/python tools/build_deb.sh dist $(WHEELS)
@@ -103,4 +107,8 @@ $(VENV)/.make-dev: $(VENV)/.make-venv setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check $$index torch==2.13.0 -e '.[dev,demo]'
 	@# The oracle of VUS asks for TensorFlow, which its metrics never import.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps vus==0.0.6
+	@touch $@
+
+$(VENV)/.make-docs: $(VENV)/.make-venv setup.cfg pyproject.toml
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
+import runpy
 import shlex
 import string
+import subprocess
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -17,11 +24,17 @@ from prometheus_client import CollectorRegistry
 from gon_edge import cli, payload, prometheus
 from gon_edge.alerts import alert_json
 from gon_edge.config import load_config
+from gon_edge.config import options as config_options
+from gon_edge.control import ControlServer
 from gon_edge.events import Alert, Cause
+from gon_edge.fit import fit_model
 from gon_edge.prometheus import Telemetry
+from gon_edge.retrain import ModelFolder
+from gon_edge.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [page for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "research") for page in sorted(folder.glob("*.md"))]
+FOLDERS = (ROOT, *(ROOT / "docs" / folder for folder in ("", "reference", "research")))
+PAGES = [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXT["README.md"]
 
@@ -193,3 +206,87 @@ def test_every_exit_code_is_documented():
     raised = {value.exit_code for value in vars(errors).values() if hasattr(value, "exit_code")}
     documented = set(re.findall(r"^\| (\d+) \|", TEXT["docs/operating.md"], re.MULTILINE))
     assert {str(code) for code in raised} <= documented
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Any]:
+    """The script that writes docs/reference."""
+    return runpy.run_path(str(ROOT / "tools" / "make_reference.py"))
+
+
+def test_the_reference_is_what_the_program_says_today(reference):
+    written = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").iterdir()}
+    outdated = [name for name, page in reference["PAGES"].items() if written.get(name) != page()]
+    assert not outdated, "write them anew: python tools/make_reference.py"
+    assert written.keys() == reference["PAGES"].keys()
+
+
+def test_the_reference_has_every_option_and_every_command():
+    options = re.findall(r"^##+ (\S+)$", TEXT["docs/reference/configuration.md"], re.MULTILINE)
+    assert {path for path, _ in config_options(load_config(ROOT / "configs" / "gon-edge.yaml"))} <= set(options)
+    commanded = re.findall(r"^## gon-edge (\S+)$", TEXT["docs/reference/commands.md"], re.MULTILINE)
+    assert commanded == [action.dest for action in commands()]
+
+
+def test_a_topic_without_a_description_is_refused(reference):
+    with pytest.raises(SystemExit, match="heartbeat"):
+        reference["_same"]("topics", ["alert", "heartbeat"], {"alert": ""})
+
+
+def test_every_file_of_a_state_directory_is_in_the_reference(reference, tmp_path):
+    model = fit_model(np.random.default_rng(0).normal(size=(200, 2)), rng=np.random.default_rng(0))
+    ModelFolder(tmp_path).install("pump", model.with_lineage(version="1"))
+    control = ControlServer(tmp_path)
+    with Store.open(tmp_path) as store:
+        store.put_state("silences", [])
+        store.flush(0.0)
+        control.start()
+        found = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if not file.is_dir()]
+        control.stop()
+    assert {"state.db", "control.sock", "models/pump/model.npz"} <= set(found)
+    known = reference["STATE_FILES"]
+    assert [file for file in found if not any(fnmatch(file, pattern) for pattern in known)] == []
+
+
+def navigation() -> list[str]:
+    """Pages of the site, in its order."""
+
+    class Loader(yaml.SafeLoader):
+        """Leaves out the tag by which the site names a function."""
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+    with (ROOT / "tools" / "mkdocs.yml").open(encoding="utf-8") as file:
+        tree = yaml.load(file, Loader)["nav"]
+    return list(leaves(tree))
+
+
+def leaves(tree: Any):
+    """The strings of nested lists and mappings."""
+    if isinstance(tree, str):
+        yield tree
+    else:
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            yield from leaves(branch)
+
+
+def test_every_page_is_in_the_navigation_once():
+    present = {page.removeprefix("docs/") for page in TEXT if page.startswith("docs/")}
+    assert sorted(navigation()) == sorted(present)
+
+
+def test_every_page_is_reached_from_the_first_one_and_that_from_the_readme():
+    linked = set(re.findall(r"\]\(([^)#\s]+)", TEXT["docs/index.md"]))
+    assert [page for page in navigation() if page not in linked | {"index.md"} and "research/" not in page] == []
+    assert "docs/index.md" in README
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path):
+    if not os.environ.get("CI"):
+        pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "-f", str(ROOT / "tools" / "mkdocs.yml"), "-d", str(tmp_path)]
+    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert {"index.html", "tutorial.html", "reference", "source"} <= {path.name for path in tmp_path.iterdir()}
+    text = "".join(page.read_text(encoding="utf-8") for page in tmp_path.glob("*.html"))
+    assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?:", text), "reading it needs no network"

@@ -1,0 +1,538 @@
+"""The reference pages of the documentation, made from the program, so that they cannot know less than it does::
+
+    python tools/make_reference.py            writes docs/reference/*.md
+    python tools/make_reference.py FOLDER     writes them there
+
+Options come from ``configs/gon-edge.yaml`` and ``config.py``, commands from the parser, series from ``Telemetry``,
+events from the docstrings of ``events.py``, exit codes from ``errors.py``.  What code cannot say, such as what a topic
+is good for, stands in tables here, and a topic, a state key or a file that has no line there is an error.  A test
+compares the pages with what this writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from prometheus_client import CollectorRegistry  # noqa: E402
+
+from gon_edge import cli, config, daemon, errors, events, payload, prometheus  # noqa: E402
+from gon_edge.alerts import alert_json  # noqa: E402
+from gon_edge.completion import _commands  # noqa: E402
+from gon_edge.control import SOCKET  # noqa: E402
+from gon_edge.homeassistant import HomeAssistant  # noqa: E402
+from gon_edge.mqtt import own_topic  # noqa: E402
+from gon_edge.store import DATABASE, LOCK  # noqa: E402
+
+_SEE = {
+    "configuration": "What people change first is in the [README](../../README.md#configure).",
+    "metrics": "What they are good for, and queries worth having: [metrics.md](../metrics.md).",
+}
+
+
+def _note(*what: str) -> str:
+    return f"<!-- Written by tools/make_reference.py from {', '.join(what)}; change those. -->"
+
+
+_SAID = {  # where a docstring says nothing beyond the type
+    "type": "`new` first, then `update`s, then `end`; the `id` stays.",
+    "kind": "Something is not as usual, or something is silent or frozen.",
+    "stream": "Its name.",
+    "severity": "`critical` once the score reached `critical_ratio` times the threshold.",
+    "top_features": "The causes, largest first, five at most; of `missing`, the features that are.",
+    "model_version": "The model that judged.",
+    "feature": "Its name.",
+}
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines]
+
+
+def _prose(text: str) -> str:
+    """Plain text as Markdown: patterns stay patterns, and pages that are named are links."""
+    text = re.sub(r"([*<])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"docs/(\w+\.md)", r"[\1](../\1)", text)
+
+
+def _page(blocks: Iterable[str]) -> str:
+    """Blocks with an empty line between them; paragraphs are wrapped as in the other pages."""
+    wrapped = [
+        block
+        if block.startswith(("#", "|", "```", "- "))
+        else textwrap.fill(block, 120, break_long_words=False, break_on_hyphens=False)
+        for block in blocks
+    ]
+    return "\n\n".join(wrapped) + "\n"
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One key of ``configs/gon-edge.yaml``.
+
+    Attributes
+    ----------
+    path : str
+        Dotted, as in ``subscriptions[].topic``.
+    text : str
+        What the file says of it, without the hashes.
+    written : str or None
+        Its default as the file writes it; ``None`` where the line is one that people set.
+    """
+
+    path: str
+    text: str
+    written: str | None
+
+
+def documented_options(text: str) -> Iterator[Option]:
+    r"""Yield the keys of the annotated configuration in its order, sections included.
+
+    Examples
+    --------
+    >>> [option.path for option in documented_options("## The log.\\n# log:\\n  ## How much.\\n#   level: info\\n")]
+    ['log', 'log.level']
+    """
+    above: list[tuple[int, str]] = []  # indentation and path of the sections around a line
+    said: list[str] = []
+    for line in text.splitlines():
+        if comment := re.match(r" *## ?(.*)", line):
+            said.append(comment[1])
+            continue
+        key = re.match(r"( *)(- )?(\w+):(?: (.*))?$", re.sub(r"^( *)# ", r"\1", line))
+        if key is None:
+            said = []
+            continue
+        indent = len(key[1]) + len(key[2] or "")
+        above = [(i, path) for i, path in above if i < indent]
+        before = above[-1][1] if above else ""
+        path = f"{before}{'[]' if before == 'subscriptions' else ''}.{key[3]}".lstrip(".")
+        yield Option(path, "\n".join(said), (key[4] or "") if "# " in line[: indent + 2] else None)
+        above.append((indent, path))
+        said = []
+
+
+def _fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Every option of the schema by its path."""
+    for key, option in config._keys(cls).items():
+        path = prefix + key
+        yield path, option
+        if "section" in option.metadata:
+            yield from _fields(option.metadata["section"], f"{path}.")
+        if path == "subscriptions":
+            yield from _fields(config.SubscriptionConfig, "subscriptions[].")
+
+
+def _default(option: Option, field: Field[Any]) -> str:
+    """How a page says a default; the file has those of the lines that it leaves commented out."""
+    if option.written:
+        return f"Default `{option.written}`."
+    if option.path == "node":
+        return "Default `auto`."
+    if field.default is not MISSING:
+        return "Default: none." if field.default in (None, ()) else f"Default `{field.default}`."
+    return "Required."
+
+
+def _from_when(path: str) -> str:
+    fields = dict(_fields(config.Config))
+    restart = path.startswith((*daemon._RESTART, "subscriptions")) or fields[path].name in daemon._GRID
+    return "A change counts after a restart." if restart else "A change counts after a reload."
+
+
+def configuration() -> str:
+    """Return the page of options."""
+    text = (ROOT / "configs" / "gon-edge.yaml").read_text(encoding="utf-8")
+    fields = dict(_fields(config.Config))
+    lines = [
+        "# Configuration",
+        _note("configs/gon-edge.yaml", "gon_edge/config.py"),
+        (
+            "Every option of [gon-edge.yaml](../../configs/gon-edge.yaml), with its default. "
+            f"`gon-edge check-config FILE` checks a file. {_SEE['configuration']}"
+        ),
+        _prose(re.search(r"^## (Durations are.*?)\n\n", text, re.MULTILINE | re.DOTALL)[1].replace("\n## ", " ")),  # type: ignore[index]
+        (
+            "*After a reload* means `systemctl reload gon-edge` or SIGHUP, from the next row on; see "
+            "[operating](../operating.md#change-the-configuration)."
+        ),
+    ]
+    explained = ""
+    for option in documented_options(text):
+        section = "section" in fields[option.path].metadata or option.path in ("subscriptions", "streams.overrides")
+        whole = option.path in ("streams", "streams.defaults")
+        lines.append(f"{'###' if '.' in option.path else '##'} {option.path}")
+        if option.text:
+            lines += _paragraphs(re.sub(r"\s+Default: \S+$", "", option.text))  # the line below says it
+            explained = option.path
+        elif not section and not whole:  # one comment stands above several keys
+            lines.append(f"See [{explained}](#{re.sub(r'[^a-z_-]', '', explained)}).")
+        if not section and not whole:
+            lines.append(f"*{_default(option, fields[option.path])} {_from_when(option.path)}*")
+    return _page(lines)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Comment lines as paragraphs; indented ones are an example."""
+    for paragraph in re.split(r"\n *\n", text):
+        if paragraph.startswith("  "):
+            yield f"```yaml\nstreams:\n{textwrap.indent(textwrap.dedent(paragraph), '  ')}\n```"
+        elif paragraph.strip():
+            yield _prose(paragraph)
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """The usage, wrapped the same wherever this runs; brackets stay together."""
+    usage = " ".join(parser.format_usage().removeprefix("usage:").split()).removeprefix(parser.prog).strip()
+    parts = re.findall(r"\[[^][]*(?:\[[^][]*\][^][]*)*\]|\S+", usage)
+    glued = [part.replace(" ", "\0") for part in parts]
+    wrapped = textwrap.wrap(" ".join(glued), 76, break_long_words=False, break_on_hyphens=False)
+    return parser.prog + (" " + "\n    ".join(wrapped) if wrapped else "").replace("\0", " ")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in sorted(parser._actions, key=lambda a: bool(a.option_strings)):
+        if isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
+            continue
+        value = "|".join(map(str, action.choices)) if action.choices else str(action.metavar or action.dest)
+        names = ", ".join(action.option_strings)
+        shown = " ".join(part for part in (names, value if action.nargs != 0 else "") if part)
+        text = parser._get_formatter()._expand_help(action) if action.help else ""
+        yield f"- `{shown}`: {_prose(text)}"
+
+
+def _command(parser: argparse.ArgumentParser, level: str) -> Iterator[str]:
+    yield f"{level} {parser.prog}"
+    yield from (_prose(paragraph) for paragraph in (parser.description or "").split("\n\n"))
+    yield f"```text\n{_usage(parser)}\n```"
+    if arguments := list(_arguments(parser)):
+        yield "\n".join(arguments)
+    if example := (parser.epilog or "").partition("example:\n")[2]:
+        yield f"```sh\n{textwrap.dedent(example).strip()}\n```"
+    for inner, _ in _commands(parser).values():
+        yield from _command(inner, level + "#")
+
+
+def commands() -> str:
+    """Return the page of commands."""
+    parser = cli._parser()
+    lines = [
+        "# Commands",
+        _note("the parser in gon_edge/cli.py"),
+        (
+            "`gon-edge COMMAND --help` says the same, and so does `man gon-edge-COMMAND` of the package. Data goes to "
+            "stdout, everything else to stderr. What the [exit codes](exit-codes.md) mean has a page of its own."
+        ),
+        "\n".join(
+            _table(
+                ("Command", ""),
+                ((f"[`{name}`](#gon-edge-{name})", _prose(text)) for name, (_, text) in _commands(parser).items()),
+            )
+        ),
+    ]
+    for command, _ in _commands(parser).values():
+        lines += _command(command, "##")
+    return _page(lines)
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+_CLOSED = {
+    "gon_edge_messages_total": ("result", prometheus.MESSAGE_RESULTS),
+    "gon_edge_messages_rejected_total": ("reason", payload.REASONS),
+    "gon_edge_readings_masked_total": ("reason", payload.MASK_REASONS),
+    "gon_edge_rows_unscored_total": ("reason", prometheus.UNSCORED_REASONS),
+    "gon_edge_mqtt_reconnects_total": ("reason", prometheus.RECONNECT_REASONS),
+    "gon_edge_stream_state": ("state", prometheus.STREAM_STATES),
+    "gon_edge_alert_active": ("kind", prometheus.ALERT_KINDS),
+    "gon_edge_alerts_total": ("kind", prometheus.ALERT_KINDS),
+    "gon_edge_retrain_rounds_total": ("outcome", prometheus.RETRAIN_OUTCOMES),
+}
+
+
+def metrics() -> str:
+    """Return the page of series."""
+    registry = CollectorRegistry()
+    prometheus.Telemetry(registry, version="0")
+    # A series without a value yet has no sample to read its labels from.
+    labels = {getattr(c, "_name", ""): getattr(c, "_labelnames", ()) for c in registry._collector_to_names}
+    rows, values, buckets = [], [], []
+    for family in sorted(registry.collect(), key=lambda family: family.name):
+        if not family.name.startswith("gon_edge_"):
+            continue
+        name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+        own = [*family.samples[0].labels] if family.type == "info" else labels.get(family.name, ())
+        kind = "gauge" if family.type == "info" else family.type
+        rows.append((f"`{name}`", kind, ", ".join(f"`{label}`" for label in own), _prose(family.documentation)))
+        if name in _CLOSED:
+            label, known = _CLOSED[name]
+            values.append((f"`{name}`", f"`{label}`", ", ".join(f"`{value}`" for value in known)))
+        if family.type == "histogram":
+            bounds = [sample.labels["le"] for sample in family.samples if sample.name.endswith("_bucket")]
+            buckets.append((f"`{name}`", ", ".join(f"{float(bound):g}" for bound in bounds if bound != "+Inf")))
+    lines = [
+        "# Series",
+        _note("gon_edge/prometheus.py"),
+        (
+            f"What `/metrics` serves. {_SEE['metrics']} `process_*` and `python_info` of the Prometheus client "
+            "library come on top."
+        ),
+        "\n".join(_table(("Series", "Type", "Labels", "Help"), rows)),
+        "## Values of labels",
+        "Those of `stream`, `feature` and `version` are yours. The others are one of:",
+        "\n".join(_table(("Series", "Label", "Values"), values)),
+        "## Buckets",
+        "Upper bounds in seconds, and `+Inf`:",
+        "\n".join(_table(("Histogram", "Bounds"), buckets)),
+    ]
+    return _page(lines)
+
+
+# -- topics and events -------------------------------------------------------------------------------------------------
+
+# First level below BASE/NODE: level(s) as shown, retained, what it carries.
+_TOPICS = {
+    "alert": (("alert",), "no, QoS 1", "News of alerts, see [events](#events)."),
+    "state": (("state", "STREAM"), "yes", "How a stream is, see [states](#states); at most once a second."),
+    "status": (("status",), "yes", "`online`, or `offline`, the latter also as the last will."),
+    "homeassistant": (("homeassistant", "STREAM"), "yes", "With `homeassistant.enabled`: a stream's entities, JSON."),
+    "doctor": (("doctor",), "no", "A message of `gon-edge doctor` to itself."),
+}
+_STATE_KEYS = {
+    "stream": "Its name.",
+    "state": "`warming-up`, `training`, `scoring` or `stale`.",
+    "timestamp": "Unix seconds of the newest row.",
+    "score": "The newest score, or null.",
+    "threshold": "What it is compared with, or null.",
+    "is_anomaly": "Whether it is above.",
+    "alerts": "`id` of each open alert that no silence holds back.",
+    "missing": "Features that are masked from the score: stale or frozen.",
+    "model_version": "The model in use, `shipped:NAME` for a starter, or null.",
+}
+
+
+def published_topics() -> set[str]:
+    """Return the first level below BASE/NODE of every topic the sources publish to."""
+    source = "\n".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "gon_edge").glob("*.py")))
+    found = re.findall(r'topic\((?:[\w., ]*, )?"(\w+)"', source)
+    return {*found, *re.findall(r"\{config\.mqtt\.base_topic\}/\{config\.node\}/(\w+)", source)}
+
+
+def state_keys() -> list[str]:
+    """Return the keys of a state message, read from the source of ``Daemon._publish_state``."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(daemon.Daemon._publish_state)))
+    (keys,) = (node.keys for node in ast.walk(tree) if isinstance(node, ast.Dict))
+    return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
+
+
+def _attributes(cls: type) -> dict[str, tuple[str, str]]:
+    """Name to type and text, of the section Attributes of a numpydoc docstring."""
+    section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes\n----------\n")[2]
+    found: dict[str, tuple[str, str]] = {}
+    for head, body in re.findall(r"^(\w[^\n]*)((?:\n +[^\n]+)*)", section, re.MULTILINE):
+        names, _, kind = head.partition(" : ")
+        for name in names.split(", "):
+            found[name] = (kind, " ".join(body.split()))
+    return found
+
+
+def _event_rows(cls: type, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    known = _attributes(cls)
+    for key in keys:
+        kind, text = known[key]
+        kind = re.sub(r'"(\w+)"', r"`\1`", kind.strip("{}")).replace("None", "null")
+        kind = kind.replace("tuple of Cause", "list").replace("float", "number").replace("str", "text")
+        text = text.replace("``", "`").replace("`None`", "null").replace("NaN", "Null")
+        yield f"`{key}`", kind, _prose(text or _SAID[key])
+
+
+def topics() -> str:
+    """Return the page of topics and events.
+
+    Raises
+    ------
+    SystemExit
+        A topic or a key of a state that has no line in the tables above.
+    """
+    _same("topics of gon_edge/*.py", published_topics(), _TOPICS)
+    _same("keys of a state", state_keys(), _STATE_KEYS)
+    mqtt = config.MqttConfig(url="mqtt://localhost", base_topic="BASE")
+    rows = [(f"`{own_topic(mqtt, 'NODE', *levels)}`", *said) for levels, *said in _TOPICS.values()]
+    sent: dict[str, str] = {}
+    home = HomeAssistant(
+        config.HomeAssistantConfig(enabled=True, silence_s=1.0),
+        node="NODE",
+        version="0",
+        topic=lambda *levels: own_topic(mqtt, "NODE", *levels),
+        publish=sent.__setitem__,
+        silence=lambda *_: None,
+        now=0.0,
+    )
+    home.start()
+    (gateway,) = sent
+    rows.append((f"`{gateway.replace('/gon-edge/config', '/STREAM/config')}`", "yes", "Discovery by Home Assistant."))
+    said = ("Home Assistant's birth.", "What an earlier run announced.", "The switch, with `homeassistant.silence`.")
+    heard = [(f"`{topic}`", text) for topic, text in zip(home.subscriptions, said, strict=True)]
+    example = events.Alert("i", "new", "anomaly", "s", 0.0, 0.0, 2.0, 1.0, "warning", (), "1")
+    lines = [
+        "# Topics and events",
+        _note("gon_edge/events.py", "gon_edge/mqtt.py", "gon_edge/homeassistant.py", "gon_edge/daemon.py"),
+        (
+            "`BASE` is [mqtt.base_topic](configuration.md#mqttbase_topic), by default `gon-edge`; `NODE` is "
+            "[node](configuration.md#node). In names, `/`, `+`, `#` and `%` become `%2F`, `%2B`, `%23` and `%25`."
+        ),
+        "## Published",
+        "\n".join(_table(("Topic", "Retained", "What"), rows)),
+        "## Subscribed",
+        "The topics of `subscriptions`, and with `homeassistant.enabled`:",
+        "\n".join(_table(("Topic", "What"), heard)),
+        "## Events",
+        "One JSON object a message on `BASE/NODE/alert`; [an example](../../README.md#alerts).",
+        "\n".join(_table(("Key", "Type", "What"), _event_rows(events.Alert, alert_json(example)))),
+        "Each of `top_features`:",
+        "\n".join(_table(("Key", "Type", "What"), _event_rows(events.Cause, _attributes(events.Cause)))),
+        "## States",
+        "\n".join(_table(("Key", "What"), ((f"`{key}`", text) for key, text in _STATE_KEYS.items()))),
+    ]
+    return _page(lines)
+
+
+def _same(what: str, found: Iterable[str], described: Mapping[str, object]) -> None:
+    if set(found) != set(described):
+        differ = sorted(set(found) ^ set(described))
+        sys.exit(f"{what} and the table in tools/make_reference.py differ: {', '.join(differ)}")
+
+
+# -- files and exit codes ----------------------------------------------------------------------------------------------
+
+# What is in a state directory, as shell patterns: a test makes one and looks for each file here.
+STATE_FILES = {
+    "models/*/model.npz": ("models/STREAM/model.npz", "The model in use. `gon-edge score --model` reads it too."),
+    "models/*/model-*.npz": ("models/STREAM/model-VERSION.npz", "A copy of it and of the four before it."),
+    "models/*/current": ("models/STREAM/current", "The version in use, for when `model.npz` is damaged."),
+    "models/*/*.damaged": ("models/STREAM/*.damaged", "A model file that could not be read, kept to look at."),
+    "models/*/job.json": ("models/STREAM/job.json", "What the last training was asked for."),
+    "models/*/candidate.npz": ("models/STREAM/candidate.npz", "Its result, before it is judged."),
+    DATABASE: (DATABASE, "Recent rows, alert history, states, silences, history of trainings (SQLite, WAL mode)."),
+    f"{DATABASE}-*": (f"{DATABASE}-wal`, `{DATABASE}-shm", "Belong to it while the daemon runs: copy all three."),
+    f"{DATABASE}.damaged-*": (f"{DATABASE}.damaged-N", "A database that was set aside; the newest two are kept."),
+    LOCK: (LOCK, "Held by the gon-edge that runs here: one at a time."),
+    "training.lock": ("training.lock", "Held by a training: one at a time."),
+    SOCKET: (SOCKET, "How commands reach the daemon; who may write to it may train, accept, silence and roll back."),
+}
+_PLACES = (
+    (cli._DEFAULT_CONFIG, "The configuration, where no `--config` and no `$GON_EDGE_CONFIG` names another."),
+    ("/var/lib/gon-edge", "The state directory, where `state_dir` names no other."),
+    ("share/gon-edge/models", "Shipped models: below the prefix of the installation, `/usr/local` or `/usr`."),
+)
+_ENVIRONMENT = (
+    ("GON_EDGE_CONFIG", "The configuration, for commands without `--config`."),
+    ("CREDENTIALS_DIRECTORY", "Where relative paths of secrets are looked for; systemd sets it (`LoadCredential=`)."),
+    ("NOTIFY_SOCKET", "Where readiness, status and watchdog are told to; systemd sets it (`Type=notify`)."),
+    ("OPENBLAS_NUM_THREADS", "Threads of numpy's linear algebra. 1 is best: matrices here are small."),
+)
+
+
+def files() -> str:
+    """Return the page of files and environment variables."""
+    lines = [
+        "# Files",
+        _note("gon_edge/store.py", "gon_edge/control.py", "itself"),
+        "## In the state directory",
+        (
+            "Streams whose names are no file names have them percent-encoded. To back all of it up: "
+            "[backup.md](../backup.md)."
+        ),
+        "\n".join(_table(("File", "What"), ((f"`{name}`", text) for name, text in STATE_FILES.values()))),
+        "## Elsewhere",
+        "\n".join(_table(("Place", "What"), ((f"`{name}`", text) for name, text in _PLACES))),
+        "What a package brings along: [installing.md](../installing.md).",
+        "## Environment variables",
+        "The configuration may use any other as `${NAME}`.",
+        "\n".join(_table(("Variable", "What"), ((f"`{name}`", text) for name, text in _ENVIRONMENT))),
+    ]
+    return _page(lines)
+
+
+def exit_codes() -> str:
+    """Return the page of exit codes."""
+    raised: dict[int, list[str]] = {}
+    for value in vars(errors).values():
+        # A PayloadError is counted and never leaves the daemon; a RetrainError that is none of its kinds is "failed".
+        if inspect.isclass(value) and hasattr(value, "exit_code") and value is not errors.PayloadError:
+            raised.setdefault(value.exit_code, []).append(value.__name__)
+    said = {
+        code.strip(): re.sub(r" \(see .*\)", "", text)
+        for entry in cli._EXIT_CODES.partition(":")[2].split(";")
+        for codes, text in [re.fullmatch(r"\s*([\d, ]+) (.*)", entry).groups()]  # type: ignore[union-attr]
+        for code in codes.split(",")
+    }
+    said |= {  # which the help of retrain tells apart
+        "3": "no new model: the gate found it worse, the old one stays",
+        "4": "no new model: not enough rows that may be learned",
+        "5": "no new model: over the memory budget",
+    }
+    _same("exit codes of gon_edge/errors.py", {*map(str, raised), "0", "2", "130"}, said)
+    sysexits = {getattr(os, name): name for name in dir(os) if name.startswith("EX_")}
+    rows = [
+        (
+            code,
+            text[0].upper() + text[1:] + ".",
+            ", ".join(f"`{name}`" for name in raised.get(int(code), [])),
+            f"`{sysexits[int(code)]}`" if int(code) >= os.EX_USAGE and int(code) in sysexits else "",
+        )
+        for code, text in said.items()
+    ]
+    lines = [
+        "# Exit codes",
+        _note("gon_edge/errors.py", "gon_edge/cli.py"),
+        "Scripts may rely on them. An error is one line on stderr that says what to do.",
+        "\n".join(_table(("Code", "Meaning", "Exception", "`sysexits.h`"), rows)),
+        (
+            "`run` ends with 0 on SIGTERM and Ctrl-C. Of `demo`, 1 also means that the fault raised no alert; of "
+            "`replay`, that not every row was acknowledged; of `doctor` and `models verify`, that something is wrong."
+        ),
+    ]
+    return _page(lines)
+
+
+PAGES = {
+    "configuration.md": configuration,
+    "commands.md": commands,
+    "metrics.md": metrics,
+    "topics.md": topics,
+    "files.md": files,
+    "exit-codes.md": exit_codes,
+}
+
+
+def main() -> None:
+    """Write all pages."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "reference"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+    print(f"{len(PAGES)} pages in {folder}")
+
+
+if __name__ == "__main__":
+    main()
