@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -168,7 +169,8 @@ def loads(blob: bytes, path: Path) -> Model:
             raise ModelFileError(
                 path, "is damaged (its checksum does not match); restore it or let the daemon train anew"
             )
-        features = tuple(str(name) for name in header["features"])
+        _check_header(header)
+        features = tuple(header["features"])
         scales = []
         for s, (rows, kappa, tau, share) in enumerate(header["scales"]):
             weight = QuantizedLinear(arrays[f"weight{s}"], arrays[f"step{s}"])
@@ -181,6 +183,10 @@ def loads(blob: bytes, path: Path) -> Model:
         _require("mean", arrays["mean"], np.float64, (len(features),))
         _require("scale", arrays["scale"], np.float64, (len(features),))
         _require("longest_run", arrays["longest_run"], np.int32, (len(features),))
+        if not (
+            np.isfinite(arrays["mean"]).all() and np.isfinite(arrays["scale"]).all() and (arrays["scale"] > 0).all()
+        ):
+            raise ValueError("mean or scale holds what no row can be divided by")
         return Model(
             features=features,
             scaler=Scaler(arrays["mean"], arrays["scale"]),
@@ -257,6 +263,33 @@ def load_model(path: Path | str) -> Model:
 def _require(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    """Raise ValueError where the checksum is right and yet no row could be scored by what stands here."""
+    lowest = {"bias": -math.inf, "typical": -math.inf, "threshold": -math.inf, "interval_s": 0.0, "smoothing": 1e-6}
+    for key, low in lowest.items():
+        if not _is_number(header[key], low, 1.0 if key == "smoothing" else math.inf):
+            raise ValueError(f"{key} is {header[key]!r:.40}")
+    features, scales, lineage = header["features"], header["scales"], header["lineage"]
+    if not isinstance(features, list) or not all(isinstance(name, str) and name for name in features):
+        raise ValueError("features are no names")
+    if not features or len(set(features)) != len(features):
+        raise ValueError("features are none, or one stands twice")
+    if not isinstance(scales, list) or not scales:
+        raise ValueError("there is no scale")
+    for rows, *factors in scales:
+        if type(rows) is not int or rows < 1 or not all(_is_number(factor, 1e-12, math.inf) for factor in factors):
+            raise ValueError(f"a scale is {[rows, *factors]!r:.80}")
+    if not isinstance(lineage, dict) or not _is_number(lineage.get("trained_at", 0.0), 0.0, math.inf):
+        raise ValueError("lineage is no history of a model")
+    relative = lineage.get("relative", [])
+    if not isinstance(relative, list) or not all(isinstance(name, str) for name in relative):
+        raise ValueError("lineage.relative is no list of names")
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type, operator]
 
 
 def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:

@@ -18,6 +18,7 @@ import dataclasses
 import gzip
 import json
 import logging
+import math
 import signal
 import time
 import zlib
@@ -245,8 +246,8 @@ class Capture:
             raise InputError(f"{path}: is a capture of format {version}; this gon-edge reads {FORMAT}: upgrade it")
         try:
             self.topics = tuple(str(topic) for topic in head["topics"])
-            self.began_at, self.began_wall = float(head["received_at"]), float(head["wall"])
-        except (KeyError, TypeError, ValueError):
+            self.began_at, self.began_wall = _seconds(head["received_at"]), _seconds(head["wall"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{path}:1: is not the first line of a capture") from None
 
     def __enter__(self) -> Self:
@@ -264,12 +265,12 @@ class Capture:
             if not line.endswith(b"\n"):
                 break
             entry = _json(line)
-            if "ended_at" in entry:
-                self.ended_at = float(entry["ended_at"])
-                return
             try:
+                if "ended_at" in entry:
+                    self.ended_at = _seconds(entry["ended_at"])
+                    return
                 message = _message(entry)
-            except (KeyError, TypeError, ValueError, binascii.Error):
+            except (KeyError, TypeError, ValueError, OverflowError, binascii.Error):
                 raise InputError(f"{self.name}:{number}: is not a message of a capture") from None
             self.retained += message.retained
             yield message
@@ -308,16 +309,25 @@ def _is_zipped(raw: IO[bytes]) -> bool:
 def _json(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _seconds(raw: Any) -> float:
+    seconds = float(raw)
+    if not math.isfinite(seconds):
+        raise ValueError(f"no time: {raw!r:.40}")
+    return seconds
 
 
 def _message(entry: dict[str, Any]) -> Captured:
     encoded = entry.get("payload_base64")
     payload = str(entry["payload"]).encode() if encoded is None else base64.b64decode(encoded, validate=True)
-    times = float(entry["received_at"]), float(entry["wall"])
-    return Captured(str(entry["topic"]), payload, *times, bool(entry["retained"]), int(entry["qos"]))
+    times = _seconds(entry["received_at"]), _seconds(entry["wall"])
+    topic = str(entry["topic"])
+    topic.encode()  # JSON can hold half of a surrogate pair, no topic can
+    return Captured(topic, payload, *times, bool(entry["retained"]), int(entry["qos"]))
 
 
 # -- sending again -----------------------------------------------------------------------------------------------------

@@ -113,8 +113,10 @@ def test_each_kind_of_damage_fails_its_check(tmp_path: Path, model: Model) -> No
     net, file = model.discriminator, tmp_path / "m.npz"
     small = [QuantizedLinear((s.weight.values // 4).astype(np.int8), s.weight.step) for s in net.scales]
     weak = [replace(scale, weight=weight) for scale, weight in zip(net.scales, small, strict=True)]
+    lost = [replace(scale, gain=np.full_like(scale.gain, np.nan)) for scale in net.scales]
     wrong = {
-        "finite": replace(model, threshold=float("nan")),
+        "format": replace(model, threshold=float("nan")),
+        "finite": replace(model, discriminator=type(net)(lost, net.features, net.bias)),
         "int8": replace(model, discriminator=type(net)(weak, net.features, net.bias)),
         "scores": replace(model, threshold=1e9),
     }

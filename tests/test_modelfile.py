@@ -19,7 +19,7 @@ import pytest
 from gon_edge.detector import GONDetector
 from gon_edge.errors import ModelFileError
 from gon_edge.fit import fit_model
-from gon_edge.modelfile import FORMAT_VERSION, dumps, load_model, loads, save_model
+from gon_edge.modelfile import FORMAT_VERSION, _checksum, dumps, load_model, loads, save_model
 
 HERE = Path("model.npz")
 
@@ -93,6 +93,49 @@ def test_weights_are_stored_as_int8(blob):
     weights = [part for name, part in members(blob).items() if name.startswith("weight")]
     assert weights
     assert all(np.load(io.BytesIO(part)).dtype == np.int8 for part in weights)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threshold": float("nan")},  # every score would be below it
+        {"threshold": "7"},
+        {"typical": True},
+        {"smoothing": 0},
+        {"smoothing": None},
+        {"bias": {}},
+        {"interval_s": -1},
+        {"features": ["a", "a", "b"]},
+        {"features": ["a", "b", ["c"]]},
+        {"features": "abc"},
+        {"scales": []},
+        {"scales": {"a": 1}},
+        {"lineage": ["version"]},
+        {"lineage": {"relative": 3}},
+        {"lineage": {"trained_at": "yesterday"}},
+    ],
+    ids=str,
+)
+def test_a_header_no_row_could_be_scored_by_is_refused_though_its_checksum_is_right(blob, changes):
+    # The first one that a fuzzer found was a factor of a scale that is no number: the daemon died at the first row.
+    with pytest.raises(ModelFileError, match="is not a gon-edge model or is damaged"):
+        loads(with_right_checksum(blob, changes), HERE)
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("value", [None, "1", {}, float("inf"), -1], ids=str)
+def test_a_scale_that_is_no_scale_is_refused_though_its_checksum_is_right(blob, place, value):
+    header = json.loads(np.load(io.BytesIO(members(blob)["header.npy"])).tobytes())
+    header["scales"][0][place] = value
+    with pytest.raises(ModelFileError, match="is not a gon-edge model or is damaged"):
+        loads(with_right_checksum(blob, {"scales": header["scales"]}), HERE)
+
+
+def with_right_checksum(blob, changes):
+    arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(part)) for name, part in members(blob).items()}
+    header = {**json.loads(arrays.pop("header").tobytes()), **changes}
+    del header["checksum"]
+    return with_header(blob, **changes, checksum=_checksum(header, arrays))
 
 
 def test_a_file_cut_anywhere_is_refused(blob, tmp_path):

@@ -80,11 +80,25 @@ def test_a_capture_without_an_end_is_read_up_to_where_it_breaks_off(tmp_path: Pa
         (HEAD, [message("1", 0.0), {"topic": "x"}], ":3: is not a message"),
         (HEAD, [message("1", 0.0, payload_base64="?")], ":2: is not a message"),
         (HEAD, [[1]], ":2: is not a message"),
+        # Found by fuzzing:
+        (HEAD, [{**message("1", 0.0), "received_at": float("nan")}], ":2: is not a message"),
+        (HEAD, [{**message("1", 0.0), "qos": float("inf")}], ":2: is not a message"),
+        (HEAD, [{**message("1", 0.0), "wall": 10**400}], ":2: is not a message"),
+        (HEAD, [message("1", 0.0, topic="\ud800")], ":2: is not a message"),
+        (HEAD, [{"ended_at": None}], ":2: is not a message"),
+        ({**HEAD, "received_at": 10**400}, [], ":1: is not the first line"),
     ],
 )
 def test_what_is_no_capture_is_said_with_the_line(tmp_path: Path, head: Any, messages: list[Any], what: str):
     with pytest.raises(InputError, match=what):
         read(write(tmp_path / "c.jsonl", messages, 1.0, head))
+
+
+def test_a_line_nested_deeper_than_python_can_go_is_no_message(tmp_path: Path):
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(HEAD) + "\n" + "[" * 200_000 + "\n")
+    with pytest.raises(InputError, match=":2: is not a message"):
+        read(path)
 
 
 def test_a_capture_is_told_from_a_csv_file(tmp_path: Path):

@@ -1,0 +1,434 @@
+"""Feed mutated input to everything that reads what others wrote, guided by coverage (atheris), and judge what comes out.
+
+::
+
+    make fuzz                                       # every target, a million inputs each; hours
+    make fuzz TARGETS="payloads topics" RUNS=100000
+    python tools/fuzz.py captures --runs 100000
+
+====================  ==================================================================================================
+``payloads``          `Decoder.decode` in all formats: readings within their limits, or `PayloadError` of a known reason
+``topics``            templates and topics: `config` and `payload` refuse the same, and `match` is the broker's matching
+``config``            `load_config` and what the daemon builds of it: a `Config`, or one line
+``models``            `loads`, half of the time with a right checksum: a model that can score, or `ModelFileError`
+``store``             packed rows by `decode`, `outline`, `requarantine`; one in 256 inputs is a whole database
+``captures``          `Capture`: messages, or one line
+====================  ==================================================================================================
+
+A target stops at the first crash, an input that takes over ten seconds, or objects that pile up, and leaves the input in
+``build/fuzz/<target>``; ``python tools/fuzz.py TARGET FILE`` shows it again.  What is found becomes a test.  The corpus
+starts with the literals of the tests and what the code itself writes.  Each target is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gc
+import io
+import json
+import math
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import atheris
+except ImportError:
+    sys.exit("atheris is not installed; type: pip install -e '.[fuzz]' (Linux on x86-64, Python 3.11 or later)")
+
+with atheris.instrument_imports(include=["gon_edge"]):
+    import numpy as np
+    from paho.mqtt.client import topic_matches_sub
+
+    from gon_edge import modelfile
+    from gon_edge.chunk import RowChunk, decode, encode, outline, requarantine
+    from gon_edge.config import load_config, options, parse_config
+    from gon_edge.detector import Detector
+    from gon_edge.errors import ConfigError, InputError, ModelFileError, PayloadError, StoreError
+    from gon_edge.events import Row
+    from gon_edge.fit import fit_model
+    from gon_edge.payload import LARGEST, MASK_REASONS, MAX_NAME, REASONS, Decoder, TopicTemplate, decoders
+    from gon_edge.record import Capture
+    from gon_edge.silences import Silences
+    from gon_edge.store import DATABASE, RetrainRecord, Store
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = 2000
+"""Python objects that may be more at the end than after a quarter of the inputs; a leak of one an input is 750,000."""
+
+Target = Callable[[bytes], None]
+
+
+# -- payloads and topics -----------------------------------------------------------------------------------------------
+
+_FEATURES = 50
+DECODERS = (
+    (Decoder(TopicTemplate.parse("t/{stream}"), timestamp="t", max_features=_FEATURES), "t/pump"),
+    (Decoder(TopicTemplate.parse("t/{stream}"), timestamp="a.t", max_features=_FEATURES), "t/pump"),
+    (Decoder(TopicTemplate.parse("t/{stream}/{feature}"), max_features=_FEATURES), "t/pump/flow"),
+    (Decoder(TopicTemplate.parse("t/{stream}/{feature...}"), "value", max_features=_FEATURES), "t/pump/a/b"),
+    (Decoder(TopicTemplate.parse("t/{stream}"), "value", max_features=_FEATURES), "t/pump"),
+    (Decoder(TopicTemplate.parse("t/#"), "influx", max_features=_FEATURES), "t/x"),
+    (Decoder(TopicTemplate.parse("t/{stream}"), "influx", max_features=_FEATURES), "t/pump"),
+    (Decoder(TopicTemplate.parse("c/{stream}/{feature...}"), "collectd", max_features=_FEATURES), "c/pi/cpu/idle"),
+)
+
+
+def payloads(data: bytes) -> None:
+    """One message; the first byte says which subscription it comes by."""
+    decoder, topic = DECODERS[data[0] % len(DECODERS)] if data else DECODERS[0]
+    try:
+        decoded = decoder.decode(topic, data[1:])
+    except PayloadError as error:
+        assert error.reason in REASONS, error.reason
+        assert "\n" not in str(error), "an error is one line"
+        return
+    assert decoded.readings
+    assert set(decoded.rejected) <= set(REASONS)
+    assert set(decoded.masked) <= set(MASK_REASONS)
+    for reading in decoded.readings:
+        names = [*reading.values, *reading.masked]
+        assert len(names) == len(set(names)) <= _FEATURES
+        assert all(0 < len(name) <= MAX_NAME and name.isprintable() for name in (reading.stream, *names))
+        assert not set(reading.stream) & set("+#/")
+        assert all(type(value) is float and -LARGEST <= value <= LARGEST for value in reading.values.values())
+        assert set(reading.masked.values()) <= set(MASK_REASONS)
+        assert reading.timestamp is None or 0 <= reading.timestamp < 253402300800
+
+
+def topics(data: bytes) -> None:
+    """A template and a topic, a line each."""
+    text, _, topic = data.decode(errors="replace").partition("\n")
+    try:
+        template = TopicTemplate.parse(text)
+    except ValueError:
+        template = None
+    subscription = {"topic": text, "format": "influx", "stream": None if "{stream}" in text.split("/") else "s"}
+    try:
+        parse_config({"mqtt": {"url": "mqtt://h"}, "subscriptions": [subscription]}, environ={})
+        accepted = True
+    except ConfigError:
+        accepted = False
+    if "${" not in text and text not in ("auto", "off"):
+        assert accepted == (template is not None), "config and payload disagree on a template"
+    if template is None or not topic:
+        return
+    names = template.match(topic)
+    if names is not None:
+        assert topic_matches_sub(template.subscription, topic), "took a topic its subscription does not cover"
+    elif "{feature...}" not in text:
+        assert not topic_matches_sub(template.subscription, topic), "left a topic its subscription covers"
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+_SCRATCH = Path(tempfile.mkdtemp(prefix="gon-edge-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+
+
+def config(data: bytes) -> None:
+    """A configuration file."""
+    path = _SCRATCH / "config.yaml"
+    path.write_bytes(data)
+    try:
+        loaded = load_config(path, environ={})
+        decoders(loaded)
+    except ConfigError as error:
+        assert "\n" not in str(error), "an error is one line"
+        return
+    assert dict(options(loaded))["mqtt.url"]
+
+
+def _small_model() -> modelfile.Model:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 2))
+    return fit_model(rows, features=["a", "b"], rng=rng).with_lineage(version="1", trained_at=1.5, relative=["a"])
+
+
+VALUES: tuple[Any, ...] = (
+    *(None, True, False, -1, 0, 1, 2, 40, 1.5, -0.5, 10**30, 1e308, math.nan, math.inf, -math.inf),
+    *("", "a", "1", [], [1], ["a", "b"], ["a", "a"], [["a"], "b"], {}, {"version": [1]}, {"relative": 3}),
+    *({"relative": ["a", "z"]}, {"trained_at": "x"}, [[1, 1.0, 1.0, 1.0]], "x" * 300),
+)
+
+
+class _Models:
+    """The header of a small model, changed by the input, beside its arrays and with the checksum that belongs to them."""
+
+    def __init__(self) -> None:
+        self.blob = modelfile.dumps(_small_model())
+        with zipfile.ZipFile(io.BytesIO(self.blob)) as archive:
+            self.arrays = {
+                name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)))
+                for name in archive.namelist()
+            }
+        self.header = json.loads(self.arrays.pop("header").tobytes())
+        del self.header["checksum"]
+
+    def with_header(self, changes: bytes) -> bytes:
+        """The file with entries of its header changed: each pair of bytes chooses a place and a value."""
+        header = json.loads(json.dumps(self.header))
+        for place, value in zip(changes[::2], changes[1::2], strict=False):
+            key = sorted(self.header)[place % len(self.header)]
+            within = place // len(self.header)
+            if key == "scales" and within:
+                with suppress(TypeError, IndexError, KeyError):  # an earlier pair has put something else there
+                    header["scales"][0][within % 4] = VALUES[value % len(VALUES)]
+            else:
+                header[key] = VALUES[value % len(VALUES)]
+        header["checksum"] = modelfile._checksum(header, self.arrays)
+        content = json.dumps(header).encode()
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, array in {**self.arrays, "header": np.frombuffer(content, np.uint8)}.items():
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, array)
+                archive.writestr(f"{name}.npy", buffer.getvalue())
+        return out.getvalue()
+
+    def __call__(self, data: bytes) -> None:
+        blob = self.with_header(data[1:9]) if data[:1] == b"H" else data[1:]
+        try:
+            model = modelfile.loads(blob, Path("m.npz"))
+        except ModelFileError as error:
+            assert "\n" not in str(error), "an error is one line"
+            return
+        F = len(model.features)
+        row = Row("s", 1.0, model.features, np.zeros(F, np.float32), np.zeros(F, np.bool_))
+        verdict = Detector(model.at_level_of(model.features, row.values)).score(row)
+        assert math.isfinite(verdict.score), "a score that no threshold can be compared with"
+        str(model.version), float(model.lineage.get("trained_at", 0.0))
+
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+_NAMES = ("a", "b")
+
+
+def _database() -> bytes:
+    directory = Path(tempfile.mkdtemp(dir=_SCRATCH))
+    with Store.open(directory) as store:
+        for i in range(40):
+            store.add_row(Row("s", 60.0 + i, _NAMES, np.float32([i, 0.5]), np.zeros(2, np.bool_)), i == 7, now=0.0)
+        store.add_alert({"id": "x", "type": "new", "stream": "s", "since": 61.0})
+        store.put_state("alerts/s", {"a": 1})
+        store.put_state("silences", [{"stream": "s", "feature": "", "since": 1, "until": 2, "reason": "r"}])
+        store.add_retrain(RetrainRecord("s", "1", 60.0, 1.0, "promoted", 1, 40, ""))
+        store.flush(now=1.0)
+    return (directory / DATABASE).read_bytes()
+
+
+def _chunk(restart: bool) -> bytes:
+    rng = np.random.default_rng(1)
+    values = np.column_stack([rng.normal(size=30).round(2), rng.normal(size=30)]).astype(np.float32)
+    values[3, 0] = np.nan
+    flags = np.zeros((2, 30), np.bool_)
+    flags[0, 0] = restart
+    return encode("s", RowChunk(_NAMES, 60.0 + np.arange(30.0), values, flags[0], flags[1]))
+
+
+def store(data: bytes) -> None:
+    """``C`` and packed rows, ``D`` and what they unpack to, ``F`` and a whole database."""
+    kind, rest = data[:1], data[1:]
+    if kind == b"F":
+        _opened(rest)
+        return
+    payload = zlib.compress(rest, 1) if kind == b"D" else rest
+    known = None
+    with suppress(ValueError):
+        chunk = decode("s", _NAMES, payload)
+        known = chunk.timestamps
+        N = len(known)
+        assert N > 0, "a chunk without a row"
+        assert chunk.values.shape == (N, 2)
+        assert chunk.restart.shape == chunk.quarantined.shape == (N,)
+        assert not np.isinf(chunk.values).any()
+    with suppress(ValueError):
+        short = outline("s", _NAMES, payload)
+        assert len(short.timestamps) > 0, "a chunk without a row"
+        assert known is None or np.array_equal(known, short.timestamps)
+    with suppress(ValueError):
+        requarantine("s", _NAMES, payload, 0.0, 1e9, True)
+
+
+def _opened(content: bytes) -> None:
+    path = _SCRATCH / DATABASE
+    for stale in _SCRATCH.glob(f"{DATABASE}*"):
+        stale.unlink()
+    path.write_bytes(content)
+    try:
+        held = Store.open(_SCRATCH)
+    except StoreError as error:
+        assert "newer" in str(error)
+        return
+    with held:
+        for stream in held.streams():
+            held.rows(stream)
+            list(held.outline(stream))
+            held.quarantine(stream, 60.0, 70.0)
+        held.alerts()
+        held.retrains()
+        held.state("alerts/s")
+        Silences(held.state("silences"))
+        held.add_row(Row("s", 200.0, _NAMES, np.zeros(2, np.float32), np.zeros(2, np.bool_)), False, now=0.0)
+        held.flush(now=10.0)
+        held.rows("s")
+
+
+# -- captures ----------------------------------------------------------------------------------------------------------
+
+
+def captures(data: bytes) -> None:
+    """A capture, zipped or not."""
+    path = _SCRATCH / "capture.jsonl"
+    path.write_bytes(data)
+    try:
+        with Capture(str(path)) as capture:
+            for message in capture:
+                assert isinstance(message.payload, bytes)
+                message.topic.encode()
+                assert math.isfinite(message.received_at)
+            assert capture.ended_at is None or math.isfinite(capture.ended_at)
+    except InputError as error:
+        assert "\n" not in str(error), "an error is one line"
+
+
+# -- seeds -------------------------------------------------------------------------------------------------------------
+
+
+def _literals(*files: str) -> list[bytes]:
+    """Every piece of text and bytes in some tests: what their authors thought of."""
+    found: set[bytes] = set()
+    for file in files:
+        for node in ast.walk(ast.parse((ROOT / "tests" / file).read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
+                found.add(node.value if isinstance(node.value, bytes) else node.value.encode(errors="replace"))
+    return sorted(text for text in found if 0 < len(text) < 4096)
+
+
+def _seeds(target: str) -> list[bytes]:
+    if target == "payloads":
+        return [bytes([i]) + text for text in _literals("test_payload.py") for i in range(len(DECODERS))]
+    if target == "topics":
+        templates = [text for text in _literals("test_payload.py", "test_config.py") if b"/" in text]
+        return [template + b"\n" + template.replace(b"{", b"").replace(b"}", b"") for template in templates]
+    if target == "config":
+        full = (ROOT / "configs" / "gon-edge.yaml").read_bytes()
+        bare = b"\n".join(line for line in full.splitlines() if not line.strip().startswith(b"#"))
+        return [bare, (ROOT / "configs" / "minimal.yaml").read_bytes(), *_literals("test_config.py")]
+    if target == "models":
+        models = _Models()
+        return [b"F" + models.blob, b"H", *(b"H" + bytes([i, i]) for i in range(4 * len(models.header)))]
+    if target == "store":
+        chunks = [_chunk(True), _chunk(False)]
+        return [
+            *(b"C" + payload for payload in chunks),
+            *(b"D" + zlib.decompress(payload) for payload in chunks),
+            b"D" + struct.pack("<BIIHqB", 1, 0, 0, 2, 0, 0),
+            b"F" + _database(),
+        ]
+    head = b'{"gon-edge capture": 1, "version": "0", "broker": "b", "topics": ["t"], "received_at": 1.5, "wall": 2.5}\n'
+    entry = (
+        b'{"topic": "t/a", "payload": "{}", "received_at": 2.0, "wall": 3.0, "retained": false, "qos": 1}\n'
+        b'{"topic": "t/a", "payload_base64": "/w==", "received_at": 2.5, "wall": 3.5, "retained": true, "qos": 0}\n'
+    )
+    whole = head + entry + b'{"ended_at": 3.0, "wall": 4.0}\n'
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    odd = (b"null", b'"x"', b"1e999", b"NaN", b"[]", b'"\\ud800"', b"9" * 400, b"[" * 1800)
+    changed = [whole.replace(old, b" " + new, 1) for new in odd for old in (b" 3.0", b" 2.0", b" 1}", b' "t/a"')]
+    return [head, whole, packer.compress(whole) + packer.flush(), *changed, *_literals("test_record.py")]
+
+
+TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
+    "payloads": (lambda: payloads, 1024),
+    "topics": (lambda: topics, 256),
+    "config": (lambda: config, 2048),
+    "models": (_Models, 16384),
+    "store": (lambda: store, 24576),
+    "captures": (lambda: captures, 2048),
+}
+"""Each target and the longest input, in bytes, it is given."""
+
+
+# -- running -----------------------------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """A target, with a look at how many objects there are and how many inputs it has taken a second."""
+
+    def __init__(self, target: Target, runs: int) -> None:
+        self._target = target
+        self._runs = runs
+        self._count = 0
+        self._blocks = 0
+        self._began = time.monotonic()
+
+    def __call__(self, data: bytes) -> None:
+        self._target(data)
+        self._count += 1
+        if self._count in (self._runs // 4, self._runs - 1):
+            gc.collect()
+            blocks = sys.getallocatedblocks()
+            if self._count == self._runs - 1:
+                spent_s = time.monotonic() - self._began
+                print(
+                    f"{self._count + 1} inputs, {self._count / spent_s:.0f}/s, "
+                    f"objects {blocks - self._blocks:+d} since the first quarter",
+                    flush=True,
+                )
+                assert blocks - self._blocks < BLOCKS, "objects pile up"
+            self._blocks = blocks
+
+
+def _fuzz(name: str, runs: int, corpus: Path, files: list[str], for_s: int) -> None:
+    make, longest = TARGETS[name]
+    target = make()
+    corpus.mkdir(parents=True, exist_ok=True)
+    for seed in _seeds(name):
+        (corpus / f"seed-{zlib.crc32(seed):08x}").write_bytes(seed[:longest])
+    options_ = [
+        f"-max_len={longest}",
+        "-len_control=0",
+        "-timeout=10",
+        "-rss_limit_mb=1024",
+        f"-artifact_prefix={corpus.parent}/",
+    ]
+    more = files or [f"-runs={runs}", "-print_final_stats=1", "-reload=0", str(corpus)]
+    atheris.Setup(
+        [sys.argv[0], *options_, *([f"-max_total_time={for_s}"] if for_s else []), *more], _Watched(target, runs)
+    )
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Run the targets one after the other; the number of those that failed is the exit status."""
+    parser = argparse.ArgumentParser(description="Fuzz what reads foreign input.", epilog=__doc__.split("\n\n")[1])
+    parser.add_argument("target", nargs="?", choices=TARGETS, help="only this one, in this process")
+    parser.add_argument("file", nargs="*", help="run these inputs only")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
+    parser.add_argument("--runs", type=int, default=1_000_000, help="inputs of each (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=0, help="stop a target after this time; 0 is never")
+    parser.add_argument("--work", type=Path, default=Path("build/fuzz"), help="corpus and findings (%(default)s)")
+    args = parser.parse_args()
+    if args.target:
+        _fuzz(args.target, args.runs, args.work / args.target / "corpus", args.file, args.seconds)
+    failed = []
+    for name in args.targets:
+        print(f"== {name}: {args.runs} inputs", flush=True)
+        command = [sys.executable, __file__, name, "--runs", str(args.runs), "--work", str(args.work)]
+        if subprocess.run([*command, "--seconds", str(args.seconds)]).returncode:
+            failed.append(name)
+    print(f"failed: {', '.join(failed)}; the inputs are in {args.work}" if failed else "no target failed")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
