@@ -26,6 +26,7 @@ from gon_edge.errors import ConfigError, GonEdgeError, InputError
 if TYPE_CHECKING:
     from gon_edge.config import Config, MqttConfig
     from gon_edge.replay import ReplayReport
+    from gon_edge.status import DaemonApi
 
 _DEFAULT_CONFIG = "/etc/gon-edge/gon-edge.yaml"
 _CONFIG_HELP = f"the daemon's configuration (default: $GON_EDGE_CONFIG, else {_DEFAULT_CONFIG})"
@@ -133,6 +134,21 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _config_show(options: argparse.Namespace) -> int:
+    from gon_edge.config import effective
+
+    config = _config(options)
+    mapping = effective(config)
+    if options.json:
+        _write_json(mapping)
+        return 0
+    import yaml
+
+    sys.stdout.write(f"# {config.path}, with every default\n")
+    yaml.safe_dump(mapping, sys.stdout, sort_keys=False, allow_unicode=True, width=120)
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from gon_edge.doctor import examine
     from gon_edge.terminal import Paint, wants_colour
@@ -156,9 +172,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from gon_edge.status import DaemonApi, status_text
+    from gon_edge.status import status_text
 
-    status = DaemonApi(options.url).status()
+    status = _daemon_api(options).status()
     if options.json:
         _write_json(status)
     else:
@@ -184,10 +200,9 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _top(options: argparse.Namespace) -> int:
-    from gon_edge.status import DaemonApi, daemon_url
     from gon_edge.top import show_once, watch
 
-    api = DaemonApi(daemon_url(_config(options)) if options.config is not None else options.url)
+    api = _daemon_api(options)
     if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         sys.stdout.write(show_once(api, sys.stdout))
     else:
@@ -729,6 +744,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", metavar="FILE", help="the configuration, YAML")
     sub.add_argument("--json", action="store_true", help="print every option with its value, or the mistake, as JSON")
 
+    _add_config(commands)
+
     sub = command(
         "doctor",
         _doctor,
@@ -751,12 +768,7 @@ def _parser() -> argparse.ArgumentParser:
         "gon-edge status --json --url http://127.0.0.1:9109",
     )
     sub.add_argument("--json", action="store_true", help="print everything the daemon says, as one JSON object")
-    sub.add_argument(
-        "--url",
-        default="http://127.0.0.1:9109",
-        metavar="URL",
-        help="where http.listen of its configuration is (default: %(default)s)",
-    )
+    _add_daemon(sub)
 
     sub = command(
         "top",
@@ -768,16 +780,7 @@ def _parser() -> argparse.ArgumentParser:
         "colour.",
         "gon-edge top --url http://pi-1.local:9109 --every 2s",
     )
-    where = sub.add_mutually_exclusive_group()
-    where.add_argument(
-        "--url",
-        default="http://127.0.0.1:9109",
-        metavar="URL",
-        help="where http.listen of its configuration is (default: %(default)s)",
-    )
-    where.add_argument(
-        "--config", metavar="FILE", help="the daemon's configuration, in place of --url (default: --url)"
-    )
+    _add_daemon(sub)
     sub.add_argument("--every", type=_interval, default=1.0, metavar="TIME", help="between looks (default: 1s)")
     sub.add_argument("--once", action="store_true", help="show it once and end")
 
@@ -1040,6 +1043,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_daemon(sub: argparse.ArgumentParser) -> None:
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument(
+        "--url",
+        default="http://127.0.0.1:9109",
+        metavar="URL",
+        help="where http.listen of its configuration is, https:// with http.cert_file (default: %(default)s)",
+    )
+    where.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the daemon's configuration on this machine, for its address, token or password, and certificate "
+        "(default: --url)",
+    )
+    sub.add_argument("--token-file", metavar="FILE", help="file with the token of http.token_file (default: none)")
+    sub.add_argument("--username", metavar="NAME", help="user of http.username, with --password-file (default: none)")
+    sub.add_argument("--password-file", metavar="FILE", help="file with that user's password (default: none)")
+    sub.add_argument(
+        "--ca-file", metavar="FILE", help="certificate of the authority to trust, PEM (default: those of the system)"
+    )
+
+
+def _add_config(commands: Any) -> None:
+    config = commands.add_parser(
+        "config",
+        help="show the configuration that counts",
+        description="Look at a configuration as the daemon understands it.",
+        epilog="example:\n  gon-edge config show --config configs/minimal.yaml",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    actions = config.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, help="gon-edge config COMMAND --help explains one"
+    )
+    sub = actions.add_parser(
+        "show",
+        help="print it with every default",
+        description="Print a configuration as the daemon understands it: variables filled in, every default written "
+        "out, the options of single streams complete.  What is printed is itself a configuration.  Passwords and "
+        "tokens are not in it: only the files and variables that hold them are named.",
+        epilog="example:\n  gon-edge config show --json --config /etc/gon-edge/gon-edge.yaml",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    sub.set_defaults(command=_config_show)
+    sub.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+    sub.add_argument("--json", action="store_true", help="print it as JSON")
+
+
 def _add_models(commands: Any) -> None:
     models = commands.add_parser(
         "models",
@@ -1234,6 +1286,41 @@ def _broker(options: argparse.Namespace) -> MqttConfig:
         return parse_config({"mqtt": mqtt, "subscriptions": [{"topic": "{stream}"}]}).mqtt
     except ConfigError as error:
         raise _usage(str(error)) from None
+
+
+def _daemon_api(options: argparse.Namespace) -> DaemonApi:
+    """The daemon of --config, else that of --url with --token-file, --username, --password-file and --ca-file."""
+    from gon_edge.status import DaemonApi, basic, bearer, daemon_api
+
+    if options.config is not None:
+        if options.token_file or options.username or options.ca_file:
+            raise _usage("--config says token, password and certificate itself; leave the other options out")
+        return daemon_api(_config(options))
+    if (options.username is None) != (options.password_file is None):
+        raise _usage("--username and --password-file need each other")
+    if options.token_file is not None and options.username is not None:
+        raise _usage("name --token-file or --username, not both")
+    authorization, tls = None, None
+    if options.token_file is not None:
+        authorization = bearer(_secret(options.token_file))
+    elif options.password_file is not None:
+        authorization = basic(options.username, _secret(options.password_file))
+    if options.ca_file is not None:
+        import ssl
+
+        try:
+            tls = ssl.create_default_context(cafile=options.ca_file)
+        except OSError as error:
+            raise InputError(f"{options.ca_file}: no certificate: {error.strerror or error}") from None
+    return DaemonApi(options.url, authorization=authorization, tls=tls)
+
+
+def _secret(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"{path}: {reason}; write the secret there, one line") from None
 
 
 def _usage(text: str) -> GonEdgeError:

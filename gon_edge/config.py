@@ -6,7 +6,8 @@ and `configs/gon-edge.yaml` must then describe it: a test compares the two.
 
 A scalar stays the text it was in the file until its parser reads it, so that `listen: off` is not the boolean `False`,
 `node: 007` not the number 7, and `${ENV}` may stand for a number.  This module opens the configuration file and, when
-asked for the password, one secret file; it knows no broker, no topic grammar beyond its placeholders, and no clock.
+asked for a password or token, the file with it; it knows no broker, no topic grammar beyond its placeholders, and no
+clock.
 """
 
 # ruff: noqa: RUF009  _option() and _section() only wrap dataclasses.field()
@@ -14,6 +15,7 @@ asked for the password, one secret file; it knows no broker, no topic grammar be
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import math
 import os
 import re
@@ -307,14 +309,28 @@ def _mqtt_url(value: Any, at: _At) -> str:
         url = urlsplit(text)
         port = url.port
     except ValueError:
-        at.fail(f"{example}, not {_shown(text)}")
+        at.fail(f"{example}, not {_shown(_without_user(text))}")
     if url.username is not None or url.password is not None:
         # The text itself is not repeated: it holds a password and would end in a log.
         at.fail("take user and password out of the URL; write mqtt.username and mqtt.password_file instead")
     if url.scheme not in _DEFAULT_PORTS or not url.hostname or port == 0 or url.query or url.fragment:
-        at.fail(f"{example}, not {_shown(text)}")
+        at.fail(f"{example}, not {_shown(_without_user(text))}")
     if url.scheme in ("mqtt", "mqtts") and url.path not in ("", "/"):
-        at.fail(f"remove {_shown(url.path)} from the URL: only ws:// and wss:// have a path")
+        at.fail(f"remove {_shown(_without_user(url.path))} from the URL: only ws:// and wss:// have a path")
+    return text
+
+
+def _without_user(url: str) -> str:
+    """A URL for an error: what stands before its last ``@`` may be a password, however the URL is misspelt."""
+    _, at, after = url.rpartition("@")
+    return f"***@{after}" if at else url
+
+
+def _variable(value: Any, at: _At) -> str:
+    """The name of an environment variable.  A value that is none is not repeated: it may be the secret itself."""
+    text = _text(value, at)
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) is None:
+        at.fail("write the name of an environment variable alone, such as MQTT_PASSWORD")
     return text
 
 
@@ -361,6 +377,18 @@ def _section(cls: type, parse: Parser | None = None, **default: Any) -> Any:
     return field(**default or {"default_factory": cls}, metadata={"parse": parse, "key": None, "section": cls})
 
 
+def _read_secret(path: Path, what: str, key: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(
+            f"cannot read {str(path)!r} ({reason}); write the {what} there, one line, "
+            "readable by the user gon-edge runs as",
+            key=key,
+        ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class MqttConfig:
     """The broker and how to reach it.  Relative secret and certificate paths follow `$CREDENTIALS_DIRECTORY`."""
@@ -369,7 +397,7 @@ class MqttConfig:
     client_id: str | None = _option(_optional(_text), None)
     username: str | None = _option(_optional(_text), None)
     password_file: Path | None = _option(_optional(_credential), None)
-    password_env: str | None = _option(_optional(_text), None)
+    password_env: str | None = _option(_optional(_variable), None)
     ca_file: Path | None = _option(_optional(_credential), None)
     cert_file: Path | None = _option(_optional(_credential), None)
     key_file: Path | None = _option(_optional(_credential), None)
@@ -441,15 +469,7 @@ class MqttConfig:
             If the file cannot be read or the variable is not set.
         """
         if self.password_file is not None:
-            try:
-                return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-                raise ConfigError(
-                    f"cannot read {str(self.password_file)!r} ({reason}); write the password there, one line, "
-                    "readable by the user gon-edge runs as",
-                    key="mqtt.password_file",
-                ) from None
+            return _read_secret(self.password_file, "password", "mqtt.password_file")
         if self.password_env is not None:
             secret = (os.environ if environ is None else environ).get(self.password_env)
             if secret is None:
@@ -494,9 +514,24 @@ class LimitsConfig:
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
-    """The one port for metrics, health, API and status page."""
+    """The one port for metrics, health, API and status page.  Relative paths follow `$CREDENTIALS_DIRECTORY`."""
 
     listen: str = _option(_listen, "127.0.0.1:9109")
+    cert_file: Path | None = _option(_optional(_credential), None)
+    key_file: Path | None = _option(_optional(_credential), None)
+    token_file: Path | None = _option(_optional(_credential), None)
+    username: str | None = _option(_optional(_text), None)
+    password_file: Path | None = _option(_optional(_credential), None)
+
+    def _check(self, at: _At) -> None:
+        if self.key_file is not None and self.cert_file is None:
+            at.below("key_file").fail("a key needs http.cert_file beside it")
+        if self.password_file is not None and self.username is None:
+            at.below("password_file").fail("a password needs http.username beside it")
+        if self.username is not None and self.password_file is None:
+            at.below("username").fail("a user needs http.password_file beside it")
+        if self.username is not None and ":" in self.username:
+            at.below("username").fail("write a name without ':', which HTTP puts between name and password")
 
     @property
     def enabled(self) -> bool:
@@ -512,6 +547,60 @@ class HttpConfig:
     def port(self) -> int:
         """0 lets the system choose; also 0 when disabled."""
         return int(self.listen.rpartition(":")[2]) if self.enabled else 0
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks HTTPS."""
+        return self.cert_file is not None
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a token or password is asked for."""
+        return self.token_file is not None or self.username is not None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+    def secrets(self) -> tuple[str | None, str | None]:
+        """Read token and password now.
+
+        Returns
+        -------
+        token, password : str or None
+            Without the line break at their ends; `None` where none is configured.
+
+        Raises
+        ------
+        ConfigError
+            If a file cannot be read, or is empty: nobody may come in with an empty password.
+        """
+        return self._secret(self.token_file, "token"), self._secret(self.password_file, "password")
+
+    def _secret(self, path: Path | None, what: str) -> str | None:
+        if path is None:
+            return None
+        secret = _read_secret(path, what, f"http.{what}_file")
+        if not secret.strip():
+            raise ConfigError(f"{str(path)!r} is empty; write the {what} there, one line", key=f"http.{what}_file")
+        return secret
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name can only mean this machine.
+
+    Examples
+    --------
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "", "192.168.1.4", "pi.local")]
+    [True, True, True, False, False, False]
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -919,3 +1008,62 @@ def _walk(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _walk(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """The configuration that counts, with every default, in the shape and the words of the file.
+
+    Read again it gives the same configuration.  Passwords and tokens are in files and never in it; a user name without
+    a password is a token of the broker (so it is with ThingsBoard) and is left out.
+
+    Examples
+    --------
+    >>> config = parse_config({"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "telemetry/{stream}"}]})
+    >>> effective(config)["store"]["flush_every"], effective(config)["retrain"]["memory_budget"]
+    ('30m', '64MiB')
+    """
+    mqtt = config.mqtt
+    if mqtt.username is not None and mqtt.password_file is None and mqtt.password_env is None:
+        config = dataclasses.replace(config, mqtt=dataclasses.replace(mqtt, username="(hidden)"))
+    mapping: dict[str, Any] = _as_written("", config)
+    return mapping
+
+
+def _as_written(name: str, value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        known = _keys(type(value))
+        return {key: _as_written(option.name, getattr(value, option.name)) for key, option in known.items()}
+    if isinstance(value, Mapping):
+        return {key: _as_written("", item) for key, item in value.items()}
+    if name == "quiet_hours" and value is not None:
+        return "{:02}:{:02}-{:02}:{:02}".format(*divmod(value[0], 60), *divmod(value[1], 60))
+    if isinstance(value, tuple):
+        return [_as_written("", item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if value is None or isinstance(value, bool):
+        return value
+    if name == "budget":
+        whole = [(value / each, unit) for unit, each in _PER_DAY.items() if (value / each).is_integer()]
+        return f"{whole[0][0]:.0f}/{whole[0][1]}" if whole else f"{value}/day"
+    if name.endswith("_s"):
+        return _duration_as_written(value)
+    if name.endswith("_bytes"):
+        unit = next(unit for unit in ("GiB", "MiB", "KiB", "") if value % _SIZE_BYTES[unit] == 0)
+        return f"{value // _SIZE_BYTES[unit]}{unit}" if unit and value else value
+    return value
+
+
+def _duration_as_written(seconds: float) -> Any:
+    if seconds <= 0 or not seconds.is_integer():
+        return seconds
+    left, text = int(seconds), ""
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(_DURATION_S[unit]))
+        text += f"{count}{unit}" if count else ""
+    return text

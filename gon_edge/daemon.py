@@ -184,9 +184,14 @@ class Daemon:
         self._snapshot = self._take_snapshot(ready=False)
         self._web: WebServer | None = None
         if config.http.enabled:
-            self._web = WebServer(
-                config.http.host, config.http.port, snapshot=lambda: self._snapshot, registry=self._registry
-            )
+            self._web = WebServer(config.http, snapshot=lambda: self._snapshot, registry=self._registry)
+        for option, certificate in (
+            ("mqtt.ca_file", config.mqtt.ca_file),
+            ("mqtt.cert_file", config.mqtt.cert_file),
+            ("http.cert_file", config.http.cert_file),
+        ):
+            if certificate is not None:
+                self._telemetry.certificate(option, certificate)
 
     @property
     def url(self) -> str:
@@ -234,6 +239,16 @@ class Daemon:
         if self._web is not None:
             self._web.start()
             log.info("status page %s", self._web.url)
+            if not (http := self._config.http).loopback and not (http.tls and http.guarded):
+                missing = [
+                    text
+                    for there, text in (
+                        (http.guarded, "no password is asked for (http.token_file, or http.username)"),
+                        (http.tls, "nothing is encrypted (http.cert_file)"),
+                    )
+                    if not there
+                ]
+                log.warning("http.listen %s shows your readings to the network: %s", http.listen, "; ".join(missing))
         try:
             self._control = ControlServer(self._config.state_dir)
             self._control.start()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ipaddress
 import os
 import pwd
 import shutil
@@ -30,11 +29,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gon_edge.config import Config, load_config
+from gon_edge.certificate import certificate_expiry
+from gon_edge.config import Config, is_loopback, load_config
 from gon_edge.errors import ConfigError, GonEdgeError, ModelFileError, StoreError, UnreachableError
 from gon_edge.modelfile import load_model
 from gon_edge.payload import TopicTemplate
-from gon_edge.status import DaemonApi
+from gon_edge.status import daemon_api
 from gon_edge.store import Store
 from gon_edge.terminal import duration_text
 
@@ -161,13 +161,8 @@ def _check_service(unit: Mapping[str, str]) -> Iterator[Finding]:
 
 def _daemon(config: Config) -> dict[str, Any]:
     """What a running daemon says; empty when none answers."""
-    if not config.http.enabled:
-        return {}
-    host = config.http.host
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104  compared, not listened on
-        host = "127.0.0.1"
-    with contextlib.suppress(UnreachableError):
-        return DaemonApi(f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}", 5.0).status()
+    with contextlib.suppress(UnreachableError, ConfigError):  # what cannot be read is found among the secrets
+        return daemon_api(config).status()
     return {}
 
 
@@ -197,17 +192,12 @@ def _check_daemon(config: Config, daemon: Mapping[str, Any], unit: Mapping[str, 
         yield Finding("daemon", "warning", f"{up}; silent: {', '.join(stale)}", advice)
     else:
         yield Finding("daemon", "ok", f"{up}, streams: {len(streams)}")
-    if not _is_loopback(config.http.host) and not getattr(config.http, "token_file", None):
-        advice = "http.listen: 127.0.0.1:9109, or a proxy that asks for a password"
+    if not config.http.loopback and not config.http.guarded:
+        advice = "http.listen: 127.0.0.1:9109, or http.token_file and http.cert_file"
         yield Finding("daemon", "warning", f"{config.http.listen} shows your readings to the network", advice)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
+    elif not config.http.loopback and not config.http.tls:
+        advice = "write http.cert_file and http.key_file"
+        yield Finding("daemon", "warning", f"{config.http.listen} sends the password in clear text", advice)
 
 
 # -- the broker --------------------------------------------------------------------------------------------------------
@@ -400,47 +390,6 @@ def _certificate(what: str, expiry: float) -> Finding:
     return Finding("certificate", state, f"{what} is valid until {when}", "renew it" if state == "warning" else "")
 
 
-def certificate_expiry(pem: Path) -> float:
-    """Return the Unix time at which the first certificate of a PEM file ends.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    ValueError
-        It holds no certificate.
-    """
-    text = pem.read_text(encoding="ascii", errors="replace")
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    if begin not in text or end not in text:
-        raise ValueError(f"{pem}: no certificate in PEM form")
-    der = ssl.PEM_cert_to_DER_cert(begin + text.split(begin, 1)[1].split(end, 1)[0] + end)
-    # RFC 5280: Certificate { tbsCertificate { [0] version?, serial, algorithm, issuer, validity { from, until } ...
-    inside = _der_items(_der_items(_der_items(der)[0][1])[0][1])
-    if inside[0][0] == 0xA0:
-        inside = inside[1:]
-    tag, until = _der_items(inside[3][1])[1]
-    written = until.decode("ascii")
-    if tag == 0x17:  # UTCTime has two digits for the year, 50 and later are of the last century
-        written = ("19" if int(written[:2]) >= 50 else "20") + written
-    return datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
-
-
-def _der_items(der: bytes) -> list[tuple[int, bytes]]:
-    """Tag and content of each element in a piece of DER."""
-    items, at = [], 0
-    while at < len(der):
-        if at + 2 > len(der):
-            raise ValueError("a certificate that is cut off")
-        tag, length, at = der[at], der[at + 1], at + 2
-        if length & 0x80:
-            count = length & 0x7F
-            length, at = int.from_bytes(der[at : at + count], "big"), at + count
-        items.append((tag, der[at : at + length]))
-        at += length
-    return items
-
-
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
@@ -482,8 +431,14 @@ def _may(user: pwd.struct_passwd, path: Path, wanted: int) -> bool:
 
 
 def _check_secrets(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]:
-    settings = config.mqtt
-    for key, file in (("password_file", settings.password_file), ("key_file", settings.key_file)):
+    settings, http = config.mqtt, config.http
+    for key, file in (
+        ("mqtt.password_file", settings.password_file),
+        ("mqtt.key_file", settings.key_file),
+        ("http.token_file", http.token_file),
+        ("http.password_file", http.password_file),
+        ("http.key_file", http.key_file),
+    ):
         if file is None:
             continue
         try:
@@ -491,25 +446,25 @@ def _check_secrets(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]
             readable = _may(user, file, 4)
         except OSError as error:
             advice = f"write the secret there; the unit may hand it over by LoadCredential={file.name}:/PATH"
-            yield Finding("secrets", "fault", f"mqtt.{key}: {file}: {error.strerror}", advice)
+            yield Finding("secrets", "fault", f"{key}: {file}: {error.strerror}", advice)
             continue
         if not readable:
             advice = f"chown {user.pw_name} {file}, or LoadCredential= in the unit"
-            yield Finding("secrets", "fault", f"mqtt.{key}: {user.pw_name} cannot read {file}", advice)
+            yield Finding("secrets", "fault", f"{key}: {user.pw_name} cannot read {file}", advice)
         elif mode & 0o007:
-            yield Finding("secrets", "warning", f"mqtt.{key}: everybody can read {file}", f"chmod o= {file}")
+            yield Finding("secrets", "warning", f"{key}: everybody can read {file}", f"chmod o= {file}")
         else:
-            yield Finding("secrets", "ok", f"mqtt.{key}: {file}")
-    if settings.username is not None and not settings.tls and not _is_loopback(settings.host):
+            yield Finding("secrets", "ok", f"{key}: {file}")
+    if settings.username is not None and not settings.tls and not is_loopback(settings.host):
         text = f"the password goes to {settings.host} in clear text"
         yield Finding("secrets", "warning", text, "write mqtts:// in mqtt.url")
-    if settings.cert_file is not None:
+    for key, file in (("mqtt.cert_file", settings.cert_file), ("http.cert_file", http.cert_file)):
+        if file is None:
+            continue
         try:
-            yield _certificate("mqtt.cert_file", certificate_expiry(settings.cert_file))
-        except (OSError, ValueError, IndexError) as error:
-            yield Finding(
-                "certificate", "fault", f"mqtt.cert_file: {_one_line(error)}", "write a certificate there, PEM"
-            )
+            yield _certificate(key, certificate_expiry(file))
+        except (OSError, ValueError) as error:
+            yield Finding("certificate", "fault", f"{key}: {_one_line(error)}", "write a certificate there, PEM")
 
 
 def _check_state(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]:
@@ -595,7 +550,7 @@ def _wear(config: Config, daemon: Mapping[str, Any], total_bytes: int) -> Iterat
     if not daemon or daemon["uptime_s"] < 3600.0 or not config.http.enabled:
         yield Finding("disk", "ok", "what is written in a day is known once the daemon has run for an hour")
         return
-    metrics = DaemonApi(f"http://127.0.0.1:{config.http.port}").metrics()
+    metrics = daemon_api(config).metrics()
     lines = [line for line in metrics.splitlines() if line.startswith("gon_edge_disk_written_bytes_total ")]
     if not lines:
         return

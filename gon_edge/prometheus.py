@@ -133,6 +133,11 @@ class Telemetry:
 
         self._store_errors = counter("store_write_errors_total", "Writes of the state database that failed.")
         self._store_recovered = gauge("store_recovered", "1 when a damaged database was set aside at the start.")
+        self._certificates = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "Unix time at which the first certificate of a file ends; NaN when it cannot be read.",
+            "file",
+        )
         self._clock_steps = counter("clock_steps_total", "Steps of the wall clock.")
         self._silences = gauge("silences", "Silences that count now.")
         self._control_refused = counter("control_refused_total", "Requests on the control socket that were none.")
@@ -318,6 +323,10 @@ class Telemetry:
         """Show that a configuration was wrong, and the one before stays in use."""
         self._config_ok.set(0)
 
+    def certificate(self, option: str, path: Path) -> None:
+        """Show when the certificate in `path` ends, read at every scrape; `option` is the option that names it."""
+        self._certificates.labels(option).set_function(lambda: _expiry(path))
+
     def store_write_error(self) -> None:
         """Count a write of the state database that failed."""
         self._store_errors.inc()
@@ -346,6 +355,15 @@ class Telemetry:
             for outcome in RETRAIN_OUTCOMES:
                 self._retrains.labels(name, outcome)
         return series
+
+
+def _expiry(path: Path) -> float:
+    from gon_edge.certificate import certificate_expiry  # with TLS only
+
+    try:
+        return certificate_expiry(path)
+    except (OSError, ValueError):
+        return math.nan
 
 
 class _Stream:

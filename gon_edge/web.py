@@ -2,7 +2,8 @@
 
 Nothing can be changed through it.  Handlers see an immutable :class:`Snapshot`, which the daemon builds, and a
 Prometheus registry; they never touch streams or models.  Bounded in every direction: a handful of threads, a total time
-for each connection, no request bodies.  A new field of :class:`StreamSnapshot` shows up in the API by itself and on the
+for each connection, a size for each request, no request bodies.  TLS and passwords where the configuration has them;
+``ssl`` is loaded for those alone.  A new field of :class:`StreamSnapshot` shows up in the API by itself and on the
 page (``static/index.html``) only when written there.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import http.client
 import json
 import logging
 import math
@@ -20,16 +22,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from hmac import compare_digest
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gon_edge.errors import GonEdgeError
+from gon_edge.config import HttpConfig
+from gon_edge.errors import ConfigError, GonEdgeError
 from gon_edge.events import Cause
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,8 @@ HEARTBEAT_LIMIT_S = 30.0  # /healthz fails when the scoring loop has not come ro
 
 _MAX_THREADS = 8
 _CONNECTION_S = 10.0  # from accept to close: whoever sends or reads more slowly is cut off
+_REQUEST_BYTES = 128 << 10  # request line and headers; http.server alone admits 6.5 MB
+_OPEN_TO_ALL = ("/healthz", "/readyz")  # probes carry no password, and learn a yes or no
 _PAGE = Path(__file__).with_name("static") / "index.html"
 
 
@@ -174,10 +183,9 @@ class WebServer:
 
     Parameters
     ----------
-    host : str
-        Address to listen on; empty for every address.
-    port : int
-        0 lets the system choose; see the attribute `port`.
+    settings : HttpConfig
+        Port 0 lets the system choose; see the attribute `port`.  Certificate, key, token and password are read again
+        when their files change; files that cannot be used leave what was read before.
     snapshot : callable
         Returns the newest :class:`Snapshot`; called on the threads of the server, must not block.
     registry : prometheus_client.CollectorRegistry
@@ -192,24 +200,28 @@ class WebServer:
     ------
     GonEdgeError
         When the address cannot be listened on.
+    ConfigError
+        When certificate, key, token or password cannot be read.
 
     Examples
     --------
-    >>> server = WebServer("127.0.0.1", 9109, snapshot=daemon.snapshot, registry=registry)   # doctest: +SKIP
-    >>> server.start(); print(server.url)                                                    # doctest: +SKIP
+    >>> server = WebServer(config.http, snapshot=daemon.snapshot, registry=registry)   # doctest: +SKIP
+    >>> server.start(); print(server.url)                                              # doctest: +SKIP
     http://127.0.0.1:9109/
     """
 
-    def __init__(self, host: str, port: int, *, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
+    def __init__(self, settings: HttpConfig, *, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
+        host, port = settings.host, settings.port
+        tls, guard = _Tls(settings) if settings.tls else None, _Guard(settings) if settings.guarded else None
         try:
-            self._server = _Server(host, port, snapshot, registry)
+            self._server = _Server(host, port, snapshot, registry, tls, guard)
         except OSError as error:
             raise GonEdgeError(
                 f"cannot serve HTTP on {host or '*'}:{port}: {error.strerror or error}; change http.listen"
             ) from error
         self.port = int(self._server.server_address[1])
         shown = host or "localhost"
-        self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
+        self.url = f"{'https' if settings.tls else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="gon-edge http", daemon=True)
 
     def start(self) -> None:
@@ -222,6 +234,107 @@ class WebServer:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+
+
+class _Files:
+    """Files that are read again when one of them changes: found by a look at their status."""
+
+    def __init__(self, *paths: Path | None) -> None:
+        self._paths = [path for path in paths if path is not None]
+        self._seen: object = None
+
+    def changed(self) -> bool:
+        """Whether anything is different from the last time this was asked."""
+        seen: list[object] = []
+        for path in self._paths:
+            try:
+                status = path.stat()
+            except OSError as error:
+                seen.append(error.errno)
+            else:
+                seen.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        known, self._seen = self._seen, seen
+        return seen != known
+
+
+class _Tls:
+    """The server's side of TLS: a context for each certificate there was, the newest for new connections."""
+
+    def __init__(self, settings: HttpConfig) -> None:
+        self._settings = settings
+        self._files = _Files(settings.cert_file, settings.key_file)
+        self._files.changed()
+        self._context = self._load()
+
+    def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
+        """Return the connection with TLS around it; the handshake is still to come."""
+        if self._files.changed():
+            try:
+                self._context = self._load()
+            except ConfigError as error:  # a key that is not there yet: it counts when it is
+                log.error("HTTPS goes on with the certificate before: %s", error)
+            else:
+                log.info("HTTPS has read its certificate again")
+        return self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+
+    def _load(self) -> ssl.SSLContext:
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        assert self._settings.cert_file is not None
+        try:
+            # The empty password keeps OpenSSL from asking a terminal for one.
+            context.load_cert_chain(self._settings.cert_file, self._settings.key_file, password="")
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cannot be used for TLS with its key: {error}; write certificate and key there, PEM, the key without "
+                "a password",
+                key="http.cert_file",
+            ) from error
+        return context
+
+
+class _Guard:
+    """Who may read: whoever shows the token, or user and password."""
+
+    def __init__(self, settings: HttpConfig) -> None:
+        self._settings = settings
+        self._files = _Files(settings.token_file, settings.password_file)
+        self._files.changed()
+        self._admitted = self._load()
+        self._lock = threading.Lock()
+        self._refused = 0
+        self.challenge = 'Basic realm="gon-edge", charset="UTF-8"' if settings.username is not None else "Bearer"
+
+    def admits(self, authorization: str) -> bool:
+        """Whether this header opens the port; takes as long for any that does not."""
+        with self._lock:
+            if self._files.changed():
+                try:
+                    self._admitted = self._load()
+                except ConfigError as error:
+                    log.error("HTTP goes on with the token and password before: %s", error)
+        scheme, _, shown = authorization.strip().partition(" ")
+        # Digests are of one length, so that the comparison says nothing about that of the secret.
+        given = hashlib.sha256(f"{scheme.lower()} {shown.strip()}".encode("latin-1")).digest()  # as it came
+        return sum(compare_digest(given, admitted) for admitted in self._admitted) > 0  # all of them, always
+
+    def refused(self, address: str) -> None:
+        """Log the 1st, 2nd, 4th, 8th ... request that was refused."""
+        with self._lock:
+            self._refused += 1
+            count = self._refused
+        if count & (count - 1) == 0:
+            log.warning("HTTP: %d requests refused for their token or password, the last from %s", count, address)
+
+    def _load(self) -> list[bytes]:
+        token, password = self._settings.secrets()
+        headers = [] if token is None else [f"bearer {token}"]
+        if password is not None:
+            pair = base64.b64encode(f"{self._settings.username}:{password}".encode()).decode()
+            headers.append(f"basic {pair}")
+        return [hashlib.sha256(header.encode()).digest() for header in headers]
 
 
 class _Page:
@@ -247,9 +360,19 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        snapshot: Callable[[], Snapshot],
+        registry: CollectorRegistry,
+        tls: _Tls | None,
+        guard: _Guard | None,
+    ) -> None:
         self.snapshot = snapshot
         self.registry = registry
+        self.guard = guard
+        self._tls = tls
         self.page = _Page(_PAGE)
         self._slots = threading.BoundedSemaphore(_MAX_THREADS)
         self._open: dict[socket.socket, float] = {}
@@ -264,11 +387,17 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        connection.settimeout(_CONNECTION_S)
+        return (connection if self._tls is None else self._tls.wrap(connection)), address
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._slots.acquire(timeout=1.0):
             with contextlib.suppress(OSError):
                 request.settimeout(1.0)
-                request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
+                if self._tls is None:  # with TLS a handshake would come first, which is what there is no time for
+                    request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
             self.shutdown_request(request)
             return
         self._open[request] = time.monotonic() + _CONNECTION_S
@@ -278,7 +407,12 @@ class _Server(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
+            if self._tls is not None:
+                request.do_handshake()
             super().process_request_thread(request, client_address)
+        except OSError as error:  # of the handshake: all else is caught where it happens
+            log.debug("no TLS with %s: %s", client_address, error)
+            self.shutdown_request(request)
         finally:
             self._open.pop(request, None)
             self._slots.release()
@@ -288,10 +422,29 @@ class _Server(ThreadingHTTPServer):
         for request, until in list(self._open.items()):
             if now > until:
                 with contextlib.suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)
+                    # Not SSLSocket's own, which takes TLS away under the thread that is using it.
+                    socket.socket.shutdown(request, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("HTTP connection from %s ended", client_address, exc_info=True)
+
+
+class _Limited:
+    """The reading side of a connection, up to a number of bytes."""
+
+    def __init__(self, file: Any, limit_bytes: int) -> None:
+        self._file = file
+        self._left = limit_bytes
+
+    def readline(self, size: int = -1) -> bytes:
+        line: bytes = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.LineTooLong("request")  # http.server answers 431
+        return line
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -300,9 +453,20 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = _CONNECTION_S
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Limited(self.rfile, _REQUEST_BYTES)  # type: ignore[assignment]
+
     def do_GET(self) -> None:
+        guard = self.server.guard
         try:
-            status, content_type, body = self._answer(urlsplit(self.path).path)
+            path = urlsplit(self.path).path
+            if guard is not None and path not in _OPEN_TO_ALL and not guard.admits(self._authorization()):
+                if self.headers.get("Authorization"):  # a browser asks without one first
+                    guard.refused(self.address_string())
+                status, content_type, body = HTTPStatus.UNAUTHORIZED, "text/plain", b"unauthorized\n"
+            else:
+                status, content_type, body = self._answer(path)
         except Exception:
             log.exception("no answer to %r", self.path)
             status, content_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error\n"
@@ -318,6 +482,10 @@ class _Handler(BaseHTTPRequestHandler):
         status = HTTPStatus(code)
         self.close_connection = True
         self._send(status, "text/plain", f"{status.phrase.lower()}\n".encode())
+
+    def _authorization(self) -> str:
+        shown = self.headers.get_all("Authorization") or []
+        return shown[0] if len(shown) == 1 else ""
 
     def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         if path == "/":
@@ -339,6 +507,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        if status == HTTPStatus.UNAUTHORIZED and self.server.guard is not None:
+            self.send_header("WWW-Authenticate", self.server.guard.challenge)
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
         self.end_headers()

@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 
 from gon_edge import GONDetector, __version__
 from gon_edge.cli import _parser, main
+from gon_edge.config import HttpConfig
 from gon_edge.fit import fit_model
 from gon_edge.logs import set_up_logging
 from gon_edge.modelfile import Model, save_model
@@ -32,7 +33,7 @@ from gon_edge.web import Snapshot, StreamSnapshot, WebServer
 
 GON_EDGE = [sys.executable, "-m", "gon_edge"]
 COMMANDS = [
-    *("run", "demo", "check-config", "doctor", "status", "top", "publish", "record", "replay"),
+    *("run", "demo", "check-config", "config", "doctor", "status", "top", "publish", "record", "replay"),
     *("score", "plot", "report", "sample", "models"),
     *("retrain", "accept", "silence", "version", "completion"),
 ]
@@ -211,7 +212,7 @@ def served() -> Iterator[str]:
         ),
         alerts=(alert,),
     )
-    server = WebServer("127.0.0.1", 0, snapshot=lambda: snapshot, registry=CollectorRegistry())
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=lambda: snapshot, registry=CollectorRegistry())
     server.start()
     yield server.url
     server.stop()

@@ -71,6 +71,7 @@ def samples():
     registry = CollectorRegistry()
     telemetry = Telemetry(registry, version="1")
     telemetry.row("s", 0.0)
+    telemetry.certificate("http.cert_file", Path("there is none"))
     telemetry.causes("s", (Cause("f", 1.0, 2.0, 1.0),))
     telemetry.model("s", "1", 0.0)
     telemetry.retrain("s", "promoted", duration_s=1.0, peak_bytes=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import ssl
 import struct
 import subprocess
 import sys
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from e2e.daemons import DaemonProcess, rows
-from e2e.servers import Mosquitto, free_port, require, wait_until
+from e2e.servers import Mosquitto, free_port, wait_until
 
 from gon_edge import doctor
 from gon_edge.config import load_config
-from gon_edge.doctor import Finding, certificate_expiry, examine
+from gon_edge.doctor import Finding, examine
 
 
 @pytest.fixture
@@ -140,37 +139,6 @@ def test_readings_shown_to_the_network_are_a_warning(settings, tmp_path):
     for listen, expected in (("127.0.0.1:9109", ["ok"]), ("0.0.0.0:9109", ["ok", "warning"]), ("[::1]:9109", ["ok"])):
         file.write_text(json.dumps({**settings, "http": {"listen": listen}}))
         assert states(list(doctor._check_daemon(load_config(file), daemon, {}))) == expected
-
-
-@pytest.mark.parametrize("days", [1, 800, 9000])
-def test_the_end_of_a_certificate_is_read_as_openssl_reads_it(tmp_path, days):
-    # 9000 days from now the year has four digits (GeneralizedTime from 2050 on).
-    openssl = require("openssl")
-    pem = tmp_path / "c.pem"
-    command = [
-        openssl,
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-subj",
-        "/CN=x",
-    ]
-    command += ["-days", str(days), "-keyout", str(tmp_path / "k.pem"), "-out", str(pem)]
-    subprocess.run(command, check=True, capture_output=True)
-    shown = subprocess.run([openssl, "x509", "-noout", "-enddate", "-in", pem], capture_output=True, text=True).stdout
-    assert certificate_expiry(pem) == ssl.cert_time_to_seconds(shown.strip().removeprefix("notAfter="))
-
-
-@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "\x00" * 99])
-def test_what_is_no_certificate_is_said_to_be_none(tmp_path, content):
-    pem = tmp_path / "c.pem"
-    pem.write_text(content)
-    with pytest.raises((ValueError, IndexError)):
-        certificate_expiry(pem)
 
 
 def test_a_limit_of_memory_that_nobody_enforces_is_a_warning(settings, tmp_path):

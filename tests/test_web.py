@@ -23,6 +23,7 @@ from e2e.servers import wait_until
 from prometheus_client import CollectorRegistry, Counter
 
 from gon_edge import web
+from gon_edge.config import HttpConfig
 from gon_edge.errors import GonEdgeError
 from gon_edge.events import Cause
 from gon_edge.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
@@ -95,7 +96,7 @@ def served() -> Iterator[tuple[WebServer, Daemon]]:
     """One server for all tests here: stopping one takes half a second."""
     daemon, registry = Daemon(), CollectorRegistry()
     Counter("x_total", "An example.", registry=registry).inc(3)
-    running = WebServer("127.0.0.1", 0, snapshot=daemon.snapshot, registry=registry)
+    running = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=registry)
     running.start()
     yield running, daemon
     running.stop()
@@ -232,7 +233,7 @@ def test_a_failing_snapshot_is_an_error_of_one_answer_only(daemon: Daemon) -> No
     def broken() -> Snapshot:
         raise RuntimeError("secret detail")
 
-    server = WebServer("127.0.0.1", 0, snapshot=broken, registry=CollectorRegistry())
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=broken, registry=CollectorRegistry())
     server.start()
     try:
         status, _, body = ask(server, "/api/v1/status")
@@ -260,7 +261,7 @@ def test_the_policy_admits_the_pages_own_script_and_style_and_nothing_else(serve
 
 def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> None:
     monkeypatch.setattr(web, "_CONNECTION_S", 0.5)
-    server = WebServer("127.0.0.1", 0, snapshot=daemon.snapshot, registry=CollectorRegistry())
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
     server.start()
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
@@ -279,7 +280,7 @@ def test_many_slow_clients_neither_start_many_threads_nor_shut_others_out_for_lo
     monkeypatch: pytest.MonkeyPatch, daemon: Daemon
 ) -> None:
     monkeypatch.setattr(web, "_CONNECTION_S", 1.0)
-    server = WebServer("127.0.0.1", 0, snapshot=daemon.snapshot, registry=CollectorRegistry())
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
     server.start()
     slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(20)]
     try:
@@ -304,10 +305,10 @@ def test_many_slow_clients_neither_start_many_threads_nor_shut_others_out_for_lo
 
 
 def test_stop_closes_the_port_and_a_taken_port_is_named(daemon: Daemon) -> None:
-    server = WebServer("127.0.0.1", 0, snapshot=daemon.snapshot, registry=CollectorRegistry())
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
     server.start()
     with pytest.raises(GonEdgeError, match=rf"127\.0\.0\.1:{server.port}.*http\.listen"):
-        WebServer("127.0.0.1", server.port, snapshot=daemon.snapshot, registry=CollectorRegistry())
+        WebServer(HttpConfig(f"127.0.0.1:{server.port}"), snapshot=daemon.snapshot, registry=CollectorRegistry())
     server.stop()
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
