@@ -64,10 +64,10 @@ def climb(model: Model, rows: NDArray[np.float64], path: Path) -> None:
         f = FEATURES.index(name)
         for i, step in enumerate(steps[1:-1], 1):
             axis.plot(ago, model.scaler.inverse(step[0])[:, f], color=GREEN, alpha=0.15 + 0.12 * i, lw=1)
-        axis.plot(ago, model.scaler.inverse(steps[0][0])[:, f], color=RED, lw=2, label="as it was")
-        axis.plot(ago, model.scaler.inverse(steps[-1][0])[:, f], color=GREEN, lw=2, label="as it should have been")
+        axis.plot(ago, model.scaler.inverse(steps[0][0])[:, f], color=RED, lw=2, label="was")
+        axis.plot(ago, model.scaler.inverse(steps[-1][0])[:, f], color=GREEN, lw=2, label="should have been")
         axis.set(title=f"{name}, {UNITS[f]}", xlabel="rows before now")
-    axes[0].legend(frameon=False, fontsize=8, loc="center left")
+    axes[0].legend(frameon=False, fontsize=8, loc="center right")
     axes[2].plot(way, color=RED, marker="o", ms=3, lw=1.5)
     axes[2].axhline(model.typical, color=GREEN, lw=1.2, ls="--")
     axes[2].text(12, model.typical + 4, "a typical normal window", color=GREEN, fontsize=8, ha="right")
