@@ -448,6 +448,7 @@ _ENVIRONMENT = (
     ("GON_EDGE_CONFIG", "The configuration, for commands without `--config`."),
     ("CREDENTIALS_DIRECTORY", "Where relative paths of secrets are looked for; systemd sets it (`LoadCredential=`)."),
     ("NOTIFY_SOCKET", "Where readiness, status and watchdog are told to; systemd sets it (`Type=notify`)."),
+    ("NO_COLOR", "Terminals get no colour when it is set to anything."),
     ("OPENBLAS_NUM_THREADS", "Threads of numpy's linear algebra. 1 is best: matrices here are small."),
 )
 
