@@ -1,0 +1,255 @@
+"""The status page as somebody sees it: a real browser, a real daemon, a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.publish
+import pytest
+from e2e.daemons import DaemonProcess, rows
+from e2e.servers import Mosquitto, require, wait_until
+
+sync_api = pytest.importorskip("playwright.sync_api") if os.environ.get("CI") != "true" else None
+if sync_api is None:
+    from playwright import sync_api
+expect = sync_api.expect
+
+pytestmark = pytest.mark.e2e
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1180, "height": 900}
+HOSTILE = "<img src=x onerror=document.title='owned'><b>"
+PATIENCE_MS = 15_000
+
+# The WCAG contrast of every text that is seen against what is painted behind it, the lowest with its text.
+LOWEST_CONTRAST = """() => {
+  const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = rgb(getComputedStyle(at).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  let lowest = [21, ""];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), node = walker.currentNode.parentElement;
+    if (!text || !node.checkVisibility() || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(node.tagName)) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < lowest[0]) lowest = [contrast, text];
+  }
+  return lowest;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = require("chromium")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page on which every complaint of the browser fails the test, save requests that got no answer."""
+    context = browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="UTC")
+    context.set_default_timeout(PATIENCE_MS)
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text)
+            if message.type in ("error", "warning") and "ERR_" not in message.text
+            else None
+        ),
+    )
+    yield page
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def pump(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonProcess, Mosquitto]]:
+    """A daemon whose stream `pump` is scored, calm so far; training takes seconds, so it is one for all."""
+    folder = tmp_path_factory.mktemp("pump")
+    broker = Mosquitto(folder / "broker").start()
+    try:
+        with DaemonProcess(folder, broker).connected() as daemon:
+            past = list(rows(440))
+            broker.publish_lines("telemetry/pump", past[:420])
+            daemon.wait_for_state("pump", "scoring")
+            broker.publish_lines("telemetry/pump", past[420:])  # not kept waiting by a training: they have a latency
+            wait_until(lambda: len(daemon.stream("pump")["scores"]) == 120, 20, "the scores")
+            yield daemon, broker
+    finally:
+        broker.kill()
+
+
+@pytest.fixture
+def fresh(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[DaemonProcess]:
+    """A daemon that knows no stream yet."""
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        yield daemon
+
+
+def address(daemon: DaemonProcess) -> str:
+    return f"http://127.0.0.1:{daemon.port}/"
+
+
+def says(locator: Any, text: str | re.Pattern[str]) -> None:
+    expect(locator).to_contain_text(text, timeout=PATIENCE_MS)
+
+
+def card(page: Any, stream: str) -> Any:
+    return page.get_by_role("article", name=stream, exact=True)
+
+
+def is_as_wide_as_the_screen(page: Any) -> bool:
+    wide: bool = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    return wide
+
+
+def send(broker: Mosquitto, messages: dict[str, str]) -> None:
+    paho.mqtt.publish.multiple(list(messages.items()), "127.0.0.1", broker.port)
+
+
+def test_a_healthy_stream_shows_score_threshold_and_model(page: Any, pump: tuple[DaemonProcess, Mosquitto]) -> None:
+    daemon, _ = pump
+    page.goto(address(daemon))
+    says(page.locator("#summary"), "All normal")
+    says(page.locator("#broker"), "connected to mqtt://")
+    says(page.locator("#latency"), re.compile(r"\d m?s, 95 % within"))
+    shown = card(page, "pump")
+    says(shown, re.compile(r"normal.*score, threshold \d"))
+    label = shown.get_by_role("img").get_attribute("aria-label")
+    assert re.match(r"Score over the last \d+ (s|min): newest .*, highest .*, threshold \d", label)
+    assert len(shown.locator("path.line").get_attribute("d").split("L")) > 8
+    version = daemon.stream("pump")["model_version"]
+    models = page.get_by_role("region", name="Models")
+    says(models.get_by_role("row").nth(1), re.compile(rf"pump.*passed model {re.escape(version)}, in use.*rows.*MiB"))
+    expect(page.locator("#active-section")).to_be_hidden()
+
+
+def test_the_page_is_used_by_keyboard_alone(page: Any, pump: tuple[DaemonProcess, Mosquitto]) -> None:
+    page.goto(address(pump[0]))
+    says(card(page, "pump"), "threshold")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the streams")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(card(page, "pump").locator("summary")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(card(page, "pump").get_by_text("none, the newest row is normal")).to_be_visible()
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+def test_a_firing_alert_is_shown_with_its_cause_and_announced(page: Any, pump: tuple[DaemonProcess, Mosquitto]) -> None:
+    daemon, broker = pump
+    page.goto(address(daemon))
+    says(card(page, "pump"), "threshold")
+    broker.publish_lines("telemetry/pump", rows(60, start=1_700_000_440.0, fault=9.0))
+    alert = page.get_by_role("region", name="Active alerts")
+    says(alert.locator(".cause").first, re.compile(r"flow.*, expected.*\d % of the score"))
+    says(page.locator("#news"), re.compile(r"alert: pump: flow .*, expected .* % of the score", re.IGNORECASE))
+    says(page.locator("#summary"), "1 active alert")
+    expect(page).to_have_title(re.compile("^● 1 alert · pi-1"))
+    expect(card(page, "pump").locator("path.band")).to_have_attribute("d", re.compile("^M"))
+
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        contrast, text = page.evaluate(LOWEST_CONTRAST)
+        assert contrast >= 4.5, (scheme, text)
+    page.set_viewport_size(PHONE)
+    assert is_as_wide_as_the_screen(page)
+
+
+def test_a_silence_is_shown_with_its_reason(page: Any, pump: tuple[DaemonProcess, Mosquitto]) -> None:
+    daemon, _ = pump
+    command = [sys.executable, "-m", "gon_edge", "silence", "add", "pump", "--for", "2h", "--reason", "new seal <i>"]
+    subprocess.run([*command, "--config", str(daemon.config)], check=True, capture_output=True, timeout=30)
+    page.goto(address(daemon))
+    says(page.get_by_role("region", name="Silences"), re.compile(r"pump until .*, for another 2 h: new seal <i>"))
+    says(card(page, "pump"), "Silenced until")
+
+
+def test_a_warm_up_shows_how_far_it_is(page: Any, fresh: DaemonProcess, mosquitto: Mosquitto) -> None:
+    page.goto(address(fresh))
+    says(page.locator("#summary"), "Waiting for readings")
+    mosquitto.publish_lines("telemetry/boiler", rows(80))
+    says(card(page, "boiler"), re.compile(r"warming up.*of 300 rows.*About \d min until the first model"))
+    done = card(page, "boiler").get_by_role("progressbar")
+    expect(done).to_have_attribute("aria-valuenow", re.compile(r"^2[567]$"), timeout=PATIENCE_MS)
+    says(page.locator("#summary"), "Learning what is normal")
+
+
+def test_a_dead_broker_is_said_and_so_is_its_return(page: Any, fresh: DaemonProcess, mosquitto: Mosquitto) -> None:
+    page.goto(address(fresh))
+    says(page.locator("#broker"), "connected to mqtt://")
+    mosquitto.kill()
+    says(page.locator("#broker-notice"), f"No connection to {mosquitto.url}")
+    says(page.locator("#summary"), "No connection to the broker")
+    says(page.locator("#news"), "No connection to the broker")
+    mosquitto.start()
+    expect(page.locator("#broker-notice")).to_be_hidden(timeout=PATIENCE_MS)
+    says(page.locator("#news"), "The broker is back")
+
+
+def test_a_daemon_that_does_not_answer_is_said_and_asked_again(page: Any, fresh: DaemonProcess) -> None:
+    page.goto(address(fresh))
+    says(page.locator("#summary"), "Waiting for readings")
+    fresh.kill()
+    notice = page.get_by_role("alert")
+    says(notice, re.compile(r"gon-edge does not answer. What you see is from \d\d:\d\d"))
+    expect(page).to_have_title("No answer · gon-edge")
+    fresh.start()
+    notice.get_by_role("button", name="Ask now").click()
+    says(page.locator("#summary"), "Waiting for readings")
+    expect(notice).to_be_hidden()
+
+
+def test_fifty_streams_fit_a_phone_and_one_of_them_is_found(
+    page: Any, fresh: DaemonProcess, mosquitto: Mosquitto
+) -> None:
+    for second in range(3):
+        row = json.dumps({"time": 1_700_000_000 + second, "flow": 1.0})
+        send(mosquitto, {f"telemetry/machine-{i}": row for i in range(50)})
+    page.set_viewport_size(PHONE)
+    page.goto(address(fresh))
+    expect(page.locator("#streams > article")).to_have_count(50, timeout=PATIENCE_MS)
+    says(page.locator("#tally"), "50: 50 learning")
+    assert is_as_wide_as_the_screen(page)
+    order = page.locator("#streams h3").all_text_contents()
+    assert order[:3] == ["machine-0", "machine-1", "machine-2"]  # and not machine-10
+    page.get_by_role("searchbox", name="Find").fill("INE-17")
+    expect(page.locator("#streams > article:visible")).to_have_count(1)
+    page.get_by_role("searchbox").fill("nobody")
+    expect(page.get_by_text("No stream of that name.")).to_be_visible()
+
+
+def test_a_hostile_name_is_text(page: Any, fresh: DaemonProcess, mosquitto: Mosquitto) -> None:
+    row = json.dumps({"time": 1_700_000_000, "flow": 1.0})
+    send(mosquitto, {f"telemetry/{HOSTILE}": row, f"telemetry/{'long' * 30}": row, "telemetry/__proto__": row})
+    page.set_viewport_size(PHONE)
+    page.goto(address(fresh))
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#streams > article")).to_have_count(3)
+    assert page.locator("#streams :is(img, h3 > *)").count() == 0
+    assert "owned" not in page.title()
+    assert is_as_wide_as_the_screen(page)
