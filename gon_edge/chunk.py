@@ -25,6 +25,8 @@ _VERSION = 1
 _HEADER = struct.Struct("<BIIHqB")  # version, crc32 of stream and features, N, F, first microsecond, has_nan
 
 _MAX_CODE = 65534
+_LARGEST_CONTENT = 16 << 20
+"""Bytes unpacked; the store makes chunks of 256 KiB."""
 _LARGEST = float(np.finfo(np.float32).max)
 _STEPS_PER_CHANGE = 16
 """Measured at 1 Hz, 16 features of Gaussian noise: 16 gives 6.3 bits a value, 32 gives 7.2, 64 gives 8.4; a full int16
@@ -101,6 +103,15 @@ def _deflated(*sections: bytes) -> bytes:
     return b"".join(parts) + deflate.flush()
 
 
+def _inflated(payload: bytes) -> bytes:
+    """What `_deflated` took; a file from elsewhere must not unpack to gigabytes."""
+    inflate = zlib.decompressobj()
+    content = inflate.decompress(payload, _LARGEST_CONTENT)
+    if not inflate.eof:
+        raise zlib.error("cut off, or larger than any chunk")
+    return content
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """Where things are in the unpacked bytes of a chunk."""
@@ -119,7 +130,7 @@ class _Layout:
     def read(cls, stream: str, features: tuple[str, ...], content: bytes) -> _Layout:
         """From the header and the modes, which `content` must hold at least."""
         version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
-        if version != _VERSION or identity != _identity(stream, features) or len(features) != F:
+        if version != _VERSION or identity != _identity(stream, features) or len(features) != F or N < 1:
             raise ValueError("a chunk of another version, stream or feature set")
         modes = np.frombuffer(content, np.uint8, F, _HEADER.size)
         coded = int(np.count_nonzero((modes & ~np.uint8(_DELTA)) < _CONSTANT))
@@ -175,7 +186,7 @@ def requarantine(
     if not changed:
         return payload, 0
     try:
-        content = zlib.decompress(payload)
+        content = _inflated(payload)
     except zlib.error as error:
         raise ValueError(f"damaged chunk: {error}") from None
     at = _Layout.read(stream, features, content)
@@ -192,11 +203,11 @@ def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
         If the bytes are damaged, of another version, or of another stream or feature set.
     """
     try:
-        content = zlib.decompress(payload)
+        content = _inflated(payload)
         version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
     except (zlib.error, struct.error) as error:
         raise ValueError(f"damaged chunk: {error}") from None
-    if version != _VERSION or identity != _identity(stream, features) or len(features) != F:
+    if version != _VERSION or identity != _identity(stream, features) or len(features) != F or N < 1:
         raise ValueError("a chunk of another version, stream or feature set")
     at = _HEADER.size
 

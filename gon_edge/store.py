@@ -537,7 +537,7 @@ class Store:
                 try:
                     features = tuple(json.loads(names))
                     payload, changed = requarantine(stream, features, payload, since, until, quarantined)
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, RecursionError):
                     self.damaged_chunks += 1
                     continue
                 if changed:
@@ -808,7 +808,7 @@ class Store:
         try:
             names = tuple(json.loads(features)) if isinstance(features, str) else features
             yield (decode if with_values else outline)(stream, names, payload)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             self.damaged_chunks += 1
             yield None
 
@@ -966,7 +966,7 @@ def _json(text: object) -> Any:
     """Decoded JSON, or `None` where damage made it something else."""
     try:
         return json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

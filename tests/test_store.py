@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gon_edge.chunk import RowChunk, decode, encode
+from gon_edge.chunk import RowChunk, decode, encode, outline, requarantine
 from gon_edge.config import StoreConfig
 from gon_edge.errors import StoreError
 from gon_edge.events import Row
@@ -475,6 +477,32 @@ def test_constant_and_empty_features_cost_next_to_nothing():
     assert size_bytes < 200
 
 
+def unpacked_chunk() -> bytes:
+    rows = RowChunk(("a",), np.arange(3.0), np.float32([[1], [2], [4]]), np.zeros(3, np.bool_), np.zeros(3, np.bool_))
+    return zlib.decompress(encode("s", rows))
+
+
+def test_a_chunk_that_says_it_has_no_rows_is_refused():
+    # Found by fuzzing: numpy takes a count of -1 for "all that is left".
+    content = unpacked_chunk()
+    assert len(decode("s", ("a",), zlib.compress(content)).timestamps) == 3
+    empty = zlib.compress(content[:5] + bytes(4) + content[9:])
+    for read in (decode, outline, lambda *chunk: requarantine(*chunk, 0.0, 9.0, True)):
+        with pytest.raises(ValueError, match="another version, stream or feature set"):
+            read("s", ("a",), empty)
+
+
+def test_a_chunk_that_unpacks_to_gigabytes_is_refused_before_it_has():
+    bomb = zlib.compress(unpacked_chunk() + bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="larger than any chunk"):
+            decode("s", ("a",), bomb)
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_chunk_of_another_stream_is_refused():
     flags = np.zeros(3, np.bool_)
     payload = encode("a", RowChunk(("x",), np.arange(3.0), np.ones((3, 1), np.float32), flags, flags))
@@ -578,6 +606,24 @@ def test_a_chunk_with_a_flipped_bit_is_left_out_and_not_joined_over(store, tmp_p
         assert len(timestamps) == 20
         assert timestamps[restart].tolist() == [1000.0, 1020.0]
         assert store.damaged_chunks == 1
+
+
+def test_text_nested_deeper_than_python_can_go_is_left_out(store, tmp_path):
+    fill(store, 0, 3)
+    store.add_alert(event(1))
+    store.put_state("alerts/pump", {"a": 1})
+    store.add_retrain(RetrainRecord("pump", "1", 60.0, 1.0, "promoted", 1, 40, ""))
+    store.flush(1.0)
+    store.close()
+    with sqlite3.connect(tmp_path / DATABASE) as db:
+        for table, column in (("feature_set", "names"), ("alert", "event"), ("state", "value"), ("retrain", "record")):
+            db.execute(f"UPDATE {table} SET {column} = ?", ("[" * 200_000,))
+    db.close()
+    with Store.open(tmp_path) as again:
+        assert len(again.rows("pump")[0]) == 0
+        assert again.alerts() == again.retrains() == []
+        assert again.state("alerts/pump") is None
+        assert again.quarantine("pump", 0.0, 1e9) == 0
 
 
 def test_a_newer_database_is_refused_and_left_alone(store, tmp_path):

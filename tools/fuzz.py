@@ -1,4 +1,4 @@
-"""Feed mutated input to everything that reads what others wrote, guided by coverage (atheris), and judge what comes out.
+"""Feed mutated input, guided by coverage (atheris), to everything that reads what others wrote; judge what comes out.
 
 ::
 
@@ -11,14 +11,17 @@
 ``topics``            templates and topics: `config` and `payload` refuse the same, and `match` is the broker's matching
 ``config``            `load_config` and what the daemon builds of it: a `Config`, or one line
 ``models``            `loads`, half of the time with a right checksum: a model that can score, or `ModelFileError`
-``store``             packed rows by `decode`, `outline`, `requarantine`; one in 256 inputs is a whole database
+``chunks``            packed rows: `decode`, `outline`, `requarantine`, half of the time with a right zlib stream
+``database``          a state database: `Store` opens it, reads everything, writes, whatever is in it
 ``captures``          `Capture`: messages, or one line
 ====================  ==================================================================================================
 
-A target stops at the first crash, an input that takes over ten seconds, or objects that pile up, and leaves the input in
-``build/fuzz/<target>``; ``python tools/fuzz.py TARGET FILE`` shows it again.  What is found becomes a test.  The corpus
-starts with the literals of the tests and what the code itself writes.  Each target is a process of its own.
+A target stops at the first crash, an input that takes over ten seconds, or objects that pile up, and leaves the input
+in ``build/fuzz/<target>``; ``python tools/fuzz.py TARGET FILE`` shows it again.  What is found becomes a test.  The
+corpus starts with the literals of the tests and what the code itself writes.  Each target is a process of its own.
 """
+
+# ruff: noqa: PT017  asserts are how a target says that something is wrong
 
 from __future__ import annotations
 
@@ -161,7 +164,7 @@ VALUES: tuple[Any, ...] = (
 
 
 class _Models:
-    """The header of a small model, changed by the input, beside its arrays and with the checksum that belongs to them."""
+    """The header of a small model, changed by the input, beside its arrays and with the checksum that belongs to it."""
 
     def __init__(self) -> None:
         self.blob = modelfile.dumps(_small_model())
@@ -235,13 +238,9 @@ def _chunk(restart: bool) -> bytes:
     return encode("s", RowChunk(_NAMES, 60.0 + np.arange(30.0), values, flags[0], flags[1]))
 
 
-def store(data: bytes) -> None:
-    """``C`` and packed rows, ``D`` and what they unpack to, ``F`` and a whole database."""
-    kind, rest = data[:1], data[1:]
-    if kind == b"F":
-        _opened(rest)
-        return
-    payload = zlib.compress(rest, 1) if kind == b"D" else rest
+def chunks(data: bytes) -> None:
+    """``D`` and what packed rows unpack to, or anything else and packed rows."""
+    payload = zlib.compress(data[1:], 1) if data[:1] == b"D" else data[1:]
     known = None
     with suppress(ValueError):
         chunk = decode("s", _NAMES, payload)
@@ -259,7 +258,8 @@ def store(data: bytes) -> None:
         requarantine("s", _NAMES, payload, 0.0, 1e9, True)
 
 
-def _opened(content: bytes) -> None:
+def database(content: bytes) -> None:
+    """The file in the state directory."""
     path = _SCRATCH / DATABASE
     for stale in _SCRATCH.glob(f"{DATABASE}*"):
         stale.unlink()
@@ -327,14 +327,16 @@ def _seeds(target: str) -> list[bytes]:
     if target == "models":
         models = _Models()
         return [b"F" + models.blob, b"H", *(b"H" + bytes([i, i]) for i in range(4 * len(models.header)))]
-    if target == "store":
-        chunks = [_chunk(True), _chunk(False)]
-        return [
-            *(b"C" + payload for payload in chunks),
-            *(b"D" + zlib.decompress(payload) for payload in chunks),
-            b"D" + struct.pack("<BIIHqB", 1, 0, 0, 2, 0, 0),
-            b"F" + _database(),
-        ]
+    if target == "chunks":
+        packed = [_chunk(True), _chunk(False)]
+        identity = zlib.crc32("\0".join(("s", *_NAMES)).encode())
+        headers = [struct.pack("<BIIHqB", 1, identity, N, 2, 0, 0) + bytes(40) for N in (0, 1, 2, 2**32 - 1)]
+        unpacked = [*(zlib.decompress(payload) for payload in packed), *headers]
+        return [*(b"C" + payload for payload in packed), *(b"D" + content for content in unpacked)]
+    if target == "database":
+        whole = _database()
+        deep = b"[" * 2000
+        return [whole, *(whole.replace(old, old[:1] + b"\xff" + old[2:]) for old in (b'{"a":1}', b'["a", "b"]')), deep]
     head = b'{"gon-edge capture": 1, "version": "0", "broker": "b", "topics": ["t"], "received_at": 1.5, "wall": 2.5}\n'
     entry = (
         b'{"topic": "t/a", "payload": "{}", "received_at": 2.0, "wall": 3.0, "retained": false, "qos": 1}\n'
@@ -352,7 +354,8 @@ TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "topics": (lambda: topics, 256),
     "config": (lambda: config, 2048),
     "models": (_Models, 16384),
-    "store": (lambda: store, 24576),
+    "chunks": (lambda: chunks, 2048),
+    "database": (lambda: database, 24576),
     "captures": (lambda: captures, 2048),
 }
 """Each target and the longest input, in bytes, it is given."""
@@ -394,17 +397,10 @@ def _fuzz(name: str, runs: int, corpus: Path, files: list[str], for_s: int) -> N
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in _seeds(name):
         (corpus / f"seed-{zlib.crc32(seed):08x}").write_bytes(seed[:longest])
-    options_ = [
-        f"-max_len={longest}",
-        "-len_control=0",
-        "-timeout=10",
-        "-rss_limit_mb=1024",
-        f"-artifact_prefix={corpus.parent}/",
-    ]
+    limits = [f"-max_len={longest}", "-len_control=0", "-timeout=10", "-rss_limit_mb=1024"]
+    limits += [f"-artifact_prefix={corpus.parent}/", *([f"-max_total_time={for_s}"] if for_s else [])]
     more = files or [f"-runs={runs}", "-print_final_stats=1", "-reload=0", str(corpus)]
-    atheris.Setup(
-        [sys.argv[0], *options_, *([f"-max_total_time={for_s}"] if for_s else []), *more], _Watched(target, runs)
-    )
+    atheris.Setup([sys.argv[0], *limits, *more], _Watched(target, runs))
     atheris.Fuzz()
 
 
