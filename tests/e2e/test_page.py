@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import paho.mqtt.publish
 import pytest
+
 from e2e.daemons import DaemonProcess, rows
 from e2e.servers import Mosquitto, require, wait_until
 
@@ -32,8 +32,8 @@ PATIENCE_MS = 15_000
 # The WCAG contrast of every text that is seen against what is painted behind it, the lowest with its text.
 LOWEST_CONTRAST = """() => {
   const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const linear = (c) => c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
   const ground = (node) => {
     for (let at = node; at; at = at.parentElement) {
       const colour = rgb(getComputedStyle(at).backgroundColor);
