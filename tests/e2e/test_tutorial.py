@@ -36,15 +36,13 @@ def test_the_pump_of_the_tutorial_raises_one_anomaly_alert_that_blames_the_flow_
         daemon.connected()
         alerts = Subscriber(mosquitto, f"gon-edge/{shown['node']}/alert", tmp_path)
         command = [sys.executable, "-m", "gon_edge", *arguments, "--broker", mosquitto.url]
-        sent = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert sent.returncode == 0, sent.stderr
-
-        def ended() -> bool:
-            return any(event["type"] == "end" for event in alerts.events())
-
-        wait_until(ended, 60, "the end of the alert")
-        events = [event for event in alerts.events() if event["kind"] == "anomaly"]
-        alerts.stop()
+        try:
+            sent = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert sent.returncode == 0, sent.stderr
+            wait_until(lambda: any(event["type"] == "end" for event in alerts.events()), 60, "the end of the alert")
+            events = [event for event in alerts.events() if event["kind"] == "anomaly"]
+        finally:
+            alerts.stop()
     assert [event["type"] for event in events if event["type"] != "update"] == ["new", "end"]
     assert events[0]["top_features"][0]["feature"] == "flow"
     assert events[0]["timestamp"] - events[0]["since"] == 2.0, "the third row, as the page says"
