@@ -36,6 +36,12 @@ FILE_LIMIT_BYTES = 1 << 20
 DEPTH_LIMIT = 12
 """Nesting allowed in the file; the schema needs 5."""
 
+VALUE_LIMIT = 4096
+"""Characters of one value: what takes variables and durations apart takes time by the square of it."""
+
+COUNT_LIMIT = 20000
+"""Values and names in the file: a mebibyte of commas holds half a million, and took 8 s and 150 MiB."""
+
 AUTO = "auto"
 """What a file writes for "choose it yourself": `None` in the dataclasses."""
 
@@ -906,6 +912,7 @@ class _Composer(yaml.SafeLoader):
     """Composes a node tree and constructs nothing; refuses aliases (ten lines expand to gigabytes) and depth."""
 
     depth = 0
+    count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         problem = ""
@@ -913,10 +920,13 @@ class _Composer(yaml.SafeLoader):
             problem = "write the value out: aliases (*name) are refused"
         elif self.depth >= DEPTH_LIMIT:
             problem = "is nested too deeply"
+        elif self.count >= COUNT_LIMIT:
+            problem = f"holds more than {COUNT_LIMIT} values"
         if problem:
             mark = yaml.Mark("", self.index, self.line, self.column, None, 0)
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         self.depth += 1
+        self.count += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -928,6 +938,8 @@ def _plain(node: yaml.Node, at: _At, lines: dict[str, int]) -> Any:
     if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
         at.fail(f"remove the tag {_shown(node.tag)}: values are plain text")
     if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > VALUE_LIMIT:
+            at.fail(f"write at most {VALUE_LIMIT} characters")
         return None if node.tag == "tag:yaml.org,2002:null" else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, at.below(i), lines) for i, item in enumerate(node.value)]

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from gon_edge.config import Config
 from gon_edge.errors import ConfigError, PayloadError
@@ -55,6 +56,7 @@ MASK_REASONS = ("null", "nan", "infinite", "text", "name", "limit")
 """Why one feature of a message has no value.  Features masked for their ``name`` or past the ``limit`` are dropped."""
 
 MAX_NAME = 128  # characters of a stream or a feature; a label of this size is still readable on the status page
+_MAX_FOLDER = 240  # of the 255 bytes that file systems allow
 MAX_DEPTH = 8  # nesting of JSON; the deepest device payload met in the field has 4
 LARGEST = 3.4028234663852886e38  # the largest float32: rows are float32, beyond it a value would become infinite there
 
@@ -310,9 +312,7 @@ class Decoder:
         if stream is None:
             stream = self._stream
         elif not _is_stream(stream):
-            raise PayloadError(
-                topic, "bad_stream", f"{stream!r:.60} is empty, unprintable or over {MAX_NAME} characters"
-            )
+            raise PayloadError(topic, "bad_stream", f"{stream!r:.60} is empty, unprintable or too long")
         if feature is not None and not _is_name(feature):
             raise PayloadError(
                 topic, "bad_feature", f"{feature!r:.60} is empty, unprintable or over {MAX_NAME} characters"
@@ -562,8 +562,11 @@ def _is_name(text: str) -> bool:
 
 
 def _is_stream(text: str) -> bool:
-    # A stream's name becomes a level of the topics gon-edge publishes, where these three mean something else.
-    return _is_name(text) and not any(character in text for character in "+#/")
+    # A stream's name becomes a level of the topics gon-edge publishes, where these three mean something else, and,
+    # percent-encoded, a folder: 128 quotation marks are 384 characters there, more than any file system takes.
+    if not _is_name(text) or any(character in text for character in "+#/"):
+        return False
+    return 3 * len(text.encode()) <= _MAX_FOLDER or len(quote(text)) <= _MAX_FOLDER
 
 
 def decoders(config: Config) -> tuple[Decoder, ...]:
