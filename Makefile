@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check bench bench-memory bench-live table docs deb e2e-system wheels image sbom clean
+.PHONY: help run test e2e check fuzz soak bench bench-memory bench-live table docs deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -34,6 +34,16 @@ check: $(VENV)/.make-dev  ## lint, format, types, direction of imports, docstrin
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_docstrings.py gon_edge tools
+
+# For example: make fuzz TARGETS="payloads topics" RUNS=100000
+RUNS ?= 1000000
+fuzz: $(VENV)/.make-fuzz  ## a million mutated inputs (RUNS=) for each reader of foreign bytes (TARGETS=); hours
+	$(BIN)/python tools/fuzz.py --runs $(RUNS) $(if $(TARGETS),--targets $(TARGETS)) $(ARGS)
+
+# For example: sudo make soak MINUTES=12
+MINUTES ?= 30
+soak: $(VENV)/.make-run  ## the daemon under everything that goes wrong, every row accounted for; root cuts network and disk
+	$(BIN)/python tools/soak.py --minutes $(MINUTES) $(ARGS)
 
 bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sustains, in which memory
 	$(BIN)/python tools/bench_scoring.py
@@ -107,6 +117,10 @@ $(VENV)/.make-dev: $(VENV)/.make-venv setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check $$index torch==2.13.0 -e '.[dev,demo]'
 	@# The oracle of VUS asks for TensorFlow, which its metrics never import.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps vus==0.0.6
+	@touch $@
+
+$(VENV)/.make-fuzz: $(VENV)/.make-venv setup.cfg pyproject.toml
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@touch $@
 
 $(VENV)/.make-docs: $(VENV)/.make-venv setup.cfg pyproject.toml
