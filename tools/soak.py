@@ -113,6 +113,8 @@ class Window:
         Messages the broker took or sent again, by its log.
     allowed : int
         Messages a killed process may have taken with it.
+    before_kill : int
+        Messages it had counted by then.
     note : str
     """
 
@@ -123,6 +125,7 @@ class Window:
     counted: dict[str, int] = field(default_factory=dict)
     twice: int = 0
     allowed: int = 0
+    before_kill: int = 0
     note: str = ""
 
     @property
@@ -215,7 +218,7 @@ def garbage(count: int, rng: random.Random) -> list[tuple[str, bytes]]:
         lambda: (f"telemetry/x{rng.randrange(10**6)}", b'{"flow": 1}'),  # a device that changes its name
         lambda: (f"telemetry/{'n' * 300}", b'{"flow": 1}'),
         lambda: (f"receipt/{rng.choice(RECEIPT)}", b'"off"'),
-        lambda: ("receipt/\u202e\u0085", b'{"flow": 1}'),
+        lambda: ("receipt/\u202egnp", b'{"flow": 1}'),
     )
     return [rng.choices(kinds, [20, 5, 5, 2, 5, 0.2, 20, 5, 5, 5])[0]() for _ in range(count)]
 
@@ -493,6 +496,7 @@ class Soak:
                 window.allowed = max(0, self.sender.sent - self._sent - before)
                 self._go_on(5.0)
                 self.rig.start_daemon()
+                window.before_kill = before
                 window.counted = {r: known[r] - self._before[r] for r in RESULTS}
                 self._before = dict.fromkeys(RESULTS, 0)
                 self._go_on(10.0)
@@ -620,7 +624,6 @@ class Soak:
         wait_for(lambda: sender.rests.is_set() or sender.error, 120, "the broker's acknowledgements")
         if sender.error:
             raise SystemExit(sender.error)
-        already = dict(window.counted) if window.allowed or not window.counted else {}
         deadline, still_since, last = time.monotonic() + _QUIET_S, time.monotonic(), None
         while True:
             if self.rig.daemon_ended():
@@ -632,7 +635,7 @@ class Soak:
             elif now > deadline:
                 break
             elif now - still_since > 3.0:  # counters of the queue move once a second
-                total = sum(counted.values()) - sum(self._before.values()) + sum(already.values())
+                total = sum(counted.values()) - sum(self._before.values()) + window.before_kill
                 if total >= sender.sent - self._sent - window.allowed:
                     break
             time.sleep(0.25)
@@ -770,9 +773,10 @@ class Soak:
         for w in self.windows:
             counts = " | ".join(str(w.counted.get(r, 0)) for r in RESULTS)
             note = w.note + (f"at most {w.allowed} may be gone" if w.allowed else "")
+            note += "" if w.balanced else " **unaccounted**"
             lines.append(
                 f"| {int(w.began_s) // 60}:{int(w.began_s) % 60:02d} | {w.seconds:.0f} | {w.what} | {w.sent} | {counts} "
-                f"| {w.difference:+d} | {w.twice} | {note}{'' if w.balanced else ' **unaccounted**'} |"
+                f"| {w.difference:+d} | {w.twice} | {note} |"
             )
         lines += [
             "",
