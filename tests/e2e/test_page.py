@@ -233,7 +233,7 @@ def test_fifty_streams_fit_a_phone_and_one_of_them_is_found(
     page.set_viewport_size(PHONE)
     page.goto(address(fresh))
     expect(page.locator("#streams > article")).to_have_count(50, timeout=PATIENCE_MS)
-    says(page.locator("#tally"), "50: 50 learning")
+    says(page.locator("#tally"), "50 in all: 50 learning")
     assert is_as_wide_as_the_screen(page)
     order = page.locator("#streams h3").all_text_contents()
     assert order[:3] == ["machine-0", "machine-1", "machine-2"]  # and not machine-10
