@@ -230,7 +230,8 @@ class Daemon:
         self._telemetry.store_recovered(self._store.recovered)
         self._telemetry.config_loaded(time.time())
         self._notifier.extend_timeout(_START_S)
-        for name in sorted({*self._models.streams(), *self._store.streams()}):
+        trained = sorted(self._models.streams())  # before names that a flood of devices has left in the database
+        for name in (*trained, *sorted(self._store.streams().keys() - trained)):
             if len(self._streams) < self._config.limits.streams:
                 self._open_stream(name)
         if self._home is not None:

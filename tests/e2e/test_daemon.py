@@ -18,6 +18,10 @@ import pytest
 
 from e2e.daemons import DaemonProcess, Subscriber, rows
 from e2e.servers import Mosquitto, require, wait_until
+from gon_edge.events import Row
+from gon_edge.modelfile import load_model
+from gon_edge.retrain import ModelFolder
+from gon_edge.store import Store
 
 pytestmark = pytest.mark.e2e
 
@@ -237,6 +241,19 @@ def test_a_stream_that_fell_silent_before_it_had_a_model_makes_room(mosquitto: M
         wait_until(lambda: daemon.messages("accepted") == 4, 10, "the new name")
         assert not [name for name in daemon.metrics() if "old-name" in name]
         assert mosquitto.retained("gon-edge/pi-1/state/old-name", timeout_s=1) is None
+
+
+def test_after_a_start_streams_with_a_model_come_before_names_that_were_left_in_the_database(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    state_dir = tmp_path / "state"
+    with Store.open(state_dir) as store:
+        store.add_row(Row("a-flood", START, ("x",), np.zeros(1, np.float32), np.zeros(1, np.bool_)), False, now=0.0)
+        store.flush(now=1.0)
+    ModelFolder(state_dir).install("pump", load_model(Path(__file__).parents[1] / "golden" / "pump.npz"))
+    with DaemonProcess(tmp_path, mosquitto, limits={"streams": 1}) as daemon:
+        assert daemon.stream("pump")
+        assert not daemon.stream("a-flood")
 
 
 def test_ten_streams_are_scored_in_less_than_52_mib(mosquitto: Mosquitto, tmp_path: Path) -> None:
