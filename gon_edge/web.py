@@ -22,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from hmac import compare_digest
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -299,6 +298,9 @@ class _Guard:
     """Who may read: whoever shows the token, or user and password."""
 
     def __init__(self, settings: HttpConfig) -> None:
+        from hmac import compare_digest  # where a password is asked for
+
+        self._same = compare_digest
         self._settings = settings
         self._files = _Files(settings.token_file, settings.password_file)
         self._files.changed()
@@ -318,7 +320,7 @@ class _Guard:
         scheme, _, shown = authorization.strip().partition(" ")
         # Digests are of one length, so that the comparison says nothing about that of the secret.
         given = hashlib.sha256(f"{scheme.lower()} {shown.strip()}".encode("latin-1")).digest()  # as it came
-        return sum(compare_digest(given, admitted) for admitted in self._admitted) > 0  # all of them, always
+        return sum(self._same(given, admitted) for admitted in self._admitted) > 0  # all of them, always
 
     def refused(self, address: str) -> None:
         """Log the 1st, 2nd, 4th, 8th ... request that was refused."""

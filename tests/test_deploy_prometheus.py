@@ -32,6 +32,7 @@ def series_of_the_program() -> set[str]:
     registry = CollectorRegistry()
     telemetry = Telemetry(registry, version="1")
     telemetry.row("s", 0.0)
+    telemetry.certificate("http.cert_file", Path("there is none"))
     telemetry.causes("s", (Cause("f", 1.0, 2.0, 1.0),))
     telemetry.model("s", "1", 0.0)
     return {sample.name for family in registry.collect() for sample in family.samples}
