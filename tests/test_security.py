@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -31,6 +32,7 @@ from e2e.servers import Mosquitto, require, wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gon_edge.cli import main
 from gon_edge.config import HttpConfig, MqttConfig, effective, load_config, parse_config
 from gon_edge.errors import ConfigError, PayloadError, UnreachableError
 from gon_edge.events import Cause
@@ -43,6 +45,7 @@ from gon_edge.store import Store
 from gon_edge.web import Snapshot, WebServer
 
 SECRET = "correct-horse-battery"
+Guarded = tuple[WebServer, dict[str, Path]]
 CONFIG = "mqtt: {url: mqtt://localhost}\nsubscriptions: [{topic: 'telemetry/{stream}'}]\n"
 
 
@@ -98,8 +101,22 @@ def serving(**settings: Any) -> Iterator[WebServer]:
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def plain() -> Iterator[WebServer]:
+    with serving() as server:  # one for all tests here: stopping one takes half a second
+        yield server
+
+
+@pytest.fixture(scope="module")
+def token_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    token_file = tmp_path_factory.mktemp("token") / "token"
+    token_file.write_text(SECRET)
+    with serving(token_file=token_file) as server:
+        yield server
+
+
 @pytest.fixture
-def guarded(certificates: Path, tmp_path: Path) -> Iterator[tuple[WebServer, dict[str, Path]]]:
+def guarded(certificates: Path, tmp_path: Path) -> Iterator[Guarded]:
     """HTTPS with a token and a password, from files that tests may replace."""
     files = {name: tmp_path / name for name in ("cert_file", "key_file", "token_file", "password_file")}
     shutil.copy(certificates / "good.crt", files["cert_file"])
@@ -133,7 +150,7 @@ def exchange(port: int, request: bytes) -> bytes:
 # -- HTTP --------------------------------------------------------------------------------------------------------------
 
 
-def test_token_and_password_open_the_port_and_nothing_else_does(guarded) -> None:
+def test_token_and_password_open_the_port_and_nothing_else_does(guarded: Guarded) -> None:
     server, files = guarded
     for right in (bearer(SECRET), bearer(SECRET).replace("Bearer", "bearer"), basic("me", "pässword")):
         assert api(server, files["cert_file"], right).status()["node"] == "pi-1"
@@ -145,20 +162,18 @@ def test_token_and_password_open_the_port_and_nothing_else_does(guarded) -> None
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/status", "/api/v1/streams", "//healthz/../metrics", "/x"])
-def test_only_probes_are_answered_without_a_password(tmp_path: Path, path: str) -> None:
-    (tmp_path / "token").write_text(SECRET)
-    with serving(token_file=tmp_path / "token") as server:
-        answer = exchange(server.port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        assert answer.startswith(b"HTTP/1.0 401 ")
-        assert b"\r\nWWW-Authenticate: Bearer\r\n" in answer
-        assert answer.endswith(b"\r\n\r\nunauthorized\n")
-        two = f"GET {path} HTTP/1.0\r\nAuthorization: Bearer {SECRET}\r\nAuthorization: Bearer x\r\n\r\n"
-        assert exchange(server.port, two.encode()).startswith(b"HTTP/1.0 401 ")
-        for probe in (b"/healthz", b"/readyz", b"/healthz?x=/metrics"):
-            assert exchange(server.port, b"GET " + probe + b" HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+def test_only_probes_are_answered_without_a_password(token_only: WebServer, path: str) -> None:
+    answer = exchange(token_only.port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.0 401 ")
+    assert b"\r\nWWW-Authenticate: Bearer\r\n" in answer
+    assert answer.endswith(b"\r\n\r\nunauthorized\n")
+    two = f"GET {path} HTTP/1.0\r\nAuthorization: Bearer {SECRET}\r\nAuthorization: Bearer x\r\n\r\n"
+    assert exchange(token_only.port, two.encode()).startswith(b"HTTP/1.0 401 ")
+    for probe in (b"/healthz", b"/readyz", b"/healthz?x=/metrics"):
+        assert exchange(token_only.port, b"GET " + probe + b" HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
 
 
-def test_token_and_certificate_are_read_again_when_they_change(guarded, certificates: Path) -> None:
+def test_token_and_certificate_are_read_again_when_they_change(guarded: Guarded, certificates: Path) -> None:
     server, files = guarded
     files["token_file"].write_text("another-token\n")
     assert api(server, files["cert_file"], bearer("another-token")).status()
@@ -183,7 +198,7 @@ def test_a_client_refuses_a_wrong_name_an_expired_and_an_unknown_certificate(cer
                 api(server, certificates / "good.crt").status()
 
 
-def test_the_configuration_of_the_daemon_is_all_a_client_on_the_same_machine_needs(guarded) -> None:
+def test_the_configuration_of_the_daemon_is_all_a_client_on_the_same_machine_needs(guarded: Guarded) -> None:
     server, files = guarded
     config = parse_config(
         {
@@ -196,6 +211,49 @@ def test_the_configuration_of_the_daemon_is_all_a_client_on_the_same_machine_nee
     key_of_another = replace(config, http=replace(config.http, cert_file=files["key_file"]))
     with pytest.raises(ConfigError, match=r"http\.cert_file"):
         daemon_api(key_of_another)
+
+
+def test_status_takes_token_password_and_authority(
+    guarded: Guarded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, files = guarded
+    where = ["status", "--json", "--url", f"https://localhost:{server.port}", "--ca-file", str(files["cert_file"])]
+    password = ["--username", "me", "--password-file", str(files["password_file"])]
+    for right in (["--token-file", str(files["token_file"])], password):
+        assert main([*where, *right]) == 0
+        assert json.loads(capsys.readouterr().out)["node"] == "pi-1"
+    (tmp_path / "wrong").write_text("wrong")
+    missing = str(tmp_path / "missing")
+    for wrong, code, said in (
+        ([], 69, "--token-file"),
+        (["--token-file", str(tmp_path / "wrong")], 69, "refuses"),
+        (["--token-file", missing], 66, "write the secret there"),
+        (["--username", "me"], 2, "need each other"),
+        ([*password, "--token-file", missing], 2, "not both"),
+    ):
+        assert main([*where, *wrong]) == code
+        assert said in capsys.readouterr().err
+    plain = f"http://localhost:{server.port}"
+    assert main(["status", "--url", plain]) == 69
+    assert "the URL begins with https" in capsys.readouterr().err
+
+
+@pytest.mark.e2e
+def test_a_daemon_that_shows_readings_to_the_network_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(SECRET)
+    for name, own, said in (
+        ("all", {}, ("no password is asked for", "nothing is encrypted")),
+        ("guarded", {"token_file": str(tmp_path / "token")}, ("nothing is encrypted",)),
+        ("loopback", {"listen": "127.0.0.1:{port}"}, ()),
+    ):
+        (tmp_path / name).mkdir()
+        daemon = DaemonProcess(tmp_path / name, Mosquitto(tmp_path / "broker"), http={"listen": ":{port}", **own})
+        daemon.config.write_text(daemon.config.read_text().replace("{port}", str(daemon.port)))
+        with daemon:
+            warnings = [line for line in daemon.log.splitlines() if "shows your readings to the network" in line]
+            assert len(warnings) == bool(said)
+            for reason in ("no password is asked for", "nothing is encrypted"):
+                assert any(reason in line for line in warnings) == (reason in said)
 
 
 @pytest.mark.parametrize(
@@ -215,16 +273,15 @@ def test_a_port_that_could_not_be_guarded_is_not_opened(tmp_path: Path, settings
     assert caught.value.key == key
 
 
-def test_headers_without_end_are_refused_before_they_fill_the_memory() -> None:
-    with serving() as server:
-        line = b"X: " + b"x" * 60_000 + b"\r\n"
-        answer = exchange(server.port, b"GET / HTTP/1.0\r\n" + 90 * line + b"\r\n")
-        assert answer == b"" or answer.startswith(b"HTTP/1.0 431 ")
-        many = exchange(server.port, b"GET / HTTP/1.0\r\n" + 5000 * b"X: y\r\n" + b"\r\n")
-        assert many == b"" or many.startswith(b"HTTP/1.0 431 ")
-        body = b"GET /healthz HTTP/1.0\r\nContent-Length: 1000000000\r\n\r\n"  # never waited for
-        assert exchange(server.port, body).startswith(b"HTTP/1.0 200 ")
-        assert exchange(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+def test_headers_without_end_are_refused_before_they_fill_the_memory(plain: WebServer) -> None:
+    line = b"X: " + b"x" * 60_000 + b"\r\n"
+    answer = exchange(plain.port, b"GET / HTTP/1.0\r\n" + 90 * line + b"\r\n")
+    assert answer == b"" or answer.startswith(b"HTTP/1.0 431 ")
+    many = exchange(plain.port, b"GET / HTTP/1.0\r\n" + 5000 * b"X: y\r\n" + b"\r\n")
+    assert many == b"" or many.startswith(b"HTTP/1.0 431 ")
+    body = b"GET /healthz HTTP/1.0\r\nContent-Length: 1000000000\r\n\r\n"  # never waited for
+    assert exchange(plain.port, body).startswith(b"HTTP/1.0 200 ")
+    assert exchange(plain.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
 
 
 @pytest.mark.parametrize(
@@ -238,10 +295,9 @@ def test_headers_without_end_are_refused_before_they_fill_the_memory() -> None:
     ],
     ids=["bytes", "no path", "version", "url", "blank"],
 )
-def test_what_is_no_request_ends_its_own_connection_only(request_: bytes) -> None:
-    with serving() as server:
-        exchange(server.port, request_)
-        assert exchange(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+def test_what_is_no_request_ends_its_own_connection_only(plain: WebServer, request_: bytes) -> None:
+    exchange(plain.port, request_)
+    assert exchange(plain.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
 
 
 def test_clients_that_never_finish_their_handshake_do_not_shut_others_out(
@@ -298,6 +354,44 @@ def test_a_broker_with_a_wrong_name_or_an_expired_certificate_gets_no_password(
     finally:
         mqtt.stop(1.0)
         broker.kill()
+
+
+@pytest.mark.e2e
+def test_a_renewed_authority_counts_from_the_next_connection_on(certificates: Path, tmp_path: Path) -> None:
+    lines = f"certfile {certificates}/good.crt\nkeyfile {certificates}/good.key"
+    broker = Mosquitto(tmp_path / "broker", settings=lines)
+    ca_file = tmp_path / "ca.crt"
+    shutil.copy(certificates / "other.crt", ca_file)
+    url = f"mqtts://localhost:{broker.port}"
+    settings = MqttConfig(url, ca_file=ca_file, reconnect_min_s=0.1, reconnect_max_s=0.2)
+    mqtt = MqttClient(settings, node="pi-1", subscriptions=("t",), rng=random.Random(0))
+    try:
+        broker.start()
+        mqtt.start()
+        wait_until(lambda: mqtt.reconnects["auth"], 15, "the refusal")
+        shutil.copy(certificates / "good.crt", ca_file)
+        wait_until(lambda: mqtt.connected, 15, "the connection")
+    finally:
+        mqtt.stop(1.0)
+        broker.kill()
+
+
+def test_a_series_says_when_the_certificate_in_a_file_ends(certificates: Path, tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    telemetry = Telemetry(registry, version="0")
+    file = tmp_path / "http.crt"
+    telemetry.certificate("http.cert_file", file)
+
+    def shown() -> float | None:
+        return registry.get_sample_value("gon_edge_certificate_expiry_timestamp_seconds", {"file": "http.cert_file"})
+
+    assert math.isnan(shown() or 0.0)
+    shutil.copy(certificates / "old.crt", file)
+    assert shown() == ssl.cert_time_to_seconds("Jan  2 00:00:00 2020 GMT")
+    shutil.copy(certificates / "good.crt", file)  # 2099: written in another form than years before 2050
+    assert shown() == ssl.cert_time_to_seconds("Jan  1 00:00:00 2099 GMT")
+    file.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    assert math.isnan(shown() or 0.0)
 
 
 # -- the configuration -------------------------------------------------------------------------------------------------
