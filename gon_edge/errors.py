@@ -47,7 +47,8 @@ class ConfigError(GonEdgeError):
 
     def __init__(self, message: str, *, path: Path | None = None, key: str = "", line: int | None = None) -> None:
         place = f"{path}:{line}" if path and line else str(path) if path else ""
-        where = ": ".join(part for part in (place, key) if part)
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in key)  # a YAML key may hold line breaks
+        where = ": ".join(part for part in (place, shown) if part)
         super().__init__(f"{where}: {message}" if where else message)
         self.path = path
         self.key = key

@@ -530,11 +530,12 @@ class Store:
         try:
             db.execute("BEGIN IMMEDIATE")
             for (number,) in listed:
-                names, payload = db.execute(
+                found = db.execute(
                     "SELECT names, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
                     (number,),
                 ).fetchone()
                 try:
+                    names, payload = found  # a damaged table lists rows that are not there
                     features = tuple(json.loads(names))
                     payload, changed = requarantine(stream, features, payload, since, until, quarantined)
                 except (ValueError, TypeError, RecursionError):

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.chunk import RowChunk
-from gon_edge.errors import GonEdgeError, InputError, ModelFileError, NotEnoughData, OverBudget
+from gon_edge.errors import GonEdgeError, InputError, ModelFileError, NotEnoughData, OverBudget, StoreError
 from gon_edge.fit import BATCH_BYTES, FitSettings, batch_windows, fit_model
 from gon_edge.gate import GateReport, judge
 from gon_edge.gon import Float
@@ -508,7 +508,7 @@ def run(job: Job) -> None:
     OverBudget
         The rows do not fit the budget.
     StoreError, InputError
-        The store, or the file, cannot be read.
+        The store, or the file, cannot be read, or the model not written.
     """
     began = time.monotonic()
     _limit_growth(job.budget_bytes)
@@ -522,7 +522,10 @@ def run(job: Job) -> None:
         if planned.refused:
             raise NotEnoughData(job.stream, planned.refused)
         model = _fit_and_judge(job, _read(job, survey, planned.rows))
-        save_model(model, Path(job.candidate))
+        try:
+            save_model(model, Path(job.candidate))
+        except OSError as error:
+            raise StoreError(f"{job.candidate} cannot be written ({error.strerror}); make room on the disk") from None
     except MemoryError:
         raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=peak_bytes()) from None
     rows = int(model.lineage["rows"])

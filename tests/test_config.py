@@ -345,6 +345,11 @@ def test_an_error_names_file_and_line(tmp_path):
     assert (caught.value.path, caught.value.line, caught.value.key) == (path, 3, "mqtt.keepalive")
 
 
+def test_a_key_with_a_line_break_is_still_one_line(tmp_path):
+    # Found by fuzzing: YAML allows it between quotes, and in flow mappings of several lines.
+    assert "mqtt.a\\nb: unknown option" in error_of(load_config, written(tmp_path, 'mqtt: {"a\\nb": 1}\n'))
+
+
 def test_a_key_written_twice_is_an_error(tmp_path):
     message = error_of(load_config, written(tmp_path, "node: a\nmqtt:\n  url: mqtt://x\nnode: b\n"))
     assert ":4: node: written twice (first in line 1)" in message

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from gon_edge.train import (
     plan,
     predicted_peak_bytes,
     rows_within,
+    write_job,
 )
 
 MIB = 1 << 20
@@ -245,3 +249,14 @@ def test_as_many_rows_as_are_said_to_fit_are_predicted_within_the_budget(feature
     rows = rows_within(budget, features, settings)
     assert rows == 0 or predicted_peak_bytes(rows, features, settings) <= budget
     assert predicted_peak_bytes(rows + 1, features, settings) > budget
+
+
+def test_a_model_that_cannot_be_written_is_said_in_one_line_and_no_traceback(tmp_path):
+    write_job(job(stored(tmp_path, 120), candidate="/proc/nowhere/candidate.npz"), tmp_path / "job.json")
+    command = [sys.executable, "-m", "gon_edge.train", str(tmp_path / "job.json")]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert child.returncode != 0
+    assert child.stderr == ""
+    said = json.loads(child.stdout.splitlines()[-1])
+    assert (said["outcome"], said["error"]) == ("failed", "StoreError")
+    assert "make room on the disk" in said["reason"]
