@@ -295,8 +295,8 @@ class Store:
         if read_only:
             try:
                 store._connect_read_only()
-            except (*_DATABASE_ERRORS, OSError) as error:
-                raise StoreError(f"{store._path} cannot be read: {error}") from None
+            except (*_DATABASE_ERRORS, OSError, MemoryError) as error:
+                raise StoreError(f"{store._path} cannot be read: {str(error) or 'it is damaged'}") from None
             return store
         try:
             store._connect()
@@ -330,10 +330,10 @@ class Store:
         try:
             try:
                 self._open_database()
-            except _DATABASE_ERRORS as error:
-                if not _is_damage(error):
+            except (*_DATABASE_ERRORS, MemoryError) as error:  # SQLite takes some damaged tables for an empty heap
+                if not isinstance(error, MemoryError) and not _is_damage(error):
                     raise
-                self._set_aside(str(error))
+                self._set_aside(str(error) or "its tables cannot be read")
                 self._open_database()
         except Exception:
             self._disconnect()
@@ -734,8 +734,10 @@ class Store:
             return []
         try:
             return self._db.execute(sql, arguments).fetchall()
-        except _DATABASE_ERRORS as error:
+        except (*_DATABASE_ERRORS, MemoryError) as error:
             if self._read_only:
+                if isinstance(error, MemoryError):  # a training child may really have none left
+                    raise
                 raise StoreError(f"{self._path} cannot be read: {error}") from None
             self.last_error = f"{self._path}: {error}"
             if _is_damage(error):

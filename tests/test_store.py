@@ -628,6 +628,21 @@ def test_a_row_that_is_listed_and_cannot_be_found_is_left_out(store, tmp_path):
         assert again.damaged_chunks == 1
 
 
+def test_a_length_that_makes_sqlite_run_out_of_memory_is_damage(store, tmp_path):
+    # Found by fuzzing: SQLite says SQLITE_NOMEM, Python raises MemoryError, and the daemon did not start.
+    store.close()
+    content = bytearray((tmp_path / DATABASE).read_bytes())
+    last = int.from_bytes(content[103:105]) - 1  # of the cells of the first page, which hold the tables' definitions
+    cell = int.from_bytes(content[108 + 2 * last : 110 + 2 * last])
+    content[cell : cell + 8] = b"\xff" * 6 + b"\x1b\x00"
+    (tmp_path / DATABASE).write_bytes(content)
+    with pytest.raises(StoreError, match="cannot be read"):
+        Store.open(tmp_path, read_only=True)
+    with Store.open(tmp_path) as again:
+        assert again.recovered
+        assert again.persistent
+
+
 def test_text_nested_deeper_than_python_can_go_is_left_out(store, tmp_path):
     fill(store, 0, 3)
     store.add_alert(event(1))
