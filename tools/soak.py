@@ -774,8 +774,9 @@ class Soak:
             counts = " | ".join(str(w.counted.get(r, 0)) for r in RESULTS)
             note = w.note + (f"at most {w.allowed} may be gone" if w.allowed else "")
             note += "" if w.balanced else " **unaccounted**"
+            minutes, seconds = divmod(int(w.began_s), 60)
             lines.append(
-                f"| {int(w.began_s) // 60}:{int(w.began_s) % 60:02d} | {w.seconds:.0f} | {w.what} | {w.sent} | {counts} "
+                f"| {minutes}:{seconds:02d} | {w.seconds:.0f} | {w.what} | {w.sent} | {counts} "
                 f"| {w.difference:+d} | {w.twice} | {note} |"
             )
         lines += [
