@@ -33,7 +33,7 @@ from gon_edge.retrain import ModelFolder
 from gon_edge.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = (ROOT, *(ROOT / "docs" / folder for folder in ("", "reference", "research")))
+FOLDERS = (ROOT, *(ROOT / "docs" / folder for folder in ("", "evidence", "reference", "research")))
 PAGES = [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXT["README.md"]
