@@ -353,9 +353,13 @@ def _sampled(ends: NDArray[np.intp], most: int, rng: np.random.Generator) -> NDA
 
 
 def _held_out(rows: int, window: int) -> NDArray[np.intp]:
-    """The newest rows, to be scored by a model of those before them; all rows where either part is below a window."""
+    """The newest rows, to be scored by a model of those before them; all rows where those are less than a window.
+
+    Their windows reach back, so there may be fewer of them than a window has rows: calibrated on what it had learned, a
+    model of 60 rows was in alarm from its first row on.
+    """
     first = rows - int(_HELD_OUT * rows)
-    return np.arange(first if min(first, rows - first) >= window else 0, rows)
+    return np.arange(first if first >= window else 0, rows)
 
 
 def _levels(energies: Float, net: Discriminator) -> NDArray[np.float64]:

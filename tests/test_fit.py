@@ -7,6 +7,7 @@ import oracle
 import pytest
 
 import gon_edge.fit
+from gon_edge import GONDetector
 from gon_edge.errors import NotEnoughData
 from gon_edge.fit import FitSettings, TrainingRows, fill, fit_discriminator, fit_model, odd_rows, smooth
 from gon_edge.modelfile import dumps
@@ -66,6 +67,13 @@ def test_the_newest_rows_are_judged_by_a_model_of_those_before_them(rows, monkey
     expected_judged, expected_trained = oracle.held_out(rows, SMALL.window)
     assert trained == [expected_trained, list(range(rows))]
     assert expected_judged in judged
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_half_a_minute_to_learn_from_is_no_permanent_alarm(seed):
+    rng = np.random.default_rng(seed)
+    detector = GONDetector(random_state=seed).fit(rng.normal(size=(60, 10)))
+    assert detector.predict(rng.normal(size=(1000, 10))).mean() < 0.1
 
 
 def test_the_first_layer_sees_as_much_variance_as_the_principal_components():
