@@ -115,7 +115,7 @@ $(VENV)/.make-dev: $(VENV)/.make-venv setup.cfg pyproject.toml
 	@index=$$($(BIN)/python -c "import urllib.request as u; u.urlopen('$(CPU_INDEX)torch/', timeout=5)" 2>/dev/null \
 	  && echo "--extra-index-url $(CPU_INDEX)"); \
 	$(BIN)/pip install --quiet --disable-pip-version-check $$index torch==2.13.0 -e '.[dev,demo]'
-	@# The oracle of VUS asks for TensorFlow, which its metrics never import.
+	@# The oracle of VUS asks for TensorFlow, which its metrics never import; pandas, which they do, is in the extra.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps vus==0.0.6
 	@touch $@
 
