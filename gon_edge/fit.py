@@ -289,7 +289,7 @@ def odd_rows(
     parts = np.array_split(np.arange(len(raw)), min(_SCREENING_PARTS, max(1, len(raw) // settings.window)))
     energies = np.zeros((len(raw), len(_SCREENING_SCALES)), np.float32)
     reach = _SCREENING_SCALES[-1]
-    if len(parts) == 1:
+    if len(parts) == 1 or len(raw) < len(parts) * (reach + 1):  # nothing would be left to judge a part by
         return np.zeros(len(raw), np.bool_)
     z = np.empty(raw.shape, np.float32)
     for part in parts:
