@@ -368,7 +368,7 @@ def _held_out(rows: int, window: int) -> NDArray[np.intp]:
     model of 60 rows was in alarm from its first row on.
     """
     first = rows - int(_HELD_OUT * rows)
-    return np.arange(first if first >= window else 0, rows)
+    return np.arange(first if window <= first < rows else 0, rows)
 
 
 def _levels(energies: Float, net: Discriminator) -> NDArray[np.float64]:

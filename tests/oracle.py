@@ -65,7 +65,7 @@ def longest_runs(rows):
 def held_out(rows, window):
     """(held out, trained on): rows where windows end; the newest third is judged by what came before it."""
     later = rows // 3
-    if rows - later < window:
+    if later == 0 or rows - later < window:
         return list(range(rows)), list(range(rows))
     return list(range(rows - later, rows)), list(range(rows - later))
 

@@ -69,6 +69,15 @@ def test_the_newest_rows_are_judged_by_a_model_of_those_before_them(rows, monkey
     assert expected_judged in judged
 
 
+@pytest.mark.parametrize("window", [1, 2, 5, 40])
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 17, 18, 41])
+def test_records_of_any_length_can_be_learned(rows, window):
+    X = np.random.default_rng(rows).normal(size=(rows, 2))
+    detector = GONDetector(window=window).fit(X)
+    assert np.isfinite(detector.decision_function(X)).all()
+    assert np.isfinite(detector.threshold_)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_half_a_minute_to_learn_from_is_no_permanent_alarm(seed):
     rng = np.random.default_rng(seed)
