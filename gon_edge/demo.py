@@ -214,10 +214,13 @@ class Story:
         if stream is not None and state == "warming-up":
             self.phase = "warming-up"
             return [f"the daemon has its first readings: {stream['rows_needed']} rows make the warm-up", *told]
+        trains = "the warm-up is over: a child process trains the first model"
         if stream is not None and state == "training":
             self.phase = "training"
-            return [*told, "the warm-up is over: a child process trains the first model"]
+            return [*told, trains]
         if stream is not None and state == "scoring":
+            if self.phase == "warming-up":
+                told.append(trains)  # in less time than lies between two looks
             self.phase = "calm"
             self._scoring_since = self._calm_since = now
             takes_over = "takes over" if self._meanwhile else "is in use"
