@@ -240,8 +240,9 @@ def fit_model(
     z = standardise(raw, scaler, np.empty((len(kept), raw.shape[1]), np.float32), kept)
     data = TrainingRows(z, pieces, settings.window)
 
+    everything = np.arange(len(data))
     later = _held_out(len(data), settings.window)
-    past = np.arange(len(data) - len(later)) if len(later) < len(data) else later
+    past = everything[: -len(later)] if len(later) < len(data) else everything
     share = (1.0 - _SCREENING_SHARE) / 2.0  # of the whole, for one fit
 
     def tell(phase: str, fits: int) -> Callable[[float, float], None]:
@@ -251,7 +252,7 @@ def fit_model(
     net = fit_discriminator(data, past, settings, rng, tell("calibrate", 0))
     energies = window_energies(net, data, later)
     progress("fit", 1.0 - share, None)
-    net = fit_discriminator(data, np.arange(len(data)), settings, rng, tell("fit", 1))
+    net = fit_discriminator(data, everything, settings, rng, tell("fit", 1))
     age = data.age[later]
     whole = age >= settings.window
     if not whole.any():
@@ -261,7 +262,6 @@ def fit_model(
     scores = smooth(net.abnormality_after_restart(energies, age, typical), pieces[later], settings.smoothing)
     threshold = fit_pot(scores, settings.risk, doubted=_ODD_SHARE)
     # What the older rows did was normal too, even where the newest third was calmer.
-    everything = np.arange(len(data))
     known = net.abnormality_after_restart(window_energies(net, data, everything), data.age, typical)
     threshold = max(threshold, float(np.quantile(smooth(known, pieces, settings.smoothing), 1.0 - _KNOWN_ALARMS)))
     progress("done", 1.0, None)
