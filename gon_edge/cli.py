@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from gon_edge.errors import ConfigError, GonEdgeError, InputError
+from gon_edge.errors import EXIT_CODES, ConfigError, GonEdgeError, InputError
 
 if TYPE_CHECKING:
     from gon_edge.config import Config, MqttConfig
@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 _DEFAULT_CONFIG = "/etc/gon-edge/gon-edge.yaml"
 _CONFIG_HELP = f"the daemon's configuration (default: $GON_EDGE_CONFIG, else {_DEFAULT_CONFIG})"
 _LEVELS = ("debug", "info", "warning", "error")
-_EXIT_CODES = (
-    "exit status: 0 done; 1 failed; 2 wrong usage; 3, 4, 5 no new model (see retrain --help); 66 input missing or "
-    "unreadable; 69 broker or daemon unreachable; 73 cannot write; 75 busy, try again; 78 wrong configuration or "
-    "model; 130 interrupted"
-)
+_EXIT_CODES = "exit status: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
 
 class _OutputError(GonEdgeError):

@@ -21,7 +21,24 @@ where it has one, and 3, 4 and 5 are the retraining outcomes a script wants to t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "failed",
+    2: "wrong usage",
+    3: "no new model: the gate found it worse, the old one stays",
+    4: "no new model: not enough rows that may be learned",
+    5: "no new model: over the memory budget",
+    66: "input missing or unreadable",
+    69: "broker or daemon unreachable",
+    73: "cannot write, or another gon-edge holds the state directory",
+    75: "busy, try again",
+    78: "wrong configuration, or a damaged model",
+    130: "interrupted by Ctrl-C",
+}
+"""What scripts may rely on; help, man page and reference have it from here."""
 
 
 class GonEdgeError(Exception):

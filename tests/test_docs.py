@@ -21,7 +21,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from gon_edge import cli, payload, prometheus
+from gon_edge import cli, errors, payload, prometheus
 from gon_edge.alerts import alert_json
 from gon_edge.config import load_config
 from gon_edge.config import options as config_options
@@ -201,12 +201,14 @@ def test_the_architecture_shows_the_layers_that_are_checked():
     assert f"{layers}\n" in blocks(TEXT["ARCHITECTURE.md"], "")
 
 
-def test_every_exit_code_is_documented():
-    from gon_edge import errors
-
-    raised = {value.exit_code for value in vars(errors).values() if hasattr(value, "exit_code")}
-    documented = set(re.findall(r"^\| (\d+) \|", TEXT["docs/operating.md"], re.MULTILINE))
-    assert {str(code) for code in raised} <= documented
+def test_every_exit_code_is_in_the_reference_the_help_and_the_man_page():
+    raised = {value.exit_code for value in vars(errors).values() if hasattr(value, "exit_code")} | {0, 2, 130}
+    listed = re.findall(r"^\| (\d+) \|", TEXT["docs/reference/exit-codes.md"], re.MULTILINE)
+    assert raised == errors.EXIT_CODES.keys() == set(map(int, listed))
+    assert all(f"{code} {text}" in cli._parser().epilog for code, text in errors.EXIT_CODES.items())
+    manual = runpy.run_path(str(ROOT / "tools" / "make_manpages.py"))["page"](cli._parser(), "gon-edge", "", "")
+    shown = manual.partition(".SH EXIT STATUS")[2].partition(".SH ")[0]
+    assert re.findall(r"^\.TP\n(\d+)$", shown, re.MULTILINE) == list(map(str, errors.EXIT_CODES))
 
 
 @pytest.fixture(scope="module")

@@ -21,22 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gon_edge import __version__
 from gon_edge.cli import _parser
 from gon_edge.completion import _commands
+from gon_edge.errors import EXIT_CODES
 
 _FILES = (
     ("/etc/gon-edge/gon-edge.yaml", "The configuration of the service; every option is explained in it."),
     ("/var/lib/gon-edge", "Models, recent rows, alert history."),
     ("/usr/share/gon-edge/models", "Models that come with the package."),
-)
-_EXIT_STATUS = (
-    ("0", "Done."),
-    ("1", "Failed."),
-    ("2", "Wrong usage."),
-    ("66", "An input is missing or cannot be read."),
-    ("69", "The broker or the daemon cannot be reached."),
-    ("73", "Cannot write, or another gon-edge holds the state directory."),
-    ("75", "Busy; try again."),
-    ("78", "Wrong configuration, or a damaged model."),
-    ("130", "Interrupted by Ctrl-C."),
 )
 
 
@@ -114,8 +104,8 @@ def page(parser: argparse.ArgumentParser, title: str, summary: str, date: str) -
     lines += [".SH OPTIONS", *arguments(parser, options=True)]
     if title == "gon-edge":
         lines.append(".SH EXIT STATUS")
-        for code, text in _EXIT_STATUS:
-            lines += [".TP", code, escape(text)]
+        for code, text in EXIT_CODES.items():
+            lines += [".TP", str(code), escape(f"{text[0].upper()}{text[1:]}.")]
         lines.append(".SH FILES")
         for file, text in _FILES:
             lines += [".TP", f"\\fI{escape(file)}\\fR", escape(text)]

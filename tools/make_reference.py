@@ -416,9 +416,9 @@ def topics() -> str:
     return _page(lines)
 
 
-def _same(what: str, found: Iterable[str], described: Mapping[str, object]) -> None:
+def _same(what: str, found: Iterable[object], described: Mapping[Any, object]) -> None:
     if set(found) != set(described):
-        differ = sorted(set(found) ^ set(described))
+        differ = sorted(map(str, set(found) ^ set(described)))
         sys.exit(f"{what} and the table in tools/make_reference.py differ: {', '.join(differ)}")
 
 
@@ -481,36 +481,27 @@ def exit_codes() -> str:
         # A PayloadError is counted and never leaves the daemon; a RetrainError that is none of its kinds is "failed".
         if inspect.isclass(value) and hasattr(value, "exit_code") and value is not errors.PayloadError:
             raised.setdefault(value.exit_code, []).append(value.__name__)
-    said = {
-        code.strip(): re.sub(r" \(see .*\)", "", text)
-        for entry in cli._EXIT_CODES.partition(":")[2].split(";")
-        for codes, text in [re.fullmatch(r"\s*([\d, ]+) (.*)", entry).groups()]  # type: ignore[union-attr]
-        for code in codes.split(",")
-    }
-    said |= {  # which the help of retrain tells apart
-        "3": "no new model: the gate found it worse, the old one stays",
-        "4": "no new model: not enough rows that may be learned",
-        "5": "no new model: over the memory budget",
-    }
-    _same("exit codes of gon_edge/errors.py", {*map(str, raised), "0", "2", "130"}, said)
+    _same("exit codes of gon_edge/errors.py", {*raised, 0, 2, 130}, errors.EXIT_CODES)
     sysexits = {getattr(os, name): name for name in dir(os) if name.startswith("EX_")}
     rows = [
         (
-            code,
+            str(code),
             text[0].upper() + text[1:] + ".",
-            ", ".join(f"`{name}`" for name in raised.get(int(code), [])),
-            f"`{sysexits[int(code)]}`" if int(code) >= os.EX_USAGE and int(code) in sysexits else "",
+            ", ".join(f"`{name}`" for name in raised.get(code, [])),
+            f"`{sysexits[code]}`" if code >= os.EX_USAGE and code in sysexits else "",
         )
-        for code, text in said.items()
+        for code, text in errors.EXIT_CODES.items()
     ]
     lines = [
         "# Exit codes",
-        _note("gon_edge/errors.py", "gon_edge/cli.py"),
+        _note("gon_edge/errors.py"),
         "Scripts may rely on them. An error is one line on stderr that says what to do.",
         "\n".join(_table(("Code", "Meaning", "Exception", "`sysexits.h`"), rows)),
         (
             "`run` ends with 0 on SIGTERM and Ctrl-C. Of `demo`, 1 also means that the fault raised no alert; of "
-            "`replay`, that not every row was acknowledged; of `doctor` and `models verify`, that something is wrong."
+            "`replay`, that not every row was acknowledged; of `doctor` and `models verify`, that something is wrong. "
+            "3, 4 and 5 come from `retrain` and `accept`; 75 from `retrain` while another training runs, without "
+            "`--wait`. Numbers from 66 to 78 are those of `sysexits.h`."
         ),
     ]
     return _page(lines)
