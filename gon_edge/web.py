@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OPEN_TO_ALL = ("/healthz", "/readyz")  # probes carry no password, and learn a yes or no
 HEARTBEAT_LIMIT_S = 30.0  # /healthz fails when the scoring loop has not come round for so long
 
 _MAX_THREADS = 8
 _CONNECTION_S = 10.0  # from accept to close: whoever sends or reads more slowly is cut off
 _REQUEST_BYTES = 128 << 10  # request line and headers; http.server alone admits 6.5 MB
-_OPEN_TO_ALL = ("/healthz", "/readyz")  # probes carry no password, and learn a yes or no
 _PAGE = Path(__file__).with_name("static") / "index.html"
 
 
@@ -463,7 +463,7 @@ class _Handler(BaseHTTPRequestHandler):
         guard = self.server.guard
         try:
             path = urlsplit(self.path).path
-            if guard is not None and path not in _OPEN_TO_ALL and not guard.admits(self._authorization()):
+            if guard is not None and path not in OPEN_TO_ALL and not guard.admits(self._authorization()):
                 if self.headers.get("Authorization"):  # a browser asks without one first
                     guard.refused(self.address_string())
                 status, content_type, body = HTTPStatus.UNAUTHORIZED, "text/plain", b"unauthorized\n"
@@ -490,15 +490,12 @@ class _Handler(BaseHTTPRequestHandler):
         return shown[0] if len(shown) == 1 else ""
 
     def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        if path == "/":
-            return HTTPStatus.OK, "text/html; charset=utf-8", self.server.page.body
-        if path == "/metrics":
-            return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", generate_latest(self.server.registry)
-        answer = _ANSWERS.get(path)
-        if answer is None:
+        route = ROUTES.get(path)
+        if route is None:
             return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
-        status, value = answer(self.server.snapshot())
-        return status, "application/json", _json(value)
+        content_type, answer = route
+        status, body = answer(self.server)
+        return status, content_type, body
 
     def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -600,16 +597,34 @@ def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
     }
 
 
-_ANSWERS: dict[str, Callable[[Snapshot], tuple[HTTPStatus, object]]] = {
-    "/healthz": _health,
-    "/readyz": _readiness,
-    "/api/v1/streams": _streams,
-    "/api/v1/alerts": _alerts,
-    "/api/v1/silences": _silences,
-    "/api/v1/history": _history,
-    "/api/v1/trainings": _trainings,
-    "/api/v1/status": _status,
+Route = tuple[str, Callable[[_Server], tuple[HTTPStatus, bytes]]]
+"""Content type, and what makes the answer."""
+
+
+def _of_snapshot(answer: Callable[[Snapshot], tuple[HTTPStatus, object]]) -> Route:
+    def of_server(server: _Server) -> tuple[HTTPStatus, bytes]:
+        status, value = answer(server.snapshot())
+        return status, _json(value)
+
+    return "application/json", of_server
+
+
+ROUTES: Mapping[str, Route] = {
+    "/": ("text/html; charset=utf-8", lambda server: (HTTPStatus.OK, server.page.body)),
+    "/metrics": (
+        "text/plain; version=0.0.4; charset=utf-8",
+        lambda server: (HTTPStatus.OK, generate_latest(server.registry)),
+    ),
+    "/healthz": _of_snapshot(_health),
+    "/readyz": _of_snapshot(_readiness),
+    "/api/v1/streams": _of_snapshot(_streams),
+    "/api/v1/alerts": _of_snapshot(_alerts),
+    "/api/v1/silences": _of_snapshot(_silences),
+    "/api/v1/history": _of_snapshot(_history),
+    "/api/v1/trainings": _of_snapshot(_trainings),
+    "/api/v1/status": _of_snapshot(_status),
 }
+"""Every path there is."""
 
 
 def _json(value: object) -> bytes:
