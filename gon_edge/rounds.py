@@ -431,6 +431,7 @@ def record(ended: Round) -> RetrainRecord:
         peak_bytes=ended.peak_bytes,
         rows=ended.rows,
         reason=ended.reason,
+        gate=ended.verdict.as_json() if ended.verdict else None,
     )
 
 

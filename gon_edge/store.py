@@ -113,6 +113,8 @@ class RetrainRecord:
         Rows it was trained from.
     reason : str
         One line for a person; empty when it went well.
+    gate : mapping or None
+        What the gate measured, as `gate.GateReport.as_json` has it; `None` where it had nothing to judge.
     """
 
     stream: str
@@ -123,6 +125,7 @@ class RetrainRecord:
     peak_bytes: int
     rows: int
     reason: str
+    gate: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import textwrap
 import time
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,7 @@ def test_a_state_that_did_not_change_is_not_written_again(store):
 
 def test_training_rounds_come_back(store, tmp_path):
     rounds = [RetrainRecord("pump", f"v{i}", 1e9 + i, 12.5, "accepted", 40 << 20, 20000, "") for i in range(3)]
+    rounds[1] = replace(rounds[1], gate={"passed": True, "challenger": {"alarm_rate": 0.01}})
     for record in rounds[:2]:
         store.add_retrain(record)
     store.flush(0.0)
