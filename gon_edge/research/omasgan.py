@@ -30,10 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gon_edge.research.images import Images, Pixels
+
 Array = NDArray[np.float64]
 Border = Literal["well", "published"]
 
 _SCORED_AT_ONCE = 512
+_SHAPES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,10 +329,12 @@ class Omasgan:
             with torch.no_grad():
                 fake, first = self.generator_3(self._noise()), self.generator(self._noise())
             net = self.discriminator_3
+            says = net(torch.cat([fake, self.border_samples(settings.batch), first])).flatten()
+            of_fake, of_border, of_first = says.chunk(3)
             loss = (
-                settings.generated * terms.generated(net(fake).flatten())
-                + settings.borders * terms.generated(net(self.border_samples(settings.batch)).flatten())
-                + settings.first * terms.real(net(first).flatten())
+                settings.generated * terms.generated(of_fake)
+                + settings.borders * terms.generated(of_border)
+                + settings.first * terms.real(of_first)
                 + self._on_real(net, x, weight=settings.data)
             )
             _take(adams[1], loss)
@@ -348,9 +353,10 @@ class Omasgan:
         def step() -> float:
             with torch.no_grad():
                 fake = self.generator_3(self._noise())
+            of_fake, of_real = self.detector(torch.cat([fake, self._real()])).flatten().chunk(2)
             loss = (
-                (1.0 - settings.both) * terms.generated(self.detector(fake).flatten())
-                + settings.both * terms.generated(self.detector(self._real()).flatten())
+                (1.0 - settings.both) * terms.generated(of_fake)
+                + settings.both * terms.generated(of_real)
                 + self._on_real(self.detector, self.border_samples(settings.batch))
             )
             _take(adam, loss)
@@ -399,9 +405,16 @@ class Omasgan:
             Minus the output of D or of D', or the output of J.
         """
         net = {"task 1": self.discriminator, "task 3": self.discriminator_3, "task 3 J": self.detector}[task]
-        sign = 1.0 if task == "task 3 J" else -1.0
+        return self._in_parts(net, x) * (1.0 if task == "task 3 J" else -1.0)
+
+    @torch.no_grad()
+    def nearest(self, x: Tensor) -> Array:
+        """Distances (N,) of samples (N, ...) to the reservoir: what any score has to beat."""
+        return self._in_parts(self.distance, x)
+
+    def _in_parts(self, judge: Callable[[Tensor], Tensor], x: Tensor) -> Array:
         parts = [x[at : at + _SCORED_AT_ONCE].to(self.settings.device) for at in range(0, len(x), _SCORED_AT_ONCE)]
-        return np.concatenate([sign * net(part).flatten().cpu().numpy().astype(np.float64) for part in parts])
+        return np.concatenate([judge(part).flatten().cpu().numpy().astype(np.float64) for part in parts])
 
     def _on_real(self, net: nn.Module, x: Tensor, *, weight: float = 1.0) -> Tensor:
         """The term of what a discriminator shall call real, and the penalty on its slope there."""
@@ -467,3 +480,52 @@ def anomalies(kind: str, count: int, draw: np.random.Generator) -> NDArray[np.fl
         away = np.linalg.norm(points[:, None] - centres, axis=2).min(axis=1) > 1.5
         points = points[away][:count]
     return points.astype(np.float32)
+
+
+def coloured_shapes(train: int = 2000, test: int = 500, *, seed: int = 0) -> Images:
+    """A made set of colour pictures of 32x32 pixels: one shape each, in any two colours, place, size and slope.
+
+    Classes are disc, ring, square, triangle, cross and stripes.  It is easy beside photographs, and stands in for them
+    where no set of them is at hand.
+
+    Parameters
+    ----------
+    train, test : int
+        Pictures a class.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    count = train + test
+    parts = [_shapes(kind, count, rng) for kind in range(_SHAPES)]
+    labels = np.repeat(np.arange(_SHAPES), [len(part) for part in parts])
+    is_test = np.tile(np.arange(count) >= train, _SHAPES)
+    pixels = np.concatenate(parts)
+    return Images("shapes", pixels[~is_test], labels[~is_test], pixels[is_test], labels[is_test])
+
+
+def _shapes(kind: int, count: int, draw: np.random.Generator) -> Pixels:
+    """Pictures (N, 3, 32, 32) of one class; shapes are sets of points at negative signed distance."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    radius = draw.uniform(7.0, 11.0, (count, 1, 1))
+    angle = draw.uniform(-0.3, 0.3, (count, 1, 1))
+    across = draw.uniform(-4.0, 4.0, (2, count, 1, 1))
+    u = np.cos(angle) * (x - across[0]) + np.sin(angle) * (y - across[1])
+    v = np.cos(angle) * (y - across[1]) - np.sin(angle) * (x - across[0])
+    square = np.maximum(abs(u), abs(v)) - radius
+    round_ = np.hypot(u, v) - radius
+    outside = (
+        round_,
+        np.maximum(round_, 0.55 * radius - np.hypot(u, v)),
+        square + 0.15 * radius,
+        np.maximum(v - 0.6 * radius, 0.87 * abs(u) - 0.5 * v - 0.5 * radius),
+        np.maximum(square, np.minimum(abs(u), abs(v)) - 0.3 * radius),
+        np.maximum(square, radius / 6.0 - abs((v + radius / 3.0) % (2.0 * radius / 3.0) - radius / 3.0)),
+    )[kind]
+    inside = (0.5 - outside).clip(0.0, 1.0)[:, None]  # edges are one pixel soft
+    ground = draw.uniform(0.0, 1.0, (count, 3, 1, 1))
+    # Far enough from the ground to be seen, in a direction of its own.
+    colour = (ground + draw.uniform(0.4, 0.6, ground.shape) * np.where(ground < 0.5, 1.0, -1.0)).clip(0.0, 1.0)
+    noise = draw.normal(0.0, 0.02, (count, 3, 32, 32))
+    values = ground + inside * (colour - ground) + noise
+    pixels: Pixels = np.rint(255.0 * values.clip(0.0, 1.0)).astype(np.uint8)
+    return pixels

@@ -20,6 +20,7 @@ from gon_edge.research.omasgan import (  # noqa: E402
     PictureGenerator,
     PointGenerator,
     anomalies,
+    coloured_shapes,
     perceptron,
     picture_discriminator,
     two_modes,
@@ -146,10 +147,77 @@ def test_anomalies_are_where_they_are_said_to_be():
     assert np.median(nearest("ring")) > 0.9
 
 
+def test_the_distance_to_normal_samples_is_a_score_too():
+    model = a_model()
+    scores = model.nearest(torch.tensor([[1.5, 1.5], [4.0, 4.0], [2.75, 2.75], [9.0, 9.0]]))
+    assert scores[:2].max() < 0.1
+    assert 0.5 < scores[2] < scores[3]
+
+
+def test_shapes_are_in_colour_and_told_apart_by_shape_alone():
+    images = coloured_shapes(30, 10)
+    assert images.shape == (3, 32, 32)
+    assert images.classes == 6
+    assert (np.bincount(images.train_labels) == 30).all()
+    assert (np.bincount(images.test_labels) == 10).all()
+    values = images.train.astype(float)
+    ground = values[:, :, 0, 0][:, :, None, None]
+    # The share of a picture that is not ground: a disc has most, stripes and rings least.
+    share = (abs(values - ground).sum(axis=1) > 150).mean(axis=(1, 2))
+    by_class = [share[images.train_labels == c].mean() for c in range(6)]
+    assert min(by_class) > 0.02
+    assert max(by_class) == by_class[0] < 0.4
+    colours = np.array([values[images.train_labels == c].mean() for c in range(6)])
+    assert np.ptp(colours) < 60  # colours say nothing of the class
+    assert (coloured_shapes(30, 10).train == images.train).all()
+    assert not (coloured_shapes(30, 10, seed=1).train == images.train).all()
+
+
 def test_the_tool_runs_both_ways(tmp_path):
     pytest.importorskip("matplotlib")
     for arguments in (["toy", "--steps", "5"], ["mnist", "--steps", "3", "--classes", "0"]):
         assert omasgan.main([*arguments, "--quick", "--out", str(tmp_path)]) == 0
-    assert len(json.loads((tmp_path / "toy.json").read_text())["runs"]) == 1
-    assert set(json.loads((tmp_path / "omasgan.jsonl").read_text())["auroc"]) == {"task 1", "task 3", "task 3 J"}
-    assert all((tmp_path / name).exists() for name in ("toy.png", "pictures.png"))
+    assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 1
+    (cell,) = map(json.loads, (tmp_path / "omasgan.jsonl").read_text().splitlines())
+    assert set(cell["auroc"]) == {"task 1", "task 3", "task 3 J", "distance"}
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert names == {"toy.png", "digits8-pearson-well-0-0.png", "digits8-pearson-well-0-0-scores.png"}
+
+
+def test_a_second_run_goes_on_after_the_last_whole_line(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    command = ["pictures", "--data", "digits8", "--steps", "2", "--classes", "0,1", "--out", str(tmp_path)]
+    learn = Omasgan.task_3_j
+    trained = []
+
+    def interrupted(model, *, progress):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(model)
+        learn(model, progress=progress)
+
+    monkeypatch.setattr(Omasgan, "task_3_j", interrupted)
+    assert omasgan.main(command) == 130
+    file = tmp_path / "omasgan.jsonl"
+    first = file.read_text()
+    file.write_text(first + '{"class": 1, "se')  # killed while writing
+    monkeypatch.setattr(Omasgan, "task_3_j", learn)
+    assert omasgan.main(command) == 0
+    lines = file.read_text().splitlines()
+    assert lines[0] + "\n" == first
+    assert [json.loads(line)["class"] for line in (lines[0], lines[2])] == [0, 1]
+    assert "mean" in (tmp_path / "omasgan.txt").read_text()
+    assert omasgan.main(command) == 0
+    assert file.read_text().splitlines() == lines  # nothing was left to do
+
+
+def test_toy_runs_are_not_done_twice(tmp_path):
+    pytest.importorskip("matplotlib")
+    command = ["toy", "--steps", "2", "--out", str(tmp_path), "--seeds"]
+    assert omasgan.main([*command, "1"]) == 0
+    first = (tmp_path / "toy.jsonl").read_text()
+    assert len(first.splitlines()) == 4
+    assert omasgan.main([*command, "2"]) == 0
+    assert (tmp_path / "toy.jsonl").read_text().startswith(first)
+    assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 8
+    assert "±" in (tmp_path / "toy.txt").read_text()
