@@ -350,6 +350,17 @@ def _listen(value: Any, at: _At) -> str:
     return text
 
 
+def _host_names(value: Any, at: _At) -> tuple[str, ...]:
+    names = _globs(value, at)
+    for i, name in enumerate(names):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            at.below(i).fail(
+                "write a name as a browser shows it, such as pi.example.com, without http:// and port, not "
+                f"{_shown(name)}"
+            )
+    return names
+
+
 def _topic_template(value: Any, at: _At) -> str:
     """Check what makes a topic template; `gon_edge.payload.TopicTemplate` gives it its meaning."""
     text = _text(value, at)
@@ -523,6 +534,7 @@ class HttpConfig:
     """The one port for metrics, health, API and status page.  Relative paths follow `$CREDENTIALS_DIRECTORY`."""
 
     listen: str = _option(_listen, "127.0.0.1:9109")
+    names: tuple[str, ...] = _option(_host_names, ())
     cert_file: Path | None = _option(_optional(_credential), None)
     key_file: Path | None = _option(_optional(_credential), None)
     token_file: Path | None = _option(_optional(_credential), None)

@@ -98,6 +98,15 @@ class DaemonApi:
                     f"{self.url} {wrong}; name the daemon's configuration with --config, or see --token-file and "
                     "--username"
                 ) from None
+            if error.code == http.HTTPStatus.MISDIRECTED_REQUEST:
+                raise UnreachableError(
+                    f"{self.url} does not answer to this name; use its IP address, or add the name to http.names there"
+                ) from None
+            if error.code == http.HTTPStatus.TOO_MANY_REQUESTS:
+                raise UnreachableError(
+                    f"{self.url} has had too many wrong passwords from this address; wait "
+                    f"{error.headers.get('Retry-After', '60')} s, and set right what sends them"
+                ) from None
             raise UnreachableError(
                 f"{self.url}{path} answers {error.code}; name the port of http.listen with --url"
             ) from None

@@ -2,9 +2,10 @@
 
 Nothing can be changed through it.  Handlers see an immutable :class:`Snapshot`, which the daemon builds, and a
 Prometheus registry; they never touch streams or models.  Bounded in every direction: a handful of threads, a total time
-for each connection, a size for each request, no request bodies.  TLS and passwords where the configuration has them;
-``ssl`` is loaded for those alone.  A new field of :class:`StreamSnapshot` shows up in the API by itself and on the
-page (``static/index.html``) only when written there.
+for each connection, a size for each request, no request bodies.  TLS and passwords where the configuration has them, of
+which a few wrong ones a minute are looked at; ``ssl`` is loaded for those alone.  Without either, a request must name
+this machine.  A new field of :class:`StreamSnapshot` shows up in the API by itself and on the page
+(``static/index.html``) only when written there.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPEN_TO_ALL = ("/healthz", "/readyz")  # probes carry no password, and learn a yes or no
+_GUESSES = 20  # different wrong passwords that one address may send at once
+_GUESS_S = 5.0  # and then one each so often
+_PLACES = 256  # for guesses, however many addresses there are: those that fall on one place wait for each other
+# Names the public DNS does not have, and numbers.  Not .local, which every device of the network can give itself.
+_NOT_PUBLIC = re.compile(r"\[[^\]]*\]|[^.]*|.*\.(?:[0-9]+|localhost|internal|lan|home|home\.arpa|localdomain)")
 HEARTBEAT_LIMIT_S = 30.0  # /healthz fails when the scoring loop has not come round for so long
 
 _MAX_THREADS = 8
@@ -212,8 +218,10 @@ class WebServer:
     def __init__(self, settings: HttpConfig, *, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
         host, port = settings.host, settings.port
         tls, guard = _Tls(settings) if settings.tls else None, _Guard(settings) if settings.guarded else None
+        # A browser that was led here under another name has neither our certificate nor our password.
+        names = None if settings.tls or settings.guarded else _Names(settings)
         try:
-            self._server = _Server(host, port, snapshot, registry, tls, guard)
+            self._server = _Server(host, port, snapshot, registry, tls, guard, names)
         except OSError as error:
             raise GonEdgeError(
                 f"cannot serve HTTP on {host or '*'}:{port}: {error.strerror or error}; change http.listen"
@@ -294,8 +302,38 @@ class _Tls:
         return context
 
 
+class _Names:
+    """By which names this machine may be asked: none that a web page from elsewhere can have (DNS rebinding)."""
+
+    def __init__(self, settings: HttpConfig) -> None:
+        self._known = {name.lower() for name in (*settings.names, settings.host)}
+        self._lock = threading.Lock()
+        self._refused = 0
+
+    def knows(self, host: str) -> bool:
+        """Whether a header ``Host`` is one of ours; a program that sends none is no browser."""
+        name = re.sub(r"\.?(:\d*)?$", "", host.strip().lower())
+        if _NOT_PUBLIC.fullmatch(name) or name in self._known:
+            return True
+        own = socket.gethostname().lower()  # now: it may come by DHCP
+        return name in (own, own.partition(".")[0] + ".local")
+
+    def refused(self, host: str) -> None:
+        """Log the 1st, 2nd, 4th, 8th ... request that was refused."""
+        with self._lock:
+            self._refused += 1
+            count = self._refused
+        if count & (count - 1) == 0:
+            log.warning(
+                "HTTP: %d requests refused for their name, the last for %.100r; if that is this machine, add it to "
+                "http.names",
+                count,
+                host,
+            )
+
+
 class _Guard:
-    """Who may read: whoever shows the token, or user and password."""
+    """Who may read: whoever shows the token, or user and password, and has not guessed too often."""
 
     def __init__(self, settings: HttpConfig) -> None:
         from hmac import compare_digest  # where a password is asked for
@@ -307,20 +345,32 @@ class _Guard:
         self._admitted = self._load()
         self._lock = threading.Lock()
         self._refused = 0
+        self._paid_at = [0.0] * _PLACES  # monotonic seconds when all guesses of a place are forgotten
+        self._newest = [b""] * _PLACES
         self.challenge = 'Basic realm="gon-edge", charset="UTF-8"' if settings.username is not None else "Bearer"
 
     def admits(self, authorization: str) -> bool:
         """Whether this header opens the port; takes as long for any that does not."""
+        given = _digest(authorization)
         with self._lock:
             if self._files.changed():
                 try:
                     self._admitted = self._load()
                 except ConfigError as error:
                     log.error("HTTP goes on with the token and password before: %s", error)
-        scheme, _, shown = authorization.strip().partition(" ")
-        # Digests are of one length, so that the comparison says nothing about that of the secret.
-        given = hashlib.sha256(f"{scheme.lower()} {shown.strip()}".encode("latin-1")).digest()  # as it came
-        return sum(self._same(given, admitted) for admitted in self._admitted) > 0  # all of them, always
+            return sum(self._same(given, admitted) for admitted in self._admitted) > 0  # all of them, always
+
+    def wait_s(self, address: str) -> float:
+        """For how long nothing is looked at that comes from this address; 0 while it may try."""
+        return max(0.0, self._paid_at[_place(address)] - time.monotonic() - (_GUESSES - 1) * _GUESS_S)
+
+    def guessed(self, address: str, authorization: str) -> None:
+        """Enter a wrong password; the same again is no guess, but a program that was not told of a new one."""
+        place, given = _place(address), _digest(authorization)
+        with self._lock:
+            if self._newest[place] != given:
+                self._newest[place] = given
+                self._paid_at[place] = max(self._paid_at[place], time.monotonic()) + _GUESS_S
 
     def refused(self, address: str) -> None:
         """Log the 1st, 2nd, 4th, 8th ... request that was refused."""
@@ -337,6 +387,21 @@ class _Guard:
             pair = base64.b64encode(f"{self._settings.username}:{password}".encode()).decode()
             headers.append(f"basic {pair}")
         return [hashlib.sha256(header.encode()).digest() for header in headers]
+
+
+def _digest(authorization: str) -> bytes:
+    """Of one length, so that a comparison says nothing about that of the secret."""
+    scheme, _, shown = authorization.strip().partition(" ")
+    return hashlib.sha256(f"{scheme.lower()} {shown.strip()}".encode("latin-1")).digest()  # as it came
+
+
+def _place(address: str) -> int:
+    """Where guesses from this address are counted; of IPv6 from its network: one machine has a whole one."""
+    network: str | bytes = address
+    if ":" in address:
+        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+        network = packed[12:] if packed.startswith(bytes(10) + b"\xff\xff") else packed[:8]
+    return hash(network) % _PLACES  # in another way by each process: nobody can choose whose place to share
 
 
 class _Page:
@@ -370,10 +435,12 @@ class _Server(ThreadingHTTPServer):
         registry: CollectorRegistry,
         tls: _Tls | None,
         guard: _Guard | None,
+        names: _Names | None,
     ) -> None:
         self.snapshot = snapshot
         self.registry = registry
         self.guard = guard
+        self.names = names
         self._tls = tls
         self.page = _Page(_PAGE)
         self._slots = threading.BoundedSemaphore(_MAX_THREADS)
@@ -460,19 +527,43 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = _Limited(self.rfile, _REQUEST_BYTES)  # type: ignore[assignment]
 
     def do_GET(self) -> None:
-        guard = self.server.guard
+        headers: dict[str, str] = {}
         try:
             path = urlsplit(self.path).path
-            if guard is not None and path not in OPEN_TO_ALL and not guard.admits(self._authorization()):
-                if self.headers.get("Authorization"):  # a browser asks without one first
-                    guard.refused(self.address_string())
-                status, content_type, body = HTTPStatus.UNAUTHORIZED, "text/plain", b"unauthorized\n"
+            refused = None if path in OPEN_TO_ALL else self._refusal()
+            if refused is not None:
+                status, headers, text = refused
+                content_type, body = "text/plain", text.encode()
             else:
                 status, content_type, body = self._answer(path)
         except Exception:
             log.exception("no answer to %r", self.path)
             status, content_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error\n"
-        self._send(status, content_type, body)
+        self._send(status, content_type, body, headers)
+
+    def _refusal(self) -> tuple[HTTPStatus, dict[str, str], str] | None:
+        """Why this request gets no answer: status, headers and a line of text."""
+        names, guard = self.server.names, self.server.guard
+        if names is not None:
+            hosts = self.headers.get_all("Host") or [""]
+            if len(hosts) != 1 or not names.knows(hosts[0]):
+                names.refused(hosts[-1])
+                text = "gon-edge does not know this name; ask by address, or add the name to http.names\n"
+                return HTTPStatus.MISDIRECTED_REQUEST, {}, text
+        if guard is None:
+            return None
+        shown, address = self._authorization(), self.client_address[0]
+        if not shown:  # a browser asks without one first
+            return HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": guard.challenge}, "unauthorized\n"
+        wait_s = guard.wait_s(address)
+        if not wait_s and guard.admits(shown):
+            return None
+        guard.refused(address)
+        if wait_s:
+            text = "too many wrong passwords from this address\n"
+            return HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": str(math.ceil(wait_s))}, text
+        guard.guessed(address, shown)
+        return HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": guard.challenge}, "unauthorized\n"
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -483,7 +574,8 @@ class _Handler(BaseHTTPRequestHandler):
             code = HTTPStatus.METHOD_NOT_ALLOWED
         status = HTTPStatus(code)
         self.close_connection = True
-        self._send(status, "text/plain", f"{status.phrase.lower()}\n".encode())
+        headers = {"Allow": "GET, HEAD"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
+        self._send(status, "text/plain", f"{status.phrase.lower()}\n".encode(), headers)
 
     def _authorization(self) -> str:
         shown = self.headers.get_all("Authorization") or []
@@ -497,7 +589,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, body = answer(self.server)
         return status, content_type, body
 
-    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -506,10 +598,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        if status == HTTPStatus.UNAUTHORIZED and self.server.guard is not None:
-            self.send_header("WWW-Authenticate", self.server.guard.challenge)
-        if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET, HEAD")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

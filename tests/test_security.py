@@ -9,6 +9,7 @@ payloads in ``test_payload`` and ``e2e/test_daemon``; slow clients and methods i
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import math
 import os
@@ -32,6 +33,7 @@ from e2e.servers import Mosquitto, require, wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gon_edge import web
 from gon_edge.cli import main
 from gon_edge.config import HttpConfig, MqttConfig, effective, load_config, parse_config
 from gon_edge.errors import ConfigError, PayloadError, UnreachableError
@@ -171,6 +173,112 @@ def test_only_probes_are_answered_without_a_password(token_only: WebServer, path
     assert exchange(token_only.port, two.encode()).startswith(b"HTTP/1.0 401 ")
     for probe in (b"/healthz", b"/readyz", b"/healthz?x=/metrics"):
         assert exchange(token_only.port, b"GET " + probe + b" HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+
+
+def answer_to(server: WebServer, host: str | None, path: str = "/metrics", headers: str = "") -> bytes:
+    named = "" if host is None else f"Host: {host}\r\n"
+    return exchange(server.port, f"GET {path} HTTP/1.0\r\n{named}{headers}\r\n".encode())
+
+
+def test_a_web_page_whose_name_was_made_to_point_here_reads_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    own = socket.gethostname().partition(".")[0]
+    with serving(names=("Pi.Example.com",)) as server:
+        for host in (
+            *("evil.example", "evil.example:9109", "localhost.evil.example", "127.0.0.1.evil.example", "evil.local"),
+            *(f"{own}.evil.example", "pi.example.com.evil", "127.0.0.1, evil.example", "x\r\nHost: localhost"),
+            *("[::1].evil.example", "user@evil.example", "evil.example.", "evil.example#localhost", "[::1]:1.x"),
+        ):
+            for path in ("/", "/metrics", "/api/v1/status", "/x"):
+                answer = answer_to(server, host, path)
+                assert answer.startswith(b"HTTP/1.0 421 "), host
+                assert answer.endswith(
+                    b"\r\n\r\ngon-edge does not know this name; ask by address, or add the name to http.names\n"
+                )
+        for host in (
+            *(None, "", "localhost", "LOCALHOST:9109", "localhost.", "app.localhost", "127.0.0.1:9109", "192.168.1.10"),
+            *("[::1]:9109", "[fe80::1%25eth0]", "gon-edge:9109", "pi", own, f"{own}.local:9109", f"{own}.lan"),
+            *("host.docker.internal:9109", "pi.home.arpa", "pi.example.com", "PI.example.com.:443"),
+        ):
+            assert answer_to(server, host).startswith(b"HTTP/1.0 200 "), host
+        assert answer_to(server, "evil.example", "/healthz").startswith(b"HTTP/1.0 200 ")  # a yes or a no
+    said = [record.getMessage() for record in caplog.records if "http.names" in record.getMessage()]
+    assert said[0].startswith("HTTP: 1 requests refused for their name, the last for 'evil.example'")
+    assert len(said) < 8
+
+
+def test_a_port_with_a_password_or_a_certificate_goes_by_any_name(token_only: WebServer, guarded: Guarded) -> None:
+    # A browser led there by a wrong name has no password for it, and no certificate that fits.
+    right = f"Authorization: {bearer(SECRET)}\r\n"
+    assert answer_to(token_only, "pi.example.com", headers=right).startswith(b"HTTP/1.0 200 ")
+    server, files = guarded
+    answer = api(server, files["cert_file"], basic("me", "pässword"))
+    assert answer.status()["node"] == "pi-1"
+
+
+def test_a_client_is_told_what_to_do_about_a_name(plain: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **named: real("127.0.0.1", *more, **named))
+    with pytest.raises(UnreachableError, match=r"add the name to http\.names"):
+        DaemonApi(f"http://pi.example.com:{plain.port}").status()
+
+
+@pytest.mark.parametrize("name", ["http://pi", "pi:9109", "*", "a b", "a/b", "ü", "[::1]"])
+def test_a_name_of_the_port_is_a_name_and_nothing_more(name: str) -> None:
+    http = {"http": {"names": [name]}}
+    with pytest.raises(ConfigError, match="without http:// and port") as caught:
+        parse_config({"mqtt": {"url": "mqtt://h"}, "subscriptions": [{"topic": "{stream}"}], **http})
+    assert caught.value.key == "http.names[0]"
+
+
+def guess(server: WebServer, token: str, source: str = "127.0.0.1") -> tuple[int, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20, source_address=(source, 0))
+    try:
+        connection.request("GET", "/api/v1/status", headers={"Authorization": bearer(token)})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, dict(answer.getheaders())
+    finally:
+        connection.close()
+
+
+def test_passwords_cannot_be_guessed_faster_than_a_few_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(SECRET)
+    with serving(token_file=tmp_path / "token") as server:
+        for _ in range(100):  # a program that was not told of the new token guesses nothing
+            assert guess(server, "the-old-one")[0] == 401
+        tried = [guess(server, f"guess-{i}") for i in range(60)]
+        assert [status for status, _ in tried[:19]] == [401] * 19
+        assert {status for status, _ in tried[20:]} == {429}
+        assert 1 <= int(tried[-1][1]["Retry-After"]) <= web._GUESS_S
+        assert guess(server, SECRET)[0] == 429  # else the right one could be told from the others
+        with pytest.raises(UnreachableError, match=r"wait \d s"):
+            DaemonApi(f"http://127.0.0.1:{server.port}", authorization=bearer("x")).status()
+        assert guess(server, SECRET, next(f"127.0.0.{i}" for i in range(2, 9) if places_differ(i)))[0] == 200
+        assert answer_to(server, None, "/healthz").startswith(b"HTTP/1.0 200 ")
+        assert answer_to(server, None, "/").startswith(b"HTTP/1.0 401 ")  # nobody who shows none is kept waiting
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + web._GUESS_S)
+        assert guess(server, SECRET)[0] == 200
+        assert [guess(server, f"again-{i}")[0] for i in range(2)] == [401, 429]
+
+
+def places_differ(last: int) -> bool:
+    return web._place(f"127.0.0.{last}") != web._place("127.0.0.1")
+
+
+def test_what_is_kept_about_guesses_does_not_grow_and_a_network_of_ipv6_is_one_guesser(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(SECRET)
+    guard = web._Guard(HttpConfig(token_file=tmp_path / "token"))
+    for i in range(20_000):
+        guard.guessed(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", bearer(f"{i}"))
+    assert len(guard._paid_at) == len(guard._newest) == web._PLACES
+    assert web._place("2001:db8::1") == web._place("2001:db8::ffff:1:2:3")
+    assert web._place("fe80::1%eth0") == web._place("fe80::2")
+    networks = {web._place(f"2001:db8:0:{i:x}::1") for i in range(1000)}
+    mapped = {web._place(f"::ffff:192.168.0.{i}") for i in range(250)}
+    assert min(len(networks), len(mapped)) > 100
 
 
 def test_token_and_certificate_are_read_again_when_they_change(guarded: Guarded, certificates: Path) -> None:
