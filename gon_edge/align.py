@@ -10,7 +10,12 @@ A reading belongs to the nearest tick of the grid.  The tick is emitted as a `Ro
 
 - as soon as every feature that is not stale was heard in it (only with ``lateness_s == 0``), or
 - when a reading of a later tick is ``lateness_s`` past it, or
-- when a live stream's time has passed it by ``lateness_s`` or half an interval, whichever is longer.
+- when a live stream's time has passed it by ``lateness_s`` or half an interval, whichever is longer, if anything was
+  heard in it.
+
+A silence of the whole stream makes no rows: nothing is known of it yet, and if it was the network that failed, the
+readings are kept by the broker and come in their order when it is back.  Once the stream goes on, the ticks between are
+rows with held values, up to ``max_gap_s``.
 
 A reading whose tick has been emitted is late: counted, and no row shows it, but where it is the newest of its feature
 it becomes the held value.  A reading far off the time line (ahead of it without the time having passed, or behind it)
@@ -198,9 +203,9 @@ class Aligner:
     def advance(self, received_by: float) -> list[Row]:
         """Let time pass: every reading received by ``received_by`` (monotonic seconds) has been added.
 
-        Emits the rows that are due in a live stream, with held values where nothing was heard, for up to ``max_gap_s``
-        after the last reading.  A stream that is not live (a replay, a device that uploads in batches) gets rows from
-        its readings alone.  Don't call it with readings still queued: they would be late.
+        Emits the rows that are due in a live stream, up to the newest tick in which anything was heard.  A stream that
+        is not live (a replay, a device that uploads in batches) gets rows from its readings alone.  Don't call it with
+        readings still queued: they would be late.
         """
         rows: list[Row] = []
         if self._learning is not None or self.last_timestamp is None:
@@ -212,10 +217,11 @@ class Aligner:
             if silence_s > self._gap_s:
                 self._finish_segment(rows)
             return rows
-        now = min(self._pace.slowest(received_by), self.last_timestamp + min(silence_s, self._gap_s))
+        now = self._pace.slowest(received_by)
         # A reading set aside is explained by those that follow it within three intervals.
         patience_s = self._patience_s + (3 * self._interval_s if self._set_aside else 0.0)
-        last = math.floor((now - self._origin - patience_s) / self._interval_s - self._phase)
+        passed = math.floor((now - self._origin - patience_s) / self._interval_s - self._phase)
+        last = min(passed, max(self._ticks, default=self._next - 1))
         while self._next <= last:
             rows.append(self._emit(received_by))
         return rows

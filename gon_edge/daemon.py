@@ -171,7 +171,6 @@ class Daemon:
         self._trainings = deque(map(dataclasses.asdict, self._store.retrains(_TRAININGS_SHOWN)), _TRAININGS_SHOWN)
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._said: Counter[str] = Counter()
-        self._received_at: dict[str, float] = {}
         self._published_at: dict[str, float] = {}
         self._retry_at: dict[str, float] = {}
         self._dropped = self._lost_events = self._store_errors = 0
@@ -285,6 +284,7 @@ class Daemon:
             starters=starters(self._config.stream(name).model) if model is None else (),
             warmed_rows=self._store.streams().get(name, 0),
             alert_state=self._store.state(f"alerts/{name}"),
+            opened_at=_monotonic(),
         )
         self._schedules[name] = self._schedule(stream)
         if model is not None:
@@ -293,7 +293,6 @@ class Daemon:
             self._telemetry.alert(alert)
         self._telemetry.stream_state(name, stream.state)
         self._apply_silences(stream)
-        self._received_at[name] = _monotonic()
         return stream
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -367,13 +366,13 @@ class Daemon:
         silent = [s for s in silent if not self._rounds.wants(s.name)]
         if not silent:
             return False
-        name = min(silent, key=lambda s: self._received_at[s.name]).name
+        name = min(silent, key=lambda s: s.heard_at).name
         log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", name)
         self._telemetry.remove_stream(name)
         self._client.publish(self._client.topic("state", name), "", retain=True)
         if self._home is not None:
             self._home.remove(name)
-        for kept in (self._streams, self._schedules, self._silenced, self._received_at, self._published_at):
+        for kept in (self._streams, self._schedules, self._silenced, self._published_at):
             kept.pop(name, None)
         self._retry_at.pop(name, None)
         return True
@@ -382,7 +381,6 @@ class Daemon:
         stream.stamped_by_receipt = reading.timestamp is None
         if stream.stamped_by_receipt:
             reading = dataclasses.replace(reading, timestamp=received_at + self._offset)
-        self._received_at[stream.name] = received_at
         self._step(stream, lambda: stream.add(reading, received_at))
 
     def _step(self, stream: Stream, step: Callable[[], list[Outcome]]) -> None:
@@ -412,13 +410,9 @@ class Daemon:
             self._offset = offset
         for stream in self._streams.values():
             self._step(stream, partial(stream.advance, now))
-            silence = now - self._received_at[stream.name]
-            if stream.state != "stale" and silence > stream.silent_after_s:
-                last = stream.aligner.last_timestamp
-                # Not the time of this look: the same messages shall give the same alerts.
-                alerts = stream.silent((now + self._offset) if last is None else last + stream.silent_after_s)
-                log.warning("stream %r: no reading for %.0f s", stream.name, silence)
-                self._tell(stream, alerts)
+            if stream.has_stopped(now):
+                log.warning("stream %r: no new reading for %.0f s", stream.name, now - stream.heard_at)
+                self._tell(stream, stream.stop(now + self._offset))
 
     # -- what comes out ----------------------------------------------------------------------------------------------
 

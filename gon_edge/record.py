@@ -434,7 +434,6 @@ class _Judge:
         self._model = model
         self._with_model = set(ModelFolder(Path(config.state_dir)).streams())
         self._streams: dict[str, Stream] = {}
-        self._received_at: dict[str, float] = {}
         self._stamped_by_receipt: set[str] = set()
         self._now = now
         self._offset = offset
@@ -473,10 +472,7 @@ class _Judge:
             yield from self._stopped(stream, until)
 
     def _stopped(self, stream: Stream, now: float) -> tuple[Alert, ...]:
-        if stream.state == "stale" or now - self._received_at[stream.name] <= stream.silent_after_s:
-            return ()
-        last = stream.aligner.last_timestamp
-        return stream.silent((now + self._offset) if last is None else last + stream.silent_after_s)
+        return stream.stop(now + self._offset) if stream.has_stopped(now) else ()
 
     def _add(self, stream: Stream, reading: Reading, received_at: float) -> Iterator[Alert]:
         if reading.timestamp is None:
@@ -484,7 +480,6 @@ class _Judge:
             reading = dataclasses.replace(reading, timestamp=received_at + self._offset)
         else:
             self._stamped_by_receipt.discard(stream.name)
-        self._received_at[stream.name] = received_at
         yield from _news(stream.add(reading, received_at))
 
     def _open(self, name: str, now: float) -> Stream:
@@ -502,8 +497,8 @@ class _Judge:
             max_features=self._config.limits.features,
             model=None if is_starter else model,
             starters=(model,) if is_starter and model else usable,
+            opened_at=now,
         )
-        self._received_at[name] = now
         return stream
 
 

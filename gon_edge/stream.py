@@ -238,6 +238,8 @@ class Stream:
         Rows of the warm-up that an earlier run has stored.
     alert_state : mapping, optional
         ``AlertPolicy.state()`` of an earlier run.
+    opened_at : float
+        Monotonic seconds, now: a silence counts from here until a reading comes.
     timer : callable
         Seconds, for measuring how long scoring takes.
 
@@ -255,6 +257,8 @@ class Stream:
         Recent scores, oldest first.
     history : ScoreHistory
         Of the last hour.
+    heard_at : float
+        When a reading moved the stream on last, monotonic seconds.
     stamped_by_receipt : bool
         The newest reading carried no timestamp of its own.
     """
@@ -269,11 +273,13 @@ class Stream:
         starters: Sequence[Model] = (),
         warmed_rows: int = 0,
         alert_state: Mapping[str, Any] | None = None,
+        opened_at: float = 0.0,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name = name
         self.settings = settings
         self.rows = warmed_rows
+        self.heard_at = opened_at
         self.model: Model | None = None
         self.starter: Model | None = None
         self.verdict: Verdict | None = None
@@ -341,7 +347,6 @@ class Stream:
 
     def add(self, reading: Reading, received_at: float) -> list[Outcome]:
         """Take a reading with a timestamp; ``received_at`` is in monotonic seconds."""
-        self._silent = False
         values = self._select(reading.values)
         if self._seeds:
             values = {**self._seeds, **values}
@@ -351,7 +356,13 @@ class Stream:
             if not values and not masked:
                 return []
             reading = Reading(reading.stream, reading.timestamp, values, masked)
-        return self._judge(self.aligner.add(reading, received_at))
+        accepted = self.aligner.accepted
+        rows = self.aligner.add(reading, received_at)
+        if self.aligner.accepted > accepted or self.aligner.interval_s is None:
+            # Readings of a clock that stands still are late for ever: a stream that only sends such has stopped.
+            self._silent = False
+            self.heard_at = received_at
+        return self._judge(rows)
 
     def advance(self, received_by: float) -> list[Outcome]:
         """Let time pass, in monotonic seconds; every reading received by then has been added."""
@@ -360,6 +371,18 @@ class Stream:
     def flush(self) -> list[Outcome]:
         """Judge what is left at the end of a recording."""
         return self._judge(self.aligner.flush())
+
+    def has_stopped(self, now: float) -> bool:
+        """Whether the stream has fallen silent for longer than `silent_after_s`, and nobody said so yet."""
+        return not self._silent and now - self.heard_at > self.silent_after_s
+
+    def stop(self, wall: float) -> tuple[Alert, ...]:
+        """Say that the stream `has_stopped`; ``wall`` is now, in Unix seconds.
+
+        The alert is of the moment the silence was too long, not of this look: the same messages give the same alerts.
+        """
+        last = self.aligner.last_timestamp
+        return self.silent(wall if last is None else last + self.silent_after_s)
 
     def silent(self, timestamp: float) -> tuple[Alert, ...]:
         """Say that the stream has stopped; no alert during the warm-up.  ``timestamp`` is Unix seconds."""

@@ -164,6 +164,19 @@ def test_a_stream_that_stops_is_stale_and_says_what_is_missing(model: Model) -> 
     assert stream.state == "scoring"
 
 
+def test_a_stream_whose_clock_stands_still_has_stopped(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(30, 1))
+    now = stream.heard_at
+    for _ in range(120):
+        now += 1.0
+        stream.add(Reading("pump", stream.aligner.last_timestamp, {name: 0.0 for name in NAMES}), now)
+        assert stream.has_stopped(now) == (now - stream.heard_at > 60.0)
+    (alert,) = stream.stop(now)
+    assert (alert.kind, alert.severity, alert.timestamp) == ("missing", "critical", stream.aligner.last_timestamp + 60.0)
+    assert not stream.has_stopped(now + 1000.0)
+
+
 def test_a_stream_that_stops_during_the_warm_up_raises_nothing() -> None:
     stream = stream_with(None)
     run(stream, values(10, 1))
