@@ -100,8 +100,9 @@ class RetrainRecord:
 
     Attributes
     ----------
-    stream, version : str
-        `version` is empty when no model came of it.
+    stream : str
+    version : str
+        Of the model; empty when none came of it.
     started : float
         Unix seconds.
     duration_s : float
@@ -114,7 +115,7 @@ class RetrainRecord:
     reason : str
         One line for a person; empty when it went well.
     gate : mapping or None
-        What the gate measured, as `gate.GateReport.as_json` has it; `None` where it had nothing to judge.
+        What the gate measured, a `gate.GateReport`; `None` where it had nothing to judge.
     """
 
     stream: str
@@ -153,8 +154,9 @@ class _DamageError(Exception):
     """The file opens but is not what was written."""
 
 
-# The second is raised by Python's own module, for text in the file or for a message of SQLite that quotes it.
-_DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError, _DamageError)
+# The second is raised by Python's own module, for text in the file or for a message of SQLite that quotes it; the last
+# for SQLITE_NOMEM, which some damaged tables look like as well.
+_DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError, _DamageError, MemoryError)
 
 
 class _Buffer:
@@ -257,6 +259,7 @@ class Store:
         self._last_flush: float | None = None
         self._next_flush: float | None = None
         self._retry_s = 0.0
+        self._out_of_memory = False  # the last flush failed for it
 
     # -- opening and closing -------------------------------------------------------------------------------------------
 
@@ -298,13 +301,13 @@ class Store:
         if read_only:
             try:
                 store._connect_read_only()
-            except (*_DATABASE_ERRORS, OSError, MemoryError) as error:
+            except (*_DATABASE_ERRORS, OSError) as error:
                 raise StoreError(f"{store._path} cannot be read: {str(error) or 'it is damaged'}") from None
             return store
         try:
             store._connect()
         except (*_DATABASE_ERRORS, OSError) as error:
-            store.last_error = f"{store._path}: {error}"
+            store.last_error = f"{store._path}: {_said(error)}"
         except StoreError:
             store.close()
             raise
@@ -333,7 +336,7 @@ class Store:
         try:
             try:
                 self._open_database()
-            except (*_DATABASE_ERRORS, MemoryError) as error:  # SQLite takes some damaged tables for an empty heap
+            except _DATABASE_ERRORS as error:
                 if not isinstance(error, MemoryError) and not _is_damage(error):
                     raise
                 self._set_aside(str(error) or "its tables cannot be read")
@@ -410,7 +413,8 @@ class Store:
     def _disconnect(self) -> None:
         db, self._db = self._db, None
         if db is not None:
-            with contextlib.suppress(sqlite3.Error):  # closing writes the WAL back, and the disk may refuse that too
+            # Closing writes the WAL back, and the disk may refuse that too.
+            with contextlib.suppress(sqlite3.Error, MemoryError):
                 db.close()
 
     def _set_aside(self, reason: str) -> None:
@@ -549,7 +553,7 @@ class Store:
                     count += changed
             db.execute("COMMIT")
         except (*_DATABASE_ERRORS, OSError) as error:
-            self.last_error = f"{self._path}: {error}"
+            self.last_error = f"{self._path}: {_said(error)}"
             self._roll_back()
             if _is_damage(error):
                 self._damage = str(error)
@@ -628,19 +632,23 @@ class Store:
         self.last_error = None
         self._urgent = False
         self._retry_s = 0.0
+        self._out_of_memory = False
         self._next_flush = None
         self._wait_s = min(2 * self._wait_s, self._flush_every_s)
         return True
 
     def _failed(self, error: Exception, now: float) -> None:
         self.write_errors += 1
-        self.last_error = f"{self._path}: {error}"
+        # Twice in a row it is the file: between the two it is closed, which gives back what SQLite held.
+        damaged = _is_damage(error) or (self._out_of_memory and isinstance(error, MemoryError))
+        self._out_of_memory = isinstance(error, MemoryError)
+        self.last_error = f"{self._path}: {_said(error)}"
         self._retry_s = min(max(2 * self._retry_s, _RETRY_MIN_S), _RETRY_MAX_S)
         self._next_flush = now + self._retry_s
         self._roll_back()
-        if _is_damage(error):
+        if damaged:
             try:
-                self._set_aside(str(error))
+                self._set_aside(_said(error))
             except OSError as refused:
                 self.last_error = f"{self._path}: {refused}"
         elif getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
@@ -650,7 +658,7 @@ class Store:
         try:
             if self._db is not None and self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-        except sqlite3.Error:
+        except (sqlite3.Error, MemoryError):
             self._disconnect()
 
     def _write(self) -> None:
@@ -737,12 +745,12 @@ class Store:
             return []
         try:
             return self._db.execute(sql, arguments).fetchall()
-        except (*_DATABASE_ERRORS, MemoryError) as error:
+        except _DATABASE_ERRORS as error:
             if self._read_only:
                 if isinstance(error, MemoryError):  # a training child may really have none left
                     raise
                 raise StoreError(f"{self._path} cannot be read: {error}") from None
-            self.last_error = f"{self._path}: {error}"
+            self.last_error = f"{self._path}: {_said(error)}"
             if _is_damage(error):
                 self._damage = str(error)
             return []
@@ -982,6 +990,10 @@ def _event(text: object) -> dict[str, Any] | None:
     if not isinstance(event, dict) or not {"id", "type", "stream", "since"} <= event.keys():
         return None
     return event if isinstance(event["since"], (int, float)) and isinstance(event["id"], str) else None
+
+
+def _said(error: Exception) -> str:
+    return str(error) or "out of memory"  # a MemoryError says nothing
 
 
 def _is_damage(error: Exception) -> bool:

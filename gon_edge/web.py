@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -158,7 +158,9 @@ class Snapshot:
     history : tuple of HistorySnapshot
         Of the streams that have scores.
     trainings : tuple of mapping
-        The newest training rounds, newest first: stream, version, outcome, the gate's reason and what it took.
+        The newest training rounds, newest first: stream, version, outcome, what the gate found and what it took.
+    models : mapping of str to mapping
+        By stream the lineage of its own model in use.
     latency_s : sequence of float
         From receipt to score, of the last rows.
     """
@@ -180,6 +182,7 @@ class Snapshot:
     bucket_s: float = 15.0
     history: tuple[HistorySnapshot, ...] = ()
     trainings: tuple[Mapping[str, Any], ...] = ()
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     latency_s: Sequence[float] = ()
 
 
@@ -659,6 +662,13 @@ def _trainings(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
     return HTTPStatus.OK, {"trainings": snapshot.trainings}
 
 
+def _models(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    # Chosen keys: a model from elsewhere may have more to say of itself.
+    keys = ("version", "parent", "trained_at", "rows", "since", "until", "gate")
+    models = [{"stream": name, **{key: lineage.get(key) for key in keys}} for name, lineage in snapshot.models.items()]
+    return HTTPStatus.OK, {"models": models}
+
+
 def _latency(seconds: Sequence[float]) -> dict[str, float | None]:
     ordered = sorted(seconds)
     return {
@@ -712,6 +722,7 @@ ROUTES: Mapping[str, Route] = {
     "/api/v1/silences": _of_snapshot(_silences),
     "/api/v1/history": _of_snapshot(_history),
     "/api/v1/trainings": _of_snapshot(_trainings),
+    "/api/v1/models": _of_snapshot(_models),
     "/api/v1/status": _of_snapshot(_status),
 }
 """Every path there is."""

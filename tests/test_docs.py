@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import http.client
 import json
 import os
 import re
@@ -21,9 +22,9 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from gon_edge import cli, errors, payload, prometheus
+from gon_edge import cli, errors, payload, prometheus, web
 from gon_edge.alerts import alert_json
-from gon_edge.config import load_config
+from gon_edge.config import HttpConfig, load_config
 from gon_edge.config import options as config_options
 from gon_edge.control import ControlServer
 from gon_edge.events import Alert, Cause
@@ -31,6 +32,7 @@ from gon_edge.fit import fit_model
 from gon_edge.prometheus import Telemetry
 from gon_edge.retrain import ModelFolder
 from gon_edge.store import Store
+from gon_edge.web import WebServer
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (ROOT, *(ROOT / "docs" / folder for folder in ("", "evidence", "reference", "research")))
@@ -209,6 +211,30 @@ def test_every_exit_code_is_in_the_reference_the_help_and_the_man_page():
     manual = runpy.run_path(str(ROOT / "tools" / "make_manpages.py"))["page"](cli._parser(), "gon-edge", "", "")
     shown = manual.partition(".SH EXIT STATUS")[2].partition(".SH ")[0]
     assert re.findall(r"^\.TP\n(\d+)$", shown, re.MULTILINE) == list(map(str, errors.EXIT_CODES))
+
+
+def test_every_path_of_the_reference_answers_as_it_says(tmp_path, reference):
+    listed = re.findall(r"^\| `(/\S*)` \| `([^`]+)` \| (yes)? +\|", TEXT["docs/reference/http.md"], re.MULTILINE)
+    assert {path for path, _, _ in listed} == web.ROUTES.keys()
+    (tmp_path / "token").write_text("a secret of at least sixteen characters")
+    (tmp_path / "token").chmod(0o600)
+    guarded = HttpConfig("127.0.0.1:0", token_file=tmp_path / "token")
+    server = WebServer(guarded, snapshot=reference["_sample"], registry=CollectorRegistry())
+    server.start()
+    try:
+        for path, content_type, is_open in listed:
+            answers = []
+            for headers in ({}, {"Authorization": f"Bearer {(tmp_path / 'token').read_text()}"}):
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+                connection.request("GET", path, headers=headers)
+                answers.append(connection.getresponse())
+                connection.close()
+            stranger, guest = answers
+            assert stranger.status != 401 if is_open else stranger.status == 401, path
+            assert guest.status in (200, 503), path  # 503: the sample's loop has not come round since 1970
+            assert guest.getheader("Content-Type") == content_type
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="module")

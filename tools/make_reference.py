@@ -14,13 +14,16 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import json
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass
+from dataclasses import MISSING, Field, asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,13 +31,15 @@ sys.path.insert(0, str(ROOT))
 
 from prometheus_client import CollectorRegistry  # noqa: E402
 
-from gon_edge import cli, config, daemon, errors, events, payload, prometheus  # noqa: E402
+from gon_edge import cli, config, daemon, errors, events, payload, prometheus, web  # noqa: E402
 from gon_edge.alerts import alert_json  # noqa: E402
 from gon_edge.completion import _commands  # noqa: E402
 from gon_edge.control import SOCKET  # noqa: E402
+from gon_edge.gate import GateReport, GateScores  # noqa: E402
 from gon_edge.homeassistant import HomeAssistant  # noqa: E402
 from gon_edge.mqtt import own_topic  # noqa: E402
-from gon_edge.store import DATABASE, LOCK  # noqa: E402
+from gon_edge.silences import Silence  # noqa: E402
+from gon_edge.store import DATABASE, LOCK, RetrainRecord  # noqa: E402
 
 _SEE = {
     "configuration": "What people change first is in the [README](../../README.md#configure).",
@@ -46,6 +51,7 @@ def _note(*what: str) -> str:
     return f"<!-- Written by tools/make_reference.py from {', '.join(what)}; change those. -->"
 
 
+_RENAMED = {"stream": "name"}  # JSON has it under another name than the dataclass
 _SAID = {  # where a docstring says nothing beyond the type
     "type": "`new` first, then `update`s, then `end`; the `id` stays.",
     "kind": "Something is not as usual, or something is silent or frozen.",
@@ -54,6 +60,13 @@ _SAID = {  # where a docstring says nothing beyond the type
     "top_features": "The causes, largest first, five at most; of `missing`, the features that are.",
     "model_version": "The model that judged.",
     "feature": "Its name.",
+    "score": "The newest; null before there is a model.",
+    "threshold": "What it is compared with.",
+    "features": "How many it has.",
+    "duration_s": "How long it took.",
+    "passed": "Whether the new model may be used.",
+    "challenger": "What the new model did, see below.",
+    "model_bytes": "Size of its file.",
 }
 
 
@@ -355,13 +368,17 @@ def _attributes(cls: type) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _event_rows(cls: type, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _key_rows(cls: type, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Key, type and text of what a dataclass becomes in JSON."""
     known = _attributes(cls)
     for key in keys:
-        kind, text = known[key]
-        kind = re.sub(r'"(\w+)"', r"`\1`", kind.strip("{}")).replace("None", "null")
-        kind = kind.replace("tuple of Cause", "list").replace("float", "number").replace("str", "text")
-        text = text.replace("``", "`").replace("`None`", "null").replace("NaN", "Null")
+        kind, text = known.get(key) or known[_RENAMED[key]]
+        kind = re.sub(r'"(\w+)"', r"`\1`", kind.strip("{}")).replace("None", "null").removesuffix(", optional")
+        kind = re.sub(r"(tuple|sequence) of [\w ]+", "list", re.sub(r"mapping of \w+ to \w+", "object", kind))
+        for python, said in (("str", "text"), ("float", "number"), ("int", "number"), ("bool", "true or false")):
+            kind = re.sub(rf"\b{python}\b", said, kind)
+        kind = re.sub(r"\b(mapping|GateScores)\b", "object", kind)
+        text = re.sub(r"`None`|\bNone\b", "null", text.replace("``", "`")).replace("NaN", "Null")
         yield f"`{key}`", kind, _prose(text or _SAID[key])
 
 
@@ -407,9 +424,9 @@ def topics() -> str:
         "\n".join(_table(("Topic", "What"), heard)),
         "## Events",
         "One JSON object a message on `BASE/NODE/alert`; [an example](../../README.md#alerts).",
-        "\n".join(_table(("Key", "Type", "What"), _event_rows(events.Alert, alert_json(example)))),
+        "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Alert, alert_json(example)))),
         "Each of `top_features`:",
-        "\n".join(_table(("Key", "Type", "What"), _event_rows(events.Cause, _attributes(events.Cause)))),
+        "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Cause, _attributes(events.Cause)))),
         "## States",
         "\n".join(_table(("Key", "What"), ((f"`{key}`", text) for key, text in _STATE_KEYS.items()))),
     ]
@@ -420,6 +437,169 @@ def _same(what: str, found: Iterable[object], described: Mapping[Any, object]) -
     if set(found) != set(described):
         differ = sorted(map(str, set(found) ^ set(described)))
         sys.exit(f"{what} and the table in tools/make_reference.py differ: {', '.join(differ)}")
+
+
+# -- HTTP --------------------------------------------------------------------------------------------------------------
+
+_PATHS = {
+    "/": "The status page, one file without anything from elsewhere.",
+    "/metrics": "[Series](metrics.md) for Prometheus.",
+    "/healthz": f"200 while the scoring loop comes round, 503 when it has not for {web.HEARTBEAT_LIMIT_S:g} s.",
+    "/readyz": "200 when configuration and models are loaded, 503 before. The broker does not matter.",
+    "/api/v1/status": "[The daemon](#apiv1status): broker, queue, memory, latency.",
+    "/api/v1/streams": "[Every stream](#apiv1streams) as it is now.",
+    "/api/v1/alerts": (
+        f"`alerts`: the newest [event](topics.md#events) of each, open and ended, newest first; {daemon._ALERTS_SHOWN} "
+        "at most."
+    ),
+    "/api/v1/silences": "[Silences](#apiv1silences) that count now, the first to end first.",
+    "/api/v1/history": "[Scores and thresholds](#apiv1history) of the last hour.",
+    "/api/v1/trainings": (
+        f"[The last {daemon._TRAININGS_SHOWN} trainings](#apiv1trainings), newest first, and what the gate measured."
+    ),
+    "/api/v1/models": "[The model in use](#apiv1models) of each stream that has one of its own.",
+}
+_STATUSES = {
+    "OK": "",
+    "UNAUTHORIZED": "No token or password, or a wrong one; not for what is open to all.",
+    "NOT_FOUND": "There is no such path.",
+    "METHOD_NOT_ALLOWED": "There is no such method.",
+    "MISDIRECTED_REQUEST": "Asked for under a name that is not known, see [http.names](configuration.md#httpnames).",
+    "TOO_MANY_REQUESTS": "Too many wrong passwords from this address; `Retry-After` says when to come back.",
+    "INTERNAL_SERVER_ERROR": "A bug; the log has more. Please report it.",
+    "SERVICE_UNAVAILABLE": f"Not healthy, not ready, or {web._MAX_THREADS} connections are open already.",
+}
+_MODEL_KEYS = {
+    "stream": "Its name.",
+    "version": "Of the model.",
+    "parent": "Version of the one before it; empty for a first model.",
+    "trained_at": "Unix seconds.",
+    "rows": "Rows it was trained from.",
+    "since": "The oldest of them, Unix seconds.",
+    "until": "The newest of them, Unix seconds.",
+    "gate": "What the gate measured before it was used, as below, without `latency_s`.",
+}
+_HEALTH_KEYS = {
+    "healthy": "Whether it comes round.",
+    "heartbeat_age_s": "Seconds since it last did.",
+    "ready": "Whether it is.",
+}
+_STATUS_KEYS = {
+    "node": "Its name, `node` of the configuration.",
+    "version": "Of gon-edge.",
+    "now": "Unix seconds by the daemon's clock.",
+    "started_at": "Unix seconds.",
+    "uptime_s": "Seconds since.",
+    "ready": "As `/readyz` says it.",
+    "heartbeat_age_s": "Seconds since the scoring loop last came round.",
+    "mqtt": "`connected` (true or false), `url` (without user and password), `error` (why not; empty when connected).",
+    "queue_length": "Messages received and not yet scored.",
+    "rss_bytes": "Resident memory.",
+    "latency": "From receipt to score, of the last rows: `median_s`, `p95_s`; null before the first.",
+}
+_HISTORY_KEYS = {
+    "stream": "Its name.",
+    "end": "End of the newest bucket, Unix seconds by the stream's own clock.",
+    "scores": "Highest score of each bucket, oldest first, from the first one on that has any; null where none was.",
+    "thresholds": "`[bucket, threshold]` wherever it changed; a stream that never did has one.",
+}
+
+
+def _sample() -> web.Snapshot:
+    """A daemon with one of everything, so that answers have all their keys."""
+    cause = events.Cause("f", 1.0, 2.0, 1.0)
+    scores = GateScores(0.0, {})
+    gate = GateReport(True, (), True, 1, scores, scores, 0.0, 1, 0.0)
+    training = RetrainRecord("s", "1", 0.0, 1.0, "promoted", 1, 1, "", gate.as_json())
+    return web.Snapshot(
+        node="n", version="0", started_at=0.0, now=0.0, mqtt_connected=True, mqtt_url="", mqtt_error="",
+        queue_length=0, rss_bytes=0, heartbeat_at=0.0, ready=True,
+        streams=(web.StreamSnapshot("s", "scoring", 1, 1, causes=(cause,)),),
+        silences=(asdict(Silence("s", "", 0.0, 1.0, "")),),
+        history=(web.HistorySnapshot("s", 0.0, [1.0], [1.0]),),
+        trainings=(asdict(training),), models={"s": {}},
+    )  # fmt: skip
+
+
+def answer(path: str) -> dict[str, Any]:
+    """Return what a path with a JSON answer says of a daemon that has one of everything."""
+    _, of_server = web.ROUTES[path]
+    body: dict[str, Any] = json.loads(of_server(SimpleNamespace(snapshot=_sample))[1])  # type: ignore[arg-type]
+    return body
+
+
+def http() -> str:
+    """Return the page of HTTP paths.
+
+    Raises
+    ------
+    SystemExit
+        A path, or a key of an answer, that has no line in the tables above.
+    """
+    _same("paths of gon_edge/web.py", web.ROUTES, _PATHS)
+    _same("keys of /healthz and /readyz", {**answer("/healthz"), **answer("/readyz")}, _HEALTH_KEYS)
+    _same("keys of /api/v1/status", answer("/api/v1/status"), _STATUS_KEYS)
+    history = answer("/api/v1/history")
+    (model,) = answer("/api/v1/models")["models"]
+    _same("keys of /api/v1/models", model, _MODEL_KEYS)
+    _same("keys of /api/v1/history", history["streams"][0], _HISTORY_KEYS)
+    methods = [name.removeprefix("do_") for name in dir(web._Handler) if name.startswith("do_")]
+    paths = (
+        (f"`{path}`", f"`{web.ROUTES[path][0]}`", "yes" if path in web.OPEN_TO_ALL else "", text)
+        for path, text in _PATHS.items()
+    )
+    named = set(re.findall(r"HTTPStatus\.([A-Z_]+)", inspect.getsource(web))) - {"NOT_IMPLEMENTED"}  # made a 405
+    _same("HTTP statuses of gon_edge/web.py", named, _STATUSES)
+    statuses = [(str(HTTPStatus[name].value), text) for name, text in _STATUSES.items() if text]
+    typed, untyped = ("Key", "Type", "What"), ("Key", "What")
+    (stream,) = answer("/api/v1/streams")["streams"]
+    (silence,) = answer("/api/v1/silences")["silences"]
+    (training,) = answer("/api/v1/trainings")["trainings"]
+    lines = [
+        "# HTTP",
+        _note("gon_edge/web.py"),
+        (
+            f"What is served at [http.listen](configuration.md#httplisten), by default "
+            f"`http://{config.HttpConfig().listen}`, to {' and '.join(methods)}. Nothing can be changed through it, no "
+            "path takes a query or a body, and every answer is fresh (`Cache-Control: no-store`)."
+        ),
+        "\n".join(_table(("Path", "Content type", "Open to all", "What"), paths)),
+        (
+            "Without [token](configuration.md#httptoken_file) or [password](configuration.md#httppassword_file) in the "
+            "configuration everything is open. With one, everything but what is open to all asks for `Authorization: "
+            "Bearer TOKEN`, or for user and password (`Basic`); see [security.md](../security.md#http)."
+        ),
+        "\n".join(_table(("Status", "When it is not 200"), statuses)),
+        (
+            "Times are Unix seconds, `_s` means seconds, and what is not a finite number is null. Keys may be added: "
+            "ignore those that you do not know."
+        ),
+        "## /healthz, /readyz",
+        "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _HEALTH_KEYS.items()))),
+        "## /api/v1/status",
+        "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _STATUS_KEYS.items()))),
+        "## /api/v1/streams",
+        "`streams`, each with",
+        "\n".join(_table(typed, _key_rows(web.StreamSnapshot, stream))),
+        "Causes are as in [events](topics.md#events).",
+        "## /api/v1/silences",
+        "`silences`, each with",
+        "\n".join(_table(typed, _key_rows(Silence, silence))),
+        "## /api/v1/history",
+        "`bucket_s`, the length of a bucket in seconds, and `streams`, each with",
+        "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _HISTORY_KEYS.items()))),
+        "## /api/v1/models",
+        "`models`, each with the following, of which null is what an imported model does not say:",
+        "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _MODEL_KEYS.items()))),
+        "## /api/v1/trainings",
+        "`trainings`, each with",
+        "\n".join(_table(typed, _key_rows(RetrainRecord, training))),
+        "`gate`, as `gon-edge retrain --json` has it too:",
+        "\n".join(_table(typed, _key_rows(GateReport, training["gate"]))),
+        "`challenger` is the new model, `champion` the one before it; each has",
+        "\n".join(_table(typed, _key_rows(GateScores, training["gate"]["challenger"]))),
+    ]
+    return _page(lines)
 
 
 # -- files and exit codes ----------------------------------------------------------------------------------------------
@@ -512,6 +692,7 @@ PAGES = {
     "commands.md": commands,
     "metrics.md": metrics,
     "topics.md": topics,
+    "http.md": http,
     "files.md": files,
     "exit-codes.md": exit_codes,
 }
