@@ -645,6 +645,39 @@ def test_a_length_that_makes_sqlite_run_out_of_memory_is_damage(store, tmp_path)
         assert again.persistent
 
 
+STARVED = """
+    import contextlib
+    import sys
+    import numpy as np
+    from gon_edge.events import Row
+    from gon_edge.store import Store
+    store = Store.open(sys.argv[1])
+    def fill():
+        for i in range(3000):
+            store.add_row(Row("pump", float(i), ("a",), np.float32([i * i % 997]), np.zeros(1, np.bool_)), False, 0.0)
+    fill()
+    assert store.flush(0.0)
+    with contextlib.suppress(MemoryError):
+        store._db.execute("PRAGMA hard_heap_limit=1")  # of the whole process, and it cannot be taken back
+    fill()
+    assert store.quarantine("pump", 0.0, 1e9) in (3000, 6000)
+    for k in range(4):
+        assert not store.flush(30.0 * k)
+        print(store.write_errors, store.recovered, "memory" in store.last_error, sum(store.streams().values()))
+"""
+
+
+def test_a_flush_that_finds_no_memory_is_tried_again_and_then_taken_for_damage(tmp_path):
+    # Found by fuzzing: a damaged table can also look like that, and the MemoryError ended the daemon.
+    command = [sys.executable, "-c", textwrap.dedent(STARVED), str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    first, second, *_ = ended.stdout.splitlines()
+    assert first.startswith("1 False True")
+    assert second.startswith("2 True True")
+    assert len(damaged_names(tmp_path)) <= 2
+
+
 def test_text_nested_deeper_than_python_can_go_is_left_out(store, tmp_path):
     fill(store, 0, 3)
     store.add_alert(event(1))
