@@ -854,6 +854,7 @@ class Daemon:
                 if stream.verdict is not None
             ),
             trainings=tuple(self._trainings),
+            models={name: s.model.lineage for name, s in sorted(self._streams.items()) if s.model is not None},
             latency_s=tuple(self._latencies),
         )
 
