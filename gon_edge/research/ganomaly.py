@@ -38,6 +38,7 @@ GRADIENT_SCORE_WEIGHT = 0.12
 
 _SCORED_AT_ONCE = 256
 _CALIBRATED = 500
+_HELD_OUT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,9 @@ class GanomalySettings:
     batch : int
     rate : float
         Adam's.
-    adversarial, contextual, encoder : float
-        Weights of the losses; with ``adversarial`` 0 there is no discriminator.
+    adversarial, contextual, squared, encoder : float
+        Weights of the losses; contextual and squared are absolute and squared error of the pictures.  With
+        ``adversarial`` 0 there is no discriminator, with ``encoder`` 0 the second encoder is not trained.
     gradient : float
         λ; 0 leaves the constraint out of training.
     validate_every : int
@@ -70,6 +72,7 @@ class GanomalySettings:
     rate: float = 1e-3
     adversarial: float = 1.0
     contextual: float = 50.0
+    squared: float = 0.0
     encoder: float = 1.0
     gradient: float = 0.0
     validate_every: int = 50
@@ -78,7 +81,7 @@ class GanomalySettings:
 
 GANOMALY = GanomalySettings()
 COMBINED = GanomalySettings(gradient=GRADIENT_WEIGHT)
-GRADCON = GanomalySettings(adversarial=0.0, contextual=1.0, encoder=0.0, gradient=GRADIENT_WEIGHT)
+GRADCON = GanomalySettings(adversarial=0.0, contextual=0.0, squared=1.0, encoder=0.0, gradient=GRADIENT_WEIGHT)
 """The autoencoder of GradCon: squared error and the constraint."""
 
 
@@ -109,6 +112,26 @@ def decoder(channels: int, side: int, width: int, latent: int) -> nn.Sequential:
         layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False)]
     last = [nn.BatchNorm2d(widths[0]), nn.ReLU(), nn.ConvTranspose2d(widths[0], channels, 4, 2, 1, bias=False)]
     return nn.Sequential(*layers, *last, nn.Tanh())
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """A batch on its way: pictures, their codes, pictures made of those, their codes, features of both pictures."""
+
+    x: Tensor
+    z: Tensor
+    made: Tensor
+    again: Tensor | None
+    seen: tuple[Tensor, Tensor] | None
+
+    def gaps(self) -> dict[str, Tensor]:
+        """What the losses are means of, (B, ...)."""
+        gaps = {"contextual": (self.x - self.made).abs(), "squared": (self.x - self.made) ** 2}
+        if self.again is not None:
+            gaps["encoder"] = (self.z - self.again) ** 2
+        if self.seen is not None:
+            gaps["adversarial"] = (self.seen[0] - self.seen[1]) ** 2
+        return gaps
 
 
 class Ganomaly:
@@ -161,14 +184,14 @@ class Ganomaly:
         return sum(p.numel() for net in nets for p in net.parameters())
 
     def fit(self, normal: Pixels, *, progress: Callable[[int], None] = lambda step: None) -> Ganomaly:
-        """Train on normal pictures (N, C, P, P); a tenth of them only validates."""
+        """Train on normal pictures (N, C, P, P); a tenth of them, 1000 at most, only validates."""
         settings = self.settings
         rng = np.random.default_rng(settings.seed)
         order = rng.permutation(len(normal))
-        held_out = normal[order[: max(1, len(normal) // 10)]]
-        train = normal[order[max(1, len(normal) // 10) :]]
+        apart = min(_HELD_OUT, max(1, len(normal) // 10))
+        held_out, train = normal[order[:apart]], normal[order[apart:]]
         adams = [
-            torch.optim.Adam(net.parameters(), lr=settings.rate, betas=(0.5, 0.999))
+            torch.optim.Adam(net.parameters(), lr=settings.rate, betas=(0.5, 0.999), fused=True)
             for net in (self.net, self.discriminator)
         ]
         best = (np.inf, copy.deepcopy(self.net.state_dict()), copy.deepcopy(self.discriminator.state_dict()))
@@ -198,50 +221,36 @@ class Ganomaly:
         settings = self.settings
         self.net.train()
         self.discriminator.train()
-        z, made, again = self._pass(x)
-        losses = self._losses(x, z, made, again)
-        loss = losses["contextual"] * settings.contextual
-        if settings.encoder:
-            loss = loss + settings.encoder * losses["encoder"]
-        if settings.adversarial:
-            loss = loss + settings.adversarial * losses["adversarial"]
+        passed = self._pass(x)
+        losses = {name: gap.mean() for name, gap in passed.gaps().items()}
+        loss = self._weighted(losses)
         if settings.gradient:
-            weights = list(self._decoder_weights().values())
-            error = functional.mse_loss(made, x)
-            gradients = torch.autograd.grad(error, weights, create_graph=True)
+            error = functional.mse_loss(passed.made, x)
+            gradients = torch.autograd.grad(error, list(self._decoder_weights().values()), create_graph=True)
             losses["gradient"] = -self.running.cosine(gradients)
             loss = loss + settings.gradient * losses["gradient"]
             self.running.update(gradients)
-        adams[0].zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        adams[0].step()
-        if settings.adversarial:
-            says = [self.discriminator(pictures).flatten() for pictures in (x, made.detach())]
-            loss_d = sum(
-                functional.binary_cross_entropy_with_logits(logit, torch.full_like(logit, target)) / 2
-                for logit, target in zip(says, (1.0, 0.0), strict=True)
-            )
-            adams[1].zero_grad()
-            loss_d.backward()  # type: ignore[union-attr, no-untyped-call]
+        # Each is moved by its own loss alone, so what the discriminator saw serves both; both graphs are walked before
+        # any weight moves.
+        _differentiate(loss, self.net, keep_graph=passed.seen is not None)
+        if passed.seen is not None:
+            logits = [self.discriminator[-1](seen).flatten() for seen in passed.seen]
+            losses["discriminator"] = (functional.softplus(-logits[0]) + functional.softplus(logits[1])).mean() / 2
+            _differentiate(losses["discriminator"], self.discriminator)
             adams[1].step()
-            losses["discriminator"] = torch.as_tensor(loss_d)
+        adams[0].step()
         return {name: value.item() for name, value in losses.items()}
 
-    def _pass(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _pass(self, x: Tensor, *, whole: bool = False) -> _Passed:
+        """Send pictures through the nets, those without weight in the loss only when the ``whole`` is wanted."""
         z = self.net["encoder"](x)
         made = self.net["decoder"](z)
-        return z, made, self.net["again"](made)
+        again = self.net["again"](made) if whole or self.settings.encoder else None
+        trunk = self.discriminator[:-1]
+        return _Passed(x, z, made, again, (trunk(x), trunk(made)) if whole or self.settings.adversarial else None)
 
-    def _losses(self, x: Tensor, z: Tensor, made: Tensor, again: Tensor) -> dict[str, Tensor]:
-        """Means over a batch; GradCon's reconstruction error is squared, GANomaly's absolute."""
-        plain = self.settings.encoder or self.settings.adversarial
-        losses = {"contextual": (x - made).abs().mean() if plain else functional.mse_loss(made, x)}
-        if self.settings.encoder:
-            losses["encoder"] = functional.mse_loss(again, z)
-        if self.settings.adversarial:
-            features = self.discriminator[:-1]
-            losses["adversarial"] = functional.mse_loss(features(made), features(x))
-        return losses
+    def _weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([getattr(self.settings, name) * loss for name, loss in losses.items()]).sum()
 
     def _decoder_weights(self) -> dict[str, Tensor]:
         """Weights of the decoder's convolutions, by name; normalisation has none that say a direction."""
@@ -253,10 +262,8 @@ class Ganomaly:
         self.discriminator.eval()
         total = 0.0
         for part in np.array_split(pixels, 1 + len(pixels) // _SCORED_AT_ONCE):
-            x = padded(part).to(self.device)
-            losses = self._losses(x, *self._pass(x))
-            weighted = (getattr(self.settings, name) * loss.item() for name, loss in losses.items())
-            total += sum(weighted) * len(part)
+            gaps = self._pass(padded(part).to(self.device)).gaps()
+            total += self._weighted({name: gap.mean() for name, gap in gaps.items()}).item() * len(part)
         return total / len(pixels)
 
     def _calibrate(self, normal: Pixels) -> None:
@@ -328,18 +335,10 @@ class Ganomaly:
         """Every loss of each picture (N,); those a model was not trained for are there too, and mean nothing."""
         self.net.eval()
         self.discriminator.eval()
-        features = self.discriminator[:-1]
-        found: dict[str, list[Array]] = {"adversarial": [], "contextual": [], "encoder": [], "squared": []}
+        found: dict[str, list[Array]] = {}
         for part in np.array_split(pixels, 1 + len(pixels) // _SCORED_AT_ONCE):
-            x = padded(part).to(self.device)
-            z, made, again = self._pass(x)
-            for name, gap in (
-                ("adversarial", (features(x) - features(made)) ** 2),
-                ("contextual", (x - made).abs()),
-                ("encoder", (z - again) ** 2),
-                ("squared", (x - made) ** 2),
-            ):
-                found[name].append(gap.flatten(1).mean(dim=1).cpu().numpy().astype(np.float64))
+            for name, gap in self._pass(padded(part).to(self.device), whole=True).gaps().items():
+                found.setdefault(name, []).append(gap.flatten(1).mean(dim=1).cpu().numpy().astype(np.float64))
         return {name: np.concatenate(values) for name, values in found.items()}
 
     def score(self, pixels: Pixels) -> dict[str, Array]:
@@ -370,6 +369,12 @@ class Ganomaly:
         for name, (mean, deviation) in self._usual.items():
             scores["fused"] += (scores[name] - mean) / deviation
         return scores
+
+
+def _differentiate(loss: Tensor, net: nn.Module, *, keep_graph: bool = False) -> None:
+    """Leave the loss's gradients in this net's weights and in no other's."""
+    net.zero_grad()
+    loss.backward(inputs=list(net.parameters()), retain_graph=keep_graph)  # type: ignore[no-untyped-call]
 
 
 def _moments(values: Array) -> tuple[float, float]:

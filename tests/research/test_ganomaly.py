@@ -135,12 +135,32 @@ def test_the_constraint_is_part_of_the_graph():
 def test_the_tool_measures_draws_and_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ["--quick", "--out", str(tmp_path), "--classes", "0", "--show", "0", "--steps", "8", "--latent", "8"]
-    for _ in range(2):
-        assert ganomaly_gradcon.main(arguments) == 0
-    cells = [json.loads(line) for line in (tmp_path / "ganomaly.jsonl").read_text().splitlines()]
-    assert len(cells) == 6  # two protocols, three systems; the second run added none
+    assert ganomaly_gradcon.main(arguments) == 0
+    path = tmp_path / "ganomaly.jsonl"
+    whole = path.read_text().splitlines()
+    path.write_text("\n".join(whole[:4]) + "\n")  # as if interrupted after the fourth
+    assert ganomaly_gradcon.main(arguments) == 0
+    again = path.read_text().splitlines()
+    assert again[:4] == whole[:4]
+    cells = [json.loads(line) for line in again]
+    assert [cell["auroc"] for cell in cells] == [json.loads(line)["auroc"] for line in whole]
+    assert len(cells) == 6  # two protocols, three systems
     assert all(0 <= value <= 1 for cell in cells for value in cell["auroc"].values())
     shown = json.loads((tmp_path / "show.json").read_text())
     assert set(shown["clusters"]) == {"k-means", "HDBSCAN"}
     for name in ("latent", "terms", "encoding", "gradients", "curves", "reconstructions"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_gain_is_told_as_the_mean_over_pairs_of_which_both_were_measured():
+    cells = {
+        (seed, "one-class", label, system): {"auroc": {"encoder": score, "fused": score + gain}}
+        for seed, label, system, score, gain in (
+            (0, 0, "GANomaly", 0.5, 0.1),
+            (0, 1, "GANomaly", 0.7, 0.3),
+            (1, 0, "GANomaly", 0.6, -0.1),
+            (0, 0, "both", 0.4, 0.0),  # its pairs are too few for an error
+        )
+    }
+    lines = {line[0]: line[1:] for line in ganomaly_gradcon.gains(cells)[1:]}
+    assert lines == {"gradients in the score": ["one-class", "+0.100", "0.115", "2 of 3"]}

@@ -77,6 +77,22 @@ def test_a_changed_byte_is_noticed(tmp_path):
         load_images(written(tmp_path / "mine", files))
 
 
+def test_a_packed_file_that_was_cut_off_is_said(tmp_path):
+    files = {f"{name}.gz": gzip.compress(blob) for name, blob in a_set().items()}
+    files["t10k-images-idx3-ubyte.gz"] = files["t10k-images-idx3-ubyte.gz"][:-9]
+    with pytest.raises(InputError, match=r"images-idx3-ubyte\.gz cannot be unpacked"):
+        load_images(written(tmp_path / "mine", with_sums(files)))
+
+
+def test_a_known_file_is_known_by_what_is_in_it_however_it_was_packed(tmp_path, monkeypatch):
+    files = a_set()
+    known = {hashlib.sha256(blob).hexdigest(): "Mine" for blob in files.values()}
+    monkeypatch.setattr("gon_edge.research.images._KNOWN", known)
+    for level in (1, 9):
+        packed = {f"{name}.gz": gzip.compress(blob, level) for name, blob in files.items()}
+        assert load_images(written(tmp_path / str(level), packed)).name == "Mine"
+
+
 def test_a_missing_part_is_named(tmp_path):
     files = a_set()
     del files["t10k-labels-idx1-ubyte"]
