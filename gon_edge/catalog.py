@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from gon_edge.config import Config
 from gon_edge.detector import Detector
+from gon_edge.digest import sha256
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, ModelFileError, StoreError
 from gon_edge.events import Row
 from gon_edge.modelfile import Model, dumps, load_model, loads
@@ -74,7 +74,7 @@ class ShippedModel:
             blob = self.path.read_bytes()
         except OSError as error:
             raise ModelFileError(self.path, f"cannot be read ({error.strerror}); install gon-edge again") from error
-        if hashlib.sha256(blob).hexdigest() != self.sha256:
+        if sha256(blob).hexdigest() != self.sha256:
             raise ModelFileError(
                 self.path, "is not the file that was shipped (SHA-256 differs); install gon-edge again"
             )
@@ -404,7 +404,7 @@ def verify(path: Path, shipped: ShippedModel | None = None) -> tuple[Check, ...]
     """
     checks = []
     if shipped is not None:
-        same = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == shipped.sha256
+        same = path.is_file() and sha256(path.read_bytes()).hexdigest() == shipped.sha256
         checks.append(Check("sha256", same, "as shipped" if same else "is not the file that was shipped"))
     try:
         model = load_model(path)

@@ -87,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from gon_edge.config import load_config
     from gon_edge.logs import set_up_logging
+    from gon_edge.memory import deferred
 
     config = load_config(_config_file(options))
     set_up_logging(options.log_level or config.log.level, config.log.format)
-    from gon_edge.daemon import Daemon
+    with deferred():
+        from gon_edge.daemon import Daemon
 
     Daemon(config).run()
     return 0

@@ -8,10 +8,7 @@ an error with one line.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
-import gc
 import json
 import logging
 import random
@@ -20,7 +17,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -33,6 +29,7 @@ from gon_edge.config import Config, load_config, options
 from gon_edge.control import ControlServer, Request
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
 from gon_edge.events import Alert, Reading
+from gon_edge.memory import resident_bytes, return_memory, tame_malloc
 from gon_edge.modelfile import Model
 from gon_edge.mqtt import Message, MqttClient, own_topic
 from gon_edge.payload import decoders
@@ -92,7 +89,6 @@ _RESTART = (
 """Options that count from the next start on."""
 _GRID = ("interval_s", "max_hold_s", "lateness_s", "max_gap_s")
 """Options of a stream that count from the next start on: its grid is laid."""
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of <malloc.h>
 
 
 class Daemon:
@@ -113,7 +109,7 @@ class Daemon:
     """
 
     def __init__(self, config: Config) -> None:
-        _tame_malloc()
+        tame_malloc()
         self._config = config
         self._decoders = decoders(config)
         check_starters(config)
@@ -255,7 +251,7 @@ class Daemon:
         except (StoreError, OSError) as error:
             log.warning("commands cannot reach this daemon: %s", error)
         self._snapshot = self._take_snapshot()
-        _return_memory()
+        return_memory()
         self._notifier.ready(self._status())
 
     def _stop(self) -> None:
@@ -825,7 +821,7 @@ class Daemon:
         self._snapshot = self._take_snapshot()
         if now - self._trimmed_at > _TRIM_EVERY_S:
             self._trimmed_at = now
-            _return_memory()
+            return_memory()
         self._notifier.watchdog()
         self._notifier.status(self._status())
 
@@ -839,7 +835,7 @@ class Daemon:
             mqtt_url=self._client.url,
             mqtt_error=self._client.last_error,
             queue_length=len(self._client.queue),
-            rss_bytes=_resident_bytes(),
+            rss_bytes=resident_bytes(),
             heartbeat_at=self._heartbeat or time.monotonic(),
             ready=ready,
             streams=tuple(
@@ -921,28 +917,3 @@ def _line(alert: Alert) -> str:
 def _monotonic() -> float:
     """Seconds that no clock step touches and that go on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _tame_malloc() -> None:
-    """Let all threads share one heap, and large blocks leave it when they are freed.
-
-    By default each thread gets a heap of its own, and glibc raises the size from which blocks are mapped by themselves
-    up to 32 MiB: a packed chunk of rows, freed, leaves a hole that nothing else fits.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # a libc that is not glibc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 10)
-
-
-def _return_memory() -> None:
-    """Give freed memory back to the system, which glibc keeps otherwise: 1.3 MiB after the start."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _resident_bytes() -> int:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    return 0

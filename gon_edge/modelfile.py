@@ -6,7 +6,6 @@ flushed to the disk and renamed, so that a power cut leaves the old one or the n
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gon_edge.digest import sha256
 from gon_edge.errors import ModelFileError
 from gon_edge.gon import Discriminator, Scale
 from gon_edge.quantize import QuantizedLinear
@@ -294,7 +294,7 @@ def _is_number(value: object, low: float, high: float) -> bool:
 
 def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
     """Of everything but itself: a threshold is as much the model as a weight is."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest = sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())

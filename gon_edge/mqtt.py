@@ -18,7 +18,6 @@ import logging
 import os
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -36,6 +35,7 @@ from gon_edge.errors import ConfigError
 
 if TYPE_CHECKING:
     import random
+    import ssl
 
     from gon_edge.config import MqttConfig
 
@@ -344,6 +344,8 @@ class MqttClient:
         settings = self._settings
         if not settings.tls:
             return None
+        import ssl  # 4 MiB, where it is used
+
         key = "mqtt.ca_file"
         try:
             context = ssl.create_default_context(cafile=settings.ca_file)
@@ -529,7 +531,12 @@ class _Lost(Exception):
         self.wrong_version = wrong_version
 
 
-def _tls_loss(error: ssl.SSLError) -> _Lost:
+def _tls_loss(error: OSError | None) -> _Lost | None:
+    """What an error of TLS says; ``None`` for any other."""
+    import ssl
+
+    if not isinstance(error, ssl.SSLError):
+        return None
     if isinstance(error, ssl.SSLCertVerificationError):
         return _Lost("auth", f"the broker's certificate is not valid: {error.verify_message}")
     reason = error.reason or str(error)
@@ -545,7 +552,7 @@ class _BlockSocket:
     :meth:`flush` sends.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, tls: bool) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # acknowledgements leave in blocks of our own making
         self.error: OSError | None = None
         self.read_at = 0.0
@@ -555,6 +562,12 @@ class _BlockSocket:
         self._start = self._end = 0
         self._unsent = bytearray()
         self._collecting = False
+        self._tls = tls
+        self._not_now: tuple[type[OSError], ...] = (BlockingIOError,)
+        if tls:
+            import ssl
+
+            self._not_now += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
     def recv(self, size: int) -> bytes:
         if self._start == self._end:
@@ -562,8 +575,8 @@ class _BlockSocket:
                 self._end = (
                     self._sock.recv_into(self._view) if self._collecting else self._sock.recv_into(self._view, 1)
                 )
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise
+            except self._not_now:
+                raise BlockingIOError from None
             except OSError as error:
                 self.error = error
                 raise
@@ -583,14 +596,14 @@ class _BlockSocket:
 
     def flush(self) -> None:
         """Send what was collected, as far as the kernel takes it."""
-        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        with contextlib.suppress(*self._not_now):
             while self._unsent:
                 del self._unsent[: self._sock.send(self._unsent)]
 
     def pending(self) -> int:
         """Return the bytes that can be had without asking the kernel."""
-        in_tls = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
-        return self._end - self._start + in_tls
+        in_tls = self._sock.pending() if self._tls else 0  # type: ignore[attr-defined]
+        return self._end - self._start + int(in_tls)
 
     @property
     def unsent(self) -> bool:
@@ -664,14 +677,13 @@ class _Connection(paho.Client):
             self.connect_async(host, port, keepalive_s)
         try:
             self.reconnect()
-        except ssl.SSLError as error:
-            raise _tls_loss(error) from error
         except paho.WebsocketConnectionError as error:
             raise _Lost("protocol", str(error)) from error
         except TimeoutError as error:
             raise _Lost("timeout", f"no connection within {_CONNECT_TIMEOUT_S:.0f} s") from error
         except OSError as error:
-            raise _Lost("refused", error.strerror or str(error)) from error
+            of_tls = _tls_loss(error) if self._has_tls else None
+            raise of_tls or _Lost("refused", error.strerror or str(error)) from error
 
     def pump(self, wake_fd: int, timeout_s: float) -> None:
         """Wait up to `timeout_s` for something to do, and do it; :class:`_Lost` when the connection has ended."""
@@ -739,14 +751,26 @@ class _Connection(paho.Client):
 
     def _create_socket_connection(self) -> socket.socket:
         sock = super()._create_socket_connection()
-        return sock if self._has_tls else self._in_blocks(sock)
+        return sock if self._has_tls else self._in_blocks(sock, tls=False)
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        return self._in_blocks(super()._ssl_wrap_socket(tcp_sock))  # type: ignore[return-value]
+        return self._in_blocks(super()._ssl_wrap_socket(tcp_sock), tls=True)  # type: ignore[return-value]
 
-    def _in_blocks(self, sock: socket.socket) -> socket.socket:
-        self._blocks = _BlockSocket(sock)
+    def _in_blocks(self, sock: socket.socket, *, tls: bool) -> socket.socket:
+        self._blocks = _BlockSocket(sock, tls=tls)
         return self._blocks  # type: ignore[return-value]
+
+    # paho's own ask of each exception whether it is one of OpenSSL's, and would load that for the answer.
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if self._sock is None:
+            raise ConnectionError("closed")
+        return bytes(self._sock.recv(bufsize))
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        if self._sock is None:
+            raise ConnectionError("closed")
+        return int(self._sock.send(buf))
 
     def _message(self, _c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
         assert self._blocks is not None
@@ -777,12 +801,13 @@ class _Connection(paho.Client):
         _p: Properties | None,
     ) -> None:
         error = self._blocks.error if self._blocks is not None else None
+        of_tls = _tls_loss(error) if self._has_tls else None
         if self._ended is not None:
             return
         if flags.is_disconnect_packet_from_server:
             self._ended = _Lost(_reason(code.value, otherwise="lost"), f"the broker ended the connection: {code}")
-        elif isinstance(error, ssl.SSLError):
-            self._ended = _tls_loss(error)
+        elif of_tls is not None:
+            self._ended = of_tls
         elif self.accepted is None:
             text = "the broker closed the connection without an answer to CONNECT"
             self._ended = _Lost(_reason(code.value, otherwise="refused"), text, wrong_version=True)

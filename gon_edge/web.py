@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import http.client
 import json
 import logging
@@ -32,6 +31,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gon_edge.config import HttpConfig
+from gon_edge.digest import sha256
 from gon_edge.errors import ConfigError, GonEdgeError
 from gon_edge.events import Cause
 
@@ -389,13 +389,13 @@ class _Guard:
         if password is not None:
             pair = base64.b64encode(f"{self._settings.username}:{password}".encode()).decode()
             headers.append(f"basic {pair}")
-        return [hashlib.sha256(header.encode()).digest() for header in headers]
+        return [sha256(header.encode()).digest() for header in headers]
 
 
 def _digest(authorization: str) -> bytes:
     """Of one length, so that a comparison says nothing about that of the secret."""
     scheme, _, shown = authorization.strip().partition(" ")
-    return hashlib.sha256(f"{scheme.lower()} {shown.strip()}".encode("latin-1")).digest()  # as it came
+    return sha256(f"{scheme.lower()} {shown.strip()}".encode("latin-1")).digest()  # as it came
 
 
 def _place(address: str) -> int:
@@ -415,7 +415,7 @@ class _Page:
         self.body = text.encode()
         hashes = {
             tag: " ".join(
-                "'sha256-" + base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() + "'"
+                "'sha256-" + base64.b64encode(sha256(block.encode()).digest()).decode() + "'"
                 for block in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
             )
             for tag in ("script", "style")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
 import os
+import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -254,6 +258,62 @@ def test_after_a_start_streams_with_a_model_come_before_names_that_were_left_in_
     with DaemonProcess(tmp_path, mosquitto, limits={"streams": 1}) as daemon:
         assert daemon.stream("pump")
         assert not daemon.stream("a-flood")
+
+
+def mapped(daemon: DaemonProcess, library: str) -> bool:
+    assert daemon.process is not None
+    return library in Path(f"/proc/{daemon.process.pid}/maps").read_text()
+
+
+def test_openssl_is_loaded_where_the_configuration_asks_for_it_and_only_there(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
+        mosquitto.publish_lines("telemetry/pump", rows(30))
+        wait_until(lambda: daemon.messages("accepted") == 30, 10, "the readings")
+        mosquitto.kill()  # an end of the connection is no reason to look for TLS
+        wait_until(lambda: daemon.metric("gon_edge_mqtt_connected") == 0.0, 10, "the end of the connection")
+        mosquitto.start()
+        daemon.connected()
+        assert daemon.get("/")[0] == 200
+        assert not mapped(daemon, "libcrypto")
+
+        certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
+        command = [require("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        command += ["-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+        command += ["-days", "2", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+        broker = Mosquitto(tmp_path / "tls", settings=f"certfile {certificate}\nkeyfile {key}")
+        config = json.loads(daemon.config.read_text())
+        config["mqtt"] |= {"url": f"mqtts://localhost:{broker.port}", "ca_file": str(certificate)}
+        config["http"] |= {"cert_file": str(certificate), "key_file": str(key)}
+        daemon.config.write_text(json.dumps(config))
+        daemon.process.send_signal(signal.SIGHUP)  # a broker and a port count from the next start on
+        wait_until(lambda: "after a restart: mqtt.url" in daemon.log, 10, "the reload")
+        assert daemon.metric("gon_edge_mqtt_connected") == 1.0
+        assert not mapped(daemon, "libcrypto")
+        daemon.stop()
+    try:
+        broker.start()
+        trusted = ssl.create_default_context(cafile=certificate)
+
+        def connected() -> bool:
+            with contextlib.suppress(OSError):
+                url = f"https://localhost:{daemon.port}/metrics"
+                with urllib.request.urlopen(url, timeout=5, context=trusted) as page:
+                    return "\ngon_edge_mqtt_connected 1.0\n" in page.read().decode()
+            return False
+
+        with daemon.log_path.open("ab") as log:
+            command = [sys.executable, "-m", "gon_edge", "run", "--config", str(daemon.config)]
+            daemon.process = subprocess.Popen(command, stderr=log)
+        with daemon:
+            wait_until(connected, 20, "MQTT and HTTP with TLS")
+            assert mapped(daemon, "libcrypto")
+            daemon.process.send_signal(signal.SIGTERM)
+            assert daemon.process.wait(10) == 0
+    finally:
+        broker.kill()
 
 
 def test_ten_streams_are_scored_in_less_than_52_mib(mosquitto: Mosquitto, tmp_path: Path) -> None:

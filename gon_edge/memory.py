@@ -1,0 +1,92 @@
+"""How the daemon stays small: what it does not load, how it takes memory, how it gives it back.
+
+The figures are resident memory on x86-64 with Python 3.11 and glibc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_UNUSED: Mapping[str, tuple[str, ...]] = {
+    # 4.3 MiB.  The names stand in signatures of prometheus_client.exposition, of functions that nobody calls here.
+    "ssl": ("SSLContext", "TLSVersion", "PROTOCOL_TLS_SERVER", "PROTOCOL_TLS_CLIENT"),
+    "hashlib": (),  # loads libcrypto as well; paho hashes for WebSockets, urllib for passwords
+    "html": (),  # http.server, for pages that are not asked of it
+    "locale": (),  # calendar and subprocess
+    "bz2": (),  # shutil and zipfile
+    "lzma": (),
+    "pickle": (),  # numpy
+}
+"""Modules that libraries of the daemon import at their top and use on ways that it does not take, each with the names
+that they look up while they are being imported."""
+
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of <malloc.h>
+
+
+class _Deferred(ModuleType):
+    """Stands for a module in the libraries that have imported it: what is asked of it is asked of the real one."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what the import system wants to know of any module
+            raise AttributeError(name)
+        return getattr(import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Have libraries imported here load OpenSSL and a few other modules when they first use them.
+
+    A library that does use one, because the configuration asks for TLS or an unusual way is taken after all, finds the
+    real module behind the name at that moment, whole.  Who imports one after this block gets the real module at once.
+
+    Examples
+    --------
+    >>> with deferred():
+    ...     import http.client
+    """
+    standing = {name: _Deferred(name) for name in _UNUSED if name not in sys.modules}
+    for name, module in standing.items():
+        vars(module).update(dict.fromkeys(_UNUSED[name], object))
+        sys.modules[name] = module
+    try:
+        yield
+    finally:
+        for name, module in standing.items():
+            for placeholder in _UNUSED[name]:
+                del vars(module)[placeholder]
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+def tame_malloc() -> None:
+    """Let all threads share one heap, and large blocks leave it when they are freed.
+
+    By default each thread gets a heap of its own, and glibc raises the size from which blocks are mapped by themselves
+    up to 32 MiB: a packed chunk of rows, freed, leaves a hole that nothing else fits.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # a libc that is not glibc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 10)
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, which glibc keeps otherwise: 1.3 MiB after the start."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return 0

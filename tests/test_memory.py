@@ -1,0 +1,62 @@
+"""What the daemon does not load: absent while nobody uses it, whole as soon as somebody does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+DEFERRED = "import sys\nfrom gon_edge.memory import deferred\nwith deferred():\n    import gon_edge.daemon\n"
+
+
+def test_the_daemon_loads_no_openssl_and_nothing_else_it_does_not_use() -> None:
+    unused = "'ssl', '_ssl', 'hashlib', '_hashlib', 'html', 'html.entities', 'locale', 'bz2', 'lzma', 'pickle'"
+    assert run(DEFERRED + f"print(sorted({{{unused}}} & sys.modules.keys()))") == "[]\n"
+
+
+def test_a_library_finds_the_real_module_when_it_uses_it_after_all() -> None:
+    code = """
+import ssl
+import http.client, paho.mqtt.client, html, shutil, urllib.request
+assert paho.mqtt.client.ssl is not ssl and paho.mqtt.client.ssl.SSLContext is ssl.SSLContext
+assert isinstance(http.client.HTTPSConnection('localhost')._context, ssl.SSLContext)
+assert paho.mqtt.client.hashlib.sha1(b'').digest_size == 20
+assert html.escape('<') == '&lt;'
+client = paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2)
+client.tls_set()
+print(type(client._ssl_context) is ssl.SSLContext)
+"""
+    assert run(DEFERRED + code) == "True\n"
+
+
+def test_what_is_loaded_already_stays_itself() -> None:
+    code = "import ssl, sys\nbefore = ssl\n" + DEFERRED + "import paho.mqtt.client as paho\n"
+    assert run(code + "print(paho.ssl is before is sys.modules['ssl'])") == "True\n"
+
+
+def test_a_placeholder_is_gone_when_the_imports_are_over() -> None:
+    code = "from prometheus_client import exposition\nprint(exposition.ssl.PROTOCOL_TLS_SERVER.name)"
+    assert run(DEFERRED + code) == "PROTOCOL_TLS_SERVER\n"
+
+
+def test_an_import_that_fails_leaves_nothing_behind() -> None:
+    code = """
+import sys
+from gon_edge.memory import deferred
+try:
+    with deferred():
+        import ssl, no_such_module
+except ImportError:
+    pass
+print('ssl' in sys.modules)
+import ssl
+print(ssl.create_default_context().check_hostname)
+"""
+    assert run(code) == "False\nTrue\n"
