@@ -7,15 +7,22 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.publish
 import pytest
+from prometheus_client import CollectorRegistry
 
 from e2e.daemons import DaemonProcess, rows
 from e2e.servers import Mosquitto, require, wait_until
+from gon_edge.config import HttpConfig
+from gon_edge.gate import GateReport, GateScores
+from gon_edge.store import RetrainRecord
+from gon_edge.web import Snapshot, StreamSnapshot, WebServer
 
 sync_api = pytest.importorskip("playwright.sync_api") if os.environ.get("CI") != "true" else None
 if sync_api is None:
@@ -143,7 +150,53 @@ def test_a_healthy_stream_shows_score_threshold_and_model(page: Any, pump: tuple
     version = daemon.stream("pump")["model_version"]
     models = page.get_by_role("region", name="Models")
     says(models.get_by_role("row").nth(1), re.compile(rf"pump.*passed model {re.escape(version)}, in use.*rows.*MiB"))
+    says(
+        models.locator("summary"),
+        re.compile(r"Measured by the gate for pump: [\d.]+ % of the rows it learned abnormal"),
+    )
+    models.locator("summary").click()
+    says(models.locator("dl"), re.compile(r"A score takes.*m?s.*File.*KiB"))
+    shown.locator("summary").click()
+    says(shown, re.compile(r"Gate\s*passed: [\d.]+ % of the rows it learned abnormal"))
     expect(page.locator("#active-section")).to_be_hidden()
+
+
+def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> None:
+    def scores(alarm_rate: float, **separation: float) -> GateScores:
+        return GateScores(alarm_rate, separation)
+
+    new, old = scores(0.031, spike=0.9, drift=0.4), scores(0.002, spike=0.95, drift=0.75)
+    refused = GateReport(False, ("it calls 3.1 % abnormal",), True, 1200, new, old, 0.005, 12_000, 3e-5)
+    training = RetrainRecord("pump", "", 1.7e9, 4.0, "rejected", 40 << 20, 6000, refused.reasons[0], refused.as_json())
+    streams = tuple(
+        StreamSnapshot(name, "scoring", 9000, 600, score=1.0, threshold=2.0, model_version="3", last_timestamp=1.7e9)
+        for name in ("pump", "stranger")
+    )
+    nonsense = {"passed": 1, "held_out_rows": [], "challenger": {"alarm_rate": "<b>", "separation": 7}, "champion": 3}
+    of_pump = GateReport(True, (), True, 0, old, old, 0.005, 12_000, 3e-5).as_json()
+    models = {"pump": {"version": "3", "gate": of_pump}, "stranger": {"version": "3", "gate": nonsense}}
+    snapshot = Snapshot("pi-1", "0", 1.7e9, 1.7e9, True, "mqtt://x", "", 0, 1, time.monotonic(), True, streams)
+    snapshot = replace(snapshot, trainings=(asdict(training),), models=models)
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=lambda: snapshot, registry=CollectorRegistry())
+    server.start()
+    try:
+        page.goto(server.url)
+        told = page.get_by_role("region", name="Models")
+        says(told, re.compile(r"kept out\s*it calls 3.1 % abnormal"))
+        says(
+            told.locator("summary"),
+            "3.1 % of 1200 held-out normal rows abnormal (before 0.2 %), injected faults told apart 0.70 (before 0.85)",
+        )
+        page.set_viewport_size(PHONE)
+        told.locator("summary").press("Enter")
+        says(told.locator("dl"), "Fault: spike0.90 (before 0.95)Fault: drift0.40 (before 0.75)")
+        assert is_as_wide_as_the_screen(page)
+        for name, text in (("pump", "Gatepassed: no new rows to compare it on"), ("stranger", "Gatepassed")):
+            card(page, name).locator("summary").click()
+            says(card(page, name), text)
+        expect(page.get_by_role("alert")).to_be_hidden()
+    finally:
+        server.stop()
 
 
 def test_the_page_is_used_by_keyboard_alone(page: Any, pump: tuple[DaemonProcess, Mosquitto]) -> None:
