@@ -29,6 +29,9 @@ FORMAT_VERSION = 1
 _LARGEST = 64 << 20
 """Bytes of a model file that are read; 500 features need 1 MB."""
 
+_LARGEST_WEIGHT = 1e9
+"""Far more than a step, gain or prototype can be; its square is still a float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -179,6 +182,9 @@ def loads(blob: bytes, path: Path) -> Model:
             _require(f"step{s}", weight.step, np.float32, (units,))
             _require(f"gain{s}", arrays[f"gain{s}"], np.float32, (units,))
             _require(f"prototypes{s}", arrays[f"prototypes{s}"], np.float32, (len(arrays[f"prototypes{s}"]), units))
+            for name in (f"step{s}", f"gain{s}", f"prototypes{s}"):
+                if not arrays[name].size or not (np.abs(arrays[name]) <= _LARGEST_WEIGHT).all():  # NaN is not
+                    raise ValueError(f"{name} holds what no row can be scored by")
             scales.append(Scale(rows, weight, arrays[f"gain{s}"], arrays[f"prototypes{s}"], kappa, tau, share))
         _require("mean", arrays["mean"], np.float64, (len(features),))
         _require("scale", arrays["scale"], np.float64, (len(features),))

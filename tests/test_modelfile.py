@@ -131,6 +131,22 @@ def test_a_scale_that_is_no_scale_is_refused_though_its_checksum_is_right(blob, 
         loads(with_right_checksum(blob, {"scales": header["scales"]}), HERE)
 
 
+@pytest.mark.parametrize("name", ["step0", "gain1", "prototypes2"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_weight_no_row_could_be_scored_by_is_refused_though_its_checksum_is_right(blob, name, number):
+    # Found by fuzzing: every score was NaN, which is above no threshold.
+    arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(part)) for name, part in members(blob).items()}
+    header = json.loads(arrays.pop("header").tobytes())
+    del header["checksum"]
+    arrays[name].reshape(-1)[-1] = number
+    header["checksum"] = _checksum(header, arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    with pytest.raises(ModelFileError, match=f"{name} holds what no row can be scored by"):
+        loads(out.getvalue(), HERE)
+
+
 def with_right_checksum(blob, changes):
     arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(part)) for name, part in members(blob).items()}
     header = {**json.loads(arrays.pop("header").tobytes()), **changes}
