@@ -46,6 +46,7 @@ _SCORE_OVER_S = 5.0
 _RISE = 2.0  # times the highest score of the last seconds before the fault
 _BUSY_PERCENT = 60.0
 _LATENCY_OVER_S = 30.0
+_ACCEPTANCES = 2
 _CHART_LINES = 5
 _LATENCY = "gon_edge_ingest_to_verdict_seconds"
 
@@ -87,6 +88,11 @@ class DemoSettings:
         return 60.0 if self.fast else 120.0
 
     @property
+    def patience_s(self) -> float:
+        """How long an alert may be open before the fault until what raised it is accepted as normal."""
+        return 25.0 if self.fast else 50.0
+
+    @property
     def fault_s(self) -> float:
         """How long the fault lasts."""
         return 15.0 if self.fast else 30.0
@@ -113,6 +119,9 @@ class Story:
     phase : str
     fault_due : bool
         The fault should begin now; say when it has by :meth:`fault_began`.
+    acceptance_due : float or None
+        What this machine does has changed since the warm-up: the last so many seconds should be accepted now; say when
+        that is under way by :meth:`acceptance_began`.
     alert : mapping or None
         The newest event of the alert that the fault raised, or else of one that is open.  Of one that has ended, the
         event with the highest score: what made it end explains nothing.
@@ -123,6 +132,7 @@ class Story:
     def __init__(self, settings: DemoSettings, stream: str, fault_text: str) -> None:
         self.phase: Phase = "starting"
         self.fault_due = False
+        self.acceptance_due: float | None = None
         self.alert: Mapping[str, Any] | None = None
         self.detected_after_s: float | None = None
         self._settings = settings
@@ -130,6 +140,8 @@ class Story:
         self._fault_text = fault_text
         self._fault_began: float | None = None
         self._scoring_since: float | None = None
+        self._alert_since: float | None = None
+        self._acceptances = 0
         self._calm_since: float | None = None
         self._known: dict[str, str] = {}  # id of an alert: type of its newest event
         self._before_fault: set[str] = set()
@@ -185,6 +197,14 @@ class Story:
         self._score_before = max(self._recent_scores, default=0.0)
         return [f"making a fault: {self._fault_text} for {self._settings.fault_s:.0f} s"]
 
+    def acceptance_began(self, command: str) -> list[str]:
+        """Note that ``command`` is under way; return what to tell."""
+        self.acceptance_due = None
+        self._acceptances += 1
+        self._scoring_since = self._now
+        self._alert_since = None
+        return [f"what this machine does has changed since the warm-up, and is to be learned: {command}"]
+
     def observe(
         self, now: float, streams: Sequence[Mapping[str, Any]], alerts: Sequence[Mapping[str, Any]]
     ) -> list[str]:
@@ -198,6 +218,9 @@ class Story:
         if self.phase == "calm" and self._settings.fault and self._scoring_since is not None:
             calm = self._calm_since is not None and now - self._calm_since >= self._settings.calm_s
             self.fault_due = calm or now - self._scoring_since >= self._settings.calm_at_most_s
+            if self._acceptances < _ACCEPTANCES and self._alert_since is not None and not self.fault_due:
+                open_s = now - self._alert_since
+                self.acceptance_due = open_s if open_s >= self._settings.patience_s else None
         if self.phase == "fault" and now - (self._fault_began or now) >= self._settings.fault_s:
             self.phase = "after"
             told.append(f"the fault is over: {self.outcome}")
@@ -251,8 +274,12 @@ class Story:
         self.alert = next(iter(caught or is_open), None)
         if is_open:
             self._calm_since = None
-        elif self._calm_since is None:
-            self._calm_since = now
+            if self._alert_since is None:
+                self._alert_since = now
+        else:
+            self._alert_since = None
+            if self._calm_since is None:
+                self._calm_since = now
         return told
 
     def _is_of_the_fault(self, now: float, alert: Mapping[str, Any], *, is_new: bool) -> bool:
@@ -282,6 +309,9 @@ class Story:
             following = f"a fault: {self._fault_text}"
             if self._calm_since is None:
                 left_s = settings.calm_at_most_s - (now - (self._scoring_since or now))
+                if self._acceptances < _ACCEPTANCES and self._alert_since is not None:
+                    left_s = settings.patience_s - (now - self._alert_since)
+                    following = "what raised it is accepted as normal, and learned"
                 return f"an alert is open; waiting up to {max(0.0, left_s):.0f} s for it to end", following
             left_s = settings.calm_s - (now - self._calm_since)
             return f"scoring every row; the fault begins in {max(0.0, left_s):.0f} s", following
@@ -482,7 +512,7 @@ def run_demo(settings: DemoSettings, out: IO[str]) -> int:
                 stack.callback(load.end)
                 stack.callback(ignore_from_now_on)  # first to run at the end: an impatient second Ctrl-C skips nothing
                 show = _picture_shower(stack, out, name) if wants_redraw(out) else _line_shower(out, name)
-                _watch(settings, story, load, daemon, show)
+                _watch(settings, story, load, daemon, name, show)
         except KeyboardInterrupt:
             interrupted = True
     if settings.fault or not interrupted:
@@ -522,8 +552,8 @@ class Load:
 
     @classmethod
     def for_this_machine(cls, seconds: float) -> Load:
-        """Return a load that shows and does no harm: as many processes as cores, 1 GiB or a quarter of what is free."""
-        return cls(len(os.sched_getaffinity(0)), min(1 << 30, psutil.virtual_memory().available // 4), seconds)
+        """Return a load that shows and does no harm: as many processes as cores, 4 GiB or a quarter of what is free."""
+        return cls(len(os.sched_getaffinity(0)), min(4 << 30, psutil.virtual_memory().available // 4), seconds)
 
     @property
     def text(self) -> str:
@@ -554,17 +584,29 @@ class _Daemon:
     process: subprocess.Popen[bytes]
     api: DaemonApi
     log: Path
+    config: Path
 
     def check(self) -> None:
         if self.process.poll() is not None:
             words = self.log.read_text(errors="replace").strip().splitlines()
             raise GonEdgeError(f"the daemon has ended: {words[-1] if words else 'it said nothing'}")
 
+    def accept(self, stream: str, seconds: float) -> str:
+        """Have the stream's last seconds learned, by a command that goes on by itself; return what one would type."""
+        command = ["accept", stream, "--since", f"{seconds:.0f}s"]
+        start_child(
+            [sys.executable, "-m", "gon_edge", *command, "--config", str(self.config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        return " ".join(["gon-edge", *command])
+
 
 Show = Callable[[Story, Seen | None, list[str]], None]
 
 
-def _watch(settings: DemoSettings, story: Story, load: Load, daemon: _Daemon, show: Show) -> None:
+def _watch(settings: DemoSettings, story: Story, load: Load, daemon: _Daemon, name: str, show: Show) -> None:
     began = time.monotonic()
     latency = _Latency()
     busy = _Busy()
@@ -590,6 +632,8 @@ def _watch(settings: DemoSettings, story: Story, load: Load, daemon: _Daemon, sh
                 busy_percent = busy.percent()
                 load.begin()
                 told += story.fault_began(time.monotonic(), busy_percent)
+            elif story.acceptance_due is not None:
+                told += story.acceptance_began(daemon.accept(name, story.acceptance_due))
             show(story, Seen(status, latency.median_and_p99(), daemon.api.url, now - began), told)
         wait.wait(max(0.0, now + _LOOK_EVERY_S - time.monotonic()))
 
@@ -691,7 +735,7 @@ def _daemon(directory: Path, broker: MqttConfig, settings: DemoSettings) -> Iter
             env=environ,
         )
     try:
-        yield _Daemon(process, DaemonApi(f"http://127.0.0.1:{port}"), log)
+        yield _Daemon(process, DaemonApi(f"http://127.0.0.1:{port}"), log, config)
     finally:
         end_child(process)
 

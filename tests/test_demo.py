@@ -121,6 +121,34 @@ def test_an_open_alert_holds_the_fault_back_but_not_for_ever() -> None:
     assert story.fault_due
 
 
+def test_what_keeps_an_alert_open_before_the_fault_is_accepted_twice_and_then_the_fault_comes_anyway() -> None:
+    story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
+    accepted = []
+    for now in range(120):
+        story.observe(float(now), [stream("scoring")], [alert()])
+        if story.acceptance_due is not None:
+            accepted.append((now, story.acceptance_due))
+            (told,) = story.acceptance_began("gon-edge accept pi --since 25s")
+            assert told.endswith(": gon-edge accept pi --since 25s")
+        if story.fault_due:
+            break
+    assert accepted == [(25, 25.0), (51, 25.0)]
+    assert now == 51 + 60
+
+
+def test_an_acceptance_that_ends_the_alert_is_followed_by_calm_and_the_fault() -> None:
+    story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
+    for now in range(26):
+        story.observe(float(now), [stream("scoring")], [alert()])
+    story.acceptance_began("gon-edge accept pi --since 25s")
+    for now in range(26, 38):
+        story.observe(float(now), [stream("scoring")], [alert(type="end")])
+    assert story.fault_due
+    story.fault_began(38.0, 5.0)
+    story.observe(40.0, [stream("scoring")], [alert("b")])
+    assert story.outcome.startswith("the alert came 2.0 s after")
+
+
 def test_without_a_fault_none_comes_and_all_is_well() -> None:
     story = Story(DemoSettings(fault=False), "pi", "2 busy processes")
     for now in range(200):
@@ -290,5 +318,5 @@ def test_the_load_dies_with_a_demo_that_is_killed() -> None:
 
 def test_the_load_of_this_machine_leaves_three_quarters_of_the_free_memory() -> None:
     load = Load.for_this_machine(1.0)
-    assert load._memory_bytes <= min(1 << 30, psutil.virtual_memory().available // 3)
+    assert load._memory_bytes <= min(4 << 30, psutil.virtual_memory().available // 3)
     assert re.fullmatch(r"\d+ busy process(es)? and [\d.]+ [GM]iB of memory", load.text)
