@@ -69,7 +69,7 @@ def command_lines(text: str) -> list[str]:
 
 
 def samples():
-    """Every series of the program: name as on the page of metrics, and labels."""
+    """Every series of the program: name as on the page of series, and labels."""
     registry = CollectorRegistry()
     telemetry = Telemetry(registry, version="1")
     telemetry.row("s", 0.0)
@@ -141,7 +141,7 @@ def test_the_example_event_has_the_fields_of_an_event():
 
 
 def test_every_series_is_documented_with_its_labels():
-    rows = re.findall(r"^\| `(gon_edge_\w+)` \| \w+ \| (.*?) ?\|", TEXT["docs/metrics.md"], re.MULTILINE)
+    rows = re.findall(r"^\| `(gon_edge_\w+)` \| \w+ \| (.*?) ?\|", TEXT["docs/reference/metrics.md"], re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     assert len(rows) == len(documented)
     assert documented == samples()
@@ -161,7 +161,7 @@ def test_every_series_is_documented_with_its_labels():
     ],
 )
 def test_every_value_of_a_closed_label_is_documented(values):
-    assert [value for value in values if f"`{value}`" not in TEXT["docs/metrics.md"]] == []
+    assert [value for value in values if f"`{value}`" not in TEXT["docs/reference/metrics.md"]] == []
 
 
 @pages

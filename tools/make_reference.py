@@ -43,7 +43,7 @@ from gon_edge.store import DATABASE, LOCK, RetrainRecord  # noqa: E402
 
 _SEE = {
     "configuration": "What people change first is in the [README](../../README.md#configure).",
-    "metrics": "What they are good for, and queries worth having: [metrics.md](../metrics.md).",
+    "metrics": "How to use them, with queries: [metrics.md](../metrics.md).",
 }
 
 
@@ -280,10 +280,50 @@ _CLOSED = {
     "gon_edge_alerts_total": ("kind", prometheus.ALERT_KINDS),
     "gon_edge_retrain_rounds_total": ("outcome", prometheus.RETRAIN_OUTCOMES),
 }
+_VALUES = {  # what is not said by the word itself
+    "dropped": "the queue was full, the oldest went",
+    "ignored": "no subscription of ours, retained, or a stream past `limits.streams`",
+    "invalid": "not readable; `gon_edge_messages_rejected_total` says why",
+    "late": "its row was already judged",
+    "limit": "past `limits.features`",
+    "name": "the feature's name is unusable",
+    "rejected": "by the gate",
+    "stale": "no reading for longer than a gap",
+    "taken_over": "another client uses our identifier",
+}
+_MORE = {  # behind the line that `/metrics` itself has room for
+    "gon_edge_alert_active": "0 while a silence holds it back.",
+    "gon_edge_anomaly_contribution_ratio": "0 to 1; 200 of all streams together. Gone when the row is normal.",
+    "gon_edge_anomaly_expected_value": "By the model, in the unit of the feature.",
+    "gon_edge_anomaly_score": "By the starter until the stream has its own model; NaN before there is either.",
+    "gon_edge_anomaly_threshold": "NaN before there is a model.",
+    "gon_edge_anomaly_value": "In its own unit; NaN when it is missing. Comes and goes with its contribution.",
+    "gon_edge_certificate_expiry_timestamp_seconds": (
+        "`file` is the option that names it: `mqtt.ca_file`, `mqtt.cert_file`, `http.cert_file`. Only for files that "
+        "are configured."
+    ),
+    "gon_edge_clock_steps_total": "Those of a device's clock count too.",
+    "gon_edge_config_last_reload_successful": "Where it was, the one before it stays.",
+    "gon_edge_disk_written_bytes_total": "Absent where the kernel does not say.",
+    "gon_edge_ingest_to_verdict_seconds": "Without rows that waited for the first model.",
+    "gon_edge_last_row_timestamp_seconds": "By the clock of whoever stamped it.",
+    "gon_edge_messages_total": "What holds several readings, an array or several lines, counts as several.",
+    "gon_edge_missing_features": "They fell silent or froze.",
+    "gon_edge_mqtt_events_dropped_total": "1000 may wait.",
+    "gon_edge_readings_masked_total": "The rest of their message was used.",
+    "gon_edge_rows_unscored_total": "`training`: it could not be kept while the first model was trained.",
+    "gon_edge_store_write_errors_total": "The rows wait in memory.",
+}
 
 
 def metrics() -> str:
-    """Return the page of series."""
+    """Return the page of series.
+
+    Raises
+    ------
+    SystemExit
+        A line of the tables above is about a series or a value that does not exist.
+    """
     registry = CollectorRegistry()
     prometheus.Telemetry(registry, version="0")
     # A series without a value yet has no sample to read its labels from.
@@ -295,13 +335,19 @@ def metrics() -> str:
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         own = [*family.samples[0].labels] if family.type == "info" else labels.get(family.name, ())
         kind = "gauge" if family.type == "info" else family.type
-        rows.append((f"`{name}`", kind, ", ".join(f"`{label}`" for label in own), _prose(family.documentation)))
+        text = f"{_prose(family.documentation)} {_MORE.get(name, '')}".strip()
+        rows.append((f"`{name}`", kind, ", ".join(f"`{label}`" for label in own), text))
         if name in _CLOSED:
             label, known = _CLOSED[name]
-            values.append((f"`{name}`", f"`{label}`", ", ".join(f"`{value}`" for value in known)))
+            said = (f"`{value}`" + (f" ({_VALUES[value]})" if value in _VALUES else "") for value in known)
+            values.append((f"`{name}`", f"`{label}`", ", ".join(said)))
         if family.type == "histogram":
             bounds = [sample.labels["le"] for sample in family.samples if sample.name.endswith("_bucket")]
             buckets.append((f"`{name}`", ", ".join(f"{float(bound):g}" for bound in bounds if bound != "+Inf")))
+    if unknown := (_MORE.keys() - {row[0].strip("`") for row in rows}) | (
+        _VALUES.keys() - {value for _, known in _CLOSED.values() for value in known}
+    ):
+        sys.exit(f"tools/make_reference.py describes what does not exist: {', '.join(sorted(unknown))}")
     lines = [
         "# Series",
         _note("gon_edge/prometheus.py"),
@@ -309,7 +355,7 @@ def metrics() -> str:
             f"What `/metrics` serves. {_SEE['metrics']} `process_*` and `python_info` of the Prometheus client "
             "library come on top."
         ),
-        "\n".join(_table(("Series", "Type", "Labels", "Help"), rows)),
+        "\n".join(_table(("Series", "Type", "Labels", "What it says"), rows)),
         "## Values of labels",
         "Those of `stream`, `feature` and `version` are yours. The others are one of:",
         "\n".join(_table(("Series", "Label", "Values"), values)),
@@ -617,7 +663,13 @@ STATE_FILES = {
     f"{DATABASE}.damaged-*": (f"{DATABASE}.damaged-N", "A database that was set aside; the newest two are kept."),
     LOCK: (LOCK, "Held by the gon-edge that runs here: one at a time."),
     "training.lock": ("training.lock", "Held by a training: one at a time."),
-    SOCKET: (SOCKET, "How commands reach the daemon; who may write to it may train, accept, silence and roll back."),
+    SOCKET: (
+        SOCKET,
+        (
+            "How commands reach the daemon, for owner and group (mode 0660). Who may write to it may train, accept, "
+            "silence and roll back; there is no other password."
+        ),
+    ),
 }
 _PLACES = (
     (cli._DEFAULT_CONFIG, "The configuration, where no `--config` and no `$GON_EDGE_CONFIG` names another."),
