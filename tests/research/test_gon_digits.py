@@ -175,14 +175,40 @@ def test_the_tool_says_what_it_lacks(tmp_path, capsys):
 
 def test_the_tool_tests_the_claims_and_compares(tmp_path):
     pytest.importorskip("matplotlib")
-    for arguments in (("ablate", "--seeds", "1"), ("compare",)):
-        assert tool(*arguments, "--quick", "--steps", "2", "--out", tmp_path) == 0
+    for command in ("ablate", "compare"):
+        assert tool(command, "--quick", "--steps", "2", "--seeds", "1", "--out", tmp_path) == 0
     runs = json.loads((tmp_path / "ablation.json").read_text())["runs"]
-    assert len({run["setting"] for run in runs}) == len(runs) == 9
+    assert len({run["name"] for run in runs}) == len(runs) == 9
     # The judge's accuracy was once overwritten by the training's, of the same name.
-    assert all(run["accuracy"] * 500 == pytest.approx(round(run["accuracy"] * 500)) for run in runs)
+    assert all(run["accuracy"] * 1000 == pytest.approx(round(run["accuracy"] * 1000)) for run in runs)
     assert all("loss" in run["training"] for run in runs)
-    results = json.loads((tmp_path / "compare.json").read_text())["results"]
-    assert results["GON"]["parameters"] == results["GON"]["parameters_to_generate"]
-    assert results["GAN"]["parameters"] > 1.5 * results["GAN"]["parameters_to_generate"]
-    assert all(result["peak_mib"] > 0 for result in results.values())
+    compared = {run["name"]: run for run in json.loads((tmp_path / "compare.json").read_text())["runs"]}
+    assert compared["GON"]["parameters"] == compared["GON"]["parameters_to_generate"]
+    assert compared["GAN"]["parameters"] > 1.5 * compared["GAN"]["parameters_to_generate"]
+    assert compared["VAE"]["steps"] == 5 * compared["GON"]["steps"]
+    assert all(run["peak_mib"] > 0 for run in compared.values())
+    for name in ("ablation", "compare"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_interrupted_goes_on_from_the_last_finished_run(tmp_path):
+    ablate = ("ablate", "--quick", "--steps", "2", "--seeds", "1", "--out", tmp_path)
+    assert tool(*ablate) == 0
+    lines = tmp_path / "ablation.jsonl"
+    whole = lines.read_text().splitlines()
+    figures = (tmp_path / "ablation.json").read_text()
+    lines.write_text("\n".join(whole[:7]) + "\n")
+    assert tool(*ablate) == 0
+    assert lines.read_text().splitlines() == whole
+    assert (tmp_path / "ablation.json").read_text() == figures
+
+
+def test_runs_of_other_circumstances_are_not_taken_for_done(tmp_path):
+    made = np.zeros((20, 1, 8, 8), np.float32)
+    digits.Runs(tmp_path / "runs", {"steps": 2}).add({"name": "a", "seed": 0, "accuracy": 0.5}, made)
+    again = digits.Runs(tmp_path / "runs", {"steps": 2})
+    assert again.has("a", 0)
+    assert again.of("a", 0)["accuracy"] == 0.5
+    assert again.row("a").shape == (10, 1, 8, 8)
+    assert not again.has("a", 1)
+    assert not digits.Runs(tmp_path / "runs", {"steps": 3}).has("a", 0)
