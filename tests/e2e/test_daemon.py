@@ -198,6 +198,26 @@ def test_a_clock_that_is_set_makes_no_gap(mosquitto: Mosquitto, tmp_path: Path) 
         assert daemon.messages("late") <= 1
 
 
+def test_what_was_kept_while_it_could_not_be_sent_is_scored_in_its_order(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    settings = {"streams": {"defaults": {"warmup_rows": 300, "interval": "100ms"}}}
+    with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:
+        begin = time.monotonic()
+
+        def reading(k: int) -> str:
+            return json.dumps({"time": START + 0.1 * k, "a": 1.0 + k % 3})
+
+        for k in range(30):
+            while time.monotonic() < begin + 0.1 * k:
+                time.sleep(0.005)
+            mosquitto.publish("telemetry/pi", reading(k))
+        while time.monotonic() < begin + 7.0:  # the network is cut: far longer than a value is held
+            time.sleep(0.05)
+        mosquitto.publish_lines("telemetry/pi", [reading(k) for k in range(30, 71)])
+        wait_until(lambda: daemon.messages("accepted") + daemon.messages("late") >= 71, 10, "every reading")
+        assert daemon.messages("late") == 0
+        assert daemon.metric('gon_edge_rows_total{stream="pi"}') == pytest.approx(71, abs=1)
+
+
 def test_retained_telemetry_is_not_fresh(mosquitto: Mosquitto, tmp_path: Path) -> None:
     mosquitto.publish("telemetry/pump", next(rows(1)), retain=True)
     with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
