@@ -50,6 +50,7 @@ COLUMNS = (
     ("GANomaly", "encoder"),
     ("GradCon", "gradcon, running"),
     ("GradCon", "gradcon"),
+    ("GradCon", "mahalanobis"),
     ("both", "encoder"),
     ("both", "gradient"),
     ("both", "mahalanobis"),
@@ -62,6 +63,7 @@ PAIRS = {
     "the constraint in training, judged by the code": (("GANomaly", "encoder"), ("both", "encoder")),
     "the constraint in training, fused score": (("GANomaly", "fused"), ("both", "fused")),
     "a reference at the final weights": (("GradCon", "gradcon, running"), ("GradCon", "gradcon")),
+    "Mahalanobis for GradCon's score": (("GradCon", "gradcon"), ("GradCon", "mahalanobis")),
 }
 TERMS = ("encoder", "contextual", "adversarial", "gradient", "total")
 
@@ -94,7 +96,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--classes", type=listed, help="default: all (two in --quick)")
     parser.add_argument("--systems", type=listed, default=list(SYSTEMS), help=f"default: {','.join(SYSTEMS)}")
     parser.add_argument("--show", type=int, default=1, metavar="CLASS", help="normal class that is drawn (default 1)")
-    parser.add_argument("--steps", type=int, help="training steps (default 1000, 60 in --quick)")
+    parser.add_argument("--steps", type=int, help="training steps (default 800, 60 in --quick)")
     parser.add_argument("--width", type=int, default=8, help="channels of the first convolution (default 8)")
     parser.add_argument("--latent", type=int, default=32, help="(default 32)")
     parser.add_argument("--train", type=int, default=0, metavar="N", help="normal pictures (default 0: all)")
@@ -107,7 +109,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         for name in asked_for:
             if name not in known:
                 parser.error(f"no {what} {name!r}; there are: {', '.join(known)}")
-    options.steps = options.steps or (60 if options.quick else 1000)
+    options.steps = options.steps or (60 if options.quick else 800)
     options.classes = [int(c) for c in options.classes] if options.classes else [0, 1] if options.quick else range(10)
     return options
 
