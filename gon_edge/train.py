@@ -647,6 +647,8 @@ def main() -> int:
     except GonEdgeError as error:
         _tell(outcome="failed", error=type(error).__name__, reason=str(error), peak_bytes=peak_bytes())
         return error.exit_code
+    except BrokenPipeError:  # who asked for it was killed a moment ago, and so are we
+        os._exit(1)  # without the complaint that output was left
     return 0
 
 

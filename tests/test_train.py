@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import MIB, plain_job
 
 from gon_edge.errors import InputError
 from gon_edge.events import Row
@@ -32,27 +33,9 @@ from gon_edge.train import (
     write_job,
 )
 
-MIB = 1 << 20
-
 
 def job(state_dir: Path, **changes: object) -> Job:
-    plain = Job(
-        stream="pump",
-        state_dir=str(state_dir),
-        candidate=str(state_dir / "candidate.npz"),
-        version="1",
-        parent="",
-        trained_at=5000.0,
-        until=1e12,
-        max_rows=20_000,
-        interval_s=1.0,
-        window=15,
-        risk=1e-4,
-        seed=0,
-        budget_bytes=64 * MIB,
-        nice=0,
-    )
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+    return plain_job(state_dir, state_dir / "candidate.npz", **changes)
 
 
 def stored(folder: Path, rows: int, *, quarantined: range = range(0), features: tuple[str, ...] = ("a", "b")) -> Path:
@@ -260,3 +243,12 @@ def test_a_model_that_cannot_be_written_is_said_in_one_line_and_no_traceback(tmp
     said = json.loads(child.stdout.splitlines()[-1])
     assert (said["outcome"], said["error"]) == ("failed", "StoreError")
     assert "make room on the disk" in said["reason"]
+
+
+def test_a_child_whose_daemon_was_killed_ends_without_a_traceback(tmp_path):
+    write_job(job(stored(tmp_path, 120)), tmp_path / "job.json")
+    command = [sys.executable, "-m", "gon_edge.train", str(tmp_path / "job.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.close()  # nobody is left to be told
+        assert child.stderr.read() == ""
+        assert child.wait(60) == 1

@@ -29,14 +29,18 @@ FILES = {
 
 
 def libraries(binaries: Iterable[Path]) -> set[Path]:
-    """Return the shared libraries that `binaries` load, the dynamic linker included."""
-    found = set()
+    """Return the shared libraries that `binaries` load, the dynamic linker included; one that is missing ends it."""
+    found, missing = set(), set()
     for binary in binaries:
         listed = subprocess.run(["ldd", str(binary)], capture_output=True, text=True).stdout
         for line in listed.splitlines():
             path = line.split("=>")[-1].strip().split(" ")[0]
             if path.startswith("/"):
                 found.add(Path(path))
+            elif path == "not":
+                missing.add(f"{line.split()[0]}, which {binary.name} loads")
+    if missing:
+        sys.exit(f"BASE has no {'; no '.join(sorted(missing))}: install it there, or choose another BASE")
     return found
 
 
