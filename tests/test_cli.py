@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ import pytest
 from e2e.servers import Mosquitto, free_port, require, wait_until
 from prometheus_client import CollectorRegistry
 
-from gon_edge import GONDetector, __version__
-from gon_edge.cli import _parser, main
+from gon_edge import GONDetector, __version__, cli
+from gon_edge.cli import build_parser, main
 from gon_edge.config import HttpConfig
 from gon_edge.fit import fit_model
 from gon_edge.logs import set_up_logging
@@ -56,7 +57,7 @@ def test_help_has_a_description_an_example_and_every_option_explained(
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert re.search(r"\n\nexample:\n  (sudo |source <\()?gon-edge " + command, text)
-    parser = next(a for a in _parser()._actions if a.dest == "==SUPPRESS==" or a.choices).choices[command]  # type: ignore[index,union-attr]
+    parser = next(a for a in build_parser()._actions if a.dest == "==SUPPRESS==" or a.choices).choices[command]  # type: ignore[index,union-attr]
     for action in parser._actions:
         assert action.help, f"{command} {action.option_strings or action.dest} has no help"
         takes_value = action.option_strings and action.nargs != 0 and not action.required
@@ -64,7 +65,7 @@ def test_help_has_a_description_an_example_and_every_option_explained(
 
 
 def test_the_commands_are_all_here() -> None:
-    assert list(next(a.choices for a in _parser()._actions if a.choices)) == COMMANDS  # type: ignore[arg-type]
+    assert list(next(a.choices for a in build_parser()._actions if a.choices)) == COMMANDS  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,29 @@ def test_version_in_text_and_json() -> None:
     version = json.loads(gon_edge("version", "--json").stdout)
     assert version["version"] == __version__
     assert version["libraries"]["numpy"]
+
+
+def test_a_command_loads_the_module_it_is_in_and_no_other() -> None:
+    code = (
+        "import sys\nfrom gon_edge.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('gon_edge.cli')), file=sys.stderr)"
+    )
+
+    def loaded(*arguments: str) -> str:
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stderr.splitlines()[-1]
+
+    assert loaded("version") == "gon_edge.cli"
+    assert loaded("run", "--help") == "gon_edge.cli gon_edge.cli_daemon"
+    assert loaded("run", "--config", "/nonexistent.yaml") == "gon_edge.cli gon_edge.cli_daemon"
+    assert loaded("silence", "list", "--config", "/nonexistent.yaml") == "gon_edge.cli gon_edge.cli_models"
+
+
+def test_every_command_of_a_module_is_in_the_table() -> None:
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("cli*.py")}
+    declared = {name: module for module in modules for name in import_module(f"gon_edge.{module}").COMMANDS}
+    assert declared == cli._MODULES
 
 
 @pytest.mark.parametrize("command", [["version"], ["check-config", "FILE"], ["completion", "bash"], ["--help"]])

@@ -17,7 +17,7 @@ import yaml
 from e2e.servers import require
 
 import gon_edge
-from gon_edge.cli import _parser
+from gon_edge.cli import build_parser
 from gon_edge.completion import _commands
 from gon_edge.config import load_config
 
@@ -79,7 +79,7 @@ def test_the_commands_in_units_are_understood(unit):
     (command,) = settings(unit)["ExecStart"]
     words = command.replace("%I", "pump").split()
     assert words[0] == "/usr/bin/gon-edge"
-    assert callable(_parser().parse_args(words[1:]).command)
+    assert callable(build_parser().parse_args(words[1:]).command)
 
 
 def test_the_package_has_the_version_of_the_program():
@@ -96,7 +96,7 @@ def test_what_the_package_brings_along_is_pinned_by_hash():
 
 def test_every_command_has_a_man_page_that_names_its_options(tmp_path):
     subprocess.run([sys.executable, ROOT / "tools" / "make_manpages.py", tmp_path], check=True, capture_output=True)
-    for name, (command, _) in _commands(_parser()).items():
+    for name, (command, _) in _commands(build_parser()).items():
         page = (tmp_path / f"gon-edge-{name}.1").read_text().replace("\\-", "-")
         for action in command._actions:
             assert all(option in page for option in action.option_strings)

@@ -94,13 +94,13 @@ def test_every_command_is_in_the_readme():
 
 def commands():
     """The choices of the parser's one set of commands."""
-    (subparsers,) = (action for action in cli._parser()._actions if hasattr(action, "_choices_actions"))
+    (subparsers,) = (action for action in cli.build_parser()._actions if hasattr(action, "_choices_actions"))
     return subparsers._choices_actions
 
 
 @pytest.mark.parametrize("line", [line for text in TEXT.values() for line in command_lines(text)])
 def test_every_command_line_in_the_documents_is_understood(line):
-    options = cli._parser().parse_args(shlex.split(line)[1:])
+    options = cli.build_parser().parse_args(shlex.split(line)[1:])
     assert callable(options.command)
 
 
@@ -207,8 +207,8 @@ def test_every_exit_code_is_in_the_reference_the_help_and_the_man_page():
     raised = {value.exit_code for value in vars(errors).values() if hasattr(value, "exit_code")} | {0, 2, 130}
     listed = re.findall(r"^\| (\d+) \|", TEXT["docs/reference/exit-codes.md"], re.MULTILINE)
     assert raised == errors.EXIT_CODES.keys() == set(map(int, listed))
-    assert all(f"{code} {text}" in cli._parser().epilog for code, text in errors.EXIT_CODES.items())
-    manual = runpy.run_path(str(ROOT / "tools" / "make_manpages.py"))["page"](cli._parser(), "gon-edge", "", "")
+    assert all(f"{code} {text}" in cli.build_parser().epilog for code, text in errors.EXIT_CODES.items())
+    manual = runpy.run_path(str(ROOT / "tools" / "make_manpages.py"))["page"](cli.build_parser(), "gon-edge", "", "")
     shown = manual.partition(".SH EXIT STATUS")[2].partition(".SH ")[0]
     assert re.findall(r"^\.TP\n(\d+)$", shown, re.MULTILINE) == list(map(str, errors.EXIT_CODES))
 

@@ -103,7 +103,7 @@ def test_a_first_model_can_come_from_a_file(capsys: pytest.CaptureFixture[str], 
     ],
 )
 def test_times_are_durations_dates_or_unix_seconds(text: str, moment: dict[str, float]) -> None:
-    assert cli._parser().parse_args(["accept", "pump", "--since", text]).since == moment
+    assert cli.build_parser().parse_args(["accept", "pump", "--since", text]).since == moment
 
 
 def told(**changes: Any) -> dict[str, Any]:

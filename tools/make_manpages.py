@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gon_edge import __version__
-from gon_edge.cli import _parser
+from gon_edge.cli import build_parser
 from gon_edge.completion import _commands
 from gon_edge.errors import EXIT_CODES
 
@@ -124,7 +124,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # A package that is built twice is the same file twice.
     date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
-    parser = _parser()
+    parser = build_parser()
     pages = {"gon-edge": page(parser, "gon-edge", "anomaly detection for streams of sensor readings", date)}
     for name, (command, text) in _commands(parser).items():
         pages[f"gon-edge-{name}"] = page(command, f"gon-edge-{name}", text, date)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from prometheus_client import CollectorRegistry  # noqa: E402
 
-from gon_edge import cli, config, daemon, errors, events, payload, prometheus, web  # noqa: E402
+from gon_edge import arguments, cli, config, daemon, errors, events, payload, prometheus, web  # noqa: E402
 from gon_edge.alerts import alert_json  # noqa: E402
 from gon_edge.completion import _commands  # noqa: E402
 from gon_edge.control import SOCKET  # noqa: E402
@@ -247,10 +247,10 @@ def _command(parser: argparse.ArgumentParser, level: str) -> Iterator[str]:
 
 def commands() -> str:
     """Return the page of commands."""
-    parser = cli._parser()
+    parser = cli.build_parser()
     lines = [
         "# Commands",
-        _note("the parser in gon_edge/cli.py"),
+        _note("the parser in gon_edge/cli.py and cli_*.py"),
         (
             "`gon-edge COMMAND --help` says the same, and so does `man gon-edge-COMMAND` of the package. Data goes to "
             "stdout, everything else to stderr. What the [exit codes](exit-codes.md) mean has a page of its own."
@@ -672,7 +672,7 @@ STATE_FILES = {
     ),
 }
 _PLACES = (
-    (cli._DEFAULT_CONFIG, "The configuration, where no `--config` and no `$GON_EDGE_CONFIG` names another."),
+    (arguments.DEFAULT_CONFIG, "The configuration, where no `--config` and no `$GON_EDGE_CONFIG` names another."),
     ("/var/lib/gon-edge", "The state directory, where `state_dir` names no other."),
     ("share/gon-edge/models", "Shipped models: below the prefix of the installation, `/usr/local` or `/usr`."),
 )
