@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import MIB, plain_job
 
 from gon_edge.errors import ModelFileError, RetrainBusy
 from gon_edge.events import Row
@@ -22,8 +22,6 @@ from gon_edge.modelfile import Model, dumps, load_model
 from gon_edge.retrain import VERSIONS_KEPT, ModelFolder, Round, Trainer, resident_bytes
 from gon_edge.store import Store
 from gon_edge.train import Job, predicted_peak_bytes, write_job
-
-MIB = 1 << 20
 
 
 @pytest.fixture
@@ -39,23 +37,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 
 def job(state_dir: Path, trainer: Trainer, **changes: object) -> Job:
-    plain = Job(
-        stream="pump",
-        state_dir=str(state_dir),
-        candidate=str(trainer.candidate("pump")),
-        version="1",
-        parent="",
-        trained_at=5000.0,
-        until=1e12,
-        max_rows=20_000,
-        interval_s=1.0,
-        window=15,
-        risk=1e-4,
-        seed=0,
-        budget_bytes=64 * MIB,
-        nice=0,
-    )
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+    return plain_job(state_dir, **{"candidate": str(trainer.candidate("pump")), **changes})
 
 
 def trainer_for(state_dir: Path) -> Trainer:

@@ -21,7 +21,6 @@ from gon_edge.fit import FitSettings, longest_runs
 from gon_edge.store import Store
 from gon_edge.train import (
     BLOCK_ROWS,
-    Job,
     _held_out_rows,
     _read,
     _Stillness,
@@ -32,10 +31,6 @@ from gon_edge.train import (
     rows_within,
     write_job,
 )
-
-
-def job(state_dir: Path, **changes: object) -> Job:
-    return plain_job(state_dir, state_dir / "candidate.npz", **changes)
 
 
 def stored(folder: Path, rows: int, *, quarantined: range = range(0), features: tuple[str, ...] = ("a", "b")) -> Path:
@@ -84,7 +79,7 @@ def test_rows_a_person_confirmed_get_a_quarter_of_the_places():
 
 
 def test_all_usable_rows_are_read_in_order_with_restarts_where_some_are_left_out(tmp_path):
-    asked = job(stored(tmp_path, 3000, quarantined=range(1000, 1300)), until=3500.0, since=1100.0)
+    asked = plain_job(stored(tmp_path, 3000, quarantined=range(1000, 1300)), until=3500.0, since=1100.0)
     survey = _survey(asked)
     rows = _read(asked, survey, survey.usable)
     expected = [i for i in range(100, 2501) if not 1000 <= i < 1300]
@@ -97,7 +92,7 @@ def test_all_usable_rows_are_read_in_order_with_restarts_where_some_are_left_out
 
 
 def test_a_sample_begins_a_piece_at_each_block_and_keeps_rows_together(tmp_path):
-    asked = job(stored(tmp_path, 9000))
+    asked = plain_job(stored(tmp_path, 9000))
     rows = _read(asked, _survey(asked), 3000)
     assert len(rows.values) == 3000
     steps = np.diff(rows.values[:, 0])
@@ -113,7 +108,7 @@ def test_how_long_a_feature_may_stand_still_is_taken_from_all_rows_not_from_the_
             values = np.float32([i // 2500, i])
             store.add_row(Row("pump", float(i), ("slow", "fast"), values, fresh, i == 0), False, now=0.0)
         store.flush(0.0)
-    asked = job(tmp_path)
+    asked = plain_job(tmp_path)
     assert _read(asked, _survey(asked), 2000).longest_run.tolist() == [2500, 1]
 
 
@@ -138,7 +133,7 @@ def test_features_are_those_of_the_newest_rows_then_older_ones_and_none_without_
             values = np.float32([i, 2 * i, np.nan])
             store.add_row(Row("pump", float(i), ("b", "a", "dead"), values, fresh[3]), False, now=0.0)
         store.flush(0.0)
-    asked = job(tmp_path)
+    asked = plain_job(tmp_path)
     survey = _survey(asked)
     assert survey.features == ("b", "a", "dead", "old")
     rows = _read(asked, survey, 200)
@@ -164,7 +159,7 @@ def test_a_file_is_read_instead_of_the_store_with_its_times_and_gaps(tmp_path):
     lines = ["datetime;a;note;b", *(f"2026-01-01T00:{i // 60:02}:{i % 60:02}Z;{i};text;{i / 4}" for i in range(100))]
     del lines[41:61]
     (tmp_path / "rows.csv").write_text("\n".join(lines))
-    asked = job(tmp_path, rows_file=str(tmp_path / "rows.csv"))
+    asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"))
     survey = _survey(asked)
     assert (survey.stored, survey.quarantined, survey.usable) == (80, 0, 80)
     rows = _read(asked, survey, 80)
@@ -178,7 +173,7 @@ def test_a_file_is_read_instead_of_the_store_with_its_times_and_gaps(tmp_path):
 
 def test_rows_of_a_file_without_times_are_counted(tmp_path):
     (tmp_path / "rows.csv").write_text("a\n" + "\n".join(map(str, range(3000))))
-    asked = job(tmp_path, rows_file=str(tmp_path / "rows.csv"), interval_s=2.0)
+    asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"), interval_s=2.0)
     rows = _read(asked, _survey(asked), 3000)
     assert rows.timestamps.tolist() == [2.0 * i for i in range(3000)]
     assert rows.restart.sum() == 1
@@ -191,14 +186,14 @@ def test_rows_of_a_file_without_times_are_counted(tmp_path):
 def test_a_file_that_cannot_be_learned_from_says_where(tmp_path, text, says):
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(InputError, match=says):
-        plan(job(tmp_path, rows_file=str(tmp_path / "rows.csv")))
+        plan(plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv")))
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_plan_says_what_would_be_used(tmp_path):
-    planned = plan(job(stored(tmp_path, 2500, quarantined=range(100)), window=40))
+    planned = plan(plain_job(stored(tmp_path, 2500, quarantined=range(100)), window=40))
     assert (planned.stored_rows, planned.quarantined_rows, planned.usable_rows, planned.rows) == (2500, 100, 2400, 2400)
     assert (planned.features, planned.windows, planned.batch) == (2, 2400, 256)
     assert (planned.shrunk, planned.refused) == ("", "")
@@ -208,11 +203,11 @@ def test_a_plan_says_what_would_be_used(tmp_path):
 
 def test_a_plan_that_must_shrink_says_to_what_and_why(tmp_path):
     folder = stored(tmp_path, 5000)
-    asked = plan(job(folder, max_rows=1000))
+    asked = plan(plain_job(folder, max_rows=1000))
     assert asked.rows == 1000
     assert asked.shrunk.startswith("1000 of 5000 rows, in blocks spread over their whole span: as many as")
     budget = predicted_peak_bytes(3000, 2, FitSettings(window=15))
-    tight = plan(job(folder, budget_bytes=budget))
+    tight = plan(plain_job(folder, budget_bytes=budget))
     assert tight.rows == 3000
     assert tight.shrunk.endswith("more do not fit the memory budget")
     assert tight.predicted_peak_bytes <= budget
@@ -220,10 +215,10 @@ def test_a_plan_that_must_shrink_says_to_what_and_why(tmp_path):
 
 def test_a_plan_that_cannot_be_done_says_what_to_do(tmp_path):
     folder = stored(tmp_path, 100)
-    assert plan(job(folder)).refused == ""
-    assert "100 normal rows are stored and 120 are needed; wait" in plan(job(folder, window=60)).refused
-    assert "0 normal rows" in plan(job(folder, stream="fan")).refused
-    assert "raise retrain.memory_budget" in plan(job(folder, budget_bytes=20 * MIB)).refused
+    assert plan(plain_job(folder)).refused == ""
+    assert "100 normal rows are stored and 120 are needed; wait" in plan(plain_job(folder, window=60)).refused
+    assert "0 normal rows" in plan(plain_job(folder, stream="fan")).refused
+    assert "raise retrain.memory_budget" in plan(plain_job(folder, budget_bytes=20 * MIB)).refused
 
 
 @given(features=st.integers(1, 500), window=st.integers(1, 200), budget=st.integers(0, 1 << 30))
@@ -235,7 +230,7 @@ def test_as_many_rows_as_are_said_to_fit_are_predicted_within_the_budget(feature
 
 
 def test_a_model_that_cannot_be_written_is_said_in_one_line_and_no_traceback(tmp_path):
-    write_job(job(stored(tmp_path, 120), candidate="/proc/nowhere/candidate.npz"), tmp_path / "job.json")
+    write_job(plain_job(stored(tmp_path, 120), candidate="/proc/nowhere/candidate.npz"), tmp_path / "job.json")
     command = [sys.executable, "-m", "gon_edge.train", str(tmp_path / "job.json")]
     child = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert child.returncode != 0
@@ -246,7 +241,7 @@ def test_a_model_that_cannot_be_written_is_said_in_one_line_and_no_traceback(tmp
 
 
 def test_a_child_whose_daemon_was_killed_ends_without_a_traceback(tmp_path):
-    write_job(job(stored(tmp_path, 120)), tmp_path / "job.json")
+    write_job(plain_job(stored(tmp_path, 120)), tmp_path / "job.json")
     command = [sys.executable, "-m", "gon_edge.train", str(tmp_path / "job.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         child.stdout.close()  # nobody is left to be told
