@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from gon_edge.arguments import AddCommand, HelpFormatter, commands_of, write_json
 from gon_edge.errors import EXIT_CODES, GonEdgeError
+from gon_edge.memory import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        options = build_parser(words[:1] if words and words[0] in _MODULES else _MODULES).parse_args(words)
+        with deferred():
+            options = build_parser(words[:1] if words and words[0] in _MODULES else _MODULES).parse_args(words)
         if "command" not in options:
             build_parser().print_help(sys.stderr)
             return 2

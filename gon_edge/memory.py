@@ -6,7 +6,6 @@ The figures are resident memory on x86-64 with Python 3.11 and glibc.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,8 +19,7 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
     "ssl": ("SSLContext", "TLSVersion", "PROTOCOL_TLS_SERVER", "PROTOCOL_TLS_CLIENT"),
     "hashlib": (),  # loads libcrypto as well; paho hashes for WebSockets, urllib for passwords
     "html": (),  # http.server, for pages that are not asked of it
-    "locale": (),  # calendar and subprocess
-    "bz2": (),  # shutil and zipfile
+    "bz2": (),  # shutil, which argparse asks for the width of the terminal, and zipfile
     "lzma": (),
     "pickle": (),  # numpy
 }
@@ -37,6 +35,8 @@ class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what the import system wants to know of any module
             raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:  # used while the imports still run
+            del sys.modules[self.__name__]
         return getattr(import_module(self.__name__), name)
 
 
@@ -72,6 +72,8 @@ def tame_malloc() -> None:
     By default each thread gets a heap of its own, and glibc raises the size from which blocks are mapped by themselves
     up to 32 MiB: a packed chunk of rows, freed, leaves a hole that nothing else fits.
     """
+    import ctypes
+
     with contextlib.suppress(OSError, AttributeError):  # a libc that is not glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 1)
@@ -80,6 +82,8 @@ def tame_malloc() -> None:
 
 def return_memory() -> None:
     """Give freed memory back to the system, which glibc keeps otherwise: 1.3 MiB after the start."""
+    import ctypes
+
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
