@@ -125,15 +125,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     sub = command("ablate", run_ablate, "test the three claims, and activations, over seeds")
     add_data(sub, 500, 60)
-    sub.add_argument("--seeds", type=int, default=3, help="(default 3)")
+    sub.add_argument("--seeds", type=int, help="(default 3, 1 in --quick)")
     sub.add_argument("--shots", type=int, help="learn from so many pictures of each class (default all)")
 
     sub = command("compare", run_compare, "beside a GAN and a VAE of equal data: size, memory, seconds, judgement")
     add_data(sub, 1000, 100)
-    sub.add_argument("--seeds", type=int, default=3, help="(default 3)")
+    sub.add_argument("--seeds", type=int, help="(default 3, 1 in --quick)")
     options = parser.parse_args(arguments)
     if "default_steps" in options:
         options.steps = options.steps or options.default_steps[options.quick]
+    if "seeds" in options:
+        options.seeds = options.seeds or (1 if options.quick else 3)
     return options
 
 
@@ -346,9 +348,9 @@ class Runs:
 
 
 def over_seeds(runs: list[dict[str, Any]], name: str, figure: str) -> str:
-    """Return "mean ± deviation" of a figure of the runs of this name."""
+    """Return "mean ± deviation" of a figure of the runs of this name, of a single run the figure."""
     values = [run[figure] for run in runs if run["name"] == name]
-    return f"{np.mean(values):.3g} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.2g}"
+    return f"{np.mean(values):.3g}" + (f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else "")
 
 
 # -- comparison --------------------------------------------------------------------------------------------------------
