@@ -13,7 +13,7 @@ import io
 import math
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
@@ -74,7 +74,9 @@ class CsvFile:
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
             raise InputError(f"{self.name}: column {', '.join(map(repr, twice))} is there twice; rename one")
-        self._rows = csv.reader(self._text, delimiter=delimiter)
+        self._seen = 0 if zipped else len(header)
+        lines = self._text if zipped else self._counted(self._text)
+        self._rows = csv.reader(lines, delimiter=delimiter)
 
     def __enter__(self) -> Self:
         return self
@@ -119,8 +121,14 @@ class CsvFile:
     def fraction(self) -> float | None:
         """How much of the file has been read, 0 to 1; ``None`` where its size is not known."""
         with contextlib.suppress(OSError, ValueError):
-            return min(1.0, self._raw.tell() / self._size) if self._size else None
+            # Of a plain file by its lines: it is read in pieces, and a short one is two of them.
+            return min(1.0, (self._seen or self._raw.tell()) / self._size) if self._size else None
         return None
+
+    def _counted(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            self._seen += len(line)
+            yield line
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

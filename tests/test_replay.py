@@ -153,6 +153,12 @@ def test_a_row_cut_short_gets_empty_cells_and_blank_lines_are_left_out(csv: Call
         assert list(table) == [["1", "2"], ["3", ""]]
 
 
+def test_the_share_that_was_read_grows_row_by_row_also_of_a_short_file(csv: Callable[..., str]) -> None:
+    with CsvFile(csv("a,b", *(f"{i:04d},1" for i in range(999)))) as table:
+        shares = [table.fraction for _ in table]
+    assert shares == pytest.approx([(i + 1) / 1000 for i in range(1, 1000)], abs=1e-3)
+
+
 def test_a_gzip_file_cut_off_is_an_error_after_its_good_rows(tmp_path: Path) -> None:
     path = tmp_path / "cut.csv.gz"
     whole = gzip.compress("\n".join(["a", *map(str, range(100_000))]).encode())
