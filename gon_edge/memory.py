@@ -22,6 +22,11 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
     "bz2": (),  # shutil, which argparse asks for the width of the terminal, and zipfile
     "lzma": (),
     "pickle": (),  # numpy
+    "numpy.random": (),  # of numpy 1, which is Debian 12's; 2 waits by itself.  Loads libcrypto, too.
+    "numpy.ma": (),
+    "numpy.polynomial": (),
+    "numpy.fft": (),
+    "numpy.ctypeslib": (),
 }
 """Modules that libraries of the daemon import at their top and use on ways that it does not take, each with the names
 that they look up while they are being imported."""

@@ -136,12 +136,8 @@ class Feed:
         return count / (time.monotonic() - began)
 
     def scoring(self, web: int) -> int:
-        """Streams that are scored."""
-        page = metrics(web)
-        return sum(
-            page.get(f'gon_edge_stream_state{{state="scoring",stream="s{i}"}}', 0.0) == 1.0
-            for i in range(self._streams)
-        )
+        """Streams that have a model: where training all of them took more than a minute, the first are stale by now."""
+        return sum(name.startswith("gon_edge_model_info{") for name in metrics(web))
 
 
 def block(feed: Feed, web: int, rate: int) -> dict:
