@@ -55,6 +55,8 @@ class GanomalySettings:
     batch : int
     rate : float
         Adam's.
+    momentum : float
+        Adam's first.
     adversarial, contextual, squared, encoder : float
         Weights of the losses; contextual and squared are absolute and squared error of the pictures.  With
         ``adversarial`` 0 there is no discriminator, with ``encoder`` 0 the second encoder is not trained.
@@ -70,6 +72,7 @@ class GanomalySettings:
     steps: int = 300
     batch: int = 64
     rate: float = 1e-3
+    momentum: float = 0.5
     adversarial: float = 1.0
     contextual: float = 50.0
     squared: float = 0.0
@@ -81,7 +84,9 @@ class GanomalySettings:
 
 GANOMALY = GanomalySettings()
 COMBINED = GanomalySettings(gradient=GRADIENT_WEIGHT)
-GRADCON = GanomalySettings(adversarial=0.0, contextual=0.0, squared=1.0, encoder=0.0, gradient=GRADIENT_WEIGHT)
+GRADCON = GanomalySettings(
+    adversarial=0.0, contextual=0.0, squared=1.0, encoder=0.0, gradient=GRADIENT_WEIGHT, momentum=0.9
+)
 """The autoencoder of GradCon: squared error and the constraint."""
 
 
@@ -125,8 +130,9 @@ class _Passed:
     seen: tuple[Tensor, Tensor] | None
 
     def gaps(self) -> dict[str, Tensor]:
-        """What the losses are means of, (B, ...)."""
-        gaps = {"contextual": (self.x - self.made).abs(), "squared": (self.x - self.made) ** 2}
+        """What the losses are means of, (B, ...); squared in pixels from 0 to 1, as GradCon's weights want it."""
+        gap = self.x - self.made
+        gaps = {"contextual": gap.abs(), "squared": (gap / 2) ** 2}
         if self.again is not None:
             gaps["encoder"] = (self.z - self.again) ** 2
         if self.seen is not None:
@@ -191,7 +197,7 @@ class Ganomaly:
         apart = min(_HELD_OUT, max(1, len(normal) // 10))
         held_out, train = normal[order[:apart]], normal[order[apart:]]
         adams = [
-            torch.optim.Adam(net.parameters(), lr=settings.rate, betas=(0.5, 0.999), fused=True)
+            torch.optim.Adam(net.parameters(), lr=settings.rate, betas=(settings.momentum, 0.999), fused=True)
             for net in (self.net, self.discriminator)
         ]
         best = (np.inf, copy.deepcopy(self.net.state_dict()), copy.deepcopy(self.discriminator.state_dict()))
