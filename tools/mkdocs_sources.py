@@ -16,6 +16,8 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(!?)\[((?:[^][]|\[[^][]*\])*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+# Names in the first column of a table stay whole where there is room.
+_STYLE = "@media (min-width: 60em) { .md-typeset table:not([class]) td:first-child code { white-space: nowrap; } }\n"
 _LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".py": "python", ".sh": "sh"}
 
 
@@ -40,7 +42,8 @@ def _prose(text: str) -> list[str]:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the linked files, and what they link to."""
+    """Add the linked files, what they link to, and the style."""
+    files.append(File.generated(config, config["extra_css"][0], content=_STYLE))
     waiting = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
     seen = set(waiting)
     while waiting:
