@@ -290,9 +290,10 @@ def fleet() -> Json:
     bad = steps((None, GREEN), (1, RED))
     wary = steps((None, GREEN), (1, YELLOW))
     streams = table(
-        "Streams",
+        "All streams",
         [
-            query(f"max by (instance, stream) (gon_edge_anomaly_score{ON} / gon_edge_anomaly_threshold{ON})"),
+            # NaN while a stream warms up: an empty cell says that better.
+            query(f"max by (instance, stream) (gon_edge_anomaly_score{ON} / gon_edge_anomaly_threshold{ON}) > -Inf"),
             query("max by (instance, stream) (" + OPEN_ALERTS % ("", "") + ")"),
             query(f"max by (instance, stream) (gon_edge_missing_features{ON})"),
             query(f"time() - max by (instance, stream) (gon_edge_last_row_timestamp_seconds{ON})"),
@@ -348,7 +349,7 @@ def fleet() -> Json:
                 stat("Not reachable", 'count(up{job="gon-edge",instance=~"$instance"} == 0) or vector(0)', 3,
                      colours=bad),
                 stat("Without broker", f"count(gon_edge_mqtt_connected{ON} == 0) or vector(0)", 3, colours=bad),
-                stat("Streams seen", f"count(gon_edge_rows_total{ON})", 2),
+                stat("Streams", f"count(gon_edge_rows_total{ON})", 2),
                 stat("Silences", f"sum(gon_edge_silences{ON})", 2),
                 stat("Scoring", 'sum(gon_edge_stream_state{state="scoring",instance=~"$instance"})', 3),
                 stat("Silent", 'sum(gon_edge_stream_state{state="stale",instance=~"$instance"})', 3, colours=wary),
