@@ -191,7 +191,10 @@ def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> N
         told.locator("summary").press("Enter")
         says(told.locator("dl"), "Fault: spike0.90 (before 0.95)Fault: drift0.40 (before 0.75)")
         assert is_as_wide_as_the_screen(page)
-        for name, text in (("pump", "Gatepassed: no new rows to compare it on"), ("stranger", "Gatepassed")):
+        for name, text in (
+            ("pump", "Gatepassed: 0.2 % of rows it had learned, no others being left, abnormal (before 0.2 %)"),
+            ("stranger", "Gatepassed"),
+        ):
             card(page, name).locator("summary").click()
             says(card(page, name), text)
         expect(page.get_by_role("alert")).to_be_hidden()
