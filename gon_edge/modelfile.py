@@ -30,7 +30,7 @@ _LARGEST = 64 << 20
 """Bytes of a model file that are read; 500 features need 1 MB."""
 
 _LARGEST_WEIGHT = 1e9
-"""Far more than a step, gain or prototype can be; its square is still a float32."""
+"""Far more than a step, gain, prototype or factor of a scale can be; its square is still a float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,11 @@ def _check_header(header: Mapping[str, Any]) -> None:
     if not isinstance(scales, list) or not scales:
         raise ValueError("there is no scale")
     for rows, *factors in scales:
-        if type(rows) is not int or rows < 1 or not all(_is_number(factor, 1e-12, math.inf) for factor in factors):
+        if (
+            type(rows) is not int
+            or rows < 1
+            or not all(_is_number(factor, 1e-12, _LARGEST_WEIGHT) for factor in factors)
+        ):
             raise ValueError(f"a scale is {[rows, *factors]!r:.80}")
     if not isinstance(lineage, dict) or not _is_number(lineage.get("trained_at", 0.0), 0.0, math.inf):
         raise ValueError("lineage is no history of a model")

@@ -123,7 +123,7 @@ def test_a_header_no_row_could_be_scored_by_is_refused_though_its_checksum_is_ri
 
 
 @pytest.mark.parametrize("place", range(4))
-@pytest.mark.parametrize("value", [None, "1", {}, float("inf"), -1], ids=str)
+@pytest.mark.parametrize("value", [None, "1", {}, float("inf"), -1, 1e308], ids=str)
 def test_a_scale_that_is_no_scale_is_refused_though_its_checksum_is_right(blob, place, value):
     header = json.loads(np.load(io.BytesIO(members(blob)["header.npy"])).tobytes())
     header["scales"][0][place] = value
