@@ -63,7 +63,7 @@ def commands_of(
     text: str | None = None,
 ) -> AddCommand:
     """Return a function that adds a command to a program, or to a command that has commands of its own."""
-    # With prog argparse need not format a usage to find it, for which it would load shutil.
+    # Without prog argparse formats a usage to find it.
     commands = parser.add_subparsers(title=title, metavar=metavar, required=required, help=text, prog=parser.prog)
 
     def add(name: str, run: Run | None, text: str, description: str, example: str) -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
 """SHA-256 without OpenSSL: ``sha256`` of :mod:`hashlib`, from another place.
 
-``hashlib`` loads libcrypto, which is 3.5 MiB of resident memory in the daemon and in every training.  Python has an
-implementation of its own beside it, under a name that changes from version to version; ``random`` of the standard
-library takes its hash from there for the same reason.
+``hashlib`` loads libcrypto, which is 3.5 MiB of resident memory.  Python has an implementation of its own beside it,
+under a name that changes from version to version; ``random`` of the standard library takes its hash from there for the
+same reason.
 
 >>> sha256(b"abc").hexdigest()[:16]
 'ba7816bf8f01cfea'
