@@ -14,14 +14,10 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from gon_edge.arguments import AddCommand, HelpFormatter, commands_of, write_json
 from gon_edge.errors import EXIT_CODES, GonEdgeError
 from gon_edge.memory import deferred
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _MODULES: Mapping[str, str] = {  # in the order of the help
     "run": "cli_daemon",
@@ -100,9 +96,7 @@ def build_parser(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
     )
     add = commands_of(parser, required=False)
     for name in names:
-        commands: Mapping[str, Callable[[AddCommand], None]]
-        commands = COMMANDS if _MODULES[name] == "cli" else import_module(f"gon_edge.{_MODULES[name]}").COMMANDS
-        commands[name](add)
+        import_module(f"gon_edge.{_MODULES[name]}").COMMANDS[name](add)
     return parser
 
 
