@@ -51,6 +51,7 @@ HEARTBEAT_LIMIT_S = 30.0  # /healthz fails when the scoring loop has not come ro
 _MAX_THREADS = 8
 _CONNECTION_S = 10.0  # from accept to close: whoever sends or reads more slowly is cut off
 _REQUEST_BYTES = 128 << 10  # request line and headers; http.server alone admits 6.5 MB
+_GATE_BYTES = 4 << 10  # what the gate says of a model is under 1 KiB
 _PAGE = Path(__file__).with_name("static") / "index.html"
 
 
@@ -663,10 +664,19 @@ def _trainings(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
 
 
 def _models(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
-    # Chosen keys: a model from elsewhere may have more to say of itself.
-    keys = ("version", "parent", "trained_at", "rows", "since", "until", "gate")
-    models = [{"stream": name, **{key: lineage.get(key) for key in keys}} for name, lineage in snapshot.models.items()]
+    # Chosen keys, and a bound: a model from elsewhere may have more to say of itself.
+    keys = ("version", "parent", "trained_at", "rows", "since", "until")
+    models = [
+        {"stream": name, **{key: lineage.get(key) for key in keys}, "gate": _bounded(lineage.get("gate"))}
+        for name, lineage in snapshot.models.items()
+    ]
     return HTTPStatus.OK, {"models": models}
+
+
+def _bounded(gate: object) -> object:
+    with contextlib.suppress(RecursionError):
+        return gate if len(_json(gate)) <= _GATE_BYTES else None
+    return None
 
 
 def _latency(seconds: Sequence[float]) -> dict[str, float | None]:

@@ -136,6 +136,18 @@ def test_metrics_show_the_registry(server: WebServer) -> None:
     assert b"\nx_total 3.0\n" in body
 
 
+def test_what_a_model_from_elsewhere_says_of_its_gate_is_bounded(server: WebServer, daemon: Daemon) -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    said = {"plain": {"passed": True}, "long": {"passed": "x" * 9000}, "deep": deep}
+    models = {name: {"version": "1", "gate": gate, "else": "?"} for name, gate in said.items()}
+    daemon.now = replace(daemon.now, models=models)
+    answer = ask_json(server, "/api/v1/models")["models"]
+    assert {model["stream"]: model["gate"] for model in answer} == {"plain": said["plain"], "long": None, "deep": None}
+    assert "else" not in answer[0]
+
+
 def test_streams_are_listed_with_null_for_what_is_not_a_number(server: WebServer) -> None:
     first, second = ask_json(server, "/api/v1/streams")["streams"]
     assert first["stream"] == "pump"
