@@ -41,9 +41,8 @@ def _add_demo(add: AddCommand) -> None:
         "show everything on this machine, with a real fault",
         "Start an MQTT broker on loopback (mosquitto, else amqtt), the daemon and a publisher of this machine's own "
         "telemetry; collect one minute of readings; train a model; score; then make a real fault (every core busy for "
-        "30 s, and a quarter of the free memory held, 4 GiB at most) and show the alert.  Ctrl-C ends everything that was "
-        "started. "
-        "The exit status is 0 when the alert was seen, 1 when the fault raised none.",
+        "30 s, and a quarter of the free memory held, 4 GiB at most) and show the alert.  Ctrl-C ends everything "
+        "that was started. The exit status is 0 when the alert was seen, 1 when the fault raised none.",
         "gon-edge demo --fast --duration 120",
     )
     sub.add_argument("--fast", action="store_true", help="half the warm-up (30 s), half the fault (15 s)")
