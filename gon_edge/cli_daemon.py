@@ -39,13 +39,14 @@ def _add_run(add: AddCommand) -> None:
 def _run(options: argparse.Namespace) -> int:
     from gon_edge.config import load_config
     from gon_edge.logs import set_up_logging
-    from gon_edge.memory import deferred
+    from gon_edge.memory import deferred, keep_what_is_loaded
 
     config = load_config(config_file(options))
     set_up_logging(options.log_level or config.log.level, config.log.format)
     with deferred():
         from gon_edge.daemon import Daemon
 
+    keep_what_is_loaded()
     Daemon(config).run()
     return 0
 

@@ -71,6 +71,16 @@ def deferred() -> Iterator[None]:
                 del sys.modules[name]
 
 
+def keep_what_is_loaded() -> None:
+    """Take modules, classes and functions out of garbage collection: they stay until the end.
+
+    A full collection, of which :func:`return_memory` makes one every few seconds, stopped the scoring for 11 to 25 ms
+    with them, and for 0.4 ms without.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def tame_malloc() -> None:
     """Let all threads share one heap, and large blocks leave it when they are freed.
 

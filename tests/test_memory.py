@@ -62,6 +62,11 @@ def test_a_placeholder_is_gone_when_the_imports_are_over() -> None:
     assert run(DEFERRED + code) == "PROTOCOL_TLS_SERVER\n"
 
 
+def test_a_collection_does_not_go_over_what_was_loaded_at_the_start() -> None:
+    code = "import gc\nfrom gon_edge.memory import keep_what_is_loaded\nkeep_what_is_loaded()\n"
+    assert int(run(DEFERRED + code + "print(len(gc.get_objects()))")) < 1000
+
+
 def test_an_import_that_fails_leaves_nothing_behind() -> None:
     code = """
 import sys
