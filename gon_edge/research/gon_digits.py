@@ -270,7 +270,7 @@ class DigitGon:
     def _noise(self, count: int) -> Tensor:
         return 2.0 * torch.rand(count, *self.shape, generator=self._draw) - 1.0
 
-    def generate(self, labels: Labels, *, seed: int = 0, at_once: int = 256) -> NDArray[np.float32]:
+    def generate(self, labels: Labels, *, seed: int = 0, longer: int = 1, at_once: int = 256) -> NDArray[np.float32]:
         """Make pictures of classes ``labels`` (N,) from noise.
 
         Parameters
@@ -278,6 +278,8 @@ class DigitGon:
         labels : ndarray of int, (N,)
         seed : int
             Of the noise; does not touch training.
+        longer : int
+            How many times as many steps to climb as in training: a long climb clears the noise and keeps fewer details.
         at_once : int
             Pictures climbed together: bounds memory, changes nothing else.
 
@@ -295,7 +297,7 @@ class DigitGon:
                 self.net,
                 start.to(self.device),
                 part.to(self.device),
-                steps=settings.climb_steps,
+                steps=longer * settings.climb_steps,
                 rate=settings.climb_rate,
                 smoothness=settings.smoothness,
             )

@@ -63,6 +63,14 @@ def test_generation_does_not_depend_on_how_many_are_climbed_at_once():
     np.testing.assert_allclose(gon.generate(labels, at_once=3), gon.generate(labels), rtol=1e-3, atol=1e-4)
 
 
+def test_a_longer_climb_comes_higher():
+    gon = a_gon()
+    gon.train(IMAGES, 30)
+    labels = np.arange(100) % 10
+    short, long = (probability(gon, gon.generate(labels, longer=longer), labels).mean() for longer in (1, 3))
+    assert long > short + 0.02
+
+
 def test_training_lets_the_network_tell_real_pictures_from_its_own():
     gon = a_gon()
     gon.train(IMAGES, 150)
@@ -156,8 +164,10 @@ def test_the_tool_trains_resumes_and_shows(tmp_path):
     assert tool("train", *common, "--steps", "20", "--resume") == 0
     figures = json.loads((tmp_path / "train.json").read_text())
     assert figures["steps"] == 20
-    assert {"accuracy", "frechet", "pairwise"} == figures["merit"].keys()
-    assert tool("sheet", tmp_path / "checkpoint.pt", "-o", tmp_path / "nearest.png", "--count", "2") == 0
+    assert {"accuracy", "frechet", "pairwise"} == figures["merit"].keys() == figures["merit_of_twice_the_climb"].keys()
+    assert (
+        tool("sheet", tmp_path / "checkpoint.pt", "-o", tmp_path / "nearest.png", "--count", "2", "--longer", "2") == 0
+    )
     for name in ("sheet.png", "curve.png", "nearest.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
