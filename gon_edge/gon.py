@@ -103,7 +103,6 @@ class Discriminator:
         self.window = self.scales[-1].rows
         self._basis = tuple(orthonormal_rows(scale.weight.dequantize()) for scale in self.scales)  # (H, rows*F) each
         self._blocks = _blocks([scale.rows for scale in self.scales], self.window)
-        self._row_space: _RowSpace | None = None
 
     def with_parameters(self, parameters: dict[str, NDArray[np.floating]]) -> Discriminator:
         """A copy with other trainable parameters, in the form of :meth:`parameters`; the first layer is shared."""
@@ -274,9 +273,9 @@ class Discriminator:
         ndarray, shape (N, W, F)
             A new array.
         """
-        if self._row_space is None:
-            self._row_space = _RowSpace(self._basis, self._blocks, self.features)
-        space = self._row_space
+        # Made anew each time, in a thirtieth of what a climb takes: kept, it would be 64 KiB for each stream that ever
+        # raised an alert.
+        space = _RowSpace(self._basis, self._blocks, self.features)
         kappa = np.array([scale.kappa for scale in self.scales])
         tau = np.array([scale.tau for scale in self.scales])
         share = np.array([scale.share for scale in self.scales])
