@@ -149,7 +149,7 @@ class Story:
         self._score_before = 0.0
         self._caught: str | None = None
         self._worst: Mapping[str, Any] = {}  # event of the alert caught
-        self._meanwhile = ""
+        self._meanwhile = self._refused = ""
         self._now = self._busy_percent = 0.0
 
     @property
@@ -206,14 +206,18 @@ class Story:
         return [f"what this machine does has changed since the warm-up, and is to be learned: {command}"]
 
     def observe(
-        self, now: float, streams: Sequence[Mapping[str, Any]], alerts: Sequence[Mapping[str, Any]]
+        self,
+        now: float,
+        streams: Sequence[Mapping[str, Any]],
+        alerts: Sequence[Mapping[str, Any]],
+        trainings: Sequence[Mapping[str, Any]] = (),
     ) -> list[str]:
         """Take what the daemon says, in monotonic seconds; return what to tell, oldest first."""
         self._now = now
         stream = next((stream for stream in streams if stream["stream"] == self._stream), None)
         if stream is not None and stream["score"] is not None:
             self._recent_scores.append(stream["score"])
-        told = self._observe_state(now, stream)
+        told = self._observe_state(now, stream, trainings)
         told += self._observe_alerts(now, [alert for alert in alerts if alert["stream"] == self._stream])
         if self.phase == "calm" and self._settings.fault and self._scoring_since is not None:
             calm = self._calm_since is not None and now - self._calm_since >= self._settings.calm_s
@@ -226,7 +230,9 @@ class Story:
             told.append(f"the fault is over: {self.outcome}")
         return told
 
-    def _observe_state(self, now: float, stream: Mapping[str, Any] | None) -> list[str]:
+    def _observe_state(
+        self, now: float, stream: Mapping[str, Any] | None, trainings: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
         state = "starting" if stream is None else stream["state"]
         told: list[str] = []
         if stream is not None and stream["starter"] is not None and not self._meanwhile:
@@ -234,6 +240,14 @@ class Story:
             told.append(f"the model {stream['starter']}, made for machines like this one, scores every row meanwhile")
         if self.phase in ("calm", "fault", "after") or state == self.phase:
             return told
+        if stream is not None and state == "warming-up" and self.phase == "training":
+            self.phase = "warming-up"
+            ended = next((each for each in trainings if each["stream"] == self._stream), {"reason": ""})
+            self._refused = ended["reason"] or "the training failed"
+            return [
+                *told,
+                f"no model yet: {self._refused}; the next training, in a minute, has more rows to learn from",
+            ]
         if stream is not None and state == "warming-up":
             self.phase = "warming-up"
             return [f"the daemon has its first readings: {stream['rows_needed']} rows make the warm-up", *told]
@@ -296,6 +310,8 @@ class Story:
         settings, now = self._settings, self._now
         if self.phase == "starting":
             return "the daemon starts and waits for the first readings", "it collects readings, to learn what is normal"
+        if self.phase == "warming-up" and self._refused:
+            return f"collecting more readings: no model yet, {self._refused}", "another training, with more rows"
         if self.phase == "warming-up":
             now_text = "collecting readings, to learn what is normal here"
             return now_text + self._meanwhile, "a child process trains the first model"
@@ -623,7 +639,8 @@ def _watch(settings: DemoSettings, story: Story, load: Load, daemon: _Daemon, na
                 raise GonEdgeError(f"the daemon does not answer: {error}") from None
             show(story, None, [])
         else:
-            told = story.observe(now, status["streams"], status["alerts"])
+            trainings = daemon.api.trainings() if story.phase == "training" else ()
+            told = story.observe(now, status["streams"], status["alerts"], trainings)
             if any(stream["score"] is not None for stream in status["streams"]):
                 latency.add(now, histogram_buckets(metrics, _LATENCY))
             if story.phase == "after":

@@ -70,6 +70,11 @@ class DaemonApi:
         status["alerts"] = self._json("/api/v1/alerts")["alerts"]
         return status
 
+    def trainings(self) -> list[dict[str, Any]]:
+        """Return what ``/api/v1/trainings`` says: the newest ones, newest first."""
+        trainings: list[dict[str, Any]] = self._json("/api/v1/trainings")["trainings"]
+        return trainings
+
     def metrics(self) -> str:
         """Return the Prometheus page."""
         return self._get("/metrics").decode(errors="replace")

@@ -103,6 +103,19 @@ def test_the_phases_are_told_once_each_in_order() -> None:
     ]
 
 
+def test_a_first_model_that_is_kept_out_is_told_with_the_reason_and_tried_again() -> None:
+    story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
+    for now, state in enumerate(["warming-up", "training"]):
+        story.observe(float(now), [stream(state)], [])
+    trainings = [{"stream": "pi", "reason": "it calls 20 % of the rows it learned abnormal"}]
+    (line,) = story.observe(2.0, [stream("warming-up")], [], trainings)
+    assert line.startswith("no model yet: it calls 20 % of the rows it learned abnormal; the next training")
+    assert "20 %" in story.now_and_next()[0]
+    assert story.observe(3.0, [stream("warming-up")], []) == []
+    told = [story.observe(float(now), [stream(state)], []) for now, state in ((60, "training"), (61, "scoring"))]
+    assert ["is in use" in " ".join(lines) for lines in told] == [False, True]
+
+
 def test_the_fault_comes_after_some_calm() -> None:
     story = Story(DemoSettings(fast=True), "pi", "2 busy processes")
     due = []
