@@ -176,16 +176,20 @@ def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> N
     of_pump = GateReport(True, (), True, 0, old, old, 0.005, 12_000, 3e-5).as_json()
     models = {"pump": {"version": "3", "gate": of_pump}, "stranger": {"version": "3", "gate": nonsense}}
     snapshot = Snapshot("pi-1", "0", 1.7e9, 1.7e9, True, "mqtt://x", "", 0, 1, time.monotonic(), True, streams)
-    snapshot = replace(snapshot, trainings=(asdict(training),), models=models)
+    failed = RetrainRecord("young", "", 1.7e9, 4.0, "over_budget", 64 << 20, 600, "training needs 80 MiB")
+    young = StreamSnapshot("young", "warming-up", 700, 600, eta_s=0.0)
+    snapshot = replace(snapshot, streams=(*streams, young), trainings=(asdict(training), asdict(failed)), models=models)
     server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=lambda: snapshot, registry=CollectorRegistry())
     server.start()
     try:
         page.goto(server.url)
+        says(card(page, "young"), "No model yet: training needs 80 MiB. Soon tried again, with more rows.")
         told = page.get_by_role("region", name="Models")
         says(told, re.compile(r"kept out\s*it calls 3.1 % abnormal"))
         says(
             told.locator("summary"),
-            "3.1 % of 1,200 held-out normal rows abnormal (before 0.2 %), injected faults told apart 0.70 (before 0.85)",
+            "3.1 % of 1,200 held-out normal rows abnormal (before 0.2 %), "
+            "injected faults told apart 0.70 (before 0.85)",
         )
         page.set_viewport_size(PHONE)
         told.locator("summary").press("Enter")
