@@ -458,6 +458,9 @@ class Soak:
         rig = self.rig
         rig.start_broker()
         rig.start_daemon()
+        # What is sent before the first subscription is nobody's; later lives find their session at the broker.
+        wait_for(lambda: rig.metrics().get("gon_edge_mqtt_connected") == 1.0, 60, "the daemon's connection")
+        time.sleep(1.0)
         self.sender.start()
         watch = threading.Thread(target=self._watch, daemon=True)
         watch.start()
