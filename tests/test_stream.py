@@ -170,10 +170,11 @@ def test_a_stream_whose_clock_stands_still_has_stopped(model: Model) -> None:
     now = stream.heard_at
     for _ in range(120):
         now += 1.0
-        stream.add(Reading("pump", stream.aligner.last_timestamp, {name: 0.0 for name in NAMES}), now)
+        stream.add(Reading("pump", stream.aligner.last_timestamp, dict.fromkeys(NAMES, 0.0)), now)
         assert stream.has_stopped(now) == (now - stream.heard_at > 60.0)
     (alert,) = stream.stop(now)
-    assert (alert.kind, alert.severity, alert.timestamp) == ("missing", "critical", stream.aligner.last_timestamp + 60.0)
+    assert (alert.kind, alert.severity) == ("missing", "critical")
+    assert alert.timestamp == stream.aligner.last_timestamp + 60.0
     assert not stream.has_stopped(now + 1000.0)
 
 
