@@ -96,7 +96,9 @@ int gettimeofday(struct timeval *restrict out, void *restrict zone) {
     return 0;
 }
 """
-_QUIET_S = 60.0  # the longest wait until everything has arrived
+# The longest wait until everything has arrived, and has been judged: readings that came in one burst and may be late
+# are counted when the next one has come, or after `max_gap`, which is a minute.
+_QUIET_S = 75.0
 
 
 @dataclass
