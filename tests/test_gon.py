@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import oracle
 import pytest
@@ -149,6 +151,21 @@ def test_a_climb_stops_where_the_oracles_does():
 def test_accepted_windows_are_returned_as_they_came():
     net, x, _ = a_case((5, 6, 3), seed=11)
     np.testing.assert_array_equal(net.generate(x, steps=50, accept=-1e9), x)
+
+
+def test_a_climb_keeps_nothing():
+    # 64 KiB for each stream that ever raised an alert: the daemon grew for as long as another one did.
+    net, x, _ = a_case((2, 40, 38))
+    net.generate(x, steps=2)
+    tracemalloc.start()
+    try:
+        net.generate(x, steps=2)
+        fresh, _, _ = a_case((2, 40, 38))
+        before, _ = tracemalloc.get_traced_memory()
+        fresh.generate(x, steps=2)
+        assert tracemalloc.get_traced_memory()[0] - before < 4096
+    finally:
+        tracemalloc.stop()
 
 
 def test_generation_does_not_write_into_its_input():
