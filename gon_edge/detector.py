@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gon_edge.events import Cause, Row, Verdict
-from gon_edge.fit import FitSettings, fill, fit_model, smooth
+from gon_edge.fit import FitSettings, Smoother, fill, fit_model
 from gon_edge.gon import Float
 from gon_edge.modelfile import Model, load_model, save_model
 from gon_edge.window import SlidingWindow, windows
@@ -63,7 +63,7 @@ class Detector:
         shares = sum(scale.share for scale in self._net.scales)
         self._scales = [(s.rows, s.tau, s.share, model.typical * s.share / shares) for s in self._net.scales]
         self._age = 0  # rows since the last restart
-        self._level = 0.0
+        self._smoother = Smoother(model.smoothing, self._net.window)
         self._columns: NDArray[np.intp] | None = None
         self._seen_features: tuple[str, ...] | None = None
         self._still = np.zeros(len(model.features), np.int64)
@@ -99,13 +99,13 @@ class Detector:
             self._net.energies_one(self._window.view()), self._scales, strict=True
         ):
             raw += share * math.log1p(energy / tau) if self._age >= rows else neutral
-        self._level = raw if self._age == 1 else self._level + model.smoothing * (raw - self._level)
+        score = self._smoother.add(raw, restart=self._age == 1)
         return Verdict(
             stream=row.stream,
             timestamp=row.timestamp,
-            score=self._level,
+            score=score,
             threshold=model.threshold,
-            is_anomaly=self._level > model.threshold,
+            is_anomaly=score > model.threshold,
             causes=(),
             missing=tuple(name for name, gone in zip(model.features, masked, strict=True) if gone),
             model_version=model.version,
@@ -215,7 +215,7 @@ class GONDetector:
     prototypes : int
         Prototypes, on each scale.
     smoothing : float
-        Weight of the newest row in the score, 0 < smoothing <= 1.
+        Weight of the newest row in the quicker of two averages, the larger of which is the score, 0 < smoothing <= 1.
     risk : float
         Probability that a normal row lies above ``threshold_``.
     random_state : int
@@ -280,7 +280,7 @@ class GONDetector:
         energies = [net.energies(views[i : i + _BATCH]) for i in range(0, len(z), _BATCH)]
         age = np.arange(1, len(z) + 1)
         raw = net.abnormality_after_restart(np.concatenate(energies), age, self.model_.typical)
-        return smooth(raw, np.zeros(len(raw), np.bool_), self.model_.smoothing)
+        return Smoother(self.model_.smoothing, net.window).smooth(raw, np.zeros(len(raw), np.bool_))
 
     def feature_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """How much each feature contributed to each row's score, shape (T, F); a row sums to its score."""

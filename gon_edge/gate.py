@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gon_edge.detector import Detector
 from gon_edge.events import Row
-from gon_edge.fit import TrainingRows, smooth, standardise, window_energies
+from gon_edge.fit import Smoother, TrainingRows, standardise, window_energies
 from gon_edge.gon import Float
 from gon_edge.modelfile import Model, dumps
 
@@ -286,7 +286,7 @@ def _scored(
     data = TrainingRows(standardise(shown, model.scaler, shown), restart, net.window)
     energies = window_energies(net, data, np.arange(len(data)))
     raw = net.abnormality_after_restart(energies, data.age, model.typical)
-    return smooth(raw, restart, model.smoothing), data.age >= net.window
+    return Smoother(model.smoothing, net.window).smooth(raw, restart), data.age >= net.window
 
 
 def _episode_scores(model: Model, episodes: Float, features: Sequence[str]) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ class Model:
     scaler : Scaler
     discriminator : Discriminator
     smoothing : float
-        Weight of the newest row in the smoothed score.
+        Weight of the newest row in the quick average of scores, see `gon_edge.fit.Smoother`.
     threshold : float
         Scores above are anomalous.
     typical : float

@@ -42,12 +42,15 @@ def forward_fill(rows):
     return out
 
 
-def smooth(scores, restart, weight):
-    """Exponential moving average (T,)."""
-    out = []
-    for t, score in enumerate(scores):
-        out.append(score if t == 0 or restart[t] else (1.0 - weight) * out[-1] + weight * score)
-    return np.array(out)
+def smooth(scores, restart, weight, window):
+    """The larger of an exponential average and a slow one less a half (T,)."""
+    averages = []
+    for w in (weight, min(weight, 1 / window)):
+        out = []
+        for t, score in enumerate(scores):
+            out.append(score if t == 0 or restart[t] else (1.0 - w) * out[-1] + w * score)
+        averages.append(np.array(out))
+    return np.maximum(averages[0], averages[1] - 0.5)
 
 
 def longest_runs(rows):

@@ -9,7 +9,7 @@ import pytest
 import gon_edge.fit
 from gon_edge import GONDetector
 from gon_edge.errors import NotEnoughData
-from gon_edge.fit import FitSettings, TrainingRows, fill, fit_discriminator, fit_model, odd_rows, smooth
+from gon_edge.fit import FitSettings, Smoother, TrainingRows, fill, fit_discriminator, fit_model, odd_rows
 from gon_edge.modelfile import dumps
 
 SMALL = FitSettings(window=10, hidden=6, prototypes=3)
@@ -40,12 +40,20 @@ def test_a_missing_value_is_filled_with_the_one_before():
     np.testing.assert_array_equal(fill(z), oracle.forward_fill(z))
 
 
-def test_smoothing_is_an_exponential_average_begun_anew_at_a_restart():
+def test_smoothing_is_the_larger_of_two_averages_begun_anew_at_a_restart():
     rng = np.random.default_rng(3)
-    scores, restart = rng.normal(size=40), rng.random(40) < 0.1
-    np.testing.assert_allclose(smooth(scores, restart, 0.3), oracle.smooth(scores, restart, 0.3), rtol=1e-12)
-    np.testing.assert_allclose(smooth(scores, restart, 1.0), scores, rtol=1e-12)
-    assert smooth(np.array([]), np.array([], np.bool_), 0.3).shape == (0,)
+    scores, restart = np.cumsum(rng.normal(size=200)), rng.random(200) < 0.03
+    for weight, window in ((0.3, 40), (1.0, 15), (0.3, 2)):
+        expected = oracle.smooth(scores, restart, weight, window)
+        np.testing.assert_allclose(Smoother(weight, window).smooth(scores, restart), expected, rtol=1e-12)
+    assert Smoother(0.3, 40).smooth(np.array([]), np.array([], np.bool_)).shape == (0,)
+
+
+def test_a_fault_is_seen_at_once_and_outlasts_its_pauses():
+    scores = np.array([1.0] * 100 + [8.0] * 40 + [1.0] * 5)
+    smoothed = Smoother(0.3, 40).smooth(scores, np.zeros(145, np.bool_))
+    assert smoothed[102] > 5.0
+    assert smoothed[-1] > 4.0
 
 
 @pytest.mark.parametrize("rows", [7, 40, 45, 100])
@@ -144,7 +152,8 @@ def test_the_threshold_lies_above_nearly_all_training_scores():
     model = fit_model(waves(1200), settings=SMALL, rng=np.random.default_rng(0))
     net = model.discriminator
     views = oracle.windows(model.scaler.transform(waves(1200)), SMALL.window)
-    scores = smooth(net.abnormality(net.energies(views)), np.zeros(1200, np.bool_), model.smoothing)
+    scores = net.abnormality(net.energies(views))
+    scores = Smoother(model.smoothing, SMALL.window).smooth(scores, np.zeros(1200, np.bool_))
     assert (scores > model.threshold).mean() < 0.01
     assert scores.min() < model.typical < model.threshold
 
