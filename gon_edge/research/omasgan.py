@@ -49,7 +49,8 @@ class Divergence:
         Terms the discriminator minimises, of outputs (B,) for samples of each kind: ``f*(T(v))`` and ``-T(v)`` of an
         f-divergence.
     generator : callable
-        What the generator minimises, of outputs for its samples.
+        What the generator minimises, of outputs for its samples: ``-T(v)``.  The published ``-f*(T(v))`` turns round
+        where Pearson's f* does, below v = -2, and from there on drives samples to ever lower outputs.
     output : callable
         T(v), whose slope is penalised.
     lowest : float
@@ -69,7 +70,7 @@ def _f_divergence(
     return Divergence(
         generated=lambda v: conjugate(v).mean(),
         real=lambda v: -output(v).mean(),
-        generator=lambda v: -conjugate(v).mean(),
+        generator=lambda v: -output(v).mean(),
         output=output,
         lowest=lowest,
     )
@@ -195,7 +196,10 @@ class PictureGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return pictures."""
-        return torch.as_tensor(self.layers(self.first(z).reshape(len(z), self.widest, 4, 4)))
+        # Of mean 0 and variance 1: else what all noise has in common is three quarters of what the first layer gives,
+        # and all pictures look alike.
+        centred = (z - 0.5) * math.sqrt(12.0)
+        return torch.as_tensor(self.layers(self.first(centred).reshape(len(z), self.widest, 4, 4)))
 
 
 def perceptron(*sizes: int) -> nn.Sequential:
@@ -207,10 +211,14 @@ def perceptron(*sizes: int) -> nn.Sequential:
 
 
 def picture_discriminator(channels: int, side: int, width: int) -> nn.Sequential:
-    """Pictures (B, C, P, P) to outputs (B, 1).  Without batch statistics: a score must not depend on its neighbours."""
+    """Pictures (B, C, P, P) to outputs (B, 1).
+
+    In training it normalises over the batch, since without it the generator ends in a single picture; in evaluation by
+    what it saw in training, so that a score does not depend on its neighbours.
+    """
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.ELU()]
     while side > 8:
-        layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.ELU()]
+        layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.ELU()]
         side, width = side // 2, 2 * width
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 16, 64), nn.ELU(), nn.Linear(64, 1))
 
@@ -279,7 +287,7 @@ class Omasgan:
             x, fake = self._real(), self.generator(self._noise())
             loss = self.divergence.generated(self._says(fake.detach())) + self._on_real(self.discriminator, x)
             _take(adams[1], loss)
-            _take(adams[0], self.divergence.generator(self._says(self.generator(self._noise()))))
+            _take(adams[0], self.divergence.generator(self._says(fake)))
             return loss.item()
 
         self._repeat("task 1", step, progress)
@@ -287,7 +295,9 @@ class Omasgan:
     def task_2(self, *, progress: Callable[[str, int], None] = lambda task, step: None) -> None:
         """Train B; with the published border D goes on learning against it, with the well D stays."""
         self.border = copy.deepcopy(self.generator)
-        judge = copy.deepcopy(self.discriminator)
+        # Normalising over B's own batch, as it did over G's in training: by what it remembers of those it calls speckle
+        # normal.
+        judge = copy.deepcopy(self.discriminator).train()
         adams = [self._adam(self.border), self._adam(judge)]
         settings = self.settings
 
@@ -326,20 +336,18 @@ class Omasgan:
 
         def step() -> float:
             x = self._real()
+            fake = self.generator_3(self._noise())
             with torch.no_grad():
-                fake, first = self.generator_3(self._noise()), self.generator(self._noise())
+                first = self.generator(self._noise())
             net = self.discriminator_3
-            says = net(torch.cat([fake, self.border_samples(settings.batch), first])).flatten()
-            of_fake, of_border, of_first = says.chunk(3)
             loss = (
-                settings.generated * terms.generated(of_fake)
-                + settings.borders * terms.generated(of_border)
-                + settings.first * terms.real(of_first)
+                settings.generated * terms.generated(net(fake.detach()).flatten())
+                + settings.borders * terms.generated(net(self.border_samples(settings.batch)).flatten())
+                + settings.first * terms.real(net(first).flatten())
                 + self._on_real(net, x, weight=settings.data)
             )
             _take(adams[1], loss)
-            says = net(self.generator_3(self._noise())).flatten()
-            _take(adams[0], settings.generated * terms.generator(says))
+            _take(adams[0], settings.generated * terms.generator(net(fake).flatten()))
             return loss.item()
 
         self._repeat("task 3", step, progress)
@@ -353,11 +361,15 @@ class Omasgan:
         def step() -> float:
             with torch.no_grad():
                 fake = self.generator_3(self._noise())
-            of_fake, of_real = self.detector(torch.cat([fake, self._real()])).flatten().chunk(2)
+            border = self.border_samples(settings.batch).requires_grad_(True)
+            # In one batch, so that the statistics it normalises by do not give away what a sample is.
+            says = self.detector(torch.cat([fake, self._real(), border])).flatten()
+            of_fake, of_real, of_border = says.chunk(3)
             loss = (
                 (1.0 - settings.both) * terms.generated(of_fake)
                 + settings.both * terms.generated(of_real)
-                + self._on_real(self.detector, self.border_samples(settings.batch))
+                + terms.real(of_border)
+                + self._steepness(of_border, border)
             )
             _take(adam, loss)
             return loss.item()
@@ -405,7 +417,7 @@ class Omasgan:
             Minus the output of D or of D', or the output of J.
         """
         net = {"task 1": self.discriminator, "task 3": self.discriminator_3, "task 3 J": self.detector}[task]
-        return self._in_parts(net, x) * (1.0 if task == "task 3 J" else -1.0)
+        return self._in_parts(net.eval(), x) * (1.0 if task == "task 3 J" else -1.0)
 
     @torch.no_grad()
     def nearest(self, x: Tensor) -> Array:
@@ -420,9 +432,11 @@ class Omasgan:
         """The term of what a discriminator shall call real, and the penalty on its slope there."""
         x = x.detach().requires_grad_(True)
         says = net(x).flatten()
+        return weight * self.divergence.real(says) + self._steepness(says, x)
+
+    def _steepness(self, says: Tensor, x: Tensor) -> Tensor:
         (slope,) = torch.autograd.grad(self.divergence.output(says).sum(), x, create_graph=True)
-        steep = slope.flatten(1).square().sum(dim=1).mean()
-        return weight * self.divergence.real(says) + 0.5 * self.settings.penalty * steep
+        return 0.5 * self.settings.penalty * slope.flatten(1).square().sum(dim=1).mean()
 
     def _says(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.discriminator(x).flatten())
@@ -446,7 +460,8 @@ class Omasgan:
 
 def _take(adam: torch.optim.Adam, loss: Tensor) -> None:
     adam.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    # Naming them spares the gradients of the other network's weights.
+    loss.backward(inputs=[p for group in adam.param_groups for p in group["params"]])  # type: ignore[no-untyped-call]
     adam.step()
 
 
