@@ -94,7 +94,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             sub.add_argument("--data", help="folder or tarball, digits8 or shapes; --quick alone means digits8")
             sub.add_argument("--classes", type=lambda text: [int(c) for c in text.split(",")], help="default: all")
             sub.add_argument("--train", type=int, default=0, metavar="N", help="normal pictures (default 0: all)")
-            sub.add_argument("--test", type=int, default=0, metavar="N", help="of each kind (default 0: all)")
+            sub.add_argument("--test", type=int, default=1000, metavar="N", help="of each kind (default 1000, 0: all)")
             sub.add_argument("--width", type=int, default=16, help="channels of the first convolution (default 16)")
     return parser.parse_args(arguments)
 
@@ -104,7 +104,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run_toy(options: argparse.Namespace) -> None:
     """Both borders and the divergences, over seeds; pictures of the one asked for."""
-    steps = options.steps or (150 if options.quick else 4000)
+    steps = options.steps or (150 if options.quick else 500)
     seeds = 1 if options.quick else options.seeds
     variants = [(options.divergence, options.border)]
     others = [(d, "well") for d in ("kl", "js")] + [(options.divergence, "published")]
@@ -228,7 +228,7 @@ def run_pictures(options: argparse.Namespace) -> None:
         )
     images = coloured_shapes() if options.data == SHAPES else load_images(options.data or DIGITS8)
     classes = options.classes or ([0, 1] if options.quick else list(range(images.classes)))
-    steps = options.steps or (40 if options.quick else 1000)
+    steps = options.steps or (40 if options.quick else 400)
     seeds = 1 if options.quick else options.seeds
     path = options.out / "omasgan.jsonl"
     comparable = asked(images, steps, options)
