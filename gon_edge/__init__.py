@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gon_edge.detector import Detector, GONDetector
     from gon_edge.errors import (
         CandidateRejected,
         ConfigError,
@@ -28,9 +27,11 @@ if TYPE_CHECKING:
         StoreError,
         UnreachableError,
     )
+    from gon_edge.estimator import GONDetector
     from gon_edge.events import Alert, Cause, Reading, Row, Verdict
-    from gon_edge.fit import FitSettings, fit_model
-    from gon_edge.modelfile import Model, load_model, save_model
+    from gon_edge.model.detector import Detector
+    from gon_edge.model.file import Model, load_model, save_model
+    from gon_edge.training.fit import FitSettings, fit_model
 
 __version__ = "0.1.0"
 
@@ -61,7 +62,7 @@ __all__ = [
     "save_model",
 ]
 
-_HOMES = ("errors", "events", "modelfile", "fit", "detector")
+_HOMES = ("errors", "events", "model.file", "model.detector", "training.fit", "estimator")
 """Where public names live, those that import least first."""
 
 

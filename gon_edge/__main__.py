@@ -2,6 +2,6 @@
 
 import sys
 
-from gon_edge.cli import main
+from gon_edge.commands.main import main
 
 sys.exit(main())

@@ -79,7 +79,7 @@ class PayloadError(GonEdgeError):
     ----------
     topic : str
     reason : str
-        One word of :data:`gon_edge.payload.REASONS`, fit for a Prometheus label.
+        One word of :data:`gon_edge.events.REASONS`, fit for a Prometheus label.
     """
 
     def __init__(self, topic: str, reason: str, detail: str) -> None:

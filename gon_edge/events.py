@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,42 @@ from numpy.typing import NDArray
 AlertType = Literal["new", "update", "end"]
 AlertKind = Literal["anomaly", "missing"]
 Severity = Literal["warning", "critical"]
+StreamState = Literal["warming-up", "training", "scoring", "stale"]
+MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
+UnscoredReason = Literal["warming_up", "training"]
+"""Why a row has no score."""
+ReconnectReason = Literal["refused", "lost", "timeout", "taken_over", "auth", "protocol"]
+"""Why a connection to the broker, or an attempt, failed."""
+TrainingOutcome = Literal["promoted", "rejected", "not_enough_data", "over_budget", "failed"]
+TrainingReason = Literal["time", "drift", "new feature"]
+"""Why a stream is to be trained again though nobody asked."""
+
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+STREAM_STATES: tuple[StreamState, ...] = get_args(StreamState)
+MESSAGE_RESULTS: tuple[MessageResult, ...] = get_args(MessageResult)
+UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
+RECONNECT_REASONS: tuple[ReconnectReason, ...] = get_args(ReconnectReason)
+TRAINING_OUTCOMES: tuple[TrainingOutcome, ...] = get_args(TrainingOutcome)
+
+REASONS = (
+    "too_large",
+    "not_utf8",
+    "empty",
+    "bad_json",
+    "too_deep",
+    "not_an_object",
+    "bad_timestamp",
+    "bad_number",
+    "bad_line",
+    "no_stream",
+    "bad_stream",
+    "bad_feature",
+    "other_topic",
+)
+"""Why a message, an item of a batch or a line holds no reading."""
+
+MASK_REASONS = ("null", "nan", "infinite", "text", "name", "limit")
+"""Why one feature of a message has no value.  Features masked for their ``name`` or past the ``limit`` are dropped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from gon_edge.train import Job
+from gon_edge.training.child import Job
 
 MIB = 1 << 20
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy.stats import genpareto
 
-from gon_edge.gon import Discriminator, Scale
-from gon_edge.quantize import QuantizedLinear
+from gon_edge.model.gon import Discriminator, Scale
+from gon_edge.model.quantize import QuantizedLinear
 
 # -- windows, scores ---------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ import yaml
 from e2e.servers import require
 
 import gon_edge
-from gon_edge.cli import build_parser
-from gon_edge.completion import _commands
-from gon_edge.config import load_config
+from gon_edge.commands.completion import _commands
+from gon_edge.commands.main import build_parser
+from gon_edge.config.file import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = ROOT / "deploy" / "systemd"

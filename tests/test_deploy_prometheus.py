@@ -12,7 +12,7 @@ from e2e.servers import require
 from prometheus_client import CollectorRegistry
 
 from gon_edge.events import Cause
-from gon_edge.prometheus import Telemetry
+from gon_edge.links.prometheus import Telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

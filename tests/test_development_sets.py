@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-import gon_edge.fit
+import gon_edge.training.fit
 from gon_edge import GONDetector
 from gon_edge.errors import InputError
-from gon_edge.gon import Discriminator
-from gon_edge.quantize import QuantizedLinear
+from gon_edge.model.gon import Discriminator
+from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.research import datasets, metrics
 
 pytestmark = pytest.mark.timeout(300)
@@ -67,7 +67,7 @@ def precision():
     table = {}
     # One thread: on busy cores the threads of a small product wait for each other ten times as long as it takes.
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
-        patch.setattr(gon_edge.fit, "QuantizedLinear", KeptFloat)
+        patch.setattr(gon_edge.training.fit, "QuantizedLinear", KeptFloat)
         for name in datasets.DEVELOPMENT:
             data = datasets.load(name)
             KeptFloat.weights.clear()

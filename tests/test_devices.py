@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from gon_edge.config import parse_config
-from gon_edge.payload import Decoder, TopicTemplate
+from gon_edge.config.file import parse_config
+from gon_edge.stream.payload import Decoder, TopicTemplate
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "devices.md").read_text(encoding="utf-8")
 EXPECTED = {

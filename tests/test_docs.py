@@ -22,17 +22,19 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from gon_edge import cli, errors, payload, prometheus, web
-from gon_edge.alerts import alert_json
-from gon_edge.config import HttpConfig, load_config
-from gon_edge.config import options as config_options
-from gon_edge.control import ControlServer
+from gon_edge import errors, events
+from gon_edge.commands import main as cli
+from gon_edge.config.file import HttpConfig, load_config
+from gon_edge.config.file import options as config_options
 from gon_edge.events import Alert, Cause
-from gon_edge.fit import fit_model
-from gon_edge.prometheus import Telemetry
-from gon_edge.retrain import ModelFolder
-from gon_edge.store import Store
-from gon_edge.web import WebServer
+from gon_edge.links import prometheus, web
+from gon_edge.links.control import ControlServer
+from gon_edge.links.prometheus import Telemetry
+from gon_edge.links.web import WebServer
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.stream.alerts import alert_json
+from gon_edge.training.fit import fit_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (ROOT, *(ROOT / "docs" / folder for folder in ("", "evidence", "reference", "research")))
@@ -153,11 +155,11 @@ def test_every_series_is_documented_with_its_labels():
         prometheus.MESSAGE_RESULTS,
         prometheus.STREAM_STATES,
         prometheus.UNSCORED_REASONS,
-        prometheus.RETRAIN_OUTCOMES,
+        prometheus.TRAINING_OUTCOMES,
         prometheus.RECONNECT_REASONS,
         prometheus.ALERT_KINDS,
-        payload.REASONS,
-        payload.MASK_REASONS,
+        events.REASONS,
+        events.MASK_REASONS,
     ],
 )
 def test_every_value_of_a_closed_label_is_documented(values):

@@ -13,14 +13,16 @@ BUDGET_MIB = 42
 
 PROBE = """
 import importlib, json, sys
-from gon_edge.memory import deferred
+from gon_edge.process.memory import deferred
 with deferred():  # as gon-edge run does
     importlib.import_module(sys.argv[1])
 rss_kib = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
 print(json.dumps({"modules": sorted({name.partition(".")[0] for name in sys.modules}), "rss_kib": rss_kib}))
 """
 
-resident = pytest.mark.parametrize("module", ["gon_edge", "gon_edge.daemon", "gon_edge.train", "gon_edge.cli"])
+resident = pytest.mark.parametrize(
+    "module", ["gon_edge", "gon_edge.daemon.app", "gon_edge.training.child", "gon_edge.commands.main"]
+)
 
 
 def imported(module):
@@ -48,7 +50,7 @@ def test_the_public_names_are_all_there():
 
 
 def test_saying_the_version_does_not_wait_for_numpy():
-    code = "import sys; from gon_edge.cli import main; main(['version']); sys.exit('numpy' in sys.modules)"
+    code = "import sys; from gon_edge.commands.main import main; main(['version']); sys.exit('numpy' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (run.returncode, run.stdout[:9]) == (0, "gon-edge ")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gon_edge.catalog import shipped_model, shipped_models, starters, verify
-from gon_edge.config import StreamConfig
+from gon_edge.config.file import StreamConfig
 from gon_edge.events import Alert, Reading
-from gon_edge.host import HostTelemetry
-from gon_edge.modelfile import dumps
-from gon_edge.stream import Stream
+from gon_edge.model.file import dumps
+from gon_edge.process.host import HostTelemetry
+from gon_edge.state.catalog import shipped_model, shipped_models, starters, verify
+from gon_edge.stream.stream import Stream
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "models"

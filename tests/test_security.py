@@ -33,18 +33,18 @@ from e2e.servers import Mosquitto, require, wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gon_edge import web
-from gon_edge.cli import main
-from gon_edge.config import HttpConfig, MqttConfig, effective, load_config, parse_config
+from gon_edge.commands.main import main
+from gon_edge.config.file import HttpConfig, MqttConfig, effective, load_config, parse_config
 from gon_edge.errors import ConfigError, PayloadError, UnreachableError
 from gon_edge.events import Cause
-from gon_edge.mqtt import MqttClient, own_topic
-from gon_edge.payload import decoders
-from gon_edge.prometheus import Telemetry
-from gon_edge.retrain import ModelFolder
-from gon_edge.status import DaemonApi, basic, bearer, daemon_api
-from gon_edge.store import Store
-from gon_edge.web import Snapshot, WebServer
+from gon_edge.links import web
+from gon_edge.links.client import DaemonApi, basic, bearer, daemon_api
+from gon_edge.links.mqtt import MqttClient, own_topic
+from gon_edge.links.prometheus import Telemetry
+from gon_edge.links.web import Snapshot, WebServer
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.stream.payload import decoders
 
 SECRET = "correct-horse-battery"
 Guarded = tuple[WebServer, dict[str, Path]]
@@ -411,7 +411,7 @@ def test_what_is_no_request_ends_its_own_connection_only(plain: WebServer, reque
 def test_clients_that_never_finish_their_handshake_do_not_shut_others_out(
     certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gon_edge.web._CONNECTION_S", 1.0)
+    monkeypatch.setattr("gon_edge.links.web._CONNECTION_S", 1.0)
 
     def threads() -> int:
         return sum(thread.name == "gon-edge http" for thread in threading.enumerate())

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gon_edge.config import parse_config
-from gon_edge.publisher import Publisher
+from gon_edge.config.file import parse_config
+from gon_edge.links.publisher import Publisher
 
 RATES = (1000, 2000, 3000, 4000, 6000, 8000, 10000)
 BLOCK_S = 4.0

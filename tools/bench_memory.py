@@ -25,9 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from gon_edge.events import Row
-from gon_edge.retrain import ModelFolder, Round, Trainer
-from gon_edge.store import Store
-from gon_edge.train import Job, plan
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.training.child import Job, plan
+from gon_edge.training.trainer import Round, Trainer
 
 MIB = 1 << 20
 BUDGETS = {8: 48 * MIB, 38: 64 * MIB, 128: 64 * MIB}

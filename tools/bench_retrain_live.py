@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 from bench_daemon import accounted, machine, metrics, wait_for
 
-from gon_edge.config import parse_config
-from gon_edge.publisher import Publisher
-from gon_edge.status import histogram_quantile
+from gon_edge.config.file import parse_config
+from gon_edge.links.client import histogram_quantile
+from gon_edge.links.publisher import Publisher
 
 RATE = 50.0
 LIMIT = 4.0

@@ -31,16 +31,18 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gon_edge.alerts import AlertPolicy  # noqa: E402
-from gon_edge.config import AlertsConfig  # noqa: E402
-from gon_edge.detector import Detector, GONDetector  # noqa: E402
+from gon_edge.config.file import AlertsConfig  # noqa: E402
+from gon_edge.estimator import GONDetector  # noqa: E402
 from gon_edge.events import Row  # noqa: E402
-from gon_edge.modelfile import Model, load_model  # noqa: E402
+from gon_edge.model.detector import Detector  # noqa: E402
+from gon_edge.model.file import Model, load_model  # noqa: E402
 from gon_edge.research import datasets  # noqa: E402
 from gon_edge.research.metrics import average_precision  # noqa: E402
-from gon_edge.retrain import ModelFolder, Trainer  # noqa: E402
-from gon_edge.store import Store  # noqa: E402
-from gon_edge.train import Job  # noqa: E402
+from gon_edge.state.folder import ModelFolder  # noqa: E402
+from gon_edge.state.store import Store  # noqa: E402
+from gon_edge.stream.alerts import AlertPolicy  # noqa: E402
+from gon_edge.training.child import Job  # noqa: E402
+from gon_edge.training.trainer import Trainer  # noqa: E402
 
 HIDDEN_SHARE = 0.02
 DRIFT_DEVIATIONS = 5.0

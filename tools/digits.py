@@ -35,13 +35,13 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from gon_edge.commands.terminal import Progress, table  # noqa: E402
 from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
 from gon_edge.research.gon_digits import ACTIVATIONS, DigitGon, DigitSettings, Loss  # noqa: E402
 from gon_edge.research.images import DIGITS8, Images, load_images, unit  # noqa: E402
 from gon_edge.research.judge import Judge  # noqa: E402
 from gon_edge.research.rivals import DigitGan, DigitVae  # noqa: E402
-from gon_edge.terminal import Progress, table  # noqa: E402
 
 SNAPSHOTS = 10
 CHECKPOINT_EVERY = 200

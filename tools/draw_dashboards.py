@@ -26,7 +26,7 @@ import yaml
 from make_screenshots import ROOT, ask, daemon, scene, wait
 from playwright.sync_api import sync_playwright
 
-from gon_edge.broker import embedded_broker, free_port
+from gon_edge.demo.broker import embedded_broker, free_port
 
 SCENES = ROOT / "tools" / "scenes"
 BUILT = ROOT / "build" / "scenes"

@@ -60,18 +60,18 @@ with contextlib.nullcontext() if "--growth" in sys.argv else atheris.instrument_
     import numpy as np
     from paho.mqtt.client import topic_matches_sub
 
-    from gon_edge import modelfile
-    from gon_edge.chunk import RowChunk, decode, encode, outline, requarantine
-    from gon_edge.config import load_config, options, parse_config
-    from gon_edge.detector import Detector
+    from gon_edge.commands.record import Capture
+    from gon_edge.config.file import load_config, options, parse_config
     from gon_edge.errors import ConfigError, InputError, ModelFileError, PayloadError, StoreError
-    from gon_edge.events import Row
-    from gon_edge.fit import fit_model
-    from gon_edge.gon import Discriminator
-    from gon_edge.payload import LARGEST, MASK_REASONS, MAX_NAME, REASONS, Decoder, TopicTemplate, decoders
-    from gon_edge.record import Capture
-    from gon_edge.silences import Silences
-    from gon_edge.store import DATABASE, RetrainRecord, Store
+    from gon_edge.events import MASK_REASONS, REASONS, Row
+    from gon_edge.model import file as modelfile
+    from gon_edge.model.detector import Detector
+    from gon_edge.model.gon import Discriminator
+    from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine
+    from gon_edge.state.store import DATABASE, RetrainRecord, Store
+    from gon_edge.stream.payload import LARGEST, MAX_NAME, Decoder, TopicTemplate, decoders
+    from gon_edge.stream.silences import Silences
+    from gon_edge.training.fit import fit_model
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_PROCESS = 250_000

@@ -33,12 +33,12 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from gon_edge.commands.terminal import Progress, table  # noqa: E402
 from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
 from gon_edge.research.ganomaly import COMBINED, GANOMALY, GRADCON, Ganomaly, padded  # noqa: E402
 from gon_edge.research.images import DIGITS8, Images, load_images  # noqa: E402
 from gon_edge.research.metrics import roc_auc  # noqa: E402
-from gon_edge.terminal import Progress, table  # noqa: E402
 
 Key = tuple[int, str, int, str]
 """Seed, protocol, class, system."""

@@ -80,7 +80,7 @@ def simulate(rng: np.random.Generator, rows: int) -> NDArray[np.float64]:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from gon_edge.host import HostTelemetry
+    from gon_edge.process.host import HostTelemetry
 
     host = HostTelemetry()
     due = time.monotonic()
@@ -106,11 +106,11 @@ def read_recording(file: Path) -> NDArray[np.float64]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from gon_edge.alerts import AlertPolicy
-    from gon_edge.catalog import shipped_model
-    from gon_edge.config import AlertsConfig
-    from gon_edge.detector import Detector
+    from gon_edge.config.file import AlertsConfig
     from gon_edge.events import Row
+    from gon_edge.model.detector import Detector
+    from gon_edge.state.catalog import shipped_model
+    from gon_edge.stream.alerts import AlertPolicy
 
     model = shipped_model("host").load()
     rng = np.random.default_rng(1)

@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gon_edge import __version__
-from gon_edge.cli import build_parser
-from gon_edge.completion import _commands
+from gon_edge.commands.completion import _commands
+from gon_edge.commands.main import build_parser
 from gon_edge.errors import EXIT_CODES
 
 _FILES = (

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gon_edge.detector import GONDetector  # noqa: E402
-from gon_edge.fit import fit_model  # noqa: E402
-from gon_edge.modelfile import Model  # noqa: E402
-from gon_edge.window import windows  # noqa: E402
+from gon_edge.estimator import GONDetector  # noqa: E402
+from gon_edge.model.file import Model  # noqa: E402
+from gon_edge.model.window import windows  # noqa: E402
+from gon_edge.training.fit import fit_model  # noqa: E402
 
 FEATURES = ("speed", "flow", "power", "bearing")
 UNITS = ("1/min", "l/s", "kW", "°C")

@@ -31,15 +31,23 @@ sys.path.insert(0, str(ROOT))
 
 from prometheus_client import CollectorRegistry  # noqa: E402
 
-from gon_edge import arguments, cli, config, daemon, errors, events, payload, prometheus, web  # noqa: E402
-from gon_edge.alerts import alert_json  # noqa: E402
-from gon_edge.completion import _commands  # noqa: E402
-from gon_edge.control import SOCKET  # noqa: E402
-from gon_edge.gate import GateReport, GateScores  # noqa: E402
-from gon_edge.homeassistant import HomeAssistant  # noqa: E402
-from gon_edge.mqtt import own_topic  # noqa: E402
-from gon_edge.silences import Silence  # noqa: E402
-from gon_edge.store import DATABASE, LOCK, RetrainRecord  # noqa: E402
+from gon_edge import errors, events  # noqa: E402
+from gon_edge.commands import arguments  # noqa: E402
+from gon_edge.commands import main as cli  # noqa: E402
+from gon_edge.commands.completion import _commands  # noqa: E402
+from gon_edge.config import file as config  # noqa: E402
+from gon_edge.daemon import app as daemon  # noqa: E402
+from gon_edge.links import (
+    prometheus,
+    web,
+)
+from gon_edge.links.control import SOCKET  # noqa: E402
+from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
+from gon_edge.links.mqtt import own_topic  # noqa: E402
+from gon_edge.state.store import DATABASE, LOCK, RetrainRecord  # noqa: E402
+from gon_edge.stream.alerts import alert_json  # noqa: E402
+from gon_edge.stream.silences import Silence  # noqa: E402
+from gon_edge.training.gate import GateReport, GateScores  # noqa: E402
 
 _SEE = {
     "configuration": "What people change first is in the [README](../../README.md#configure).",
@@ -175,7 +183,7 @@ def configuration() -> str:
     fields = dict(_fields(config.Config))
     lines = [
         "# Configuration",
-        _note("configs/gon-edge.yaml", "gon_edge/config.py"),
+        _note("configs/gon-edge.yaml", "gon_edge/config/file.py"),
         (
             "Every option of [gon-edge.yaml](../../configs/gon-edge.yaml), with its default. "
             f"`gon-edge check-config FILE` checks a file. {_SEE['configuration']}"
@@ -250,7 +258,7 @@ def commands() -> str:
     parser = cli.build_parser()
     lines = [
         "# Commands",
-        _note("the parser in gon_edge/cli.py and cli_*.py"),
+        _note("the parser in gon_edge/commands/main.py and cli_*.py"),
         (
             "`gon-edge COMMAND --help` says the same, and so does `man gon-edge-COMMAND` of the package. Data goes to "
             "stdout, everything else to stderr. What the [exit codes](exit-codes.md) mean has a page of its own."
@@ -271,14 +279,14 @@ def commands() -> str:
 
 _CLOSED = {
     "gon_edge_messages_total": ("result", prometheus.MESSAGE_RESULTS),
-    "gon_edge_messages_rejected_total": ("reason", payload.REASONS),
-    "gon_edge_readings_masked_total": ("reason", payload.MASK_REASONS),
+    "gon_edge_messages_rejected_total": ("reason", events.REASONS),
+    "gon_edge_readings_masked_total": ("reason", events.MASK_REASONS),
     "gon_edge_rows_unscored_total": ("reason", prometheus.UNSCORED_REASONS),
     "gon_edge_mqtt_reconnects_total": ("reason", prometheus.RECONNECT_REASONS),
     "gon_edge_stream_state": ("state", prometheus.STREAM_STATES),
     "gon_edge_alert_active": ("kind", prometheus.ALERT_KINDS),
     "gon_edge_alerts_total": ("kind", prometheus.ALERT_KINDS),
-    "gon_edge_retrain_rounds_total": ("outcome", prometheus.RETRAIN_OUTCOMES),
+    "gon_edge_retrain_rounds_total": ("outcome", prometheus.TRAINING_OUTCOMES),
 }
 _VALUES = {  # what is not said by the word itself
     "dropped": "the queue was full, the oldest went",
@@ -350,7 +358,7 @@ def metrics() -> str:
         sys.exit(f"tools/make_reference.py describes what does not exist: {', '.join(sorted(unknown))}")
     lines = [
         "# Series",
-        _note("gon_edge/prometheus.py"),
+        _note("gon_edge/links/prometheus.py"),
         (
             f"What `/metrics` serves. {_SEE['metrics']} `process_*` and `python_info` of the Prometheus client "
             "library come on top."
@@ -391,7 +399,7 @@ _STATE_KEYS = {
 
 def published_topics() -> set[str]:
     """Return the first level below BASE/NODE of every topic the sources publish to."""
-    source = "\n".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "gon_edge").glob("*.py")))
+    source = "\n".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "gon_edge").rglob("*.py")))
     found = re.findall(r'topic\((?:[\w., ]*, )?"(\w+)"', source)
     return {*found, *re.findall(r"\{config\.mqtt\.base_topic\}/\{config\.node\}/(\w+)", source)}
 
@@ -458,7 +466,9 @@ def topics() -> str:
     example = events.Alert("i", "new", "anomaly", "s", 0.0, 0.0, 2.0, 1.0, "warning", (), "1")
     lines = [
         "# Topics and events",
-        _note("gon_edge/events.py", "gon_edge/mqtt.py", "gon_edge/homeassistant.py", "gon_edge/daemon.py"),
+        _note(
+            "gon_edge/events.py", "gon_edge/links/mqtt.py", "gon_edge/links/homeassistant.py", "gon_edge/daemon/app.py"
+        ),
         (
             "`BASE` is [mqtt.base_topic](configuration.md#mqttbase_topic), by default `gon-edge`; `NODE` is "
             "[node](configuration.md#node). In names, `/`, `+`, `#` and `%` become `%2F`, `%2B`, `%23` and `%25`."
@@ -582,7 +592,7 @@ def http() -> str:
     SystemExit
         A path, or a key of an answer, that has no line in the tables above.
     """
-    _same("paths of gon_edge/web.py", web.ROUTES, _PATHS)
+    _same("paths of gon_edge/links/web.py", web.ROUTES, _PATHS)
     _same("keys of /healthz and /readyz", {**answer("/healthz"), **answer("/readyz")}, _HEALTH_KEYS)
     _same("keys of /api/v1/status", answer("/api/v1/status"), _STATUS_KEYS)
     history = answer("/api/v1/history")
@@ -595,7 +605,7 @@ def http() -> str:
         for path, text in _PATHS.items()
     )
     named = set(re.findall(r"HTTPStatus\.([A-Z_]+)", inspect.getsource(web))) - {"NOT_IMPLEMENTED"}  # made a 405
-    _same("HTTP statuses of gon_edge/web.py", named, _STATUSES)
+    _same("HTTP statuses of gon_edge/links/web.py", named, _STATUSES)
     statuses = [(str(HTTPStatus[name].value), text) for name, text in _STATUSES.items() if text]
     typed, untyped = ("Key", "Type", "What"), ("Key", "What")
     (stream,) = answer("/api/v1/streams")["streams"]
@@ -603,7 +613,7 @@ def http() -> str:
     (training,) = answer("/api/v1/trainings")["trainings"]
     lines = [
         "# HTTP",
-        _note("gon_edge/web.py"),
+        _note("gon_edge/links/web.py"),
         (
             f"What is served at [http.listen](configuration.md#httplisten), by default "
             f"`http://{config.HttpConfig().listen}`, to {' and '.join(methods)}. Nothing can be changed through it, no "
@@ -689,7 +699,7 @@ def files() -> str:
     """Return the page of files and environment variables."""
     lines = [
         "# Files",
-        _note("gon_edge/store.py", "gon_edge/control.py", "itself"),
+        _note("gon_edge/state/store.py", "gon_edge/links/control.py", "itself"),
         "## In the state directory",
         (
             "Streams whose names are no file names have them percent-encoded. To back all of it up: "

@@ -31,7 +31,7 @@ from playwright.sync_api import Browser, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gon_edge.broker import embedded_broker, free_port  # noqa: E402
+from gon_edge.demo.broker import embedded_broker, free_port  # noqa: E402
 
 PAST_S = 45 * 60
 WARMUP_ROWS = 900

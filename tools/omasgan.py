@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from gon_edge.commands.terminal import Progress, table  # noqa: E402
 from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
 from gon_edge.research.ganomaly import padded  # noqa: E402
@@ -47,7 +48,6 @@ from gon_edge.research.omasgan import (  # noqa: E402
     picture_discriminator,
     two_modes,
 )
-from gon_edge.terminal import Progress, table  # noqa: E402
 
 TASKS = ("task 1", "task 3", "task 3 J")
 KINDS = ("ring", "between", "far")

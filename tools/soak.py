@@ -46,10 +46,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gon_edge import __version__
-from gon_edge.config import parse_config
-from gon_edge.publisher import Publisher
-from gon_edge.retrain import ModelFolder
-from gon_edge.store import Store
+from gon_edge.config.file import parse_config
+from gon_edge.links.publisher import Publisher
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
 
 STREAMS = [f"pump-{i:02d}" for i in range(16)]
 RECEIPT = [f"valve-{i}" for i in range(4)]

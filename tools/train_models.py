@@ -30,12 +30,12 @@ import numpy as np  # noqa: E402
 from host_telemetry import FEATURES, WARMUP_ROWS, simulate  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from gon_edge.catalog import INDEX_FORMAT  # noqa: E402
-from gon_edge.detector import GONDetector  # noqa: E402
 from gon_edge.errors import GonEdgeError  # noqa: E402
-from gon_edge.fit import FitSettings, fit_model  # noqa: E402
-from gon_edge.modelfile import Model, dumps  # noqa: E402
+from gon_edge.estimator import GONDetector  # noqa: E402
+from gon_edge.model.file import Model, dumps  # noqa: E402
 from gon_edge.research import datasets, metrics  # noqa: E402
+from gon_edge.state.catalog import INDEX_FORMAT  # noqa: E402
+from gon_edge.training.fit import FitSettings, fit_model  # noqa: E402
 
 Rows = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.errors import GonEdgeError
-from gon_edge.sample import png_bytes
+from gon_edge.model.sample import png_bytes
 
 
 def sheet(rows: Sequence[NDArray[np.float32]], path: Path, *, zoom: int = 2) -> None:

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gon_edge.detector import Detector, GONDetector
+from gon_edge.estimator import GONDetector
 from gon_edge.events import Row
+from gon_edge.model.detector import Detector
 from gon_edge.research import metrics, peers
 from gon_edge.research.datasets import Dataset
 from gon_edge.research.peers.peer import Peer

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gon_edge.research.peers.peer import RISK, causal_windows
-from gon_edge.threshold import fit_pot
+from gon_edge.training.threshold import fit_pot
 
 Array = NDArray[np.float64]
 

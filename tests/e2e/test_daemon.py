@@ -23,9 +23,9 @@ import pytest
 from e2e.daemons import DaemonProcess, Subscriber, rows
 from e2e.servers import Mosquitto, require, wait_until
 from gon_edge.events import Row
-from gon_edge.modelfile import load_model
-from gon_edge.retrain import ModelFolder
-from gon_edge.store import Store
+from gon_edge.model.file import load_model
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
 
 pytestmark = pytest.mark.e2e
 

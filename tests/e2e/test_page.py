@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from e2e.daemons import DaemonProcess, rows
 from e2e.servers import Mosquitto, require, wait_until
-from gon_edge.config import HttpConfig
-from gon_edge.gate import GateReport, GateScores
-from gon_edge.store import RetrainRecord
-from gon_edge.web import Snapshot, StreamSnapshot, WebServer
+from gon_edge.config.file import HttpConfig
+from gon_edge.links.web import Snapshot, StreamSnapshot, WebServer
+from gon_edge.state.store import RetrainRecord
+from gon_edge.training.gate import GateReport, GateScores
 
 sync_api = pytest.importorskip("playwright.sync_api") if os.environ.get("CI") != "true" else None
 if sync_api is None:

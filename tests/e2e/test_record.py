@@ -14,10 +14,10 @@ import pytest
 
 from e2e.daemons import FEATURES, DaemonProcess, Subscriber, rows
 from e2e.servers import Mosquitto, wait_until
-from gon_edge.fit import fit_model
-from gon_edge.modelfile import Model
-from gon_edge.record import Capture
-from gon_edge.retrain import ModelFolder
+from gon_edge.commands.record import Capture
+from gon_edge.model.file import Model
+from gon_edge.state.folder import ModelFolder
+from gon_edge.training.fit import fit_model
 
 pytestmark = pytest.mark.e2e
 

@@ -364,7 +364,7 @@ def test_a_stream_is_trained_again_by_itself_but_not_while_an_alert_is_open(
     """The waiting times of minutes and hours are made short; everything else is as it is."""
     patch = tmp_path / "patch"
     patch.mkdir()
-    short = "import gon_edge.schedule as s; s.AFTER_START_S = s.RETRY_S = 0.0; s.JITTER = 0.0\n"
+    short = "import gon_edge.training.schedule as s; s.AFTER_START_S = s.RETRY_S = 0.0; s.JITTER = 0.0\n"
     (patch / "sitecustomize.py").write_text(short)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(patch), str(Path(__file__).parents[2])]))
     settings = {"streams": {"defaults": {"warmup_rows": 1000}}}

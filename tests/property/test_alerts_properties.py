@@ -5,9 +5,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gon_edge.alerts import AlertPolicy, alert_json
-from gon_edge.config import AlertsConfig
+from gon_edge.config.file import AlertsConfig
 from gon_edge.events import Cause, Verdict
+from gon_edge.stream.alerts import AlertPolicy, alert_json
 
 FEATURES = ("flow", "amps", "heat")
 

@@ -10,8 +10,8 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from strategies import Heard, Message, Pause, histories, timelines
 
-from gon_edge.align import Aligner
 from gon_edge.events import Reading, Row
+from gon_edge.stream.align import Aligner
 
 EPOCH = 1_700_000_000.0
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gon_edge.errors import ModelFileError
-from gon_edge.modelfile import Model, dumps, loads
-from gon_edge.window import Scaler
+from gon_edge.model.file import Model, dumps, loads
+from gon_edge.model.window import Scaler
 
 HERE = Path("model.npz")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gon_edge.mqtt import Message, MessageQueue
+from gon_edge.links.mqtt import Message, MessageQueue
 
 messages = st.builds(
     Message,

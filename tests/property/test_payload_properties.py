@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from strategies import documents, levels, names, nested_numbers, numbers, plain_names
 
 from gon_edge.errors import PayloadError
-from gon_edge.payload import LARGEST, MASK_REASONS, MAX_DEPTH, MAX_NAME, REASONS, Decoder, TopicTemplate, unix_seconds
+from gon_edge.events import MASK_REASONS, REASONS
+from gon_edge.stream.payload import LARGEST, MAX_DEPTH, MAX_NAME, Decoder, TopicTemplate, unix_seconds
 
 DECODERS = [
     Decoder(TopicTemplate.parse("t/{stream}"), "json", timestamp="t"),

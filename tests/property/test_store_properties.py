@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from gon_edge.chunk import RowChunk, decode, encode
 from gon_edge.events import Row
-from gon_edge.store import DATABASE, Store
+from gon_edge.state.chunk import RowChunk, decode, encode
+from gon_edge.state.store import DATABASE, Store
 
 FLOATS = st.floats(width=32, allow_infinity=True, allow_nan=True)
 

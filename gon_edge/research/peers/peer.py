@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from gon_edge.threshold import fit_pot
+from gon_edge.training.threshold import fit_pot
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,349 @@
+"""Commands that move data: a demonstration, telemetry to a broker, messages from and to files, scores of a file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gon_edge.commands.arguments import (
+    CONFIG_HELP,
+    AddCommand,
+    add_broker,
+    add_config,
+    add_topic,
+    broker_of,
+    config_of,
+    count,
+    duration,
+    interval,
+    output,
+    stream_name,
+    topic_of,
+    write_json,
+    writing,
+    wrong_usage,
+)
+from gon_edge.errors import GonEdgeError
+
+if TYPE_CHECKING:
+    from gon_edge.commands.replay import ReplayReport
+
+
+def _add_demo(add: AddCommand) -> None:
+    sub = add(
+        "demo",
+        _demo,
+        "show everything on this machine, with a real fault",
+        "Start an MQTT broker on loopback (mosquitto, else amqtt), the daemon and a publisher of this machine's own "
+        "telemetry; collect one minute of readings; train a model; score; then make a real fault (every core busy for "
+        "30 s, and a quarter of the free memory held, 4 GiB at most) and show the alert.  Ctrl-C ends everything "
+        "that was started. The exit status is 0 when the alert was seen, 1 when the fault raised none.",
+        "gon-edge demo --fast --duration 120",
+    )
+    sub.add_argument("--fast", action="store_true", help="half the warm-up (30 s), half the fault (15 s)")
+    sub.add_argument("--no-fault", action="store_true", help="make no fault, only watch")
+    sub.add_argument(
+        "--duration",
+        type=duration,
+        metavar="TIME",
+        help="end after this time, as 120 (seconds) or 5m (default: never)",
+    )
+    add_broker(sub, default=None, text="use this broker (default: start one, on loopback)")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from gon_edge.demo.story import DemoSettings, run_demo
+
+    settings = DemoSettings(
+        fast=options.fast,
+        fault=not options.no_fault,
+        duration_s=options.duration,
+        broker=broker_of(options) if options.broker else None,
+    )
+    return run_demo(settings, sys.stdout)
+
+
+def _add_publish(add: AddCommand) -> None:
+    sub = add(
+        "publish",
+        _publish,
+        "publish this machine's telemetry to a broker",
+        "Measure this machine (CPU, load, memory, swap, disk, network; frequency and temperature where there are) and "
+        "publish one JSON object an interval with QoS 1, until Ctrl-C.  A broker that goes away is waited for; what is "
+        "measured meanwhile is not made up for.",
+        "gon-edge publish --broker mqtt://pi-1.local --stream laptop",
+    )
+    add_broker(sub, default="mqtt://localhost:1883", text="the broker (default: %(default)s)")
+    sub.add_argument("--stream", type=stream_name, metavar="NAME", help="name of the stream (default: the host's name)")
+    add_topic(sub)
+    sub.add_argument(
+        "--interval",
+        type=interval,
+        default=0.5,
+        metavar="TIME",
+        help="between samples, as 0.5 (seconds) or 10s (default: 0.5)",
+    )
+
+
+def _publish(options: argparse.Namespace) -> int:
+    import math
+
+    from gon_edge.links.publisher import Publisher, publish_samples
+    from gon_edge.process.host import HostTelemetry
+    from gon_edge.process.logs import set_up_logging
+
+    set_up_logging("info")
+    topic = topic_of(options)
+    with Publisher(broker_of(options), patience_s=math.inf) as publisher:
+        sys.stderr.write(
+            f"publishing to {publisher.url}, topic {topic}, every {options.interval:g} s; Ctrl-C ends it\n"
+        )
+        publish_samples(publisher, topic, HostTelemetry().sample, options.interval)
+    return 0
+
+
+def _add_record(add: AddCommand) -> None:
+    sub = add(
+        "record",
+        _record,
+        "record raw messages of a broker to a file",
+        "Write every message of some topics to a file, as it came, with the time it came at, until --for is over or "
+        "Ctrl-C.  gon-edge replay sends the file to a broker again, or says with --alerts which alerts come of it: "
+        "the same as live, so that a report can come with its capture.  Begin some windows (a few minutes at one row "
+        "a second) before what matters.",
+        "gon-edge record --broker mqtt://pi-1.local --topic telemetry/+ --for 10m -o capture.jsonl.gz",
+    )
+    add_broker(sub, default=None, text="the broker (default: that of --config, else mqtt://localhost:1883)")
+    sub.add_argument(
+        "--topic",
+        action="append",
+        metavar="FILTER",
+        help="what to record, with + and # as wildcards; may be given again (default: the subscriptions of --config)",
+    )
+    add_config(sub, "a daemon's configuration: its broker and its subscriptions (default: none)")
+    sub.add_argument("--for", dest="for_s", type=duration, metavar="TIME", help="how long (default: until Ctrl-C)")
+    sub.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="where to write; compressed when it ends in .gz"
+    )
+    sub.add_argument("--json", action="store_true", help="print what was recorded as JSON")
+
+
+def _record(options: argparse.Namespace) -> int:
+    import math
+
+    from gon_edge.commands.record import record
+    from gon_edge.commands.terminal import Progress
+    from gon_edge.links.publisher import Publisher
+    from gon_edge.process.logs import set_up_logging
+    from gon_edge.stream.payload import decoders
+
+    set_up_logging("info")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the recording as Ctrl-C does
+    config = config_of(options) if options.config is not None else None
+    topics = tuple(options.topic or (d.template.subscription for d in (decoders(config) if config else ())))
+    if not topics:
+        raise wrong_usage("name what to record with --topic, or a configuration with --config")
+    options.broker = options.broker or (None if config else "mqtt://localhost:1883")
+    mqtt = config.mqtt if config is not None and options.broker is None else broker_of(options)
+    with Publisher(mqtt, patience_s=math.inf) as publisher, Progress("messages") as progress:
+        sys.stderr.write(f"recording {', '.join(topics)} of {publisher.url} to {options.output}; Ctrl-C ends it\n")
+        with writing(options.output), Path(options.output).open("wb") as out:
+            report = record(publisher, topics, out, for_s=options.for_s, progress=progress)
+    if options.json:
+        write_json({**dataclasses.asdict(report), "file": options.output})
+    else:
+        sys.stdout.write(
+            f"{options.output}: {report.messages} messages, {report.payload_bytes} bytes of payload, "
+            f"{report.duration_s:.1f} s\n"
+        )
+    return 0
+
+
+def _add_replay(add: AddCommand) -> None:
+    sub = add(
+        "replay",
+        _replay,
+        "send a recorded CSV file or capture to a broker",
+        "Send a CSV file (gzip or not; comma, semicolon or tab; a header line) to a broker, one JSON object a row with "
+        "QoS 1, at the pace of its own timestamps or faster.  Numbers stay numbers, empty cells become null, the time "
+        "stays the text it is, under its column's name.  Says at the end how many rows were sent and acknowledged; "
+        "exit status 1 when some were not.  A capture of gon-edge record is sent to the topics it came from, or with "
+        "--alerts judged here, without a broker: prints the alerts a daemon publishes for it, a JSON object a line.  "
+        "What the daemon cannot keep up with is dropped by the broker or by the "
+        'daemon, not here: see gon_edge_messages_total{result="dropped"}.',
+        "gon-edge replay pump.csv.gz --broker mqtt://localhost --stream pump --time-column datetime --speed 100",
+    )
+    sub.add_argument("file", metavar="FILE", help="the CSV file or the capture; - is a CSV file on standard input")
+    add_broker(sub, default="mqtt://localhost:1883", text="the broker (default: %(default)s)")
+    sub.add_argument(
+        "--stream",
+        type=stream_name,
+        metavar="NAME",
+        help="name of the stream (default: none, and a CSV file needs it)",
+    )
+    add_topic(sub)
+    sub.add_argument(
+        "--time-column", metavar="COLUMN", help="column with the row's time: Unix or ISO 8601 (default: none)"
+    )
+    pace = sub.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--speed",
+        type=_positive,
+        default=1.0,
+        metavar="X",
+        help="times faster than recorded (default: 1); needs --time-column",
+    )
+    pace.add_argument("--as-fast-as-possible", action="store_true", help="as fast as the broker acknowledges")
+    sub.add_argument("--limit", type=count, metavar="N", help="send N rows or messages at most (default: all)")
+    sub.add_argument("--alerts", action="store_true", help="print the alerts of a capture; nothing is sent")
+    add_config(sub, f"for --alerts: {CONFIG_HELP}")
+    sub.add_argument(
+        "--model", metavar="MODEL", help="for --alerts: a model for every stream (default: those in use, by --config)"
+    )
+    sub.add_argument("--json", action="store_true", help="print what was sent as JSON")
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from gon_edge.commands.record import is_capture
+
+    if is_capture(options.file):
+        return _replay_capture(options)
+    if options.alerts:
+        raise wrong_usage(
+            "--alerts needs a capture, as gon-edge record makes one; a CSV file is scored by gon-edge score"
+        )
+    if options.stream is None:
+        raise wrong_usage("name the stream of a CSV file with --stream")
+    return _replay_csv(options)
+
+
+def _replay_capture(options: argparse.Namespace) -> int:
+    from gon_edge.commands.record import Capture, alert_line, alerts, send
+    from gon_edge.commands.terminal import Progress
+    from gon_edge.links.publisher import Publisher
+    from gon_edge.process.logs import set_up_logging
+    from gon_edge.state.catalog import find
+
+    set_up_logging("info")
+    with Capture(options.file) as capture, Progress("messages") as progress:
+        if options.alerts:
+            config = config_of(options)
+            model = find(options.model, Path(config.state_dir)).model if options.model else None
+            with output("-") as out:
+                for alert in alerts(capture, config, model, progress=progress):
+                    out.write(alert_line(alert) + "\n")
+        else:
+            speed = None if options.as_fast_as_possible else options.speed
+            with Publisher(broker_of(options)) as publisher:
+                report = send(capture, publisher, speed=speed, limit=options.limit, progress=progress)
+    if capture.cut_off:
+        sys.stderr.write(f"gon-edge: {capture.name} has no end; what is there was read\n")
+    if options.alerts:
+        return 0
+    if capture.retained:
+        sys.stderr.write(f"gon-edge: {capture.retained} retained messages were left out\n")
+    return _write_replay(options, report, "messages", "the topics they came from")
+
+
+def _replay_csv(options: argparse.Namespace) -> int:
+    from gon_edge.commands.replay import replay
+    from gon_edge.commands.terminal import Progress
+    from gon_edge.links.publisher import Publisher
+    from gon_edge.process.logs import set_up_logging
+    from gon_edge.state.csvfile import CsvFile
+
+    set_up_logging("info")
+    topic = topic_of(options)
+    with CsvFile(options.file) as table, Publisher(broker_of(options)) as publisher, Progress("rows") as progress:
+        report = replay(
+            table,
+            publisher,
+            topic,
+            time_column=options.time_column,
+            speed=None if options.as_fast_as_possible else options.speed,
+            limit=options.limit,
+            progress=progress,
+        )
+    return _write_replay(options, report, "rows", topic)
+
+
+def _write_replay(options: argparse.Namespace, report: ReplayReport, unit: str, topic: str) -> int:
+    if options.json:
+        write_json({**dataclasses.asdict(report), "rows_per_s": report.rows_per_s, "topic": topic})
+    else:
+        refused = f", {report.refused} refused ({report.refusal})" if report.refused else ""
+        sys.stdout.write(
+            f"sent {report.sent} {unit} to {topic}: {report.acknowledged} acknowledged{refused}, "
+            f"{report.duration_s:.1f} s, {report.rows_per_s:.0f} {unit} a second\n"
+        )
+    if not report.complete:
+        raise GonEdgeError(f"{report.sent - report.acknowledged} of {report.sent} {unit} were not acknowledged")
+    return 0
+
+
+def _add_score(add: AddCommand) -> None:
+    sub = add(
+        "score",
+        _score,
+        "score a CSV file with a model",
+        "Judge each row of a CSV file by itself and the rows before it, without a broker.  Prints CSV: the time column "
+        "or the row's number, score, threshold, is_anomaly (0 or 1) and top_feature (of anomalous rows).  Every "
+        "feature of the model must be a column; empty cells and text count as missing.",
+        "gon-edge score --model models/pump.npz pump.csv.gz --time-column datetime -o scores.csv",
+    )
+    sub.add_argument("file", metavar="FILE.csv", help="the CSV file, gzip or not; - is standard input")
+    sub.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a model file (.npz), as the daemon writes them, or the name of a shipped model: gon-edge models list",
+    )
+    sub.add_argument(
+        "--time-column", metavar="COLUMN", help="column to copy to the output (default: rows are numbered)"
+    )
+    sub.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write (default: -, stdout)")
+
+
+def _score(options: argparse.Namespace) -> int:
+    from gon_edge.commands.scorefile import score_csv
+    from gon_edge.commands.terminal import Progress
+    from gon_edge.state.catalog import find
+    from gon_edge.state.csvfile import CsvFile
+
+    model = find(options.model).model
+    with CsvFile(options.file) as table, output(options.output) as out, Progress("rows") as progress:
+        # A terminal shows the rows themselves.
+        report = score_csv(
+            model,
+            table,
+            out,
+            time_column=options.time_column,
+            progress=(lambda *_: None) if out.isatty() else progress,
+        )
+    if report.unknown:
+        sys.stderr.write(f"gon-edge: columns the model does not know were left out: {', '.join(report.unknown)}\n")
+    if report.unreadable:
+        sys.stderr.write(f"gon-edge: {report.unreadable} cells are no numbers and counted as missing\n")
+    sys.stderr.write(f"{report.rows} rows, {report.anomalies} of them anomalous\n")
+    return 0
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0.0 < (number := float(text)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r}: write a number above 0")
+
+
+COMMANDS = {
+    "demo": _add_demo,
+    "publish": _add_publish,
+    "record": _add_record,
+    "replay": _add_replay,
+    "score": _add_score,
+}

@@ -1,0 +1,154 @@
+"""The command line: arguments in, one module called, an exit status out.
+
+Data goes to stdout, everything else to stderr.  The commands are in ``run``, ``data``, ``look`` and
+``models``; the module of a command that is called is loaded, and no other.  A new command is a function in one of
+them, and a line in its ``COMMANDS`` and in the table here: it shows up in help, completion, manual and reference by
+itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+
+from gon_edge.commands.arguments import AddCommand, HelpFormatter, commands_of, write_json
+from gon_edge.errors import EXIT_CODES, GonEdgeError
+from gon_edge.process.memory import deferred
+
+_MODULES: Mapping[str, str] = {  # in the order of the help
+    "run": "run",
+    "demo": "data",
+    "check-config": "run",
+    "config": "run",
+    "doctor": "run",
+    "status": "look",
+    "top": "look",
+    "publish": "data",
+    "record": "data",
+    "replay": "data",
+    "score": "data",
+    "plot": "look",
+    "report": "look",
+    "sample": "look",
+    "models": "models",
+    "retrain": "models",
+    "accept": "models",
+    "silence": "models",
+    "version": "main",
+    "completion": "main",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status, as in ``gon-edge --help``.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        with deferred():
+            options = build_parser(words[:1] if words and words[0] in _MODULES else _MODULES).parse_args(words)
+        if "command" not in options:
+            build_parser().print_help(sys.stderr)
+            return 2
+        status: int = options.command(options)
+        sys.stdout.flush()
+        return status
+    except GonEdgeError as error:
+        text = " ".join(str(error).split())
+        sys.stderr.write(f"gon-edge: {text}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader has gone.  Python would say so again when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def build_parser(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
+    """Return the parser of the program, with these of its commands.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Default: all of them, for help, completion, manual and reference.
+    """
+    codes = "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
+    parser = argparse.ArgumentParser(
+        prog="gon-edge",
+        description="Watches streams of sensor readings, learns what is normal, and says what is not.",
+        epilog=f"gon-edge COMMAND --help explains a command.\n\nexit status: {codes}",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    add = commands_of(parser, required=False)
+    for name in names:
+        import_module(f"gon_edge.commands.{_MODULES[name]}").COMMANDS[name](add)
+    return parser
+
+
+# -- commands about the program itself ---------------------------------------------------------------------------------
+
+
+def _add_version(add: AddCommand) -> None:
+    sub = add("version", _version, "show the version", "Show the version of gon-edge.", "gon-edge version --json")
+    sub.add_argument("--json", action="store_true", help="with those of Python and the libraries, as JSON")
+
+
+def _version(options: argparse.Namespace) -> int:
+    from gon_edge import __version__
+
+    if not options.json:
+        sys.stdout.write(f"gon-edge {__version__}\n")
+        return 0
+    import contextlib
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    libraries = {}
+    for name in ("numpy", "paho-mqtt", "prometheus-client", "psutil", "pyyaml"):
+        with contextlib.suppress(PackageNotFoundError):
+            libraries[name] = version(name)
+    write_json(
+        {
+            "version": __version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "libraries": libraries,
+        }
+    )
+    return 0
+
+
+def _add_completion(add: AddCommand) -> None:
+    sub = add(
+        "completion",
+        _completion,
+        "print a script for shell completion",
+        "Print a script that teaches a shell to complete gon-edge.",
+        "source <(gon-edge completion bash)",
+    )
+    sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from gon_edge.commands.completion import completion_script
+
+    sys.stdout.write(completion_script(build_parser(), options.shell))
+    return 0
+
+
+COMMANDS = {"version": _add_version, "completion": _add_completion}

@@ -1,0 +1,466 @@
+"""Commands about models: which there are, training, acceptance, and spans in which nobody wants to hear of a stream.
+
+They go through the running daemon where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from gon_edge.commands.arguments import (
+    AddCommand,
+    Run,
+    add_config,
+    commands_of,
+    config_of,
+    duration,
+    moment,
+    write_json,
+    writing,
+    wrong_usage,
+)
+from gon_edge.errors import InputError
+
+
+def _add_models(add: AddCommand) -> None:
+    group = add(
+        "models",
+        None,
+        "list, check, compare and exchange models",
+        "Look at models and put them in place: those shipped with gon-edge, and the versions of a daemon's streams.  "
+        "MODEL is the name of a shipped one, STREAM or STREAM@VERSION, or a file (with a slash, or ending in .npz); "
+        "shipped:NAME and stream:STREAM tell apart what has one name.",
+        "gon-edge models show pump@2 --config /etc/gon-edge/gon-edge.yaml",
+    )
+    add_action = commands_of(
+        group, title="actions", metavar="ACTION", text="gon-edge models ACTION --help explains one"
+    )
+
+    def action(
+        name: str, run: Run, text: str, description: str, example: str, *, json: bool = True
+    ) -> argparse.ArgumentParser:
+        sub = add_action(name, run, text, description, f"gon-edge models {example}")
+        whose = sub.add_mutually_exclusive_group()
+        whose.add_argument("--config", metavar="FILE", help="the daemon's configuration; it names the state_dir")
+        whose.add_argument("--state-dir", metavar="DIR", help="the daemon's state_dir (default: /var/lib/gon-edge)")
+        if json:
+            sub.add_argument("--json", action="store_true", help="print everything, as JSON")
+        return sub
+
+    action(
+        "list",
+        _models_list,
+        "list the models there are",
+        "List the shipped models and, where there is a state directory, every version of every stream.",
+        "list --state-dir /var/lib/gon-edge",
+    )
+    sub = action(
+        "show",
+        _models_show,
+        "show one model",
+        "Show a model's features, size and threshold, and its lineage: the rows and the seed it was trained with, its "
+        "parent, what the gate found, memory and time the training took.",
+        "show host",
+    )
+    sub.add_argument("model", metavar="MODEL", help="which one")
+    sub = action(
+        "verify",
+        _models_verify,
+        "check models",
+        "Check the models named, or all of them: checksum, format, finite numbers, int8 weights, and that mean rows "
+        "score as normal and far ones as anomalous.  Exit status 0 when all are good, 1 when one is not.",
+        "verify host ./pump.npz",
+    )
+    sub.add_argument("models", metavar="MODEL", nargs="*", help="which ones (default: all)")
+    sub = action(
+        "diff",
+        _models_diff,
+        "compare two models",
+        "Say what sets model B apart from model A: features, threshold, size, lineage, and by how much the mean and "
+        "the deviation of each feature moved.",
+        "diff pump@1 pump@2",
+    )
+    sub.add_argument("a", metavar="A", help="a MODEL")
+    sub.add_argument("b", metavar="B", help="another MODEL")
+    sub = action(
+        "rollback",
+        _models_rollback,
+        "put an earlier version in use",
+        "Put an earlier version of a stream's model in use; a running daemon scores by it from the next row on.",
+        "rollback pump 2 --config /etc/gon-edge/gon-edge.yaml",
+        json=False,
+    )
+    sub.add_argument("stream", metavar="STREAM", help="name of the stream")
+    sub.add_argument("version", metavar="VERSION", nargs="?", help="which version (default: the one before)")
+    sub = action(
+        "export",
+        _models_export,
+        "copy a model to a file",
+        "Copy a model, of a stream or shipped, to a file that gon-edge score and models import read.",
+        "export pump@2 pump-2.npz",
+        json=False,
+    )
+    sub.add_argument("model", metavar="MODEL", help="which one")
+    sub.add_argument("file", metavar="FILE", help="where to write; what is there is replaced")
+    sub = action(
+        "import",
+        _models_import,
+        "put a model from elsewhere in use",
+        "Check a model and put it in use as the newest version of a stream; rollback undoes it.  One with other "
+        "features than the stream's model has is refused.",
+        "import pump pump-2.npz --config /etc/gon-edge/gon-edge.yaml",
+        json=False,
+    )
+    sub.add_argument("stream", metavar="STREAM", help="name of the stream")
+    sub.add_argument("model", metavar="MODEL", help="which one; mostly a file")
+    sub.add_argument("--force", action="store_true", help="also with other features")
+
+
+def _models_list(options: argparse.Namespace) -> int:
+    from gon_edge.commands.text import listing_text
+    from gon_edge.state.catalog import listing
+
+    models = listing(_state_dir(options))
+    if options.json:
+        write_json(models)
+    else:
+        sys.stdout.write(listing_text(models))
+    return 0
+
+
+def _models_show(options: argparse.Namespace) -> int:
+    from gon_edge.commands.text import description_text
+    from gon_edge.state.catalog import describe, find
+
+    state_dir = _state_dir(options)
+    model = describe(find(options.model, state_dir), state_dir)
+    if options.json:
+        write_json(model)
+    else:
+        sys.stdout.write(description_text(model))
+    return 0
+
+
+def _models_verify(options: argparse.Namespace) -> int:
+    from gon_edge.commands.text import checks_text
+    from gon_edge.state.catalog import places, verify
+
+    results = []
+    for label, path, shipped in places(options.models, _state_dir(options)):
+        results.append((label, verify(path, shipped)))
+        if not options.json:
+            sys.stdout.write(checks_text(*results[-1]))
+    if options.json:
+        write_json([{"model": label, "checks": [dataclasses.asdict(c) for c in checks]} for label, checks in results])
+    if not results:
+        raise InputError("no model was found to verify; name one, or install gon-edge again for the shipped ones")
+    return int(not all(check.passed for _, checks in results for check in checks))
+
+
+def _models_diff(options: argparse.Namespace) -> int:
+    from gon_edge.commands.text import differences_text
+    from gon_edge.state.catalog import differences, find
+
+    state_dir = _state_dir(options)
+    a, b = find(options.a, state_dir), find(options.b, state_dir)
+    found = differences(a.model, b.model)
+    if options.json:
+        write_json({"a": a.label, "b": b.label, **found})
+    else:
+        sys.stdout.write(differences_text(a.label, b.label, found))
+    return 0
+
+
+def _models_rollback(options: argparse.Namespace) -> int:
+    from gon_edge.links.control import listens, request
+    from gon_edge.state.folder import ModelFolder
+
+    state_dir = _needed_state_dir(options)
+    running = listens(state_dir)
+    if running:
+        asked = {"do": "rollback", "stream": options.stream, "version": options.version}
+        version = str(request(state_dir, asked).get("version", options.version))
+    else:
+        with writing(state_dir):
+            version = ModelFolder(state_dir).rollback(options.stream, options.version).version
+    _say_in_use(options.stream, version, running=running)
+    return 0
+
+
+def _models_export(options: argparse.Namespace) -> int:
+    from gon_edge.state.catalog import find, write_copy
+
+    found = find(options.model, _state_dir(options))
+    with writing(options.file):
+        write_copy(found, Path(options.file))
+    sys.stderr.write(f"wrote {found.label} to {options.file}\n")
+    return 0
+
+
+def _models_import(options: argparse.Namespace) -> int:
+    from gon_edge.links.control import listens, request
+    from gon_edge.state.catalog import find, import_model
+
+    state_dir = _needed_state_dir(options)
+    with writing(state_dir):
+        model = import_model(find(options.model, state_dir), options.stream, state_dir, force=options.force)
+    running = listens(state_dir)
+    if running:
+        request(state_dir, {"do": "reload-model", "stream": options.stream})
+    _say_in_use(options.stream, model.version, running=running)
+    return 0
+
+
+def _say_in_use(stream: str, version: str, *, running: bool) -> None:
+    when = "from the next row on" if running else "when the daemon starts: none runs here"
+    sys.stdout.write(f"stream {stream!r} is scored by version {version}, {when}\n")
+
+
+def _state_dir(options: argparse.Namespace) -> Path | None:
+    """Where the streams' models are: as the options say, else the default directory, if there is one."""
+    if options.state_dir is not None:
+        if not Path(options.state_dir).is_dir():
+            raise InputError(f"{options.state_dir}: no such directory; it is state_dir of the daemon's configuration")
+        return Path(options.state_dir)
+    if options.config is not None:
+        from gon_edge.config.file import load_config
+
+        return Path(load_config(options.config).state_dir)
+    default = Path("/var/lib/gon-edge")
+    return default if (default / "models").is_dir() else None
+
+
+def _needed_state_dir(options: argparse.Namespace) -> Path:
+    state_dir = _state_dir(options)
+    if state_dir is None:
+        raise InputError("whose streams? name their daemon with --config FILE or --state-dir DIR")
+    return state_dir
+
+
+def _add_retrain(add: AddCommand) -> None:
+    sub = add(
+        "retrain",
+        _retrain,
+        "train streams again",
+        "Train new models from recent rows, within the memory budget; a new one is used only when it is at least as "
+        "good as the one it replaces.  Works with the daemon running, which swaps the model between two rows, and "
+        "without it.  Rows that were alarmed, silenced or stale are left out.  Ctrl-C ends the training and the old "
+        "model stays.\n\n"
+        "Exit status: 0 every stream has its new model; 3 rejected by the gate; 4 not enough data; 5 over the memory "
+        "budget; 75 another training runs (see --wait); 78 wrong configuration.  With several streams, that of the "
+        "first without a new model.",
+        "gon-edge retrain pump boiler --since 7d --config /etc/gon-edge/gon-edge.yaml",
+    )
+    sub.add_argument("streams", nargs="*", metavar="STREAM", help="streams to train")
+    sub.add_argument("--all", action="store_true", help="every stream, one after the other")
+    add_config(sub)
+    sub.add_argument(
+        "--memory-budget",
+        type=_memory,
+        metavar="SIZE",
+        help="as 64MiB (default: retrain.memory_budget of the configuration)",
+    )
+    sub.add_argument(
+        "--from", dest="rows_file", metavar="FILE.csv", help="learn from this file (default: from the stored rows)"
+    )
+    sub.add_argument(
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help="oldest row to learn: as 7d before the newest one, or a time such as 2026-01-05T10:00 (default: all)",
+    )
+    sub.add_argument(
+        "--include-quarantined", action="store_true", help="learn also rows that were alarmed, silenced or stale"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="say what would be learned in which memory; train nothing")
+    sub.add_argument("--force", action="store_true", help="use the new model even when the gate rejects it")
+    sub.add_argument("--wait", action="store_true", help="wait for a training that runs (default: exit status 75)")
+    sub.add_argument(
+        "--apart",
+        action="store_true",
+        help="train below this command, in its control group, also where the daemon runs: from the rows it has written "
+        "(store.flush_every); the daemon is handed the model (default: the daemon trains)",
+    )
+    sub.add_argument("--json", action="store_true", help="print what came of it, with the gate's figures, as JSON")
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from gon_edge.training import operations as upkeep
+
+    if bool(options.streams) == options.all:
+        raise wrong_usage("name the streams to train, or write --all")
+    if options.rows_file is not None:
+        if len(options.streams) != 1:
+            raise wrong_usage("--from is for one stream")
+        if not Path(options.rows_file).is_file():
+            raise InputError(f"{options.rows_file}: no such file")
+    config = config_of(options)
+    asked = {
+        "streams": options.streams,
+        "budget_bytes": options.memory_budget,
+        "since": options.since,
+        "include_quarantined": options.include_quarantined,
+        "rows_file": str(Path(options.rows_file).absolute()) if options.rows_file else "",
+        "force": options.force,
+        "wait": options.wait,
+        "apart": options.apart,
+    }
+    if options.dry_run:
+        plans = upkeep.plans(config, asked)
+        if options.json:
+            write_json([{"stream": name, **dataclasses.asdict(planned)} for name, planned in plans])
+        else:
+            sys.stdout.write("".join(upkeep.plan_text(name, planned) for name, planned in plans))
+        return next((code for _, planned in plans if (code := upkeep.plan_exit_code(planned))), 0)
+    with upkeep.RoundProgress() as progress:
+        results = upkeep.retrain(config, asked, progress)
+    return _write_results(results, as_json=options.json)
+
+
+def _add_accept(add: AddCommand) -> None:
+    sub = add(
+        "accept",
+        _accept,
+        "say that what a stream does now is normal",
+        "Say that a stream's rows since some time are normal, though they raised an alert: they are learned after all, "
+        "without being screened for odd ones, in a training that starts at once.  The alert ends when the new model is "
+        "in use and finds the rows normal.  Without this an alert stays, and what raised it is never learned.  Exit "
+        "status as for retrain.",
+        "gon-edge accept pump --since 2h",
+    )
+    sub.add_argument("stream", metavar="STREAM", help="the stream")
+    sub.add_argument(
+        "--since",
+        type=moment,
+        required=True,
+        metavar="TIME",
+        help="from when on: as 2h before the newest row, or a time such as 2026-01-05T10:00 (UTC) or Unix seconds",
+    )
+    sub.add_argument("--until", type=moment, metavar="TIME", help="up to when (default: the newest row)")
+    sub.add_argument(
+        "--only",
+        action="store_true",
+        help="learn these rows alone: what was before will not come back, such as a sensor that is gone for good",
+    )
+    add_config(sub)
+    sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from gon_edge.training import operations as upkeep
+
+    config = config_of(options)
+    with upkeep.RoundProgress() as progress:
+        results = upkeep.accept(config, options.stream, options.since, options.until, progress, only=options.only)
+    return _write_results(results, as_json=options.json)
+
+
+def _write_results(results: list[dict[str, Any]], *, as_json: bool) -> int:
+    from gon_edge.training.operations import result_text
+
+    if as_json:
+        write_json(results)
+    else:
+        sys.stdout.write("".join(result_text(result) for result in results))
+    return next((int(result["exit_code"]) for result in results if result["exit_code"]), 0)
+
+
+def _add_silence(add: AddCommand) -> None:
+    group = add(
+        "silence",
+        None,
+        "hear nothing of a stream for a while",
+        "Hold back the alerts of a stream, or those that are mainly about one of its features, for some time: during "
+        "maintenance, or while a sensor is being changed.  Scores go on; nothing of that time is learned. Every "
+        "silence ends by itself.",
+        "gon-edge silence add pump --for 2h --reason 'new bearing'",
+    )
+    add_action = commands_of(group, text="gon-edge silence COMMAND --help explains one")
+
+    def action(name: str, run: Run, text: str, example: str) -> argparse.ArgumentParser:
+        return add_action(name, run, text, f"{text[0].upper()}{text[1:]}.", f"gon-edge silence {example}")
+
+    def add_output(sub: argparse.ArgumentParser) -> None:
+        add_config(sub)
+        sub.add_argument("--json", action="store_true", help="as JSON")
+
+    sub = action(
+        "add",
+        _silence_add,
+        "silence a stream or a feature, in place of the silence it has",
+        "add pump --feature flow --for 2h --reason 'new sensor'",
+    )
+    sub.add_argument("stream", metavar="STREAM", help="the stream")
+    sub.add_argument("--feature", metavar="NAME", help="only alerts that are mainly about it (default: all)")
+    sub.add_argument(
+        "--for", dest="for_s", type=_silence_time, required=True, metavar="TIME", help="how long, as 30m, 2h or 3d"
+    )
+    sub.add_argument("--reason", default="", metavar="TEXT", help="for those who wonder (default: none)")
+    add_output(sub)
+    add_output(action("list", _silence_list, "show what is silenced", "list --json"))
+    sub = action("rm", _silence_rm, "end silences of a stream before their time", "rm pump")
+    sub.add_argument("stream", metavar="STREAM", help="the stream")
+    sub.add_argument("--feature", metavar="NAME", help="only the silence of this feature (default: all of the stream)")
+    add_output(sub)
+
+
+def _silence_add(options: argparse.Namespace) -> int:
+    from gon_edge.training import operations as upkeep
+
+    added = upkeep.silence(config_of(options), options.stream, options.feature or "", options.for_s, options.reason)
+    if options.json:
+        write_json(added)
+    else:
+        sys.stdout.write(upkeep.silences_text([added]))
+    return 0
+
+
+def _silence_list(options: argparse.Namespace) -> int:
+    from gon_edge.training import operations as upkeep
+
+    found = upkeep.silences(config_of(options))
+    if options.json:
+        write_json(found)
+    else:
+        sys.stdout.write(upkeep.silences_text(found))
+    return 0
+
+
+def _silence_rm(options: argparse.Namespace) -> int:
+    from gon_edge.training import operations as upkeep
+
+    removed = upkeep.unsilence(config_of(options), options.stream, options.feature)
+    if options.json:
+        write_json(removed)
+    elif removed:
+        sys.stdout.write("removed:\n" + upkeep.silences_text(removed))
+    if not removed:
+        what = f"feature {options.feature!r} of stream {options.stream!r}" if options.feature else options.stream
+        raise InputError(f"{what} is not silenced; see gon-edge silence list")
+    return 0
+
+
+def _silence_time(text: str) -> float:
+    from gon_edge.stream.silences import LONGEST_S
+
+    seconds = duration(text)
+    if not 0.0 < seconds <= LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text!r}: write more than 0 and at most {LONGEST_S / 86400:.0f}d")
+    return seconds
+
+
+def _memory(text: str) -> int:
+    from gon_edge.config.file import parse_size
+
+    with contextlib.suppress(ValueError):
+        if (size_bytes := parse_size(text)) >= 1 << 20:
+            return size_bytes
+    raise argparse.ArgumentTypeError(f"{text!r}: write a size such as 64MiB, at least 1MiB")
+
+
+COMMANDS = {"models": _add_models, "retrain": _add_retrain, "accept": _add_accept, "silence": _add_silence}

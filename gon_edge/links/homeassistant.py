@@ -1,0 +1,305 @@
+"""Streams as devices in Home Assistant: its MQTT discovery, one device a stream and one for gon-edge itself.
+
+What it needs to know goes out as retained messages, in the shape of "MQTT device discovery" of its documentation:
+``<prefix>/device/<node_id>/<object_id>/config`` says which entities there are, ``<base>/<node>/homeassistant/<object>``
+their state.  The state is a topic of its own, because the one other programs read changes once a second, and Home
+Assistant keeps every change in its database.  Knows topics and payloads; sockets, streams' insides and silences are the
+daemon's.  A new entity is a new component in :func:`_components` and a new key in :func:`_state`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from gon_edge.config.file import HomeAssistantConfig
+from gon_edge.events import Alert
+from gon_edge.stream.stream import Stream
+
+RESEND_EVERY_S = 10.0
+"""At most one round of answers to birth messages in this time: anybody may send one."""
+
+ORPHANS_AFTER_S = 600.0
+"""How long after the start a device of an earlier run may still come back before it is removed."""
+
+_CAUSES = 3
+_GATEWAY = "gon-edge"  # object id of gon-edge itself
+_Message = dict[str, object]
+
+
+class HomeAssistant:
+    """Keeps Home Assistant's picture of the streams up to date.  Time is monotonic seconds, given by the caller.
+
+    Parameters
+    ----------
+    settings : HomeAssistantConfig
+    node : str
+    version : str
+        Of gon-edge.
+    topic : callable
+        Levels to a topic of ours, ``MqttClient.topic``.
+    publish : callable
+        Takes a topic and a payload to keep there; an empty payload removes it.
+    silence : callable
+        Called with the name of a stream, and whether it shall be silenced, when somebody uses the switch.
+    now : float
+        Monotonic seconds at the start.
+
+    Attributes
+    ----------
+    subscriptions : tuple of str
+        Topic filters whose messages belong to :meth:`take`.
+
+    Examples
+    --------
+    >>> sent = {}
+    >>> home = HomeAssistant(
+    ...     HomeAssistantConfig(enabled=True), node="pi-1", version="0.1.0", topic=lambda *levels: "/".join(levels),
+    ...     publish=sent.__setitem__, silence=print, now=0.0)
+    >>> home.start()
+    >>> list(sent)
+    ['homeassistant/device/gon-edge_pi-1/gon-edge/config']
+    """
+
+    def __init__(
+        self,
+        settings: HomeAssistantConfig,
+        *,
+        node: str,
+        version: str,
+        topic: Callable[..., str],
+        publish: Callable[[str, str], None],
+        silence: Callable[[str, bool], None],
+        now: float,
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._version = version
+        self._topic = topic
+        self._publish = publish
+        self._silence = silence
+        self._device = f"gon-edge_{_identifier(node)}"
+        self._began = now
+        self._configs: dict[str, str] = {}  # object id to discovery message
+        self._names: dict[str, str] = {}  # object id to stream
+        self._shown: dict[str, tuple[float, _Message]] = {}  # when the state was sent, and what decides on the next
+        self._orphans: set[str] = set()
+        self._born = False
+        self._answered = now - RESEND_EVERY_S
+        prefix = settings.discovery_prefix
+        self._birth = f"{prefix}/status"
+        self._commands = topic("homeassistant", "silence", "")
+        self.subscriptions = (
+            self._birth,
+            f"{prefix}/device/{self._device}/+/config",
+            *((f"{self._commands}+",) if settings.silence_s is not None else ()),
+        )
+
+    def start(self) -> None:
+        """Announce gon-edge itself."""
+        self._announce(_GATEWAY, self._gateway())
+
+    def take(self, topic: str, payload: bytes, *, retained: bool) -> bool:
+        """Heed a message; false when it is none of these."""
+        if topic == self._birth:
+            self._born |= payload == b"online"
+            return True
+        own = f"{self._settings.discovery_prefix}/device/{self._device}/"
+        if topic.startswith(own) and topic.endswith("/config"):
+            found = topic[len(own) : -len("/config")]
+            if payload and found not in self._configs:
+                self._orphans.add(found)
+            return True
+        if self._settings.silence_s is not None and topic.startswith(self._commands):
+            name = self._names.get(topic[len(self._commands) :])
+            # A command that lay in the broker was meant for another time.
+            if name is not None and not retained and payload in (b"ON", b"OFF"):
+                self._silence(name, payload == b"ON")
+            return True
+        return False
+
+    def step(self, now: float) -> None:
+        """Do what is due: answer Home Assistant's birth, remove devices of streams there are no more."""
+        if self._born and now - self._answered >= RESEND_EVERY_S:
+            self._born = False
+            self._answered = now
+            for found, message in self._configs.items():
+                self._publish(self._config_topic(found), message)
+        if self._orphans and now - self._began >= ORPHANS_AFTER_S:
+            for found in self._orphans - self._configs.keys():
+                self._publish(self._config_topic(found), "")
+                self._publish(self._state_topic(found), "")
+            self._orphans.clear()
+
+    def update(self, stream: Stream, now: float, *, silenced: bool) -> None:
+        """Show a stream; its device appears with the first call.  Cheap while nothing has changed."""
+        found = _identifier(stream.name)
+        if found not in self._configs:
+            self._names[found] = stream.name
+            self._announce(found, self._stream_device(found, stream.name))
+        state = _state(stream, silenced=silenced)
+        deciding = {key: value for key, value in state.items() if key not in ("score", "level")}
+        sent_at, before = self._shown.get(found, (0.0, None))
+        if deciding != before or now - sent_at >= self._settings.update_every_s:
+            self._shown[found] = now, deciding
+            self._publish(self._state_topic(found), json.dumps(state, ensure_ascii=False))
+
+    def remove(self, name: str) -> None:
+        """Remove the device of a stream."""
+        found = _identifier(name)
+        if self._configs.pop(found, None) is not None:
+            del self._names[found]
+            self._shown.pop(found, None)
+            self._publish(self._config_topic(found), "")
+            self._publish(self._state_topic(found), "")
+
+    def _announce(self, found: str, message: _Message) -> None:
+        self._configs[found] = json.dumps(message, ensure_ascii=False)
+        self._publish(self._config_topic(found), self._configs[found])
+
+    def _config_topic(self, found: str) -> str:
+        return f"{self._settings.discovery_prefix}/device/{self._device}/{found}/config"
+
+    def _state_topic(self, found: str) -> str:
+        return self._topic("homeassistant", found)
+
+    def _gateway(self) -> _Message:
+        """gon-edge itself: whether it is there."""
+        status = {
+            "platform": "binary_sensor",
+            "unique_id": f"{self._device}.connected",
+            "name": "Connected",
+            "device_class": "connectivity",
+            "entity_category": "diagnostic",
+            "state_topic": self._topic("status"),
+            "payload_on": "online",
+            "payload_off": "offline",
+        }
+        device = {"identifiers": [self._device], "name": f"gon-edge {self._node}", **self._maker("Gateway")}
+        return {"device": device, "origin": self._origin(), "components": {"connected": status}, "qos": 1}
+
+    def _stream_device(self, found: str, name: str) -> _Message:
+        command = self._commands + found if self._settings.silence_s is not None else None
+        return {
+            "device": {
+                "identifiers": [f"{self._device}.{found}"],
+                "name": name,
+                "via_device": self._device,
+                **self._maker("Stream"),
+            },
+            "origin": self._origin(),
+            "components": _components(f"{self._device}.{found}", self._state_topic(found), command),
+            "availability": [{"topic": self._topic("status")}],
+            "state_topic": self._state_topic(found),
+            "qos": 1,
+        }
+
+    def _maker(self, model: str) -> _Message:
+        return {"manufacturer": "gon-edge", "model": model, "sw_version": self._version}
+
+    def _origin(self) -> _Message:
+        return {"name": "gon-edge", "sw_version": self._version}
+
+
+def _components(unique: str, state_topic: str, command_topic: str | None) -> _Message:
+    """The entities of a stream; keys and values are those of Home Assistant's sensor, binary_sensor and switch."""
+
+    def entity(platform: str, key: str, name: str, **more: object) -> _Message:
+        template = f"{{{{ value_json.{key} }}}}"
+        return {"platform": platform, "unique_id": f"{unique}.{key}", "name": name, "value_template": template, **more}
+
+    alert = entity(
+        "binary_sensor",
+        "alert",
+        "Anomaly",
+        device_class="problem",
+        json_attributes_topic=state_topic,
+        json_attributes_template="{{ {'causes': value_json.causes, 'severity': value_json.severity} | tojson }}",
+    )
+    missing = entity(
+        "binary_sensor",
+        "missing",
+        "Sensor missing",
+        device_class="problem",
+        entity_category="diagnostic",
+        json_attributes_topic=state_topic,
+        json_attributes_template="{{ {'sensors': value_json.missing_sensors} | tojson }}",
+    )
+    components: _Message = {
+        "alert": alert,
+        "missing": missing,
+        "level": entity(
+            "sensor",
+            "level",
+            "Anomaly level",
+            unit_of_measurement="%",
+            state_class="measurement",
+            suggested_display_precision=0,
+            icon="mdi:pulse",
+        ),
+        "score": entity(
+            "sensor",
+            "score",
+            "Score",
+            state_class="measurement",
+            suggested_display_precision=2,
+            icon="mdi:chart-bell-curve",
+            entity_category="diagnostic",
+        ),
+        "state": entity(
+            "sensor",
+            "state",
+            "State",
+            device_class="enum",
+            options=["warming-up", "training", "scoring", "stale"],
+            entity_category="diagnostic",
+        ),
+        "model_trained_at": entity(
+            "sensor", "model_trained_at", "Model trained", device_class="timestamp", entity_category="diagnostic"
+        ),
+    }
+    if command_topic is not None:
+        components["silenced"] = entity(
+            "switch", "silenced", "Silence", icon="mdi:bell-sleep", command_topic=command_topic, retain=False
+        )
+    return components
+
+
+def _state(stream: Stream, *, silenced: bool) -> _Message:
+    verdict, model = stream.verdict, stream.scored_by
+    open_alerts = {alert.kind: alert for alert in stream.policy.audible}
+    anomaly = open_alerts.get("anomaly")
+    level = 100.0 * verdict.score / verdict.threshold if verdict is not None and verdict.threshold > 0.0 else None
+    trained_at = float(model.lineage.get("trained_at", 0.0)) if model is not None else 0.0
+    return {
+        "alert": "ON" if anomaly is not None else "OFF",
+        "severity": anomaly.severity if anomaly is not None else None,
+        "causes": _causes(anomaly) if anomaly is not None else [],
+        "missing": "ON" if "missing" in open_alerts else "OFF",
+        "missing_sensors": list(verdict.missing) if verdict is not None else [],
+        "state": stream.state,
+        "score": round(verdict.score, 3) if verdict is not None else None,
+        "level": round(level, 1) if level is not None else None,
+        "model_trained_at": datetime.fromtimestamp(trained_at, UTC).isoformat("T", "seconds") if trained_at else None,
+        "silenced": "ON" if silenced else "OFF",
+    }
+
+
+def _causes(alert: Alert) -> list[str]:
+    """For people: ``flow 26.1 (expected 20.3), 72 %``."""
+    return [
+        f"{cause.feature} "
+        + ("missing" if cause.value is None else f"{cause.value:.4g}")
+        + ("" if cause.expected is None else f" (expected {cause.expected:.4g})")
+        + f", {100.0 * cause.contribution:.0f} %"
+        for cause in alert.top_features[:_CAUSES]
+    ]
+
+
+def _identifier(name: str) -> str:
+    """A name as the identifiers of discovery topics allow it; different names stay different."""
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", name)
+    return plain if plain == name != _GATEWAY else f"{plain[:60]}_{zlib.crc32(name.encode()):08x}"

@@ -1,0 +1,403 @@
+"""Every series gon-edge exports, in one class; their names are an interface: the README and the rules use them.
+
+Counters with a closed set of labels exist at 0 from the start, so that ``rate()`` and ``absent()`` work; series of a
+stream exist from its first row until :meth:`Telemetry.remove_stream`.  Label values come from closed sets or are names
+of streams and features, whose number the configuration bounds; topics, payloads and error texts never become labels.
+Knows nothing of HTTP (``web`` serves the registry).  A new reconnect reason in ``mqtt`` needs its value here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from gon_edge.events import (
+    ALERT_KINDS,
+    MASK_REASONS,
+    MESSAGE_RESULTS,
+    REASONS,
+    RECONNECT_REASONS,
+    STREAM_STATES,
+    TRAINING_OUTCOMES,
+    UNSCORED_REASONS,
+    Alert,
+    AlertKind,
+    Cause,
+    MessageResult,
+    StreamState,
+    TrainingOutcome,
+    UnscoredReason,
+    Verdict,
+)
+
+TOP_FEATURES = 5  # a stream; the rest of the score is rarely worth a series
+MAX_CONTRIBUTIONS = 200  # of all streams together: a fault that hits every stream at once must not flood Prometheus
+
+# From one window scored alone on a fast machine (50 µs) to a queue that has fallen behind (10 s), three a decade.
+_SECONDS = (50e-6, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_TRAINING_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+class Telemetry:
+    """What the daemon tells Prometheus about itself.
+
+    Methods cost a few microseconds and may be called from any thread; those of one stream from one thread at a time.
+
+    Parameters
+    ----------
+    registry : prometheus_client.CollectorRegistry
+        Process and platform collectors are added to it as well.
+    version : str
+        Of gon-edge.
+    proc : Path
+        Where procfs is; a recorded copy in tests.
+
+    Examples
+    --------
+    >>> from prometheus_client import CollectorRegistry
+    >>> registry = CollectorRegistry()
+    >>> telemetry = Telemetry(registry, version="0.1.0")
+    >>> telemetry.message("accepted", 3)
+    >>> registry.get_sample_value("gon_edge_messages_total", {"result": "accepted"})
+    3.0
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, version: str, proc: Path = Path("/proc")) -> None:
+        # A second series for every counter, which nothing here needs.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"gon_edge_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"gon_edge_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"gon_edge_{name}", text, buckets=buckets, registry=registry)
+
+        build = Info("gon_edge_build", "Version of gon-edge and what it runs on.", registry=registry)
+        build.info({"version": version, "python": platform.python_version(), "arch": platform.machine()})
+
+        self._mqtt_connected = gauge("mqtt_connected", "1 while the broker accepts us.")
+        self._mqtt_refused = gauge("mqtt_subscriptions_refused", "Topic filters the broker refuses to send us.")
+        self._mqtt_reconnects = counter("mqtt_reconnects_total", "Connections and attempts that failed.", "reason")
+        self._events_dropped = counter(
+            "mqtt_events_dropped_total", "Alert events that went because too many waited for a broker."
+        )
+        self._messages = counter("messages_total", "Messages from the broker by what became of them.", "result")
+        self._rejected = counter("messages_rejected_total", "Invalid messages, or lines of them, by reason.", "reason")
+        self._masked = counter("readings_masked_total", "Values that could not be used, by reason.", "reason")
+        self._queue_length = gauge("queue_length", "Messages received and not yet scored.")
+
+        self._rows = counter("rows_total", "Rows of the regular grid.", "stream")
+        self._unscored = counter("rows_unscored_total", "Rows without a score, by reason.", "reason")
+        self._last_row = gauge("last_row_timestamp_seconds", "Unix time of the newest row.", "stream")
+        self._state = gauge("stream_state", "1 for the state a stream is in.", "stream", "state")
+        self._score = gauge("anomaly_score", "Newest score; high is anomalous.", "stream")
+        self._threshold = gauge("anomaly_threshold", "Threshold of the score.", "stream")
+        self._contribution = gauge(
+            "anomaly_contribution_ratio",
+            f"Share of the score of an anomalous row, the {TOP_FEATURES} largest of a stream.",
+            "stream",
+            "feature",
+        )
+        self._value = gauge("anomaly_value", "What a feature that contributes read.", "stream", "feature")
+        self._expected = gauge("anomaly_expected_value", "What it should have read.", "stream", "feature")
+        self._missing = gauge("missing_features", "Features masked from the newest score.", "stream")
+        self._scoring = histogram("scoring_duration_seconds", "Time one row took to score.", _SECONDS)
+        self._latency = histogram(
+            "ingest_to_verdict_seconds", "From the newest message of a row being received to its verdict.", _SECONDS
+        )
+        self._alert_active = gauge("alert_active", "1 while an alert is open.", "stream", "kind")
+        self._alerts = counter("alerts_total", "Alerts opened.", "stream", "kind")
+
+        self._model = gauge("model_info", "1 for the model in use.", "stream", "version")
+        self._model_trained = gauge("model_trained_timestamp_seconds", "Unix time of the model's training.", "stream")
+        self._retrains = counter("retrain_rounds_total", "Trainings by outcome.", "stream", "outcome")
+        self._retrain_duration = histogram("retrain_duration_seconds", "Time one training took.", _TRAINING_SECONDS)
+        self._retrain_peak = gauge("retrain_peak_memory_bytes", "Peak resident memory of the last training.")
+        self._budget = gauge("memory_budget_bytes", "Memory one training may use.")
+
+        self._store_errors = counter("store_write_errors_total", "Writes of the state database that failed.")
+        self._store_recovered = gauge("store_recovered", "1 when a damaged database was set aside at the start.")
+        self._certificates = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "Unix time at which the first certificate of a file ends; NaN when it cannot be read.",
+            "file",
+        )
+        self._clock_steps = counter("clock_steps_total", "Steps of the wall clock.")
+        self._silences = gauge("silences", "Silences that count now.")
+        self._control_refused = counter("control_refused_total", "Requests on the control socket that were none.")
+        self._config_ok = gauge("config_last_reload_successful", "1 unless the last configuration read was refused.")
+        self._config_at = gauge(
+            "config_last_reload_success_timestamp_seconds", "Unix time at which the configuration in use was read."
+        )
+
+        for family, label_values in (
+            (self._mqtt_reconnects, RECONNECT_REASONS),
+            (self._messages, MESSAGE_RESULTS),
+            (self._rejected, REASONS),
+            (self._masked, MASK_REASONS),
+            (self._unscored, UNSCORED_REASONS),
+        ):
+            for value in label_values:
+                family.labels(value)
+        self._results = {result: self._messages.labels(result) for result in MESSAGE_RESULTS}
+        self._streams: dict[str, _Stream] = {}
+        self._contributions = 0
+
+        registry.register(_DiskWrites(proc))
+        ProcessCollector(proc=str(proc), registry=registry)
+        PlatformCollector(registry=registry)
+
+    # Ingest
+
+    def watch(
+        self,
+        *,
+        mqtt_connected: Callable[[], bool],
+        subscriptions_refused: Callable[[], int],
+        queue_length: Callable[[], int],
+    ) -> None:
+        """Read these at every scrape, on the thread of the scrape."""
+        self._mqtt_connected.set_function(mqtt_connected)
+        self._mqtt_refused.set_function(subscriptions_refused)
+        self._queue_length.set_function(queue_length)
+
+    def mqtt_reconnect(self, reason: str) -> None:
+        """Count a connection or attempt that failed; `reason` is one of :data:`RECONNECT_REASONS`."""
+        self._mqtt_reconnects.labels(reason).inc()
+
+    def events_dropped(self, count: int) -> None:
+        """Count events that were never sent."""
+        self._events_dropped.inc(count)
+
+    def message(self, result: MessageResult, count: int = 1) -> None:
+        """Count messages by what became of them."""
+        self._results[result].inc(count)
+
+    def rejected(self, reason: str, count: int = 1) -> None:
+        """Count invalid messages or lines; `reason` is one of :data:`gon_edge.events.REASONS`."""
+        self._rejected.labels(reason).inc(count)
+
+    def masked(self, reason: str, count: int = 1) -> None:
+        """Count unusable values; `reason` is one of :data:`gon_edge.events.MASK_REASONS`."""
+        self._masked.labels(reason).inc(count)
+
+    def clock_step(self) -> None:
+        """Count a step of the wall clock."""
+        self._clock_steps.inc()
+
+    # Streams
+
+    def row(self, stream: str, timestamp: float, unscored: UnscoredReason | None = None) -> None:
+        """Count a row of `stream` with its Unix `timestamp`, and why it gets no score if it gets none."""
+        series = self._stream(stream)
+        series.rows.inc()
+        series.last_row.set(timestamp)
+        if unscored is not None:
+            self._unscored.labels(unscored).inc()
+
+    def verdict(self, verdict: Verdict, *, scoring_s: float, latency_s: float | None) -> None:
+        """Show a verdict: score, threshold, and both durations; no latency for a row that waited for its model."""
+        series = self._stream(verdict.stream)
+        series.score.set(verdict.score)
+        series.threshold.set(verdict.threshold)
+        series.missing.set(len(verdict.missing))
+        self._scoring.observe(scoring_s)
+        if latency_s is not None:
+            self._latency.observe(latency_s)
+
+    def causes(self, stream: str, causes: tuple[Cause, ...]) -> None:
+        """Show the features behind the newest score of `stream`; none while it is not anomalous."""
+        series = self._stream(stream)
+        shown = {cause.feature: cause for cause in causes[:TOP_FEATURES]}
+        for feature in series.features - shown.keys():
+            self._remove_cause(stream, feature)
+            series.features.remove(feature)
+        for feature, cause in shown.items():
+            if feature not in series.features:
+                if self._contributions >= MAX_CONTRIBUTIONS:
+                    continue
+                series.features.add(feature)
+                self._contributions += 1
+            self._contribution.labels(stream, feature).set(cause.contribution)
+            for family, value in ((self._value, cause.value), (self._expected, cause.expected)):
+                family.labels(stream, feature).set(math.nan if value is None else value)
+
+    def _remove_cause(self, stream: str, feature: str) -> None:
+        for family in (self._contribution, self._value, self._expected):
+            family.remove(stream, feature)
+        self._contributions -= 1
+
+    def stream_state(self, stream: str, state: StreamState) -> None:
+        """Show the state `stream` is in; the other states fall to 0."""
+        series = self._stream(stream)
+        if series.state != state:
+            series.state = state
+            for each in STREAM_STATES:
+                self._state.labels(stream, each).set(each == state)
+
+    def alert(self, alert: Alert) -> None:
+        """Count a new alert and show whether one is open; a new one with its causes, so that no scrape finds none."""
+        self._stream(alert.stream)
+        if alert.type == "new":
+            if alert.kind == "anomaly" and alert.top_features:
+                self.causes(alert.stream, alert.top_features)
+            self._alerts.labels(alert.stream, alert.kind).inc()
+        self._alert_active.labels(alert.stream, alert.kind).set(alert.type != "end")
+
+    def model(self, stream: str, version: str, trained_at: float) -> None:
+        """Show the model `stream` is scored by from now on; `trained_at` is Unix seconds."""
+        series = self._stream(stream)
+        if series.model_version is not None:
+            self._model.remove(stream, series.model_version)
+        series.model_version = version
+        self._model.labels(stream, version).set(1)
+        self._model_trained.labels(stream).set(trained_at)
+
+    def remove_stream(self, stream: str) -> None:
+        """Remove every series of `stream`, so that its last values are not shown for ever."""
+        series = self._streams.pop(stream, None)
+        if series is None:
+            return
+        for family in (self._rows, self._last_row, self._score, self._threshold, self._missing, self._model_trained):
+            with contextlib.suppress(KeyError):  # a stream without a model has no training time
+                family.remove(stream)
+        for state in STREAM_STATES:
+            self._state.remove(stream, state)
+        for kind in ALERT_KINDS:
+            self._alert_active.remove(stream, kind)
+            self._alerts.remove(stream, kind)
+        for outcome in TRAINING_OUTCOMES:
+            self._retrains.remove(stream, outcome)
+        if series.model_version is not None:
+            self._model.remove(stream, series.model_version)
+        for feature in series.features:
+            self._remove_cause(stream, feature)
+
+    # Training, state, configuration
+
+    def retrain(self, stream: str, outcome: TrainingOutcome, *, duration_s: float, peak_bytes: int) -> None:
+        """Count a training of `stream` that has ended."""
+        self._stream(stream)
+        self._retrains.labels(stream, outcome).inc()
+        self._retrain_duration.observe(duration_s)
+        self._retrain_peak.set(peak_bytes)
+
+    def memory_budget(self, budget_bytes: int) -> None:
+        """Show how much memory one training may use."""
+        self._budget.set(budget_bytes)
+
+    def silences(self, count: int) -> None:
+        """Show how many silences count now."""
+        self._silences.set(count)
+
+    def alert_audible(self, stream: str, kind: AlertKind, open_: bool) -> None:
+        """Show whether an alert is open that no silence holds back."""
+        self._alert_active.labels(stream, kind).set(open_)
+
+    def control_refused(self, count: int) -> None:
+        """Count requests on the control socket that were none."""
+        self._control_refused.inc(count)
+
+    def config_loaded(self, timestamp: float) -> None:
+        """Show that a configuration has come into use at `timestamp`, Unix seconds."""
+        self._config_ok.set(1)
+        self._config_at.set(timestamp)
+
+    def config_refused(self) -> None:
+        """Show that a configuration was wrong, and the one before stays in use."""
+        self._config_ok.set(0)
+
+    def certificate(self, option: str, path: Path) -> None:
+        """Show when the certificate in `path` ends, read at every scrape; `option` is the option that names it."""
+        self._certificates.labels(option).set_function(lambda: _expiry(path))
+
+    def store_write_error(self) -> None:
+        """Count a write of the state database that failed."""
+        self._store_errors.inc()
+
+    def store_recovered(self, recovered: bool) -> None:
+        """Show whether a damaged database was set aside at the start."""
+        self._store_recovered.set(recovered)
+
+    def _stream(self, name: str) -> _Stream:
+        series = self._streams.get(name)
+        if series is None:
+            series = self._streams[name] = _Stream(
+                self._rows.labels(name),
+                self._last_row.labels(name),
+                self._score.labels(name),
+                self._threshold.labels(name),
+                self._missing.labels(name),
+            )
+            series.score.set(math.nan)
+            series.threshold.set(math.nan)
+            for state in STREAM_STATES:
+                self._state.labels(name, state)
+            for kind in ALERT_KINDS:
+                self._alert_active.labels(name, kind)
+                self._alerts.labels(name, kind)
+            for outcome in TRAINING_OUTCOMES:
+                self._retrains.labels(name, outcome)
+        return series
+
+
+def _expiry(path: Path) -> float:
+    from gon_edge.process.certificate import certificate_expiry  # with TLS only
+
+    try:
+        return certificate_expiry(path)
+    except (OSError, ValueError):
+        return math.nan
+
+
+class _Stream:
+    """The series of one stream that every row touches: finding them by label costs more than setting them."""
+
+    __slots__ = ("features", "last_row", "missing", "model_version", "rows", "score", "state", "threshold")
+
+    def __init__(self, rows: Counter, last_row: Gauge, score: Gauge, threshold: Gauge, missing: Gauge) -> None:
+        self.rows = rows
+        self.last_row = last_row
+        self.score = score
+        self.threshold = threshold
+        self.missing = missing
+        self.state: StreamState | None = None
+        self.model_version: str | None = None
+        self.features: set[str] = set()  # that have a contribution, a value and an expected value
+
+
+class _DiskWrites(Collector):
+    """Bytes this process had written to storage, from ``/proc/self/io``; nothing where the kernel does not say."""
+
+    def __init__(self, proc: Path) -> None:
+        self._path = proc / "self" / "io"
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "gon_edge_disk_written_bytes", "Bytes this process had written to storage (SD cards wear by them)."
+        )
+        with contextlib.suppress(OSError):
+            for line in self._path.read_text().splitlines():
+                key, _, value = line.partition(":")
+                if key == "write_bytes":
+                    family.add_metric([], int(value))
+        yield family

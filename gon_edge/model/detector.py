@@ -1,0 +1,201 @@
+"""One stream's detector: rows in, verdicts out; no I/O, no clock.
+
+``Detector`` is what the daemon runs, a row at a time.  ``GONDetector`` is the same model behind the array interface
+that scikit-learn and PyOD users know; both give the same scores.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gon_edge.events import Cause, Row, Verdict
+from gon_edge.model.file import Model
+from gon_edge.model.gon import Float
+from gon_edge.model.smoothing import Smoother
+from gon_edge.model.window import SlidingWindow
+
+_CLIMB_STEPS = 50
+_BATCH = 256
+_SMALLEST_SHARE = 0.05
+"""A smaller one is not worth a line: such features mostly moved to meet the others."""
+_FROZEN = 10
+"""A feature is frozen after this many times its longest still run in training ..."""
+_FROZEN_ROWS = 300
+"""... and at least this many rows (five minutes at 1 Hz): slow sensors repeat values."""
+
+_LEAST_EXCESS = 1e-9
+"""Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
+
+
+class Detector:
+    """Scores the rows of one stream.
+
+    Parameters
+    ----------
+    model : Model
+    top : int
+        Most causes named in a verdict.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gon_edge.events import Row
+    >>> from gon_edge.training.fit import fit_model
+    >>> rng = np.random.default_rng(0)
+    >>> detector = Detector(fit_model(rng.normal(20.0, 0.5, (500, 1)), features=["celsius"], rng=rng))
+    >>> row = Row("room", 0.0, ("celsius",), np.float32([35.0]), np.array([False]))
+    >>> verdict = detector.update(row)
+    >>> verdict.is_anomaly, verdict.causes[0].feature
+    (True, 'celsius')
+    """
+
+    def __init__(self, model: Model, *, top: int = 5) -> None:
+        self.model = model
+        self._top = top
+        self._net = model.discriminator
+        self._window = SlidingWindow(2 * self._net.window, len(model.features))  # two: causes look back one more
+        shares = sum(scale.share for scale in self._net.scales)
+        self._scales = [(s.rows, s.tau, s.share, model.typical * s.share / shares) for s in self._net.scales]
+        self._age = 0  # rows since the last restart
+        self._smoother = Smoother(model.smoothing, self._net.window)
+        self._columns: NDArray[np.intp] | None = None
+        self._seen_features: tuple[str, ...] | None = None
+        self._still = np.zeros(len(model.features), np.int64)
+        self._last = np.full(len(model.features), np.nan, np.float32)
+        self._masked = np.zeros(len(model.features), np.bool_)
+        self._patience = np.maximum(_FROZEN * model.longest_run.astype(np.int64), _FROZEN_ROWS)
+
+    def update(self, row: Row) -> Verdict:
+        """Judge a row by itself and the rows before it, and say what makes it anomalous if it is."""
+        verdict = self.score(row)
+        return replace(verdict, causes=self.causes()) if verdict.is_anomaly else verdict
+
+    def score(self, row: Row) -> Verdict:
+        """Judge a row as :meth:`update` does, but without causes: a tenth of the time on anomalous rows.
+
+        Features the model does not know are ignored; features it misses in the row, or that are stale or frozen, are
+        masked: generated from the others, so that they neither raise nor hide a score.
+        """
+        model = self.model
+        values, masked = self._select(row)
+        self._masked = masked
+        z = model.scaler.transform(values)
+        if masked.any():
+            z = self._net.impute(z, masked)
+        if row.restart or not self._age:
+            self._window.restart(z)
+            self._age = 1
+        else:
+            self._window.push(z)
+            self._age += 1
+        raw = 0.0  # Discriminator.abnormality_after_restart of one window
+        for energy, (rows, tau, share, neutral) in zip(
+            self._net.energies_one(self._window.view()), self._scales, strict=True
+        ):
+            raw += share * math.log1p(energy / tau) if self._age >= rows else neutral
+        score = self._smoother.add(raw, restart=self._age == 1)
+        return Verdict(
+            stream=row.stream,
+            timestamp=row.timestamp,
+            score=score,
+            threshold=model.threshold,
+            is_anomaly=score > model.threshold,
+            causes=(),
+            missing=tuple(name for name, gone in zip(model.features, masked, strict=True) if gone),
+            model_version=model.version,
+        )
+
+    def causes(self) -> tuple[Cause, ...]:
+        """What makes the last window abnormal, and the one before it if that was too, largest first.
+
+        A fault is the same fault for longer than a window: with the window before, each weighted by how abnormal it is,
+        the causes named are more often the right ones (docs/detection.md).
+        """
+        rows, nearest, share = self._explained()
+        # A feature is shown as it is now, unless it was much further from normal earlier.
+        move = np.abs(nearest - rows)
+        worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
+        measured, expected = self.model.scaler.inverse(rows), self.model.scaler.inverse(nearest)
+        measured[-1] = self._last  # as it came, not clipped
+        largest = np.argsort(-share, kind="stable")[: self._top]
+        return tuple(
+            Cause(self.model.features[f], float(measured[worst[f], f]), float(expected[worst[f], f]), float(share[f]))
+            for i, f in enumerate(largest)
+            if share[f] > (_SMALLEST_SHARE if i else 0.0)
+        )
+
+    def account(self) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
+        """Of the last row each feature's share in the score (F,), its value as it came (F,), and the expected one (F,).
+
+        Shares are those of :meth:`causes`, also of a row that is not anomalous.  Values are in engineering units.
+        """
+        _, nearest, share = self._explained()
+        return share, self._last.copy(), self.model.scaler.inverse(nearest[-1])
+
+    def _explained(self) -> tuple[Float, Float, NDArray[np.float64]]:
+        """The last two windows (R, F), one after a restart; the nearest normal ones (R, F); shares (F,)."""
+        rows = self._window.view()
+        views = rows.reshape(2, self._net.window, -1)  # the window before, and the one that is judged
+        if self._age < len(rows):
+            rows, views = views[1], views[1:]  # before a restart nothing is known
+        normal, share, excess = explain(self.model, views)
+        share = _normalised(np.where(self._masked, 0.0, excess @ share)[None])[0]
+        return rows, normal.reshape(rows.shape), share
+
+    def _select(self, row: Row) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (F,) in the model's order, and which of them can't be used."""
+        if row.features is not self._seen_features:
+            place = {name: i for i, name in enumerate(row.features)}
+            self._columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
+            self._seen_features = row.features
+        assert self._columns is not None
+        absent = self._columns < 0
+        values = np.where(absent, np.float32(np.nan), row.values[self._columns])
+        self._still = np.where(values == self._last, self._still + 1, 0)
+        self._last = values
+        return values, absent | row.stale[self._columns] | ~np.isfinite(values) | (self._still > self._patience)
+
+
+def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]:
+    """The nearest normal window, each feature's share in the distance, and how far that is.
+
+    Parameters
+    ----------
+    model : Model
+    view : ndarray, shape (N, W, F)
+        Standardised windows.
+
+    Returns
+    -------
+    normal : ndarray, shape (N, W, F)
+        Generated: the window moved up the discriminator's slope until it is as normal as a typical one.
+    share : ndarray, shape (N, F)
+        What D would gain, to first order, by moving the feature alone: half of it by the move to its values in
+        ``normal``, half by the move to its mean.  The generated window meets an abnormal one part of the way and
+        moves calm features towards wild ones; the mean does neither, but knows nothing of modes.  Each was better at
+        some faults, both together never far from the better one (docs/detection.md).  Sums to 1, or to 0 where
+        nothing moved.
+    excess : ndarray, shape (N,)
+        By how much the window is more abnormal than a typical one, above 0.
+    """
+    net = model.discriminator
+    normal = net.generate(view, steps=_CLIMB_STEPS, accept=net.bias - model.typical)
+    slope = net.input_gradient(view)
+    share = _shares((normal - view) * slope) + _shares(-view * slope)
+    excess = np.maximum(net.abnormality(net.energies(view)) - model.typical, _LEAST_EXCESS)
+    return normal, _normalised(share), excess
+
+
+def _shares(gain: Float) -> NDArray[np.float64]:
+    """Each feature's share (N, F) in a gain (N, W, F); a feature whose gain is negative counts as 0."""
+    return _normalised(np.maximum(gain.sum(axis=1, dtype=np.float64), 0.0))
+
+
+def _normalised(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares (N, F) that sum to 1 a row, or to 0 where all are 0."""
+    normalised: NDArray[np.float64] = share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    return normalised

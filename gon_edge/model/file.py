@@ -1,0 +1,312 @@
+"""A model and the file it lives in.
+
+``.npz`` with a JSON header, a format version and a checksum; no pickle, ever.  A file is written beside its place,
+flushed to the disk and renamed, so that a power cut leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gon_edge.errors import ModelFileError
+from gon_edge.model.gon import Discriminator, Scale
+from gon_edge.model.quantize import QuantizedLinear
+from gon_edge.model.window import Scaler
+from gon_edge.process.digest import sha256
+
+FORMAT_VERSION = 1
+_LARGEST = 64 << 20
+"""Bytes of a model file that are read; 500 features need 1 MB."""
+
+_LARGEST_WEIGHT = 1e9
+"""Far more than a step, gain, prototype or factor of a scale can be; its square is still a float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything needed to judge rows of one stream.
+
+    Attributes
+    ----------
+    features : tuple of str
+        Names of the F columns, in order.
+    scaler : Scaler
+    discriminator : Discriminator
+    smoothing : float
+        Weight of the newest row in the quick average of scores, see `gon_edge.training.fit.Smoother`.
+    threshold : float
+        Scores above are anomalous.
+    typical : float
+        Median abnormality of held-out whole windows, before smoothing; generation climbs until a window looks this
+        normal, and a scale without all its rows yet counts as this normal.
+    longest_run : ndarray of int32, shape (F,)
+        Most rows without a change in training; a feature still for much longer is frozen.  The largest int32 for a
+        feature that never changed: nothing is known of how often it should.
+    interval_s : float
+        Seconds between rows; 0 when unknown.
+    lineage : mapping
+        ``version``, ``trained_at``, ``rows``, ``seed``, ``parent``, ...: JSON values, for people.
+    """
+
+    features: tuple[str, ...]
+    scaler: Scaler
+    discriminator: Discriminator
+    smoothing: float
+    threshold: float
+    typical: float
+    longest_run: NDArray[np.int32]
+    interval_s: float = 0.0
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """Name of this version; empty for a model that was never given one."""
+        return str(self.lineage.get("version", ""))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, first layer included."""
+        return sum(
+            s.weight.values.size + s.weight.step.size + s.gain.size + s.prototypes.size + 3
+            for s in self.discriminator.scales
+        )
+
+    @property
+    def relative(self) -> tuple[str, ...]:
+        """Features this model knows as changes since a first row, not as levels; see :meth:`at_level_of`."""
+        return tuple(name for name in self.lineage.get("relative", ()) if name in self.features)
+
+    def at_level_of(self, features: Sequence[str], values: NDArray[np.floating]) -> Model:
+        """The same model, ready to judge the rows that begin with one.
+
+        A model for many machines cannot know how much memory is in use on one of them, only how that moves.  Its
+        lineage names such features as ``relative``; their mean moves to their value in the stream's first row.  A
+        model without any is returned as it is.
+
+        Parameters
+        ----------
+        features : sequence of str
+            Names of the row's values.
+        values : ndarray, shape (len(features),)
+        """
+        if not self.relative:
+            return self
+        mean = self.scaler.mean.copy()
+        for name in self.relative:
+            mean[self.features.index(name)] += float(values[list(features).index(name)])
+        return replace(self, scaler=Scaler(mean, self.scaler.scale))
+
+    def with_lineage(self, **lineage: Any) -> Model:
+        """A copy with these entries added to its lineage."""
+        return replace(self, lineage={**self.lineage, **lineage})
+
+
+def dumps(model: Model) -> bytes:
+    """The file's bytes; the same model gives the same bytes."""
+    arrays: dict[str, NDArray[Any]] = {
+        "mean": model.scaler.mean,
+        "scale": model.scaler.scale,
+        "longest_run": model.longest_run,
+    }
+    for s, scale in enumerate(model.discriminator.scales):
+        arrays[f"weight{s}"] = scale.weight.values
+        arrays[f"step{s}"] = scale.weight.step
+        arrays[f"gain{s}"] = scale.gain
+        arrays[f"prototypes{s}"] = scale.prototypes
+    header: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "features": list(model.features),
+        "bias": model.discriminator.bias,
+        "scales": [[s.rows, s.kappa, s.tau, s.share] for s in model.discriminator.scales],
+        "smoothing": model.smoothing,
+        "threshold": model.threshold,
+        "typical": model.typical,
+        "interval_s": model.interval_s,
+        "lineage": dict(model.lineage),
+    }
+    header["checksum"] = _checksum(header, arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)  # no clock in it
+    return out.getvalue()
+
+
+def loads(blob: bytes, path: Path) -> Model:
+    """The model in a file's bytes; ``path`` names the file in errors.
+
+    Raises
+    ------
+    ModelFileError
+        Damaged, of a newer format, or not a model.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                raise ModelFileError(path, "unpacks to more than a model can hold; it is not one of ours")
+            arrays = {
+                name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+                for name in archive.namelist()
+            }
+        header = json.loads(arrays.pop("header").tobytes())
+        version = header["format_version"]
+        if version > FORMAT_VERSION:
+            raise ModelFileError(
+                path, f"has format version {version}, this gon-edge reads up to {FORMAT_VERSION}; upgrade it"
+            )
+        if header.pop("checksum") != _checksum(header, arrays):
+            raise ModelFileError(
+                path, "is damaged (its checksum does not match); restore it or let the daemon train anew"
+            )
+        _check_header(header)
+        features = tuple(header["features"])
+        scales = []
+        for s, (rows, kappa, tau, share) in enumerate(header["scales"]):
+            weight = QuantizedLinear(arrays[f"weight{s}"], arrays[f"step{s}"])
+            units = len(weight.values)
+            _require(f"weight{s}", weight.values, np.int8, (units, rows * len(features)))
+            _require(f"step{s}", weight.step, np.float32, (units,))
+            _require(f"gain{s}", arrays[f"gain{s}"], np.float32, (units,))
+            _require(f"prototypes{s}", arrays[f"prototypes{s}"], np.float32, (len(arrays[f"prototypes{s}"]), units))
+            for name in (f"step{s}", f"gain{s}", f"prototypes{s}"):
+                if not arrays[name].size or not (np.abs(arrays[name]) <= _LARGEST_WEIGHT).all():  # NaN is not
+                    raise ValueError(f"{name} holds what no row can be scored by")
+            scales.append(Scale(rows, weight, arrays[f"gain{s}"], arrays[f"prototypes{s}"], kappa, tau, share))
+        _require("mean", arrays["mean"], np.float64, (len(features),))
+        _require("scale", arrays["scale"], np.float64, (len(features),))
+        _require("longest_run", arrays["longest_run"], np.int32, (len(features),))
+        if not (
+            np.isfinite(arrays["mean"]).all() and np.isfinite(arrays["scale"]).all() and (arrays["scale"] > 0).all()
+        ):
+            raise ValueError("mean or scale holds what no row can be divided by")
+        return Model(
+            features=features,
+            scaler=Scaler(arrays["mean"], arrays["scale"]),
+            discriminator=Discriminator(scales, len(features), header["bias"]),
+            smoothing=header["smoothing"],
+            threshold=header["threshold"],
+            typical=header["typical"],
+            longest_run=arrays["longest_run"],
+            interval_s=header["interval_s"],
+            lineage=header["lineage"],
+        )
+    except ModelFileError:
+        raise
+    except Exception as error:  # one wrong bit makes zipfile, zlib, numpy or json raise nearly anything
+        raise ModelFileError(path, f"is not a gon-edge model or is damaged ({error})") from error
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write ``model`` to ``path`` atomically; raises ``OSError``, and then what was there still is."""
+    write_atomically(path, dumps(model))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Make ``path`` a file of that content: at no moment, a power cut included, is it another than the old or the new.
+
+    What an earlier process left of an unfinished write is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _lives(stale.name.split(".")[-2]):
+            stale.unlink(missing_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _lives(pid: str) -> bool:
+    return pid.isdecimal() and Path(f"/proc/{pid}").exists() and int(pid) != os.getpid()
+
+
+def load_model(path: Path | str) -> Model:
+    """Read a model file.
+
+    Raises
+    ------
+    ModelFileError
+        Missing, unreadable, damaged, of a newer format, or not a model.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ModelFileError(path, "is larger than any model; it is not one of ours")
+        blob = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(path, f"cannot be read ({error.strerror})") from error
+    return loads(blob, path)
+
+
+def _require(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    """Raise ValueError where the checksum is right and yet no row could be scored by what stands here."""
+    lowest = {"bias": -math.inf, "typical": -math.inf, "threshold": -math.inf, "interval_s": 0.0, "smoothing": 1e-6}
+    for key, low in lowest.items():
+        if not _is_number(header[key], low, 1.0 if key == "smoothing" else math.inf):
+            raise ValueError(f"{key} is {header[key]!r:.40}")
+    features, scales, lineage = header["features"], header["scales"], header["lineage"]
+    if not isinstance(features, list) or not all(isinstance(name, str) and name for name in features):
+        raise ValueError("features are no names")
+    if not features or len(set(features)) != len(features):
+        raise ValueError("features are none, or one stands twice")
+    if not isinstance(scales, list) or not scales:
+        raise ValueError("there is no scale")
+    for rows, *factors in scales:
+        if (
+            type(rows) is not int
+            or rows < 1
+            or not all(_is_number(factor, 1e-12, _LARGEST_WEIGHT) for factor in factors)
+        ):
+            raise ValueError(f"a scale is {[rows, *factors]!r:.80}")
+    if not isinstance(lineage, dict) or not _is_number(lineage.get("trained_at", 0.0), 0.0, math.inf):
+        raise ValueError("lineage is no history of a model")
+    relative = lineage.get("relative", [])
+    if not isinstance(relative, list) or not all(isinstance(name, str) for name in relative):
+        raise ValueError("lineage.relative is no list of names")
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type, operator]
+
+
+def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Of everything but itself: a threshold is as much the model as a weight is."""
+    digest = sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

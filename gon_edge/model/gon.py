@@ -1,0 +1,395 @@
+"""The network: one discriminator that is its own generator, by gradient steps on its input.
+
+A window x (W, F) of standardised rows is looked at on several scales: the last 1, 5, 15, ... rows.  On scale s, with
+``x_s`` those rows flattened::
+
+    p_s = R_s x_s                                        first layer, H units, orthonormal rows (int8 in the file)
+    e_s = min_k ||g_s * p_s - c_sk||²                    prototypes c_s1 ... c_sK: where normal windows are
+          + kappa_s (||x_s||² - ||p_s||²)                and what the first layer does not see
+    D(x) = bias - sum_s v_s log(1 + e_s / tau_s)         the logit; sigmoid(D) is the probability of "normal"
+
+Each scale is the negative log-likelihood of a mixture of Student-t distributions with a low-rank covariance, up to
+constants: heavy-tailed, so that one wild sensor does not drown the scales that are calm.  It starts as a good detector
+(``train`` fits R, g, kappa by principal subspaces and c by k-means); adversarial training moves g, c, v and the bias.
+
+``generate`` climbs D from a given window: the GON step.  All of a climb happens in the row space of the first layer
+(ARCHITECTURE.md, D4): the window stays ``beta_j x_j + sum_s R_sj' a_js`` on each block of rows j, so a step costs
+(S H)² instead of W F H, and windows are only built again at the end.
+
+Not here: how parameters are found (``train``), what a score is worth (``threshold``), files (``modelfile``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gon_edge.model.quantize import QuantizedLinear
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The discriminator's parameters on one scale.
+
+    Attributes
+    ----------
+    rows : int
+        How many of the newest rows it sees.
+    weight : QuantizedLinear, (H, rows * F)
+        First layer; its rows span the principal subspace.
+    gain : ndarray of float32, shape (H,)
+    prototypes : ndarray of float32, shape (K, H)
+    kappa : float
+        Weight of the residual.
+    tau : float
+        Energy at which the scale starts to count; a quantile of held-out training energies.
+    share : float
+        v, weight of the scale in the logit.
+    """
+
+    rows: int
+    weight: QuantizedLinear
+    gain: Float
+    prototypes: Float
+    kappa: float
+    tau: float
+    share: float
+
+
+def orthonormal_rows(weight: NDArray[np.floating]) -> Float:
+    """Rows (H, n) spanning the same space as ``weight``'s, orthonormal to float32 rounding.
+
+    int8 rounding tilts the rows a little; orthonormal again, ``||x||² - ||R x||²`` is exactly what R does not see.
+
+    Gram-Schmidt, twice over each row, which is as exact as ``numpy.linalg.qr``: the rows are nearly orthogonal, and
+    the daemon needs nothing else of LAPACK, whose pages would cost it 1 MiB.
+    """
+    basis = np.zeros(weight.shape)
+    for h, row in enumerate(weight.astype(np.float64)):
+        for _ in range(2):
+            row = row - (basis[:h] @ row) @ basis[:h]
+        length = float(np.sqrt(row @ row))
+        basis[h] = row / length if length > 0.0 else 0.0
+    return basis.astype(np.float32)
+
+
+class Discriminator:
+    """The network of the module header, ready to use.
+
+    Parameters
+    ----------
+    scales : sequence of Scale
+        Shortest first; the last one's ``rows`` is W.
+    features : int
+        F.
+    bias : float
+
+    Attributes
+    ----------
+    window, features : int
+    scales : tuple of Scale
+    """
+
+    def __init__(self, scales: Sequence[Scale], features: int, bias: float) -> None:
+        self.scales = tuple(scales)
+        self.features = features
+        self.bias = bias
+        self.window = self.scales[-1].rows
+        self._basis = tuple(orthonormal_rows(scale.weight.dequantize()) for scale in self.scales)  # (H, rows*F) each
+        self._blocks = _blocks([scale.rows for scale in self.scales], self.window)
+
+    def with_parameters(self, parameters: dict[str, NDArray[np.floating]]) -> Discriminator:
+        """A copy with other trainable parameters, in the form of :meth:`parameters`; the first layer is shared."""
+        other = copy(self)
+        other.scales = tuple(
+            replace(
+                scale,
+                gain=parameters[f"gain{s}"].astype(np.float32),
+                prototypes=parameters[f"prototypes{s}"].astype(np.float32),
+                share=float(parameters["share"][s]),
+            )
+            for s, scale in enumerate(self.scales)
+        )
+        other.bias = float(parameters["bias"][0])
+        return other
+
+    def with_levels(self, tau: NDArray[np.floating]) -> Discriminator:
+        """A copy whose scales count from energies ``tau`` (S,) on."""
+        other = copy(self)
+        other.scales = tuple(replace(scale, tau=float(t)) for scale, t in zip(self.scales, tau, strict=True))
+        return other
+
+    def with_prototypes(self, prototypes: Sequence[Float]) -> Discriminator:
+        """A copy with prototypes (K, H) for each scale."""
+        other = copy(self)
+        other.scales = tuple(replace(scale, prototypes=c) for scale, c in zip(self.scales, prototypes, strict=True))
+        return other
+
+    def parameters(self) -> dict[str, NDArray[np.floating]]:
+        """What adversarial training moves: ``gain0`` (H,), ``prototypes0`` (K, H), ..., ``share`` (S,), ``bias``."""
+        parameters: dict[str, NDArray[np.floating]] = {
+            "share": np.array([scale.share for scale in self.scales]),
+            "bias": np.array([self.bias]),
+        }
+        for s, scale in enumerate(self.scales):
+            parameters[f"gain{s}"] = scale.gain.astype(np.float64)
+            parameters[f"prototypes{s}"] = scale.prototypes.astype(np.float64)
+        return parameters
+
+    # -- forward and its gradients, in the same order and with the same names ------------------------------------------
+
+    def hidden(self, x: Float) -> list[Float]:
+        """``g_s * p_s`` of windows (N, W, F): one array (N, H) for each scale."""
+        return [
+            (x[:, self.window - scale.rows :].reshape(len(x), -1) @ basis.T) * scale.gain
+            for scale, basis in zip(self.scales, self._basis, strict=True)
+        ]
+
+    def energies(self, x: Float) -> Float:
+        """e_s of each window.
+
+        Parameters
+        ----------
+        x : ndarray, shape (N, W, F)
+
+        Returns
+        -------
+        ndarray, shape (N, S)
+        """
+        energy = np.empty((len(x), len(self.scales)), np.float32)
+        for s, (scale, basis) in enumerate(zip(self.scales, self._basis, strict=True)):
+            x_s = x[:, self.window - scale.rows :].reshape(len(x), -1)  # (N, rows*F)
+            p = x_s @ basis.T  # (N, H)
+            gap = (p * scale.gain)[:, None] - scale.prototypes  # (N, K, H)
+            unseen = np.einsum("nd,nd->n", x_s, x_s) - np.einsum("nh,nh->n", p, p)
+            energy[:, s] = np.einsum("nkh,nkh->nk", gap, gap).min(axis=1) + scale.kappa * np.maximum(unseen, 0.0)
+        return energy
+
+    def energies_one(self, view: Float) -> list[float]:
+        """e_s of a single window (W, F): what :meth:`energies` gives, in a third of the time."""
+        flat = view.ravel()
+        energy = []
+        for scale, basis in zip(self.scales, self._basis, strict=True):
+            x_s = flat[flat.size - basis.shape[1] :]
+            p = basis.dot(x_s)
+            gap = p * scale.gain - scale.prototypes
+            unseen = float(x_s.dot(x_s)) - float(p.dot(p))
+            energy.append(float(np.einsum("kh,kh->k", gap, gap).min()) + scale.kappa * max(unseen, 0.0))
+        return energy
+
+    def forward(self, x: Float) -> NDArray[np.float64]:
+        """The logit D(x) of each window (N, W, F), shape (N,): high is normal."""
+        return self.bias - self.abnormality(self.energies(x))
+
+    def abnormality(self, energies: NDArray[np.floating]) -> NDArray[np.float64]:
+        """``sum_s v_s log(1 + e_s / tau_s)`` for energies (..., S): ``bias - D``, the score before smoothing."""
+        tau = np.array([scale.tau for scale in self.scales])
+        share = np.array([scale.share for scale in self.scales])
+        abnormality: NDArray[np.float64] = np.log1p(energies.astype(np.float64) / tau) @ share
+        return abnormality
+
+    def abnormality_after_restart(
+        self, energies: NDArray[np.floating], age: NDArray[np.integer], typical: float
+    ) -> NDArray[np.float64]:
+        """:meth:`abnormality` for energies (N, S) of windows that end at the ``age``-th row (N,) of a piece, from 1.
+
+        A scale whose rows are not all there yet sees repetitions of the first row, as no normal window does.  Until
+        they are it counts as in a window of abnormality ``typical``: taken at its word, it gave every calm stream false
+        alarms after each restart, and the one at the start of the training rows set the threshold of a short record.
+        """
+        tau = np.array([scale.tau for scale in self.scales])
+        share = np.array([scale.share for scale in self.scales])
+        rows = np.array([scale.rows for scale in self.scales])
+        terms = share * np.log1p(energies.astype(np.float64) / tau)  # (N, S)
+        abnormality: NDArray[np.float64] = np.where(age[:, None] >= rows, terms, typical * share / share.sum()).sum(
+            axis=1
+        )
+        return abnormality
+
+    def input_gradient(self, x: Float) -> Float:
+        """dD/dx for windows (N, W, F), same shape."""
+        gradient = np.zeros((len(x), self.window * self.features), np.float32)
+        for scale, basis in zip(self.scales, self._basis, strict=True):
+            x_s = x[:, self.window - scale.rows :].reshape(len(x), -1)  # (N, rows*F)
+            p = x_s @ basis.T  # (N, H)
+            gap = _nearest_gap(p * scale.gain, scale.prototypes)  # (N, H)
+            unseen = np.einsum("nd,nd->n", x_s, x_s) - np.einsum("nh,nh->n", p, p)
+            energy = np.einsum("nh,nh->n", gap, gap) + scale.kappa * unseen  # (N,)
+            d_energy = -scale.share / (scale.tau + energy)  # (N,)
+            d_p = 2.0 * (scale.gain * gap - scale.kappa * p)  # (N, H)
+            gradient[:, -x_s.shape[1] :] += d_energy[:, None] * (d_p @ basis + 2.0 * scale.kappa * x_s)
+        return gradient.reshape(x.shape)
+
+    def weight_gradient(self, x: Float, d_logit: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """Gradient of ``sum_n d_logit_n D(x_n)`` with respect to :meth:`parameters`, same keys and shapes.
+
+        Parameters
+        ----------
+        x : ndarray, shape (N, W, F)
+        d_logit : ndarray, shape (N,)
+        """
+        gradient = {key: np.zeros_like(value) for key, value in self.parameters().items()}
+        for s, (scale, basis) in enumerate(zip(self.scales, self._basis, strict=True)):
+            x_s = x[:, self.window - scale.rows :].reshape(len(x), -1)  # (N, rows*F)
+            p = x_s @ basis.T  # (N, H)
+            nearest = _nearest(p * scale.gain, scale.prototypes)  # (N,)
+            gap = p * scale.gain - scale.prototypes[nearest]  # (N, H)
+            unseen = np.einsum("nd,nd->n", x_s, x_s) - np.einsum("nh,nh->n", p, p)
+            energy = np.einsum("nh,nh->n", gap, gap) + scale.kappa * unseen  # (N,)
+            d_energy = d_logit * -scale.share / (scale.tau + energy)  # (N,)
+            d_gap = 2.0 * d_energy[:, None] * gap  # (N, H)
+            gradient[f"gain{s}"] = (d_gap * p).sum(axis=0)
+            np.add.at(gradient[f"prototypes{s}"], nearest, -d_gap)
+            gradient["share"][s] = -(d_logit * np.log1p(energy / scale.tau)).sum()
+        gradient["bias"][0] = d_logit.sum()
+        return gradient
+
+    # -- generation ----------------------------------------------------------------------------------------------------
+
+    def generate(self, x: Float, *, steps: int, accept: float = np.inf) -> Float:
+        """Climb D from each window until it is accepted as normal.
+
+        Plain gradient ascent; the step of each window and row is the inverse of a bound on the curvature there, so D
+        never falls and no rate has to be chosen.  Plain, because Adam moves every feature alike, and the moves are the
+        explanation.
+
+        Parameters
+        ----------
+        x : ndarray, shape (N, W, F)
+            Where to start: a window to explain, or noise.
+        steps : int
+            At most this many.
+        accept : float, optional
+            A window whose logit has reached this is left where it is.
+
+        Returns
+        -------
+        ndarray, shape (N, W, F)
+            A new array.
+        """
+        # Made anew each time, in a thirtieth of what a climb takes: kept, it would be 64 KiB for each stream that ever
+        # raised an alert.
+        space = _RowSpace(self._basis, self._blocks, self.features)
+        kappa = np.array([scale.kappa for scale in self.scales])
+        tau = np.array([scale.tau for scale in self.scales])
+        share = np.array([scale.share for scale in self.scales])
+        gain = np.concatenate([scale.gain for scale in self.scales])
+        sees = space.sees  # (J, S): block j lies inside scale s
+        hidden = space.hidden  # lengths of the scales' slices of the S*H hidden units
+        q, norm = space.project(x)  # (N, J, SH), (N, J)
+        beta = np.ones(norm.shape)  # (N, J)
+        a = np.zeros_like(q)  # (N, J, SH)
+        for _ in range(steps):
+            m = np.einsum("jhi,nji->njh", space.gram, a)  # R_j R_j' a_j  (N, J, SH)
+            p = (beta[..., None] * q + m).sum(axis=1)  # (N, SH)
+            length = beta**2 * norm + 2.0 * beta * (q * a).sum(axis=2) + (a * m).sum(axis=2)  # ||x_j||²  (N, J)
+            gap = np.concatenate(
+                [
+                    _nearest_gap(p_s * scale.gain, scale.prototypes)
+                    for p_s, scale in zip(np.split(p, hidden[1:-1], axis=1), self.scales, strict=True)
+                ],
+                axis=1,
+            )  # (N, SH)
+            starts = hidden[:-1]
+            unseen = length @ sees - np.add.reduceat(p * p, starts, axis=1)  # (N, S)
+            energy = np.add.reduceat(gap * gap, starts, axis=1) + kappa * np.maximum(unseen, 0.0)
+            climbing = self.bias - np.log1p(energy / tau) @ share < accept  # (N,)
+            if not climbing.any():
+                break
+            d_energy = share / (tau + energy)  # (N, S)
+            shrink = 2.0 * (d_energy * kappa) @ sees.T  # (N, J): curvature of the rows of block j
+            rate = climbing[:, None] / np.maximum(shrink, 1e-12)  # (N, J)
+            d_p = (
+                2.0
+                * np.repeat(d_energy, np.diff(hidden), axis=1)
+                * (gain * gap - np.repeat(kappa, np.diff(hidden)) * p)
+            )
+            keep = 1.0 - rate * shrink  # (N, J)
+            beta = keep * beta
+            a = keep[..., None] * a - rate[..., None] * d_p[:, None] * space.sees_hidden
+        return space.rebuild(x, beta, a)
+
+    def impute(self, row: Float, masked: NDArray[np.bool_], *, steps: int = 8) -> Float:
+        """The row (F,) with its masked features generated from the others on the scale of one row; a new array."""
+        scale, basis = self.scales[0], self._basis[0]
+        row = np.where(masked, 0.0, row).astype(np.float32)
+        for _ in range(steps):
+            p = basis.dot(row)
+            gap = _nearest_gap((p * scale.gain)[None], scale.prototypes)[0]
+            half_gradient = (scale.gain * gap - scale.kappa * p) @ basis + scale.kappa * row
+            row = np.where(masked, row - half_gradient / scale.kappa, row).astype(np.float32)
+        return row
+
+
+def _nearest(u: NDArray[np.floating], prototypes: Float) -> NDArray[np.intp]:
+    """Index of the prototype nearest to each u (N, H), shape (N,)."""
+    gap = u[:, None] - prototypes  # (N, K, H)
+    nearest: NDArray[np.intp] = np.einsum("nkh,nkh->nk", gap, gap).argmin(axis=1)
+    return nearest
+
+
+def _nearest_gap(u: NDArray[np.floating], prototypes: Float) -> NDArray[np.floating]:
+    """``u - c`` for the nearest prototype c, shape (N, H)."""
+    return u - prototypes[_nearest(u, prototypes)]
+
+
+def _blocks(rows: Sequence[int], window: int) -> list[slice]:
+    """Rows of a window between the scales' borders, newest block first: block j is seen by scales j, j+1, ..."""
+    borders = [0, *rows]
+    return [slice(window - borders[j + 1], window - borders[j]) for j in range(len(rows))]
+
+
+class _RowSpace:
+    """What a climb needs of the first layer: its rows, cut into blocks of window rows, and their inner products.
+
+    Hidden units of all scales are laid side by side (SH of them); a unit of scale s is zero on blocks s does not see.
+    """
+
+    def __init__(self, basis: tuple[Float, ...], blocks: list[slice], features: int) -> None:
+        self.hidden = np.cumsum([0, *(len(b) for b in basis)])
+        scales = len(basis)
+        self.sees = np.array([[float(s >= j) for s in range(scales)] for j in range(scales)])
+        self.sees_hidden = np.repeat(self.sees, np.diff(self.hidden), axis=1)[None]  # (1, J, SH)
+        self.blocks = blocks
+        window = blocks[0].stop
+        # For each block, the scales that see it: where their units stand among all, and their weights there.  Views of
+        # the first layer: a copy would double the model.
+        self.parts: list[list[tuple[slice, Float]]] = []
+        for block in blocks:
+            seen = []
+            for s, b in enumerate(basis):
+                before = window - b.shape[1] // features  # window rows this scale does not see
+                if block.start >= before:
+                    columns = slice((block.start - before) * features, (block.stop - before) * features)
+                    seen.append((slice(self.hidden[s], self.hidden[s + 1]), b[:, columns]))
+            self.parts.append(seen)
+        self.gram = np.zeros((len(blocks), self.hidden[-1], self.hidden[-1]), np.float32)  # (J, SH, SH)
+        for gram, seen in zip(self.gram, self.parts, strict=True):
+            for units, weight in seen:
+                for other_units, other in seen:
+                    gram[units, other_units] = weight @ other.T
+
+    def project(self, x: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """``R_j x_j`` (N, J, SH) and ``||x_j||²`` (N, J)."""
+        flat = [x[:, block].reshape(len(x), -1) for block in self.blocks]
+        q = np.zeros((len(x), len(flat), self.hidden[-1]))
+        for j, (x_j, seen) in enumerate(zip(flat, self.parts, strict=True)):
+            for units, weight in seen:
+                q[:, j, units] = x_j @ weight.T
+        norm = np.stack([np.einsum("nd,nd->n", x_j, x_j) for x_j in flat], axis=1)
+        return q, norm.astype(np.float64)
+
+    def rebuild(self, x: Float, beta: NDArray[np.float64], a: NDArray[np.float64]) -> Float:
+        """The windows ``beta_j x_j + R_j' a_j``, shape (N, W, F)."""
+        out = np.empty_like(x, dtype=np.float32)
+        a = a.astype(np.float32)
+        for j, (block, seen) in enumerate(zip(self.blocks, self.parts, strict=True)):
+            moved = sum(a[:, j, units] @ weight for units, weight in seen)
+            out[:, block] = beta[:, j, None, None] * x[:, block] + np.reshape(moved, x[:, block].shape)
+        return out

@@ -1,0 +1,502 @@
+"""One stream from readings to alerts: its aligner, detector and alert policy, and what state it is in.
+
+Pure: no clock, no socket, no file.  Readings and times come in, outcomes go out; the same readings give the same
+alerts, live or recorded.  ``daemon`` owns one for each stream, on the scoring thread, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from gon_edge.config.file import StreamConfig
+from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict
+from gon_edge.model.detector import Detector
+from gon_edge.model.file import Model
+from gon_edge.stream.alerts import AlertPolicy
+from gon_edge.stream.align import Aligner
+
+BACKLOG_BYTES = 2 << 20
+"""Memory for rows that wait while the first model is being trained, 36,000 of them at 8 features; beyond it the oldest
+go without a score.  Only a replay at full speed comes near it."""
+
+_BLOCK_ROWS = 256
+
+RECENT_SCORES = 120
+
+HISTORY_BUCKET_S, HISTORY_BUCKETS = 15, 240  # an hour
+
+_SILENT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row.  Every row has exactly one, those kept during a training when it is over.
+
+    Attributes
+    ----------
+    row : Row
+    verdict : Verdict or None
+        ``None`` for a row of the warm-up that no starter scores, and for one that could not be kept.
+    alerts : tuple of Alert
+    scoring_s : float
+        Time the detector took.
+    waited : bool
+        The row was kept while the first model was trained: its verdict is late for that reason alone.
+    """
+
+    row: Row
+    verdict: Verdict | None = None
+    alerts: tuple[Alert, ...] = ()
+    scoring_s: float = 0.0
+    waited: bool = False
+
+
+class _Block:
+    """Up to ``_BLOCK_ROWS`` rows of the same features, in arrays: an eighth of what as many `Row` objects take."""
+
+    def __init__(self, features: tuple[str, ...]) -> None:
+        self.features = features
+        self.begin = self.end = 0
+        self._times = np.empty((_BLOCK_ROWS, 2))  # timestamp, received_at
+        self._values = np.empty((_BLOCK_ROWS, len(features)), np.float32)
+        self._flags = np.empty((_BLOCK_ROWS, len(features) + 1), np.bool_)  # restart, then stale
+        self.size_bytes = self._times.nbytes + self._values.nbytes + self._flags.nbytes
+
+    def push(self, row: Row) -> None:
+        self._times[self.end] = row.timestamp, row.received_at
+        self._values[self.end] = row.values
+        self._flags[self.end, 0] = row.restart
+        self._flags[self.end, 1:] = row.stale
+        self.end += 1
+
+    def pop(self, stream: str) -> Row:
+        i = self.begin
+        self.begin += 1
+        timestamp, received_at = self._times[i].tolist()
+        flags = self._flags[i]
+        return Row(stream, timestamp, self.features, self._values[i], flags[1:], bool(flags[0]), received_at)
+
+
+class _Newest:
+    """The newest rows, as many as a window holds, in arrays of their own: single rows that live on here and there in
+    the heap keep a megabyte from going back to the system.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._features: tuple[str, ...] | None = None
+        self._pushed = 0
+
+    def push(self, row: Row) -> None:
+        if row.features is not self._features:  # older rows are forgotten: it happens once or twice in a stream's life
+            self._features = row.features
+            self._pushed = 0
+            self._timestamps = np.empty(self._length)
+            self._values = np.empty((self._length, len(row.features)), np.float32)
+            self._flags = np.empty((self._length, len(row.features) + 1), np.bool_)  # restart, then stale
+        at = self._pushed % self._length
+        self._timestamps[at] = row.timestamp
+        self._values[at] = row.values
+        self._flags[at, 0] = row.restart
+        self._flags[at, 1:] = row.stale
+        self._pushed += 1
+
+    def rows(self, stream: str) -> Iterator[Row]:
+        """Oldest first."""
+        for i in range(max(0, self._pushed - self._length), self._pushed):
+            at = i % self._length
+            assert self._features is not None
+            flags = self._flags[at]
+            yield Row(
+                stream, float(self._timestamps[at]), self._features, self._values[at].copy(), flags[1:], bool(flags[0])
+            )
+
+
+class ScoreHistory:
+    """The highest score of each quarter of a minute in the last hour, and the threshold it stood against.
+
+    By the rows' own time, in two arrays of fixed size: 2 kB a stream, where as many Python floats take 15.
+
+    Examples
+    --------
+    >>> history = ScoreHistory()
+    >>> for second in range(40):
+    ...     history.add(1_000_000_000.0 + second, score=float(second % 20), threshold=6.0)
+    >>> end, scores, thresholds = history.copy()
+    >>> end, scores[-3:].tolist(), thresholds[-1]
+    (1000000050.0, [19.0, 14.0, 19.0], 6.0)
+    """
+
+    def __init__(self) -> None:
+        self._scores = array("f", [math.nan]) * HISTORY_BUCKETS
+        self._thresholds = array("f", [math.nan]) * HISTORY_BUCKETS
+        self._bucket: int | None = None  # the newest, counted from 1970
+        self._copy: tuple[float, array[float], array[float]] | None = None
+
+    def add(self, timestamp: float, score: float, threshold: float) -> None:
+        """Take the score of one row; ``timestamp`` in Unix seconds."""
+        if not math.isfinite(score):
+            return
+        bucket = int(timestamp // HISTORY_BUCKET_S)
+        at = bucket % HISTORY_BUCKETS
+        if bucket != self._bucket:
+            self._forget(bucket)
+        if self._scores[at] >= score:  # not so when there is none
+            return
+        self._scores[at] = score
+        self._thresholds[at] = threshold
+        self._copy = None
+
+    def copy(self) -> tuple[float, array[float], array[float]]:
+        """Return the end of the newest bucket in Unix seconds, scores and thresholds, oldest first, NaN for none.
+
+        The same arrays as before when nothing has changed; they are not written to afterwards.
+        """
+        if self._copy is None:
+            bucket = self._bucket or 0
+            at = (bucket + 1) % HISTORY_BUCKETS
+            self._copy = (
+                float((bucket + 1) * HISTORY_BUCKET_S),
+                self._scores[at:] + self._scores[:at],
+                self._thresholds[at:] + self._thresholds[:at],
+            )
+        return self._copy
+
+    def _forget(self, bucket: int) -> None:
+        """Empty what lies between the newest bucket and this one; a clock that is set back takes the future along."""
+        newest, self._bucket = self._bucket, bucket
+        if newest is None or abs(bucket - newest) >= HISTORY_BUCKETS:
+            stale = range(bucket - HISTORY_BUCKETS + 1, bucket + 1)
+        else:
+            stale = range(newest + 1, bucket + 1) if bucket > newest else range(bucket + 1, newest + 1)
+        for other in stale:
+            self._scores[other % HISTORY_BUCKETS] = self._thresholds[other % HISTORY_BUCKETS] = math.nan
+
+
+class _Backlog:
+    """Rows that wait for a model, oldest first, in bounded memory."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._blocks: deque[_Block] = deque()
+        self._bytes = 0
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def push(self, row: Row) -> list[Row]:
+        """Keep a row; returns the oldest ones where there is no room for them any more."""
+        last = self._blocks[-1] if self._blocks else None
+        if last is None or last.end == _BLOCK_ROWS or last.features != row.features:
+            last = _Block(row.features)
+            self._blocks.append(last)
+            self._bytes += last.size_bytes
+        last.push(row)
+        self._rows += 1
+        lost = []
+        while self._bytes > BACKLOG_BYTES and len(self._blocks) > 1:
+            first = len(self._blocks)
+            while len(self._blocks) == first:
+                lost.append(self.pop())
+        return lost
+
+    def pop(self) -> Row:
+        first = self._blocks[0]
+        row = first.pop(self._stream)
+        self._rows -= 1
+        if first.begin == first.end:
+            self._blocks.popleft()
+            self._bytes -= first.size_bytes
+        return row
+
+
+class Stream:
+    """One stream.
+
+    Parameters
+    ----------
+    name : str
+    settings : StreamConfig
+    max_features : int
+    model : Model, optional
+        Without one the stream warms up.
+    starters : sequence of Model
+        Models of other streams like this one; the first whose features are all there scores it until it has its own.
+    warmed_rows : int
+        Rows of the warm-up that an earlier run has stored.
+    alert_state : mapping, optional
+        ``AlertPolicy.state()`` of an earlier run.
+    opened_at : float
+        Monotonic seconds, now: a silence counts from here until a reading comes.
+    timer : callable
+        Seconds, for measuring how long scoring takes.
+
+    Attributes
+    ----------
+    rows : int
+        Rows emitted since the start, or since the warm-up began in an earlier run.
+    model : Model or None
+        Its own.
+    starter : Model or None
+        The one that scores while there is none of its own.
+    verdict : Verdict or None
+        The newest.
+    scores : deque of float
+        Recent scores, oldest first.
+    history : ScoreHistory
+        Of the last hour.
+    heard_at : float
+        When a reading moved the stream on last, monotonic seconds.
+    stamped_by_receipt : bool
+        The newest reading carried no timestamp of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: StreamConfig,
+        *,
+        max_features: int,
+        model: Model | None = None,
+        starters: Sequence[Model] = (),
+        warmed_rows: int = 0,
+        alert_state: Mapping[str, Any] | None = None,
+        opened_at: float = 0.0,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.rows = warmed_rows
+        self.heard_at = opened_at
+        self.model: Model | None = None
+        self.starter: Model | None = None
+        self.verdict: Verdict | None = None
+        self.scores: deque[float] = deque(maxlen=RECENT_SCORES)
+        self.history = ScoreHistory()
+        self.stamped_by_receipt = False
+        self.last_row: Row | None = None
+        interval_s = settings.interval_s or (model.interval_s if model is not None and model.interval_s > 0.0 else None)
+        self.aligner = Aligner(
+            name,
+            interval_s=interval_s,
+            max_hold_s=settings.max_hold_s,
+            lateness_s=settings.lateness_s,
+            max_gap_s=settings.max_gap_s,
+            max_features=max_features,
+        )
+        self.policy = AlertPolicy(name, settings.alerts, alert_state)
+        self._timer = timer
+        self._detector: Detector | None = None
+        self._training = False
+        self._silent = False
+        self._backlog = _Backlog(name)
+        self._newest: _Newest | None = None  # of the model in use, to hand it on to the next one
+        self._compared: tuple[str, ...] | None = None  # features of a row, with those of the model
+        self._new_feature = False
+        self._starters = tuple(starters)
+        self._unfit: tuple[str, ...] | None = None  # features of a row that no starter can do with
+        self._wanted: dict[str, bool] = {}
+        self._seeds: dict[str, float] = {}
+        if model is not None:
+            self.use(model)
+
+    @property
+    def state(self) -> StreamState:
+        """What the stream is doing."""
+        if self._silent:
+            return "stale"
+        if self.model is not None:
+            return "scoring"
+        return "training" if self._training else "warming-up"
+
+    @property
+    def scored_by(self) -> Model | None:
+        """The stream's own model, else the starter, else ``None``."""
+        return self.model or self.starter
+
+    @property
+    def warmed_up(self) -> bool:
+        """Whether a first model is due: enough rows, none in use, none being trained."""
+        return self.model is None and not self._training and self.rows >= self.settings.warmup_rows
+
+    @property
+    def silent_after_s(self) -> float:
+        """Seconds without a reading after which the stream has stopped."""
+        return max(self.settings.max_gap_s or _SILENT_S, 10.0 * (self.aligner.interval_s or 0.0))
+
+    @property
+    def behind(self) -> int:
+        """Rows that wait for their score."""
+        return len(self._backlog)
+
+    def seed(self, reading: Reading) -> None:
+        """Remember values that lay in the broker: they fill gaps of the first fresh reading, and make no row."""
+        self._seeds.update(self._select(reading.values))
+
+    def add(self, reading: Reading, received_at: float) -> list[Outcome]:
+        """Take a reading with a timestamp; ``received_at`` is in monotonic seconds."""
+        values = self._select(reading.values)
+        if self._seeds:
+            values = {**self._seeds, **values}
+            self._seeds = {}
+        masked = self._select(reading.masked)
+        if values is not reading.values or masked is not reading.masked:
+            if not values and not masked:
+                return []
+            reading = Reading(reading.stream, reading.timestamp, values, masked)
+        accepted = self.aligner.accepted
+        rows = self.aligner.add(reading, received_at)
+        if self.aligner.accepted > accepted or self.aligner.interval_s is None:
+            # Readings of a clock that stands still are late for ever: a stream that only sends such has stopped.
+            self._silent = False
+            self.heard_at = received_at
+        return self._judge(rows)
+
+    def advance(self, received_by: float) -> list[Outcome]:
+        """Let time pass, in monotonic seconds; every reading received by then has been added."""
+        return self._judge(self.aligner.advance(received_by))
+
+    def flush(self) -> list[Outcome]:
+        """Judge what is left at the end of a recording."""
+        return self._judge(self.aligner.flush())
+
+    def has_stopped(self, now: float) -> bool:
+        """Whether the stream has fallen silent for longer than `silent_after_s`, and nobody said so yet."""
+        return not self._silent and now - self.heard_at > self.silent_after_s
+
+    def stop(self, wall: float) -> tuple[Alert, ...]:
+        """Say that the stream `has_stopped`; ``wall`` is now, in Unix seconds.
+
+        The alert is of the moment the silence was too long, not of this look: the same messages give the same alerts.
+        """
+        last = self.aligner.last_timestamp
+        return self.silent(wall if last is None else last + self.silent_after_s)
+
+    def silent(self, timestamp: float) -> tuple[Alert, ...]:
+        """Say that the stream has stopped; no alert during the warm-up.  ``timestamp`` is Unix seconds."""
+        self._silent = True
+        if self.model is None:
+            return ()
+        return tuple(self.policy.stream_silent(timestamp, self.model.features))
+
+    def train(self) -> None:
+        """Say that the first model is being trained."""
+        self._training = True
+
+    def give_up_training(self) -> list[Outcome]:
+        """No model came: the rows kept for it go without a score, and the warm-up goes on."""
+        self._training = False
+        return [Outcome(self._backlog.pop(), waited=True) for _ in range(len(self._backlog))]
+
+    def use(self, model: Model) -> None:
+        """Score by this model from the next row on.
+
+        The rows of the newest window are shown to it first: a detector that begins with an empty window sees a sudden
+        change at once and a slow one only after a whole window, and would end alerts by that.
+        """
+        self.model = model
+        if self.starter is not None:
+            self.starter = None
+            self.scores.clear()  # they were on another scale
+        self._training = False
+        self._compared = None
+        self._detector = Detector(model)
+        before, self._newest = self._newest, _Newest(model.discriminator.window)
+        for row in before.rows(self.name) if before is not None else ():
+            self._detector.score(row)
+            self._newest.push(row)
+
+    def configure(self, settings: StreamConfig) -> None:
+        """Go on with other settings; those of the grid stay as they were."""
+        self.settings = settings
+        self._wanted.clear()
+        self.policy.configure(settings.alerts)
+
+    @property
+    def new_feature(self) -> bool:
+        """Whether the newest row holds a feature that the model does not know."""
+        row = self.last_row
+        if row is None or self.model is None:
+            return False
+        if row.features is not self._compared:
+            self._compared = row.features
+            self._new_feature = not set(row.features) <= set(self.model.features)
+        return self._new_feature
+
+    def catch_up(self, limit: int) -> list[Outcome]:
+        """Judge up to ``limit`` rows that were kept while the first model was trained."""
+        if self._detector is None:
+            return []
+        rows = min(limit, len(self._backlog))
+        return [replace(self._score(self._backlog.pop()), waited=True) for _ in range(rows)]
+
+    def _select(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without the features that ``include`` and ``exclude`` leave out; the same object when none is."""
+        settings, wanted = self.settings, self._wanted
+        if not settings.include and not settings.exclude:
+            return values
+        for name in values:
+            if name not in wanted:
+                if len(wanted) > 10_000:  # a device that makes up names must not fill the memory
+                    wanted.clear()
+                included = not settings.include or any(fnmatchcase(name, glob) for glob in settings.include)
+                wanted[name] = included and not any(fnmatchcase(name, glob) for glob in settings.exclude)
+        return {name: value for name, value in values.items() if wanted[name]}
+
+    def _judge(self, rows: list[Row]) -> list[Outcome]:
+        outcomes = []
+        for row in rows:
+            self.rows += 1
+            self.last_row = row
+            if self._detector is None and self._starters:
+                self._begin(row)
+            if self._detector is not None and not self._backlog:
+                outcomes.append(self._score(row))
+            elif self.rows > self.settings.warmup_rows or self._backlog:  # the warm-up is over: a model will come
+                outcomes += [Outcome(lost, waited=True) for lost in self._backlog.push(row)]
+            else:
+                outcomes.append(Outcome(row))
+        return outcomes
+
+    def _begin(self, row: Row) -> None:
+        """Let a starter score this row and those after it, if one fits: its features are all there and have values."""
+        if row.features is self._unfit:
+            return
+        fit = [starter for starter in self._starters if set(starter.features) <= set(row.features)]
+        if not fit:
+            self._unfit = row.features
+            return
+        usable = np.isfinite(row.values) & ~row.stale
+        if not all(usable[row.features.index(name)] for name in fit[0].features):
+            return
+        self.starter = fit[0].at_level_of(row.features, row.values)
+        self._detector = Detector(self.starter)
+        self._newest = _Newest(self.starter.discriminator.window)
+
+    def _score(self, row: Row) -> Outcome:
+        assert self._detector is not None
+        assert self._newest is not None
+        began = self._timer()
+        verdict = self._detector.score(row)
+        took = self._timer() - began
+        self.verdict = verdict
+        self.scores.append(verdict.score)
+        self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
+        self._newest.push(row)
+        return Outcome(row, verdict, tuple(self.policy.update(verdict, self._detector.causes)), took)
+
+    def causes(self) -> tuple[Cause, ...]:
+        """What makes the newest row anomalous, largest first; empty while it is not."""
+        if self._detector is None or self.verdict is None or not self.verdict.is_anomaly:
+            return ()
+        return self._detector.causes()

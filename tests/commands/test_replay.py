@@ -1,0 +1,309 @@
+"""A recorded CSV to a real broker: every row once, with its own time, and at the pace that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from e2e.daemons import Subscriber as ProcessSubscriber
+from e2e.servers import Mosquitto, free_port, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gon_edge.commands.replay import replay
+from gon_edge.config.file import MqttConfig, parse_config
+from gon_edge.errors import InputError, UnreachableError
+from gon_edge.links.publisher import Publisher, publish_samples
+from gon_edge.state.csvfile import CsvFile, cell_number
+
+
+def settings(url: str, **options: str) -> MqttConfig:
+    return parse_config({"mqtt": {"url": url, **options}, "subscriptions": [{"topic": "{stream}"}]}).mqtt
+
+
+class Subscriber:
+    """Remembers what a topic carried."""
+
+    def __init__(self, port: int, topic: str = "telemetry/#") -> None:
+        self.payloads: list[bytes] = []
+        self.moments: list[float] = []
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="subscriber", clean_session=False)
+        ready = threading.Event()
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+        self._client.on_subscribe = lambda *_: ready.set()
+        self._client.on_message = self._take
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert ready.wait(10)
+
+    def _take(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
+        self.payloads.append(message.payload)
+        self.moments.append(time.monotonic())
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def subscriber(mosquitto: Mosquitto) -> Iterator[Subscriber]:
+    with contextlib.closing(Subscriber(mosquitto.port)) as subscriber:
+        yield subscriber
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Callable[..., str]:
+    def write(*lines: str, name: str = "pump.csv") -> str:
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def send(mosquitto: Mosquitto, path: str, **options: object) -> object:
+    options = {"time_column": None, "speed": None, **options}
+    with CsvFile(path) as table, Publisher(settings(mosquitto.url)) as publisher:
+        return replay(table, publisher, "telemetry/pump", **options)  # type: ignore[arg-type]
+
+
+# -- rows to messages --------------------------------------------------------------------------------------------------
+
+
+def test_a_row_becomes_a_json_object_with_its_time_as_text(
+    mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str]
+) -> None:
+    path = csv("datetime,flow,valve,note", "2020-03-09 10:14:33,31.50,,open", '2020-03-09 10:14:34,-1e3,nan,"a, b"')
+    report = send(mosquitto, path, time_column="datetime")
+    assert (report.sent, report.acknowledged, report.complete) == (2, 2, True)
+    wait_until(lambda: len(subscriber.payloads) == 2)
+    assert [json.loads(payload) for payload in subscriber.payloads] == [
+        {"datetime": "2020-03-09 10:14:33", "flow": 31.5, "valve": None, "note": "open"},
+        {"datetime": "2020-03-09 10:14:34", "flow": -1000.0, "valve": "nan", "note": "a, b"},
+    ]
+    assert b'"flow":31.50' in subscriber.payloads[0]  # the digits of the file
+
+
+def test_a_numeric_time_stays_the_text_it_is(
+    mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str]
+) -> None:
+    send(mosquitto, csv("time,x", "1583748873.250,1"), time_column="time")
+    wait_until(lambda: subscriber.payloads)
+    assert json.loads(subscriber.payloads[0]) == {"time": "1583748873.250", "x": 1}
+
+
+@pytest.mark.parametrize("cell", ["007", "+1", ".5", "1.", "1e5", "-0", "1_0", "0x1f", "inf", "12345678901234567890"])
+def test_whatever_a_cell_holds_the_message_is_json(
+    mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str], cell: str
+) -> None:
+    send(mosquitto, csv("x", cell))
+    wait_until(lambda: subscriber.payloads)
+    value = json.loads(subscriber.payloads[0], parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))["x"]
+    number = cell_number(cell)
+    assert (value if number is None else float(value)) == (cell if number is None else number)
+
+
+def test_gzip_and_other_delimiters_are_recognised(mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path) -> None:
+    path = tmp_path / "pump.data"
+    path.write_bytes(gzip.compress("\ufefftime;flow\r\n1;2,5\r\n2;3\r\n".encode()))
+    send(mosquitto, str(path), time_column="time")
+    wait_until(lambda: len(subscriber.payloads) == 2)
+    assert [json.loads(payload)["flow"] for payload in subscriber.payloads] == ["2,5", 3]
+
+
+def test_the_limit_limits(mosquitto: Mosquitto, csv: Callable[..., str]) -> None:
+    path = csv("x", *map(str, range(50)))
+    assert [send(mosquitto, path, limit=limit).sent for limit in (0, 7, 100)] == [0, 7, 50]
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
+def test_numbers_survive_the_way_to_json(values: list[float]) -> None:
+    from gon_edge.commands.replay import _row_json
+
+    keys = [json.dumps(f"c{i}") for i in range(len(values))]
+    row = json.loads(_row_json(keys, [repr(value) for value in values], None))
+    assert list(row.values()) == values
+
+
+# -- what is wrong with a file -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["a,a", "1,2"], "column 'a' is there twice"),
+        (["a,b", "1,2,3"], ":2: 3 cells, and the header names 2 columns"),
+        ([""], "is empty"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_by_line(csv: Callable[..., str], lines: Sequence[str], says: str) -> None:
+    with pytest.raises(InputError, match=says), CsvFile(csv(*lines)) as table:
+        list(table)
+
+
+def test_a_row_cut_short_gets_empty_cells_and_blank_lines_are_left_out(csv: Callable[..., str]) -> None:
+    with CsvFile(csv("a,b", "1,2", "", "3")) as table:
+        assert list(table) == [["1", "2"], ["3", ""]]
+
+
+def test_the_share_that_was_read_grows_row_by_row_also_of_a_short_file(csv: Callable[..., str]) -> None:
+    with CsvFile(csv("a,b", *(f"{i:04d},1" for i in range(999)))) as table:
+        shares = [table.fraction for _ in table]
+    assert shares == pytest.approx([(i + 1) / 1000 for i in range(1, 1000)], abs=1e-3)
+
+
+def test_a_gzip_file_cut_off_is_an_error_after_its_good_rows(tmp_path: Path) -> None:
+    path = tmp_path / "cut.csv.gz"
+    whole = gzip.compress("\n".join(["a", *map(str, range(100_000))]).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    rows = []
+    with pytest.raises(InputError, match="damaged or cut off after line"), CsvFile(str(path)) as table:
+        rows.extend(table)
+    assert rows
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "No such file"), (b"a\n\xff\xfe\n", "not UTF-8")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "x.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=says) as raised, CsvFile(str(path)) as table:
+        list(table)
+    assert str(path) in str(raised.value)
+
+
+def test_a_pace_without_a_time_column_says_which_columns_there_are(
+    mosquitto: Mosquitto, csv: Callable[..., str]
+) -> None:
+    with pytest.raises(InputError, match=r"--time-column .*when, x"):
+        send(mosquitto, csv("when,x", "1,2"), speed=1.0)
+
+
+def test_a_time_that_is_none_is_named_by_line(mosquitto: Mosquitto, csv: Callable[..., str]) -> None:
+    with pytest.raises(InputError, match=":3: 'soon' is no time"):
+        send(mosquitto, csv("t,x", "2020-01-01 00:00:00,1", "soon,2"), time_column="t", speed=1000.0)
+
+
+# -- pace --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_pace_is_that_of_the_timestamps_divided_by_the_speed(
+    mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str]
+) -> None:
+    path = csv("t,x", "1000,1", "1010,2", "1030,3")
+    report = send(mosquitto, path, time_column="t", speed=50.0)
+    wait_until(lambda: len(subscriber.payloads) == 3)
+    first, second, third = subscriber.moments
+    assert second - first >= 0.15
+    assert third - first >= 0.55
+    assert 0.6 <= report.duration_s < 5.0
+
+
+def test_a_time_that_goes_backwards_is_not_waited_for(mosquitto: Mosquitto, csv: Callable[..., str]) -> None:
+    report = send(mosquitto, csv("t,x", "1000,1", "10,2", "1000,3"), time_column="t", speed=1.0)
+    assert report.sent == 3
+    assert report.duration_s < 5.0
+
+
+def test_thousands_of_rows_all_reach_a_subscriber_of_a_default_mosquitto(
+    mosquitto: Mosquitto, csv: Callable[..., str], tmp_path: Path
+) -> None:
+    path = csv("t,x", *(f"{t},{t % 7}" for t in range(5000)))
+    # A process of its own: a thread of this one would wait for the publisher's turns and fall behind.
+    collected = ProcessSubscriber(mosquitto, "telemetry/#", tmp_path)
+    try:
+        report = send(mosquitto, path, time_column="t")
+        assert (report.sent, report.acknowledged) == (5000, 5000)
+        assert report.rows_per_s > 0.0
+        rows = wait_until(lambda: r if len(r := collected.events()) == 5000 else [], 20.0, "5000 messages")
+    finally:
+        collected.stop()
+    assert [row["t"] for row in rows] == [str(t) for t in range(5000)]
+
+
+# -- the publisher -----------------------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_restarts_meanwhile_loses_no_row(tmp_path: Path, csv: Callable[..., str]) -> None:
+    broker = Mosquitto(tmp_path / "broker", persistence=True)
+    broker.start()
+    try:
+        with contextlib.closing(Subscriber(broker.port)) as subscriber:
+            path = csv("t,x", *(f"{t / 100},{t}" for t in range(300)))
+            killer = threading.Timer(1.0, broker.restart)
+            killer.start()
+            report = send(broker, path, time_column="t", speed=1.0)
+            killer.join()
+            assert (report.sent, report.acknowledged) == (300, 300)
+            received = wait_until(
+                lambda: r if len(r := {json.loads(p)["x"] for p in subscriber.payloads}) == 300 else 0
+            )
+            assert received == set(range(300))
+    finally:
+        broker.kill()
+
+
+def test_a_broker_that_stays_away_is_given_up(mosquitto: Mosquitto) -> None:
+    publisher = Publisher(settings(mosquitto.url), patience_s=0.5)
+    publisher.send("telemetry/pump", b"{}")
+    assert publisher.drain()
+    mosquitto.kill()
+    with pytest.raises(UnreachableError, match=r"waited 0 s|waited 1 s"):
+        publisher.wait_until(time.monotonic() + 20.0)
+
+
+def test_no_broker_at_all_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError, match=r"no broker at mqtt://127\.0\.0\.1:\d+: Connection refused"):
+        Publisher(settings(f"mqtt://127.0.0.1:{free_port()}"))
+
+
+def test_a_broker_that_refuses_us_is_one_line_without_the_password(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path / "broker", allow_anonymous=False)
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    broker.start()
+    try:
+        with pytest.raises(UnreachableError, match=r"refuses us.*--username") as raised:
+            Publisher(settings(broker.url, username="me", password_file=str(secret)))
+        assert "hunter2" not in str(raised.value)
+    finally:
+        broker.kill()
+
+
+def test_messages_the_broker_refuses_are_counted_with_the_reason(tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic write telemetry/good\n")
+    acl.chmod(0o600)
+    broker = Mosquitto(tmp_path / "broker", settings=f"acl_file {acl}")
+    broker.start()
+    try:
+        with Publisher(settings(broker.url)) as publisher:
+            publisher.send("telemetry/good", b"{}")
+            publisher.send("telemetry/bad", b"{}")
+            assert publisher.drain()
+        assert (publisher.sent, publisher.acknowledged, publisher.refused) == (2, 1, 1)
+        assert "authorized" in publisher.refusal.lower()
+    finally:
+        broker.kill()
+
+
+def test_samples_come_at_a_regular_pace(mosquitto: Mosquitto, subscriber: Subscriber) -> None:
+    count = iter(range(5))
+    with Publisher(settings(mosquitto.url)) as publisher:
+        publish_samples(
+            publisher,
+            "telemetry/host",
+            lambda: {"n": next(count)},
+            0.1,
+            stopped=lambda: publisher.sent >= 5,
+        )
+    wait_until(lambda: len(subscriber.payloads) == 5)
+    assert [json.loads(payload)["n"] for payload in subscriber.payloads] == [0, 1, 2, 3, 4]
+    assert subscriber.moments[-1] - subscriber.moments[0] >= 0.3

@@ -1,0 +1,218 @@
+"""The terminal's view of a daemon: what it shows in the room it has, and the terminal it gives back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.daemons import DaemonProcess, rows
+from e2e.servers import Mosquitto, free_port, wait_until
+from e2e.test_record import START, messages, model
+
+from gon_edge.commands.terminal import Paint
+from gon_edge.commands.top import Look, picture
+from gon_edge.state.folder import ModelFolder
+
+PLAIN = Paint(False)
+COMMAND = [sys.executable, "-m", "gon_edge", "top"]
+
+
+def status(streams: int = 2, alerts: int = 0, name: str = "s{:02}", **more: Any) -> dict[str, Any]:
+    """What a daemon says, as far as the view knows it."""
+    cause = {"feature": "flow", "value": 26.0, "expected": 20.0, "contribution": 0.7}
+    return {
+        "node": "pi-1",
+        "version": "1",
+        "uptime_s": 70.0,
+        "now": 100.0,
+        "rss_bytes": 40 << 20,
+        "queue_length": 0,
+        "mqtt": {"url": "mqtt://broker:1883", "connected": True, "error": ""},
+        "silences": [],
+        "streams": [
+            {
+                "stream": name.format(i),
+                "state": "scoring",
+                "rows": 400,
+                "rows_needed": 300,
+                "eta_s": None,
+                "score": 0.5,
+                "threshold": 2.0,
+                "scores": [0.5] * 120,
+                "model_version": "1",
+                "starter": None,
+                "last_timestamp": 100.0,
+                "training": "",
+            }
+            for i in range(streams)
+        ],
+        "alerts": [
+            {
+                "type": "new",
+                "kind": "anomaly",
+                "stream": name.format(streams - 1 - i),
+                "since": 40.0,
+                "timestamp": 40.0,
+                "severity": "critical",
+                "top_features": [cause] * 5,
+            }
+            for i in range(alerts)
+        ],
+        **more,
+    }
+
+
+def test_a_stream_in_trouble_stands_first_with_its_causes_below():
+    lines = picture(Look(status(3, 1)), width=80, height=24, paint=PLAIN)
+    assert len(lines) == 24
+    assert lines[4].startswith("s02     critical")
+    assert any("critical anomaly on s02 for 1 min" in line and "flow 26 (expected 20, 70 %)" in line for line in lines)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (20, 4), (200, 60)])
+@pytest.mark.parametrize(("streams", "alerts"), [(0, 0), (1, 1), (50, 0), (50, 30)])
+def test_the_picture_never_exceeds_the_terminal(width: int, height: int, streams: int, alerts: int):
+    lines = picture(Look(status(streams, alerts)), width=width, height=height, paint=PLAIN)
+    assert len(lines) == height
+    if streams and height >= 10:
+        assert sum(line.startswith("s") and "0.5" in line for line in lines) >= 1
+    if alerts and height >= 10:
+        assert any("critical anomaly on" in line for line in lines)
+
+
+def test_the_list_moves_and_says_what_is_out_of_sight():
+    lines = picture(Look(status(50)), width=80, height=24, first=3, paint=PLAIN)
+    assert lines[4].startswith("s03")
+    assert re.match(r"3 streams above, \d\d streams below", lines[-1])
+
+
+def test_names_and_errors_cannot_steer_the_terminal():
+    hostile = "\x1b[2J\x07\r\u202e{:02}"
+    said = status(2, 2, hostile, node="\x1b]0;x\x07", silences=[])
+    said["mqtt"] = {"url": "mqtt://x", "connected": False, "error": "\x1b[31mno"}
+    text = "\n".join(picture(Look(said, error="\x9b2J"), width=100, height=30, paint=PLAIN))
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "\\x1b[2J\\x07\\r\\u202e" in text
+
+
+def test_a_daemon_that_is_not_there_is_one_line():
+    port = free_port()
+    done = subprocess.run(
+        [*COMMAND, "--url", f"http://127.0.0.1:{port}"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 69
+    assert done.stderr.count("\n") == 1
+    assert f"no gon-edge at http://127.0.0.1:{port}" in done.stderr
+
+
+class Terminal:
+    """``gon-edge top`` in a pseudo-terminal."""
+
+    def __init__(self, url: str, columns: int = 80, lines: int = 24) -> None:
+        self.ours, theirs = pty.openpty()
+        self.resize(columns, lines)
+        self.settings = termios.tcgetattr(theirs)
+        self.text = ""
+        environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": "xterm"}
+        self.process = subprocess.Popen(
+            [*COMMAND, "--url", url, "--every", "0.1"],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environ,
+            start_new_session=True,
+        )
+        self._theirs = theirs
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def read(self) -> str:
+        while select.select([self.ours], [], [], 0.05)[0]:
+            self.text += os.read(self.ours, 65536).decode(errors="replace")
+        return self.text
+
+    def screen(self) -> list[str]:
+        """Lines of the newest whole picture, without colours."""
+        pictures = [p.partition("\x1b[J")[0] for p in self.read().split("\x1b[H")[1:] if "\x1b[J" in p]
+        return re.sub(r"\x1b\[[0-9;]*[mK]", "", pictures[-1]).split("\r\n") if pictures else []
+
+    def end(self) -> int:
+        code = self.process.wait(10)
+        self.read()
+        return code
+
+    def is_as_before(self) -> bool:
+        back = termios.tcgetattr(self._theirs) == self.settings
+        return back and self.text.rstrip().endswith("\x1b[?1049l") and self.text.count("\x1b[?1049h") == 1
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        os.close(self.ours)
+        os.close(self._theirs)
+
+
+@pytest.mark.e2e
+def test_a_running_daemon_is_watched_resized_and_left(mosquitto: Mosquitto, tmp_path: Path):
+    daemon = DaemonProcess(tmp_path, mosquitto, streams={"defaults": {"model": "none"}})
+    ModelFolder(daemon.state_dir).install("pump", model(1.0))
+    with daemon.connected():
+        url = f"http://127.0.0.1:{daemon.port}"
+        mosquitto.publish_lines("telemetry/<b>泵 $(x)", rows(20))
+        mosquitto.publish_lines("telemetry/pump", messages(100, START, 1))
+        mosquitto.publish_lines("telemetry/pump", messages(40, START + 100, 2, fault=6.0))
+        terminal = Terminal(url)
+        try:
+            wait_until(lambda: any("anomaly on pump" in line for line in terminal.screen()), 30, "the alert")
+            screen = terminal.screen()
+            assert len(screen) == 24
+            assert max(map(len, screen)) <= 80
+            assert any(line.startswith("<b>泵 $(x)  warming-up") for line in screen)
+            assert "connected" in screen[1]
+            assert "flow 2" in "\n".join(screen)
+            assert "\x1b[1;31m" in terminal.text
+            terminal.resize(50, 12)
+            wait_until(lambda: len(terminal.screen()) == 12, 10, "the new size")
+            assert max(map(len, terminal.screen())) <= 50
+            daemon.kill()
+            wait_until(lambda: "no gon-edge at" in terminal.screen()[-1], 10, "the loss")
+            os.write(terminal.ours, b"q")
+            assert terminal.end() == 0
+            assert terminal.is_as_before()
+        finally:
+            terminal.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + 15), (signal.SIGHUP, 128 + 1)])
+def test_signals_leave_the_terminal_as_it_was(mosquitto: Mosquitto, tmp_path: Path, how: signal.Signals, code: int):
+    with DaemonProcess(tmp_path, mosquitto) as daemon:
+        terminal = Terminal(f"http://127.0.0.1:{daemon.port}")
+        try:
+            wait_until(lambda: terminal.screen(), 20, "a picture")
+            began = time.monotonic()
+            terminal.process.send_signal(how)
+            assert terminal.end() == code
+            assert time.monotonic() - began < 5.0
+            assert terminal.is_as_before()
+        finally:
+            terminal.close()
+        plain = subprocess.run(
+            [*COMMAND, "--config", str(daemon.config)], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert "\x1b" not in plain.stdout
+        assert "no stream yet" in plain.stdout

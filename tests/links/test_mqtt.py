@@ -1,0 +1,510 @@
+"""The MQTT connection, against a real mosquitto; a raw socket plays the brokers that mosquitto cannot play."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from e2e.servers import Mosquitto, free_port, require, wait_until
+
+from gon_edge.config.file import MqttConfig
+from gon_edge.errors import ConfigError
+from gon_edge.events import RECONNECT_REASONS
+from gon_edge.links.mqtt import Message, MessageQueue, MqttClient, backoff_s
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings(url: str, **changes: object) -> MqttConfig:
+    fast: dict[str, object] = {"reconnect_min_s": 0.05, "reconnect_max_s": 0.2}
+    return dataclasses.replace(MqttConfig(url=url), **(fast | changes))
+
+
+@contextmanager
+def client(
+    url: str,
+    *topics: str,
+    on_reconnect: Callable[[str], None] | None = None,
+    max_pending: int = 1000,
+    **changes: object,
+) -> Iterator[MqttClient]:
+    mqtt = MqttClient(
+        settings(url, **changes),
+        node="pi-1",
+        subscriptions=topics,
+        rng=random.Random(0),
+        on_reconnect=on_reconnect,
+        max_pending=max_pending,
+    )
+    mqtt.start()
+    try:
+        yield mqtt
+    finally:
+        mqtt.stop(timeout_s=2.0)
+
+
+def connected(mqtt: MqttClient, times: int = 1) -> None:
+    wait_until(lambda: mqtt.connected and mqtt.connects >= times, what=f"connection {times}")
+
+
+def receive(mqtt: MqttClient, count: int, timeout_s: float = 10.0) -> list[Message]:
+    messages: list[Message] = []
+    deadline = time.monotonic() + timeout_s
+    while len(messages) < count and time.monotonic() < deadline:
+        messages += mqtt.queue.get_batch(1000, 0.2)
+    return messages
+
+
+def message(text: str) -> Message:
+    return Message("t", text.encode(), 0.0, False)
+
+
+# The queue
+
+
+def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
+    queue = MessageQueue(max_messages=3, max_bytes=1000)
+    queue.put_many(message(str(i)) for i in range(5))
+    assert [m.payload for m in queue.get_batch(10, 0)] == [b"2", b"3", b"4"]
+    assert queue.dropped == 2
+
+
+def test_bytes_bound_the_queue_as_well() -> None:
+    queue = MessageQueue(max_messages=100, max_bytes=22)
+    for text in ("a" * 10, "b" * 10, "c" * 10):  # 11 bytes each, topic included
+        queue.put(message(text))
+    assert [m.payload[:1] for m in queue.get_batch(10, 0)] == [b"b", b"c"]
+    queue.put(message("x" * 30))
+    assert (len(queue), queue.dropped) == (0, 2)
+    queue.put(message("fits"))
+    assert len(queue) == 1
+
+
+def test_a_batch_is_no_larger_than_asked_for_and_keeps_the_order() -> None:
+    queue = MessageQueue(100, 10_000)
+    queue.put_many(message(str(i)) for i in range(10))
+    batches = [queue.get_batch(4, 0) for _ in range(4)]
+    assert [len(batch) for batch in batches] == [4, 4, 2, 0]
+    assert [m.payload for batch in batches for m in batch] == [str(i).encode() for i in range(10)]
+
+
+def test_a_waiting_reader_wakes_when_something_arrives_and_when_told() -> None:
+    queue = MessageQueue(100, 10_000)
+    for wake in (lambda: queue.put(message("x")), queue.wake):
+        threading.Timer(0.05, wake).start()
+        began = time.monotonic()
+        queue.get_batch(10, timeout=10)
+        assert time.monotonic() - began < 5
+
+
+# Reading
+
+
+def test_a_message_arrives_with_topic_payload_and_time_of_receipt(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url, "telemetry/+", "other/#") as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in mosquitto.log)
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        mosquitto.publish("telemetry/pump", b'{"flow": 1}\xff')
+        mosquitto.publish("other/x/y", "")
+        mosquitto.publish("elsewhere", "never")
+        mosquitto.publish("telemetry/pump", "last")
+        received = receive(mqtt, 3)
+    assert [(m.topic, m.payload, m.retained) for m in received] == [
+        ("telemetry/pump", b'{"flow": 1}\xff', False),
+        ("other/x/y", b"", False),
+        ("telemetry/pump", b"last", False),
+    ]
+    assert before <= received[0].received_at <= received[2].received_at <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_retained_telemetry_is_flagged_and_live_telemetry_is_not(mosquitto: Mosquitto, protocol: str) -> None:
+    mosquitto.publish("telemetry/pump", "old", retain=True)
+    with client(mosquitto.url, "telemetry/+", protocol=protocol) as mqtt:
+        assert [(m.payload, m.retained) for m in receive(mqtt, 1)] == [(b"old", True)]
+        mosquitto.publish("telemetry/pump", "new", retain=True)
+        assert [(m.payload, m.retained) for m in receive(mqtt, 1)] == [(b"new", False)]
+
+
+def test_a_large_message_arrives_whole(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url, "t") as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in mosquitto.log)
+        payload = os.urandom(1_000_000)
+        mosquitto.publish("t", payload)
+        assert receive(mqtt, 1)[0].payload == payload
+
+
+def test_a_burst_of_20000_messages_beside_a_busy_thread_loses_none(mosquitto: Mosquitto) -> None:
+    stop = threading.Event()
+
+    def score() -> None:
+        window, weights = np.ones((16, 38), np.float32), np.ones((38, 16), np.float32)
+        while not stop.is_set():
+            np.tanh(window @ weights).sum()
+            sum(range(2000))
+
+    with client(mosquitto.url, "telemetry/+") as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in mosquitto.log)
+        busy = threading.Thread(target=score)
+        busy.start()
+        try:
+            publisher = threading.Thread(
+                target=mosquitto.publish_lines, args=("telemetry/pump", [f'{{"i": {i}}}' for i in range(20000)])
+            )
+            publisher.start()
+            received = receive(mqtt, 20000, timeout_s=40)
+            publisher.join()
+        finally:
+            stop.set()
+            busy.join()
+    assert [m.payload for m in received] == [f'{{"i": {i}}}'.encode() for i in range(20000)]
+    assert mqtt.queue.dropped == 0
+
+
+# Who we are
+
+
+def test_a_refused_password_is_counted_and_a_corrected_one_is_read_without_a_restart(tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run([require("mosquitto_passwd"), "-c", "-b", passwords, "gon", "secret"], check=True)
+    passwords.chmod(0o600)
+    broker = Mosquitto(tmp_path / "broker", settings=f"password_file {passwords}", allow_anonymous=False)
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n")
+    seen: list[str] = []
+    try:
+        broker.start()
+        with client(broker.url, on_reconnect=seen.append, username="gon", password_file=secret) as mqtt:
+            wait_until(lambda: mqtt.reconnects["auth"] >= 2)
+            assert not mqtt.connected
+            assert "refuses us" in mqtt.last_error
+            assert set(seen) == {"auth"}
+            secret.write_text("secret\n")
+            connected(mqtt)
+            assert mqtt.last_error == ""
+    finally:
+        broker.kill()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two authorities (``ca``, ``other-ca``); ``server`` for 127.0.0.1 and ``client``, both signed by ``ca``."""
+    openssl = require("openssl")
+    at = tmp_path_factory.mktemp("certificates")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], cwd=at, check=True, capture_output=True)
+
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for ca in ("ca", "other-ca"):
+        run("req", "-x509", *new_key, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-days", "2", "-subj", f"/CN={ca}")
+    (at / "san").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for name in ("server", "client"):
+        run("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        sign = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san"]
+        run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *sign)
+    return at
+
+
+@pytest.fixture
+def tls_broker(tmp_path: Path, certificates: Path) -> Iterator[Mosquitto]:
+    at = certificates
+    lines = [f"cafile {at}/ca.crt", f"certfile {at}/server.crt", f"keyfile {at}/server.key", "require_certificate true"]
+    broker = Mosquitto(tmp_path / "broker", settings="\n".join(lines))
+    try:
+        yield broker.start()
+    finally:
+        broker.kill()
+
+
+def test_tls_with_an_own_ca_and_a_client_certificate(tls_broker: Mosquitto, certificates: Path) -> None:
+    at = certificates
+    with client(
+        f"mqtts://localhost:{tls_broker.port}",
+        "t",
+        ca_file=at / "ca.crt",
+        cert_file=at / "client.crt",
+        key_file=at / "client.key",
+    ) as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in tls_broker.log)
+        for i in range(300):  # more than one TLS record, both ways
+            mqtt.publish("t", f"{i} " + "x" * 200)
+        assert [m.payload.split()[0] for m in receive(mqtt, 300)] == [str(i).encode() for i in range(300)]
+
+
+def test_a_broker_with_a_certificate_of_another_authority_is_refused(tls_broker: Mosquitto, certificates: Path) -> None:
+    at = certificates
+    own = {"cert_file": at / "client.crt", "key_file": at / "client.key"}
+    with client(f"mqtts://127.0.0.1:{tls_broker.port}", ca_file=at / "other-ca.crt", **own) as mqtt:
+        wait_until(lambda: mqtt.reconnects["auth"])
+        assert "certificate is not valid" in mqtt.last_error
+        assert mqtt.connects == 0
+
+
+def test_a_missing_client_certificate_is_named_as_the_cause(tls_broker: Mosquitto, certificates: Path) -> None:
+    with client(f"mqtts://127.0.0.1:{tls_broker.port}", ca_file=certificates / "ca.crt") as mqtt:
+        wait_until(lambda: mqtt.reconnects["auth"])
+        assert "refuses our certificate" in mqtt.last_error
+
+
+def test_tls_to_a_plain_port_is_a_protocol_error(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url.replace("mqtt://", "mqtts://")) as mqtt:
+        wait_until(lambda: mqtt.reconnects["protocol"] + mqtt.reconnects["refused"])
+        assert mqtt.connects == 0
+
+
+def test_websockets(tmp_path: Path) -> None:
+    port = free_port()  # beside the plain listener: mosquitto 2.0 refuses to start with websockets alone
+    lines = [f"listener {port} 127.0.0.1", "protocol websockets", "allow_anonymous true"]
+    broker = Mosquitto(tmp_path / "broker", settings="\n".join(lines))
+    try:
+        broker.start()
+        with client(f"ws://127.0.0.1:{port}/mqtt", "t") as mqtt:
+            connected(mqtt)
+            wait_until(lambda: "SUBACK" in broker.log)
+            for i in range(300):
+                mqtt.publish("t", str(i))
+            assert [m.payload for m in receive(mqtt, 300)] == [str(i).encode() for i in range(300)]
+    finally:
+        broker.kill()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"url": "mqtt://broker", "username": "u", "password_file": Path("/does/not/exist")}, "mqtt.password_file"),
+        ({"url": "mqtts://broker", "ca_file": Path("/does/not/exist")}, "mqtt.ca_file"),
+        ({"url": "mqtts://broker", "cert_file": Path("/does/not/exist")}, "mqtt.cert_file"),
+    ],
+)
+def test_settings_that_can_never_connect_are_refused_at_the_start(changes: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        MqttClient(settings(**changes), node="n", subscriptions=(), rng=random.Random(0))  # type: ignore[arg-type]
+    assert caught.value.key == key
+
+
+# Staying connected
+
+
+def test_a_broker_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path / "broker")
+    try:
+        with client(broker.url) as mqtt:
+            wait_until(lambda: mqtt.reconnects["refused"] >= 2)
+            broker.start()
+            connected(mqtt)
+    finally:
+        broker.kill()
+
+
+def test_after_a_broker_crash_it_reconnects_resubscribes_and_says_everything_again(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url, "telemetry/+") as mqtt:
+        mqtt.publish(mqtt.topic("state", "pump"), "warming-up", retain=True)
+        mqtt.publish(mqtt.topic("state", "gone"), "scoring", retain=True)
+        mqtt.publish(mqtt.topic("state", "gone"), "", retain=True)
+        wait_until(lambda: mosquitto.retained("gon-edge/pi-1/state/pump", 1) == b"warming-up")
+        assert mosquitto.retained("gon-edge/pi-1/status") == b"online"
+
+        mosquitto.kill()  # it kept nothing on disk: sessions, subscriptions and retained messages are gone
+        wait_until(lambda: not mqtt.connected)
+        mqtt.publish(mqtt.topic("state", "pump"), "training", retain=True)
+        mqtt.publish(mqtt.topic("state", "pump"), "scoring", retain=True)
+        mosquitto.start()
+        connected(mqtt, times=2)
+
+        wait_until(lambda: mosquitto.retained("gon-edge/pi-1/state/pump", 1) == b"scoring")
+        assert mosquitto.retained("gon-edge/pi-1/status") == b"online"
+        assert mosquitto.retained("gon-edge/pi-1/state/gone", 1) is None
+        assert mqtt.reconnects["lost"] == 1
+        wait_until(lambda: "telemetry/+ (QoS 1)" in mosquitto.log.rsplit("mosquitto version", 1)[-1])
+        mosquitto.publish("telemetry/pump", "again")
+        assert [m.payload for m in receive(mqtt, 1)] == [b"again"]
+
+
+def test_events_of_a_time_without_a_broker_are_sent_later_and_the_oldest_go_first(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url, "gon-edge/pi-1/alert", max_pending=5, protocol="5") as mqtt:
+        connected(mqtt)
+        mosquitto.kill()
+        wait_until(lambda: not mqtt.connected)
+        for i in range(8):
+            mqtt.publish(mqtt.topic("alert"), str(i))
+        mosquitto.start()
+        assert [m.payload for m in receive(mqtt, 5)] == [b"3", b"4", b"5", b"6", b"7"]
+        assert mqtt.events_dropped == 3
+
+
+def test_messages_of_a_time_without_us_arrive_through_the_persistent_session(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url, "telemetry/+") as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in mosquitto.log)
+    for i in range(10):
+        mosquitto.publish("telemetry/pump", str(i))
+    with client(mosquitto.url, "telemetry/+") as mqtt:
+        assert [m.payload for m in receive(mqtt, 10)] == [str(i).encode() for i in range(10)]
+
+
+def test_a_clean_stop_sends_what_waits_and_says_offline(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url) as mqtt:
+        connected(mqtt)
+        wait_until(lambda: mosquitto.retained("gon-edge/pi-1/status", 1) == b"online")
+        for i in range(100):
+            mqtt.publish(mqtt.topic("state", str(i)), "last words", retain=True)
+    assert mosquitto.retained("gon-edge/pi-1/status") == b"offline"
+    assert mosquitto.retained("gon-edge/pi-1/state/99") == b"last words"
+    wait_until(lambda: "Received DISCONNECT from gon-edge-pi-1" in mosquitto.log)
+
+
+def test_kill_9_leaves_offline_by_the_last_will(mosquitto: Mosquitto) -> None:
+    program = (
+        "import random, sys, time\n"
+        "from gon_edge.config.file import MqttConfig\n"
+        "from gon_edge.links.mqtt import MqttClient\n"
+        "m = MqttClient(MqttConfig(url=sys.argv[1]), node='pi-1', subscriptions=(), rng=random.Random(0))\n"
+        "m.start(); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, mosquitto.url], cwd=ROOT)
+    try:
+        wait_until(lambda: mosquitto.retained("gon-edge/pi-1/status", 1) == b"online")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    wait_until(lambda: mosquitto.retained("gon-edge/pi-1/status", 1) == b"offline")
+
+
+def test_stop_ends_in_time_without_a_broker() -> None:
+    began = time.monotonic()
+    with client(f"mqtt://127.0.0.1:{free_port()}", reconnect_min_s=60.0, reconnect_max_s=60.0) as mqtt:
+        wait_until(lambda: mqtt.reconnects["refused"])
+    assert time.monotonic() - began < 5
+
+
+def test_a_refused_publication_is_counted(tmp_path: Path) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text("topic write gon-edge/pi-1/status\ntopic readwrite allowed\n")
+    rules.chmod(0o600)
+    broker = Mosquitto(tmp_path / "broker", settings=f"acl_file {rules}")
+    try:
+        broker.start()
+        with client(broker.url) as mqtt:
+            connected(mqtt)
+            mqtt.publish("forbidden", "x")
+            wait_until(lambda: mqtt.publish_refused == 1)
+            assert mqtt.connected
+    finally:
+        broker.kill()
+
+
+# Brokers mosquitto cannot play
+
+REFUSE_AS_3_1_1 = bytes.fromhex("20020001")  # how a broker from before MQTT 5 says "unacceptable protocol version"
+REFUSE_AS_5 = bytes.fromhex("2003008400")
+
+
+ACCEPT_THEN_TAKE_OVER = bytes.fromhex("2003000000e0028e00")  # mosquitto 2.0 closes without giving this reason
+
+
+class OldBroker(threading.Thread):
+    """Answers MQTT 5 with `to_mqtt_5` and closes, accepts 3.1.1, and refuses every subscription."""
+
+    def __init__(self, to_mqtt_5: bytes) -> None:
+        super().__init__(daemon=True)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._to_mqtt_5 = to_mqtt_5
+        self.port: int = self._listener.getsockname()[1]
+        self.versions: list[int] = []
+
+    def run(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                connect = connection.recv(4096)
+                if b"MQTT" not in connect:  # closed again
+                    continue
+                version = connect[connect.index(b"MQTT") + 4]
+                self.versions.append(version)
+                if version == 5:
+                    connection.sendall(self._to_mqtt_5)
+                    continue
+                connection.sendall(bytes.fromhex("20020000"))
+                while packet := connection.recv(4096):
+                    at = packet.find(b"\x82")  # SUBSCRIBE: fixed header, length, packet id
+                    if at >= 0:
+                        connection.sendall(b"\x90\x03" + packet[at + 2 : at + 4] + b"\x80")
+
+
+@pytest.mark.parametrize("answer", [REFUSE_AS_3_1_1, REFUSE_AS_5, b""])
+def test_a_broker_that_knows_no_mqtt_5_gets_3_1_1(answer: bytes) -> None:
+    broker = OldBroker(answer)
+    broker.start()
+    with client(f"mqtt://127.0.0.1:{broker.port}", "t") as mqtt:
+        connected(mqtt)
+        assert broker.versions == [5, 4]
+        wait_until(lambda: mqtt.subscribe_refused)
+        assert list(mqtt.subscribe_refused) == ["t"]
+
+
+def test_protocol_5_means_5_and_nothing_else() -> None:
+    broker = OldBroker(REFUSE_AS_5)
+    broker.start()
+    with client(f"mqtt://127.0.0.1:{broker.port}", protocol="5") as mqtt:
+        wait_until(lambda: mqtt.reconnects["protocol"] >= 3)
+    assert set(broker.versions) == {5}
+
+
+def test_a_second_client_with_our_id_is_named_and_does_not_start_a_fight() -> None:
+    broker = OldBroker(ACCEPT_THEN_TAKE_OVER)
+    broker.start()
+    began = time.monotonic()
+    with client(f"mqtt://127.0.0.1:{broker.port}", reconnect_min_s=0.01, reconnect_max_s=1.0) as mqtt:
+        wait_until(lambda: mqtt.reconnects["taken_over"] == 2)
+        assert time.monotonic() - began >= 0.5  # at least half the longest wait, not a fraction of the shortest
+        assert "taken over" in mqtt.last_error.lower()
+        assert not mqtt.connected
+
+
+def test_a_broker_that_sends_rubbish_is_left_and_tried_again() -> None:
+    broker = OldBroker(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    broker.start()
+    with client(f"mqtt://127.0.0.1:{broker.port}", protocol="5") as mqtt:
+        wait_until(lambda: sum(mqtt.reconnects.values()) >= 2)
+        assert not mqtt.connected
+
+
+# Small things
+
+
+def test_backoff_is_full_jitter_between_zero_and_a_doubling_bound() -> None:
+    rng = random.Random(0)
+    for failures, bound in [(1, 1.0), (2, 2.0), (5, 16.0), (8, 120.0), (10_000, 120.0)]:
+        delays = [backoff_s(failures, 1.0, 120.0, rng) for _ in range(500)]
+        assert 0.0 <= min(delays) < 0.1 * bound
+        assert 0.9 * bound < max(delays) <= bound
+
+
+def test_names_in_topics_cannot_break_out_of_their_level() -> None:
+    mqtt = MqttClient(settings("mqtt://x"), node="a/b", subscriptions=(), rng=random.Random(0))
+    assert mqtt.topic("state", "pump +1/#2 50%") == "gon-edge/a%2Fb/state/pump %2B1%2F%232 50%25"
+    for topic in ("", "a/+", "a/#", "a\0"):
+        with pytest.raises(ValueError):
+            mqtt.publish(topic, "x")
+
+
+def test_reconnect_reasons_are_all_counted_from_the_start() -> None:
+    mqtt = MqttClient(settings("mqtt://x"), node="n", subscriptions=(), rng=random.Random(0))
+    assert mqtt.reconnects == dict.fromkeys(RECONNECT_REASONS, 0)

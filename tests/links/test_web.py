@@ -1,0 +1,354 @@
+"""The HTTP port: answers, limits, and the status page in a real browser where there is one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import math
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.servers import wait_until
+from prometheus_client import CollectorRegistry, Counter
+
+from gon_edge.config.file import HttpConfig
+from gon_edge.errors import GonEdgeError
+from gon_edge.events import Cause
+from gon_edge.links import web
+from gon_edge.links.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
+
+HOSTILE = "<img src=x onerror=document.title='owned'>"
+
+SCORING = StreamSnapshot(
+    name="pump",
+    state="scoring",
+    rows=5000,
+    rows_needed=600,
+    interval_s=1.0,
+    score=0.5,
+    threshold=2.0,
+    scores=(0.4, float("nan"), 0.5),
+    model_version="v3",
+    model_trained_at=1.7e9 - 7200,
+    last_timestamp=1.7e9,
+    features=16,
+    missing=("flow",),
+    causes=(Cause("cpu.total", 97.0, None, 0.62),),
+)
+WARMING = StreamSnapshot(name=HOSTILE, state="warming-up", rows=150, rows_needed=600, eta_s=450.0, features=3)
+ALERT: dict[str, Any] = {
+    "id": "a1",
+    "type": "update",
+    "kind": "anomaly",
+    "stream": "pump",
+    "since": 1.7e9 - 240,
+    "timestamp": 1.7e9,
+    "score": 6.0,
+    "threshold": 2.0,
+    "severity": "critical",
+    "top_features": [{"feature": "cpu.total", "value": 97.0, "expected": 4.0, "contribution": 0.62}],
+    "model_version": "v3",
+}
+
+
+class Daemon:
+    """A snapshot that tests may replace."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.heartbeats = True
+        self.now = Snapshot(
+            node="pi-1",
+            version="0.1.0",
+            started_at=1.7e9 - 60,
+            now=1.7e9,
+            mqtt_connected=True,
+            mqtt_url="mqtt://localhost:1883",
+            mqtt_error="",
+            queue_length=3,
+            rss_bytes=40 << 20,
+            heartbeat_at=0.0,
+            ready=True,
+            streams=(SCORING, WARMING),
+            alerts=(ALERT,),
+            latency_s=(*[0.001] * 9, *[0.002] * 9, 0.03, 0.5),
+        )
+
+    def snapshot(self) -> Snapshot:
+        return replace(self.now, heartbeat_at=time.monotonic()) if self.heartbeats else self.now
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[WebServer, Daemon]]:
+    """One server for all tests here: stopping one takes half a second."""
+    daemon, registry = Daemon(), CollectorRegistry()
+    Counter("x_total", "An example.", registry=registry).inc(3)
+    running = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=registry)
+    running.start()
+    yield running, daemon
+    running.stop()
+
+
+@pytest.fixture
+def daemon(served: tuple[WebServer, Daemon]) -> Daemon:
+    served[1].reset()
+    return served[1]
+
+
+@pytest.fixture
+def server(served: tuple[WebServer, Daemon], daemon: Daemon) -> WebServer:
+    return served[0]
+
+
+def ask(server: WebServer, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def ask_json(server: WebServer, path: str) -> Any:
+    status, headers, body = ask(server, path)
+    assert (status, headers["content-type"]) == (200, "application/json")
+    return json.loads(body, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_metrics_show_the_registry(server: WebServer) -> None:
+    status, headers, body = ask(server, "/metrics")
+    assert status == 200
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"\nx_total 3.0\n" in body
+
+
+def test_what_a_model_from_elsewhere_says_of_its_gate_is_bounded(server: WebServer, daemon: Daemon) -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    said = {"plain": {"passed": True}, "long": {"passed": "x" * 9000}, "deep": deep}
+    models = {name: {"version": "1", "gate": gate, "else": "?"} for name, gate in said.items()}
+    daemon.now = replace(daemon.now, models=models)
+    answer = ask_json(server, "/api/v1/models")["models"]
+    assert {model["stream"]: model["gate"] for model in answer} == {"plain": said["plain"], "long": None, "deep": None}
+    assert "else" not in answer[0]
+
+
+def test_streams_are_listed_with_null_for_what_is_not_a_number(server: WebServer) -> None:
+    first, second = ask_json(server, "/api/v1/streams")["streams"]
+    assert first["stream"] == "pump"
+    assert (first["state"], first["rows"], first["rows_needed"]) == ("scoring", 5000, 600)
+    assert (first["score"], first["threshold"], first["model_version"]) == (0.5, 2.0, "v3")
+    assert first["scores"] == [0.4, None, 0.5]
+    assert first["causes"] == [{"feature": "cpu.total", "value": 97.0, "expected": None, "contribution": 0.62}]
+    assert (second["stream"], second["score"], second["eta_s"]) == (HOSTILE, None, 450.0)
+
+
+def test_alerts_are_listed_as_they_go_out_by_mqtt(server: WebServer, daemon: Daemon) -> None:
+    missing = {**ALERT, "id": "a2", "kind": "missing", "score": math.inf}
+    daemon.now = replace(daemon.now, alerts=(ALERT, missing))
+    assert ask_json(server, "/api/v1/alerts") == {"alerts": [ALERT, {**missing, "score": None}]}
+
+
+def test_status_says_how_the_daemon_is(server: WebServer) -> None:
+    status = ask_json(server, "/api/v1/status")
+    assert 0 <= status.pop("heartbeat_age_s") < 5
+    assert status == {
+        "node": "pi-1",
+        "version": "0.1.0",
+        "now": 1.7e9,
+        "started_at": 1.7e9 - 60,
+        "uptime_s": 60.0,
+        "ready": True,
+        "mqtt": {"connected": True, "url": "mqtt://localhost:1883", "error": ""},
+        "queue_length": 3,
+        "rss_bytes": 40 << 20,
+        "latency": {"median_s": 0.002, "p95_s": 0.03},
+    }
+
+
+def test_history_is_thinned_and_of_the_thresholds_only_changes_are_said(server: WebServer, daemon: Daemon) -> None:
+    nan = math.nan
+    history = HistorySnapshot("pump", 1.7e9, (nan, 1.23456, nan, 3.0, 4.0), (nan, 6.0, nan, 6.0, 7.5))
+    daemon.now = replace(daemon.now, history=(history,))
+    assert ask_json(server, "/api/v1/history") == {
+        "bucket_s": 15.0,
+        "streams": [
+            {"stream": "pump", "end": 1.7e9, "scores": [1.235, None, 3.0, 4.0], "thresholds": [[0, 6.0], [3, 7.5]]}
+        ],
+    }
+
+
+def test_trainings_are_listed_with_the_gates_reason(server: WebServer, daemon: Daemon) -> None:
+    training = {"stream": "pump", "version": "", "outcome": "rejected", "reason": "it sees fewer faults"}
+    daemon.now = replace(daemon.now, trainings=(training,))
+    assert ask_json(server, "/api/v1/trainings") == {"trainings": [training]}
+
+
+def test_health_fails_when_the_scoring_loop_stands_still(server: WebServer, daemon: Daemon) -> None:
+    assert ask(server, "/healthz")[0] == 200
+    daemon.heartbeats = False
+    daemon.now = replace(daemon.now, heartbeat_at=time.monotonic() - web.HEARTBEAT_LIMIT_S + 5)
+    assert ask(server, "/healthz")[0] == 200
+    daemon.now = replace(daemon.now, heartbeat_at=time.monotonic() - web.HEARTBEAT_LIMIT_S - 1)
+    assert ask(server, "/healthz")[0] == 503
+
+
+def test_readiness_does_not_depend_on_the_broker(server: WebServer, daemon: Daemon) -> None:
+    daemon.now = replace(daemon.now, mqtt_connected=False)
+    assert ask(server, "/readyz")[0] == 200
+    daemon.now = replace(daemon.now, ready=False)
+    assert ask(server, "/readyz")[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("POST", "/api/v1/streams", 405),
+        ("DELETE", "/", 405),
+        ("BREW", "/", 405),
+        ("GET", "/nothing", 404),
+        ("GET", "/../../etc/passwd", 404),
+        ("GET", "/api/v1/streams/", 404),
+        ("GET", "/" + "x" * 70_000, 414),
+        ("GET", "/metrics?name[]=x", 200),
+    ],
+)
+def test_only_known_paths_are_read(server: WebServer, method: str, path: str, expected: int) -> None:
+    status, headers, _ = ask(server, path, method)
+    assert status == expected
+    assert headers.get("allow") == ("GET, HEAD" if expected == 405 else None)
+    assert "Python" not in headers["server"]
+
+
+def test_head_sends_the_headers_alone(server: WebServer) -> None:
+    status, headers, body = ask(server, "/", "HEAD")
+    assert (status, body) == (200, b"")
+    assert int(headers["content-length"]) == len(ask(server, "/")[2])
+
+
+def test_a_failing_snapshot_is_an_error_of_one_answer_only(daemon: Daemon) -> None:
+    def broken() -> Snapshot:
+        raise RuntimeError("secret detail")
+
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=broken, registry=CollectorRegistry())
+    server.start()
+    try:
+        status, _, body = ask(server, "/api/v1/status")
+        assert (status, body) == (500, b"internal error\n")
+        assert ask(server, "/metrics")[0] == 200
+    finally:
+        server.stop()
+
+
+def test_the_policy_admits_the_pages_own_script_and_style_and_nothing_else(server: WebServer) -> None:
+    _, headers, body = ask(server, "/")
+    policy = headers["content-security-policy"]
+    text = body.decode()
+    for tag in ("script", "style"):
+        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        assert len(blocks) == 1
+        assert base64.b64encode(hashlib.sha256(blocks[0].encode()).digest()).decode() in policy
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", text)  # no asset of a third party
+    assert not re.search(r"""\s(?:style|on\w+)=["']""", text)  # the policy forbids these
+    assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+    assert "innerHTML" not in text
+
+
+def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> None:
+    monkeypatch.setattr(web, "_CONNECTION_S", 0.5)
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nX: ")
+            began = time.monotonic()
+            with pytest.raises(OSError):  # noqa: PT012  it may take a few bytes until the cut is noticed
+                while time.monotonic() - began < 20:
+                    slow.sendall(b"x")
+                    time.sleep(0.05)
+        assert time.monotonic() - began < 10
+    finally:
+        server.stop()
+
+
+def test_many_slow_clients_neither_start_many_threads_nor_shut_others_out_for_long(
+    monkeypatch: pytest.MonkeyPatch, daemon: Daemon
+) -> None:
+    monkeypatch.setattr(web, "_CONNECTION_S", 1.0)
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
+    server.start()
+    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(20)]
+    try:
+
+        def workers() -> int:
+            return sum(t.name == "gon-edge http" for t in threading.enumerate())
+
+        # Polled: a thread that has handed its place on may take a moment to end.
+        wait_until(lambda: workers() <= web._MAX_THREADS + 1, 5.0, "as many threads as allowed")
+
+        def answered() -> bool:
+            try:
+                return ask(server, "/healthz")[0] == 200
+            except OSError:
+                return False
+
+        wait_until(answered, timeout_s=20)
+    finally:
+        for each in slow:
+            each.close()
+        server.stop()
+
+
+def test_stop_closes_the_port_and_a_taken_port_is_named(daemon: Daemon) -> None:
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
+    server.start()
+    with pytest.raises(GonEdgeError, match=rf"127\.0\.0\.1:{server.port}.*http\.listen"):
+        WebServer(HttpConfig(f"127.0.0.1:{server.port}"), snapshot=daemon.snapshot, registry=CollectorRegistry())
+    server.stop()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
+
+
+def test_a_hundred_streams_are_served_quickly(server: WebServer, daemon: Daemon) -> None:
+    streams = tuple(replace(SCORING, name=f"s{i}", scores=(0.5,) * 120) for i in range(100))
+    daemon.now = replace(daemon.now, streams=streams)
+    began = time.perf_counter()
+    assert len(ask_json(server, "/api/v1/streams")["streams"]) == 100
+    assert time.perf_counter() - began < 1.0
+
+
+@pytest.mark.e2e
+def test_the_status_page_shows_alerts_warm_up_and_hostile_names_as_text(server: WebServer, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no chromium to look at the status page with")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions"]
+    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", "--enable-logging=stderr", "--dump-dom"]
+    result = subprocess.run([*command, server.url], capture_output=True, text=True, timeout=90)
+    page = result.stdout
+    assert "CONSOLE" not in result.stderr
+    assert "<title>● 1 alert · pi-1 · gon-edge</title>" in page
+    assert "97, expected 4" in page
+    assert "62 % of the score" in page
+    assert "score 3 times the threshold" in page
+    assert 'aria-valuenow="25"' in page
+    assert "About 8 min until the first model" in page
+    assert "&lt;img src=x onerror" in page
+    assert "<img" not in re.sub(r'="[^"]*"', "", page)

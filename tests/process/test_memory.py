@@ -1,0 +1,85 @@
+"""What the daemon does not load: absent while nobody uses it, whole as soon as somebody does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+DEFERRED = (
+    "import sys\nfrom gon_edge.process.memory import deferred\nwith deferred():\n    import gon_edge.daemon.app\n"
+)
+
+
+def test_the_daemon_loads_no_openssl_and_nothing_else_it_does_not_use() -> None:
+    unused = "ssl _ssl hashlib _hashlib html bz2 lzma pickle numpy.random numpy.ma numpy.fft"
+    assert run(DEFERRED + f"print(sorted({{*'{unused}'.split()}} & sys.modules.keys()))") == "[]\n"
+
+
+def test_a_library_finds_the_real_module_when_it_uses_it_after_all() -> None:
+    code = """
+import ssl
+import http.client, paho.mqtt.client, html, shutil, urllib.request
+assert paho.mqtt.client.ssl is not ssl and paho.mqtt.client.ssl.SSLContext is ssl.SSLContext
+assert isinstance(http.client.HTTPSConnection('localhost')._context, ssl.SSLContext)
+assert paho.mqtt.client.hashlib.sha1(b'').digest_size == 20
+assert html.escape('<') == '&lt;'
+import numpy as np
+assert np.random.default_rng(0).normal() and np.ma.masked_array([1]).sum() == 1 and np.fft.fft([1.0])[0] == 1
+client = paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2)
+client.tls_set()
+print(type(client._ssl_context) is ssl.SSLContext)
+"""
+    assert run(DEFERRED + code) == "True\n"
+
+
+def test_a_module_that_is_used_while_the_imports_run_is_the_real_one() -> None:
+    code = """
+import sys
+from gon_edge.process.memory import deferred
+with deferred():
+    import pickle as stand_in
+    print(stand_in.loads(stand_in.dumps(7)))
+    import pickle
+    print(pickle is sys.modules['pickle'], pickle is stand_in)
+print(pickle is sys.modules['pickle'])
+"""
+    assert run(code) == "7\nTrue False\nTrue\n"
+
+
+def test_what_is_loaded_already_stays_itself() -> None:
+    code = "import ssl, sys\nbefore = ssl\n" + DEFERRED + "import paho.mqtt.client as paho\n"
+    assert run(code + "print(paho.ssl is before is sys.modules['ssl'])") == "True\n"
+
+
+def test_a_placeholder_is_gone_when_the_imports_are_over() -> None:
+    code = "from prometheus_client import exposition\nprint(exposition.ssl.PROTOCOL_TLS_SERVER.name)"
+    assert run(DEFERRED + code) == "PROTOCOL_TLS_SERVER\n"
+
+
+def test_a_collection_does_not_go_over_what_was_loaded_at_the_start() -> None:
+    code = "import gc\nfrom gon_edge.process.memory import keep_what_is_loaded\nkeep_what_is_loaded()\n"
+    assert int(run(DEFERRED + code + "print(len(gc.get_objects()))")) < 1000
+
+
+def test_an_import_that_fails_leaves_nothing_behind() -> None:
+    code = """
+import sys
+from gon_edge.process.memory import deferred
+try:
+    with deferred():
+        import ssl, no_such_module
+except ImportError:
+    pass
+print('ssl' in sys.modules)
+import ssl
+print(ssl.create_default_context().check_hostname)
+"""
+    assert run(code) == "False\nTrue\n"

@@ -1,0 +1,433 @@
+"""Alerts: when a verdict becomes news, and when it does not."""
+
+import json
+import math
+
+import pytest
+
+from gon_edge.config.file import AlertsConfig
+from gon_edge.events import Cause, Verdict
+from gon_edge.stream.alerts import TOP_FEATURES, AlertPolicy, alert_json
+
+SETTINGS = AlertsConfig(raise_rows=3, raise_of=5, clear_rows=4, clear_ratio=0.9, cooldown_s=20, update_every_s=10)
+FLOW = Cause("flow", 9.0, 2.0, 0.8)
+
+
+def verdict(
+    timestamp: float, score: float, missing: tuple[str, ...] = (), causes: tuple[Cause, ...] = (FLOW,)
+) -> Verdict:
+    """One row against a threshold of 1."""
+    return Verdict("pump", timestamp, score, 1.0, score > 1, causes if score > 1 else (), missing, "v1")
+
+
+def feed(policy: AlertPolicy, scores, start: float = 0.0) -> list[tuple[float, str]]:
+    """One row a second; the events as (timestamp, type)."""
+    return [
+        (event.timestamp, event.type)
+        for i, score in enumerate(scores)
+        for event in policy.update(verdict(start + i, score))
+    ]
+
+
+@pytest.fixture
+def policy() -> AlertPolicy:
+    return AlertPolicy("pump", SETTINGS)
+
+
+@pytest.fixture
+def raised(policy) -> AlertPolicy:
+    """An open anomaly alert since 0, raised at 2."""
+    assert feed(policy, [1.5, 1.5, 1.5]) == [(2.0, "new")]
+    return policy
+
+
+# -- raising -----------------------------------------------------------------------------------------------------------
+
+
+def test_three_anomalous_rows_of_five_raise_an_alert_since_the_first_of_them(policy):
+    assert feed(policy, [0.1, 1.5, 0.1, 1.5]) == []
+    (event,) = policy.update(verdict(4, 1.6))
+    assert (event.type, event.kind, event.since, event.timestamp) == ("new", "anomaly", 1.0, 4.0)
+    assert (event.score, event.threshold, event.severity, event.top_features) == (1.6, 1.0, "warning", (FLOW,))
+    assert (event.stream, event.model_version) == ("pump", "v1")
+
+
+def test_three_anomalous_rows_of_six_do_not_raise(policy):
+    assert feed(policy, [1.5, 0.1, 0.1, 1.5, 0.1, 1.5]) == []
+
+
+def test_an_alert_is_raised_by_an_anomalous_row_only():
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, raise_of=1))
+    assert feed(policy, [0.5, 0.5]) == []
+    assert feed(policy, [1.5], 2.0) == [(2.0, "new")]
+
+
+def test_the_id_says_stream_kind_and_beginning(policy):
+    start = 1583748873.0  # 2020-03-09 10:14:33 UTC
+    (event,) = [event for i in range(3) for event in policy.update(verdict(start + i, 2))]
+    assert event.id == "pump-anomaly-20200309T101433Z"
+
+
+def test_parts_of_a_second_are_told_apart(policy):
+    ids = [event.id for i in range(3) for event in policy.update(verdict(0.25 + i, 2))]
+    assert ids == ["pump-anomaly-19700101T000000.25Z"]
+
+
+def test_an_absurd_time_still_makes_an_id(policy):
+    ids = [event.id for i in range(3) for event in policy.update(verdict(1e15 + i, 2))]
+    assert ids == ["pump-anomaly-1000000000000000Z"]
+
+
+# -- updates -----------------------------------------------------------------------------------------------------------
+
+
+def test_updates_come_no_more_often_than_they_should(raised):
+    assert feed(raised, [1.5] * 25, 3.0) == [(12.0, "update"), (22.0, "update")]
+
+
+def test_an_alert_that_becomes_critical_says_so_at_once(raised):
+    (event,) = raised.update(verdict(3, 2.0))
+    assert (event.type, event.severity, event.timestamp) == ("update", "critical", 3.0)
+
+
+def test_critical_stays_critical_until_the_end(raised):
+    raised.update(verdict(3, 5.0))
+    events = [event for i in range(4, 40) for event in raised.update(verdict(i, 1.5 if i < 20 else 0.1))]
+    assert {event.severity for event in events} == {"critical"}
+    assert events[-1].type == "end"
+
+
+def test_an_alert_may_begin_critical(policy):
+    events = [event for i in range(3) for event in policy.update(verdict(i, 2.5))]
+    assert [event.severity for event in events] == ["critical"]
+
+
+def test_an_event_on_a_normal_row_names_the_causes_of_the_strongest_row(raised):
+    valve = Cause("valve", 1.0, 0.0, 0.9)
+    raised.update(verdict(3, 1.9, causes=(valve,)))
+    raised.update(verdict(4, 1.2, causes=(FLOW,)))
+    (event,) = raised.update(verdict(13, 0.95))
+    assert (event.type, event.score, event.top_features) == ("update", 0.95, (valve,))
+
+
+def test_a_wide_stream_names_its_largest_causes_only(policy):
+    causes = tuple(Cause(f"f{i}", 1.0, 0.0, 1 / 50) for i in range(50))
+    events = [event for i in range(3) for event in policy.update(verdict(i, 1.5, causes=causes))]
+    assert events[0].top_features == causes[:TOP_FEATURES]
+
+
+# -- ending ------------------------------------------------------------------------------------------------------------
+
+
+def test_enough_normal_rows_end_an_alert(raised):
+    assert feed(raised, [0.5, 0.5, 0.5], 3.0) == []
+    (event,) = raised.update(verdict(6, 0.4))
+    assert (event.type, event.since, event.score, event.top_features) == ("end", 0.0, 0.4, (FLOW,))
+    assert raised.active == ()
+
+
+def test_normal_rows_that_are_not_in_a_row_do_not_end_it(raised):
+    assert feed(raised, [0.5, 0.5, 0.5, 1.5] * 2, 3.0) == []
+
+
+def test_a_score_just_below_the_threshold_does_not_end_it(raised):
+    assert [kind for _, kind in feed(raised, [0.95] * 1000, 3.0)] == ["update"] * 100
+
+
+def test_a_score_that_is_not_a_number_does_not_end_it(raised):
+    assert "end" not in [kind for _, kind in feed(raised, [math.nan] * 1000, 3.0)]
+
+
+def test_a_fault_that_lasts_stays_an_alert(raised):
+    assert "end" not in [kind for _, kind in feed(raised, [1.01] * 100_000, 3.0)]
+    assert raised.active[0].id == "pump-anomaly-19700101T000000Z"
+
+
+def test_a_gap_in_the_rows_does_not_end_it(raised):
+    assert feed(raised, [1.5], 90_000.0) == [(90_000.0, "update")]
+
+
+def test_a_threshold_below_zero_still_ends_an_alert():
+    policy = AlertPolicy("pump", SETTINGS)
+
+    def row(timestamp: float, score: float) -> Verdict:
+        return Verdict("pump", timestamp, score, -1.0, score > -1, (), (), "v1")
+
+    types = [event.type for i in range(20) for event in policy.update(row(i, -0.5 if i < 10 else -2))]
+    assert types == ["new", "update", "end"]
+
+
+# -- cool-down ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_during_the_cool_down_is_raised_after_it(raised):
+    assert feed(raised, [0.1] * 4, 3.0) == [(6.0, "end")]
+    assert feed(raised, [1.5] * 25, 7.0)[0] == (26.0, "new")  # 20 s after the end
+
+
+def test_a_fault_that_is_over_before_the_cool_down_is_not_raised(raised):
+    feed(raised, [0.1] * 4, 3.0)
+    assert feed(raised, [1.5] * 10 + [0.1] * 100, 7.0) == []
+
+
+def test_the_next_alert_begins_after_the_end_of_the_one_before():
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=2, raise_of=10, clear_rows=1, cooldown_s=0))
+    assert feed(policy, [1.5, 1.5, 0.1, 1.5, 1.5]) == [(1.0, "new"), (2.0, "end"), (4.0, "new")]
+    assert policy.active[0].since == 3.0
+
+
+# -- missing features --------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_feature_is_an_alert_of_its_own(policy):
+    (event,) = policy.update(verdict(5, 0.1, missing=("flow",)))
+    assert (event.type, event.kind, event.since, event.severity) == ("new", "missing", 5.0, "warning")
+    assert event.top_features == (Cause("flow", None, None, 1.0),)
+    assert math.isnan(event.score)
+    assert math.isnan(event.threshold)
+    assert policy.update(verdict(6, 0.1, missing=("flow",))) == []
+
+
+def test_another_missing_feature_updates_the_alert(policy):
+    policy.update(verdict(0, 0.1, missing=("flow",)))
+    (event,) = policy.update(verdict(1, 0.1, missing=("flow", "amps")))
+    assert (event.type, event.since) == ("update", 0.0)
+    assert event.top_features == (Cause("amps", None, None, 0.5), Cause("flow", None, None, 0.5))
+
+
+def test_it_ends_when_every_feature_has_been_back_for_long_enough(policy):
+    policy.update(verdict(0, 0.1, missing=("flow",)))
+    assert feed(policy, [0.1] * 3, 1.0) == []
+    (event,) = policy.update(verdict(4, 0.1))
+    assert (event.type, event.kind, event.top_features) == ("end", "missing", (Cause("flow", None, None, 1.0),))
+
+
+def test_a_feature_that_comes_and_goes_makes_one_alert(policy):
+    events = [e for i in range(100) for e in policy.update(verdict(i, 0.1, missing=("flow",) if i % 3 == 0 else ()))]
+    assert [event.type for event in events] == ["new"]
+
+
+def test_a_feature_may_be_given_longer():
+    policy = AlertPolicy("pump", AlertsConfig(missing_after_s=10))
+    events = [event for i in range(15) for event in policy.update(verdict(i, 0.1, missing=("flow",)))]
+    assert [(event.type, event.timestamp, event.since) for event in events] == [("new", 10.0, 0.0)]
+
+
+def test_a_feature_that_is_back_in_time_is_no_news():
+    policy = AlertPolicy("pump", AlertsConfig(missing_after_s=10))
+    rows = [verdict(i, 0.1, missing=("flow",) if i % 8 else ()) for i in range(100)]
+    assert [event for row in rows for event in policy.update(row)] == []
+
+
+def test_both_kinds_may_be_open_at_once(raised):
+    (event,) = raised.update(verdict(3, 1.5, missing=("flow",)))
+    assert event.kind == "missing"
+    assert [alert.kind for alert in raised.active] == ["anomaly", "missing"]
+
+
+def test_one_row_may_make_news_of_both_kinds(policy):
+    feed(policy, [1.5, 1.5])
+    assert [event.kind for event in policy.update(verdict(2, 1.5, missing=("flow",)))] == ["anomaly", "missing"]
+
+
+# -- a silent stream ---------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_stream_is_missing_as_a_whole_since_its_last_row(policy):
+    policy.update(verdict(7, 0.1))
+    (event,) = policy.stream_silent(100.0, ("flow", "amps"))
+    assert (event.type, event.kind, event.since, event.timestamp) == ("new", "missing", 7.0, 100.0)
+    assert (event.severity, [cause.feature for cause in event.top_features]) == ("critical", ["amps", "flow"])
+    assert policy.stream_silent(101.0, ("flow", "amps")) == []
+
+
+def test_the_next_good_rows_end_the_silence(policy):
+    policy.stream_silent(100.0, ("flow",))
+    assert feed(policy, [0.1] * 5, 200.0) == [(203.0, "end")]
+
+
+def test_silence_without_known_features_is_still_an_alert(policy):
+    (event,) = policy.stream_silent(100.0)
+    assert event.top_features == ()
+    assert feed(policy, [0.1] * 5, 200.0) == [(203.0, "end")]
+
+
+def test_silence_widens_the_alert_of_a_missing_feature(policy):
+    policy.update(verdict(0, 0.1, missing=("flow",)))
+    (event,) = policy.stream_silent(50.0, ("flow", "amps"))
+    assert (event.type, event.severity, event.since) == ("update", "critical", 0.0)
+
+
+def test_after_silence_the_feature_that_stays_away_keeps_the_alert(policy):
+    policy.stream_silent(100.0, ("flow", "amps"))
+    rows = [verdict(200 + i, 0.1, missing=("flow",)) for i in range(50)]
+    (event,) = [event for row in rows for event in policy.update(row)]
+    assert (event.type, event.top_features) == ("update", (Cause("flow", None, None, 1.0),))
+
+
+# -- clock steps -------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_set_back_does_not_silence_an_open_alert(policy):
+    feed(policy, [1.5] * 3, 2e9)
+    assert feed(policy, [1.5], 1e9) == [(1e9, "update")]
+
+
+def test_a_clock_set_back_does_not_lengthen_the_cool_down(policy):
+    feed(policy, [1.5] * 3 + [0.1] * 4, 2e9)
+    assert feed(policy, [1.5] * 3, 1e9) == [(1e9 + 2, "new")]
+
+
+def test_the_same_second_seen_twice_makes_two_ids():
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, raise_of=1, clear_rows=1, cooldown_s=0))
+    ids = [event.id for _ in range(3) for t in (5, 6) for event in policy.update(verdict(t, 1.5 if t == 5 else 0.1))]
+    assert ids[0::2] == ids[1::2]
+    assert len(set(ids)) == 3
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def restarted(policy: AlertPolicy, settings: AlertsConfig = SETTINGS) -> AlertPolicy:
+    return AlertPolicy("pump", settings, json.loads(json.dumps(policy.state(), allow_nan=False)))
+
+
+def test_an_open_alert_survives_a_restart_with_its_id(raised):
+    again = restarted(raised)
+    assert [alert_json(alert) for alert in again.active] == [alert_json(alert) for alert in raised.active]
+    (event,) = again.update(verdict(50, 0.5))
+    assert (event.type, event.id, event.since, event.top_features) == ("update", raised.active[0].id, 0.0, (FLOW,))
+
+
+def test_the_cool_down_survives_a_restart(raised):
+    feed(raised, [0.1] * 4, 3.0)
+    assert feed(restarted(raised), [1.5] * 25, 7.0)[0] == (26.0, "new")
+
+
+def test_a_shorter_memory_after_a_restart_keeps_the_newest_rows(policy):
+    feed(policy, [1.5, 1.5, 0.1, 0.1])
+    assert feed(restarted(policy, AlertsConfig(raise_rows=2, raise_of=2)), [1.5], 4.0) == []
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"version": 99, "stream": "pump"}, {"version": 1, "stream": "pump", "recent": 3}, [1], "x"]
+)
+def test_a_state_that_cannot_be_understood_is_ignored(state):
+    policy = AlertPolicy("pump", SETTINGS, state)
+    assert feed(policy, [1.5] * 3) == [(2.0, "new")]
+
+
+def test_the_state_of_another_stream_is_ignored(raised):
+    assert AlertPolicy("valve", SETTINGS, raised.state()).active == ()
+
+
+# -- the message -------------------------------------------------------------------------------------------------------
+
+
+def test_the_message_has_exactly_these_keys(policy):
+    (event,) = policy.update(verdict(5, 0.1, missing=("flow",)))
+    assert alert_json(event) == {
+        "id": "pump-missing-19700101T000005Z",
+        "type": "new",
+        "kind": "missing",
+        "stream": "pump",
+        "since": 5.0,
+        "timestamp": 5.0,
+        "score": None,
+        "threshold": None,
+        "severity": "warning",
+        "top_features": [{"feature": "flow", "value": None, "expected": None, "contribution": 1.0}],
+        "model_version": "v1",
+    }
+    json.dumps(alert_json(event), allow_nan=False)
+
+
+# -- silences ----------------------------------------------------------------------------------------------------------
+
+
+def scored(t: float, score: float = 5.0, causes: tuple[Cause, ...] = (), missing: tuple[str, ...] = ()) -> Verdict:
+    return Verdict("pump", t, score, 1.0, score > 1.0, causes, missing, "v1")
+
+
+MOSTLY_FLOW = (Cause("flow", 9.0, 2.0, 0.7), Cause("current", 1.0, 2.0, 0.3))
+MOSTLY_CURRENT = (Cause("current", 9.0, 2.0, 0.8), Cause("flow", 1.0, 2.0, 0.2))
+
+
+def test_a_silenced_stream_raises_nothing_and_is_heard_when_the_silence_is_over() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=2, raise_of=3))
+    policy.silence(None)
+    assert [policy.update(scored(float(t), causes=MOSTLY_FLOW, missing=("current",))) for t in range(50)] == [[]] * 50
+    assert policy.stream_silent(50.0, ["flow"]) == []
+    policy.silence(frozenset())
+    assert policy.update(scored(51.0, causes=MOSTLY_FLOW)) == []
+    (event,) = policy.update(scored(52.0, causes=MOSTLY_FLOW))
+    assert (event.type, event.since) == ("new", 51.0)
+
+
+def test_an_alert_that_is_open_when_a_silence_begins_waits_with_it() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=3))
+    (event,) = policy.update(scored(0.0, causes=MOSTLY_FLOW))
+    policy.silence(None)
+    assert policy.active == (event,)
+    assert policy.audible == ()
+    assert [policy.update(scored(float(t), 0.1)) for t in range(1, 20)] == [[]] * 19
+    policy.silence(frozenset())
+    assert policy.audible == (event,)
+    news = [alert for t in range(20, 23) for alert in policy.update(scored(float(t), 0.1))]
+    assert [(alert.type, alert.id) for alert in news] == [("end", event.id)]
+
+
+def test_a_silenced_feature_holds_back_alerts_that_are_mainly_about_it_and_no_others() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=3, cooldown_s=0.0))
+    policy.silence(frozenset({"flow"}))
+    assert [policy.update(scored(float(t)), lambda: MOSTLY_FLOW) for t in range(20)] == [[]] * 20
+    news = [alert for t in range(20, 30) for alert in policy.update(scored(float(t)), lambda: MOSTLY_CURRENT)]
+    assert news[0].type == "new"
+    assert news[0].timestamp <= 20.0 + 3  # late by clear_rows at most
+
+
+def test_causes_are_not_asked_for_with_every_row_of_a_silenced_fault() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=9))
+    policy.silence(frozenset({"flow"}))
+    asked = 0
+
+    def explain() -> tuple[Cause, ...]:
+        nonlocal asked
+        asked += 1
+        return MOSTLY_FLOW
+
+    for t in range(1000):
+        policy.update(scored(float(t)), explain)
+    assert asked == 100
+
+
+def test_an_open_alert_of_a_silenced_feature_is_not_updated_and_still_ends() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, clear_rows=3, update_every_s=0.0))
+    (event,) = policy.update(scored(0.0), lambda: MOSTLY_FLOW)
+    policy.silence(frozenset({"flow"}))
+    assert policy.audible == ()
+    assert [policy.update(scored(float(t)), lambda: MOSTLY_FLOW) for t in range(1, 20)] == [[]] * 19
+    news = [alert for t in range(20, 23) for alert in policy.update(scored(float(t), 0.1))]
+    assert [(alert.type, alert.id) for alert in news] == [("end", event.id)]
+
+
+def test_a_silenced_feature_may_be_missing() -> None:
+    policy = AlertPolicy("pump", AlertsConfig())
+    policy.silence(frozenset({"flow"}))
+    assert policy.update(scored(0.0, 0.1, missing=("flow",))) == []
+    (event,) = policy.update(scored(1.0, 0.1, missing=("flow", "current")))
+    assert [cause.feature for cause in event.top_features] == ["current"]
+    policy.silence(frozenset())
+    (event,) = policy.update(scored(2.0, 0.1, missing=("flow", "current")))
+    assert [cause.feature for cause in event.top_features] == ["current", "flow"]
+
+
+def test_other_settings_count_from_the_next_row_and_leave_open_what_is_open() -> None:
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=3, raise_of=5, clear_rows=3))
+    assert policy.update(scored(0.0, causes=MOSTLY_FLOW)) == []
+    policy.configure(AlertsConfig(raise_rows=2, raise_of=2, clear_rows=1))
+    (event,) = policy.update(scored(1.0, causes=MOSTLY_FLOW))
+    policy.configure(AlertsConfig(raise_rows=5, raise_of=5, clear_rows=2))
+    assert policy.active == (event,)
+    assert policy.update(scored(2.0, 0.1)) == []
+    assert [alert.type for alert in policy.update(scored(3.0, 0.1))] == ["end"]

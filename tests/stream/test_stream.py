@@ -1,0 +1,349 @@
+"""One stream from readings to alerts, pure: the golden test and what the states promise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gon_edge.config.file import StreamConfig
+from gon_edge.events import Alert, Reading
+from gon_edge.model.file import Model, load_model
+from gon_edge.model.window import Scaler
+from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.payload import Decoder, TopicTemplate
+from gon_edge.stream.stream import BACKLOG_BYTES, HISTORY_BUCKET_S, HISTORY_BUCKETS, Outcome, ScoreHistory, Stream
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "fault.json"
+NAMES = ("flow", "pressure", "current")
+SETTINGS = StreamConfig(warmup_rows=50, interval_s=1.0)
+
+
+def values(count: int, seed: int, fault: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    load = np.zeros(count)
+    for t in range(1, count):
+        load[t] = 0.9 * load[t - 1] + rng.normal()
+    rows = np.array([20.0, 3.0, 1.2]) + load[:, None] * [1.0, 0.2, 0.1] + 0.1 * rng.normal(size=(count, 3))
+    rows[:, 0] += fault
+    return rows
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """A model of ``values(600, 0)``; kept as a file, so that better training does not change what is golden here."""
+    return load_model(GOLDEN.with_name("pump.npz"))
+
+
+def readings(rows: np.ndarray, start: float = 1000.0) -> Iterator[Reading]:
+    for t, row in enumerate(rows.tolist()):
+        yield Reading("pump", start + t, dict(zip(NAMES, row, strict=True)))
+
+
+def run(stream: Stream, rows: np.ndarray, start: float = 1000.0) -> list[Outcome]:
+    return [o for reading in readings(rows, start) for o in stream.add(reading, reading.timestamp or 0.0)]
+
+
+def stream_with(model: Model | None, settings: StreamConfig = SETTINGS, **options: object) -> Stream:
+    return Stream("pump", settings, max_features=10, model=model, timer=lambda: 0.0, **options)  # type: ignore[arg-type]
+
+
+def test_recorded_messages_give_the_recorded_alerts(model: Model) -> None:
+    """Bytes in, alerts out, as written down in tests/golden/fault.json (scores to float32 rounding)."""
+    decoder = Decoder(TopicTemplate.parse("telemetry/{stream}"), timestamp="time")
+    stream = stream_with(model)
+    events: list[Alert] = []
+    rows = np.concatenate([values(60, 1), values(20, 2, fault=8.0), values(60, 3)])
+    for t, row in enumerate(rows.round(3).tolist()):
+        payload = json.dumps({"time": 1_700_000_000 + t, **dict(zip(NAMES, row, strict=True))}).encode()
+        for reading in decoder.decode("telemetry/pump", payload).readings:
+            events += [alert for o in stream.add(reading, float(t)) for alert in o.alerts]
+    found = [alert_json(event) for event in events]
+    expected = json.loads(GOLDEN.read_text())
+    assert [(e["type"], e["id"], e["severity"], e["timestamp"]) for e in found] == [
+        (e["type"], e["id"], e["severity"], e["timestamp"]) for e in expected
+    ]
+    for event, wanted in zip(found, expected, strict=True):
+        assert event["score"] == pytest.approx(wanted["score"], rel=1e-3)
+        assert [f["feature"] for f in event["top_features"]] == [f["feature"] for f in wanted["top_features"]]
+        for cause, other in zip(event["top_features"], wanted["top_features"], strict=True):
+            assert cause["expected"] == pytest.approx(other["expected"], rel=1e-2)
+    assert found[0]["top_features"][0]["feature"] == "flow"
+
+
+def test_a_stream_without_a_model_warms_up_and_raises_nothing() -> None:
+    stream = stream_with(None)
+    outcomes = run(stream, values(49, 1, fault=100.0))
+    assert stream.state == "warming-up"
+    assert not stream.warmed_up
+    assert all(o.verdict is None and not o.alerts for o in outcomes)
+    run(stream, values(2, 2), start=1049.0)
+    assert stream.warmed_up
+
+
+def test_rows_that_come_during_the_first_training_are_scored_after_it(model: Model) -> None:
+    stream = stream_with(None)
+    run(stream, values(50, 1))
+    stream.train()
+    assert run(stream, values(300, 2), start=1050.0) == []
+    assert (stream.state, stream.behind) == ("training", 300)
+    stream.use(model)
+    caught = [o for _ in range(5) for o in stream.catch_up(100)]
+    direct = run(stream_with(model), values(300, 2), start=1050.0)
+    assert [o.row.timestamp for o in caught] == [o.row.timestamp for o in direct]
+    assert [o.verdict.score for o in caught if o.verdict] == [o.verdict.score for o in direct if o.verdict]
+    assert all(o.waited for o in caught)
+    assert stream.behind == 0
+
+
+def test_rows_that_come_while_another_stream_is_trained_wait_too(model: Model) -> None:
+    stream = stream_with(None)
+    assert len(run(stream, values(50, 1))) == 50
+    assert run(stream, values(30, 2), start=1050.0) == []
+    assert (stream.state, stream.warmed_up, stream.behind) == ("warming-up", True, 30)
+    stream.use(model)
+    assert len(stream.catch_up(100)) == 30
+
+
+def test_rows_beyond_the_memory_of_the_backlog_come_out_without_a_score() -> None:
+    stream = stream_with(None)
+    run(stream, values(50, 1))
+    stream.train()
+    count = BACKLOG_BYTES // 20
+    outcomes = run(stream, np.ones((count, 3)), start=1050.0)
+    assert outcomes
+    assert all(o.verdict is None and o.waited for o in outcomes)
+    assert len(outcomes) + stream.behind == count
+    lost = len(stream.give_up_training())
+    assert len(outcomes) + lost == count
+    assert stream.state == "warming-up"
+
+
+def test_every_row_has_exactly_one_outcome(model: Model) -> None:
+    stream = stream_with(None)
+    stamps = [o.row.timestamp for o in run(stream, values(60, 1))]
+    stream.train()
+    stamps += [o.row.timestamp for o in run(stream, values(40, 2), start=1060.0)]
+    stream.use(model)
+    stamps += [o.row.timestamp for o in run(stream, values(40, 3), start=1100.0)]
+    stamps += [o.row.timestamp for o in stream.catch_up(1000)]
+    assert stamps == [1000.0 + t for t in range(140)]
+
+
+def test_a_fault_that_goes_on_is_one_alert_that_stays_open(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(60, 1))
+    alerts = [a for o in run(stream, values(2000, 2, fault=8.0), start=1060.0) for a in o.alerts]
+    assert [a.type for a in alerts].count("new") == 1
+    assert "end" not in {a.type for a in alerts}
+    assert len(stream.policy.active) == 1
+
+
+def test_an_open_alert_survives_a_restart_with_its_id(model: Model) -> None:
+    stream = stream_with(model)
+    alerts = [a for o in run(stream, np.concatenate([values(60, 1), values(30, 2, fault=8.0)])) for a in o.alerts]
+    restored = stream_with(model, alert_state=json.loads(json.dumps(stream.policy.state())))
+    later = [a for o in run(restored, values(60, 3), start=1090.0) for a in o.alerts]
+    assert alerts[0].type == "new"
+    assert [(a.type, a.id) for a in later] == [("end", alerts[0].id)]
+
+
+def test_a_stream_that_stops_is_stale_and_says_what_is_missing(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(30, 1))
+    alerts = stream.silent(1100.0)
+    assert stream.state == "stale"
+    assert [(a.type, a.kind) for a in alerts] == [("new", "missing")]
+    assert sorted(cause.feature for cause in alerts[0].top_features) == sorted(NAMES)
+    assert stream.silent(1101.0) == ()
+    run(stream, values(1, 2), start=1102.0)
+    assert stream.state == "scoring"
+
+
+def test_a_stream_whose_clock_stands_still_has_stopped(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(30, 1))
+    now = stream.heard_at
+    for _ in range(120):
+        now += 1.0
+        stream.add(Reading("pump", stream.aligner.last_timestamp, dict.fromkeys(NAMES, 0.0)), now)
+        assert stream.has_stopped(now) == (now - stream.heard_at > 60.0)
+    (alert,) = stream.stop(now)
+    assert (alert.kind, alert.severity) == ("missing", "critical")
+    assert alert.timestamp == stream.aligner.last_timestamp + 60.0
+    assert not stream.has_stopped(now + 1000.0)
+
+
+def test_a_stream_that_stops_during_the_warm_up_raises_nothing() -> None:
+    stream = stream_with(None)
+    run(stream, values(10, 1))
+    assert stream.silent(1100.0) == ()
+
+
+def test_a_missing_sensor_is_its_own_alert_and_does_not_raise_the_score(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(60, 1))
+    alerts, scores = [], []
+    for reading in readings(values(60, 2), start=1060.0):
+        rest = {name: value for name, value in reading.values.items() if name != "flow"}
+        for o in stream.add(replace(reading, values=rest), reading.timestamp or 0.0):
+            alerts += o.alerts
+            scores.append(o.verdict.score if o.verdict else 0.0)
+    assert [(a.type, a.kind, [c.feature for c in a.top_features]) for a in alerts] == [("new", "missing", ["flow"])]
+    assert max(scores) < model.threshold
+
+
+def test_features_are_chosen_by_globs(model: Model) -> None:
+    settings = replace(SETTINGS, include=("fl*", "pressure"), exclude=("pressure",))
+    stream = stream_with(None, settings)
+    run(stream, values(5, 1))
+    assert stream.aligner.features == ("flow",)
+
+
+def test_seeds_fill_what_the_first_fresh_reading_lacks() -> None:
+    stream = stream_with(None)
+    stream.seed(Reading("pump", None, {"flow": 1.0, "pressure": 2.0}))
+    outcomes = stream.add(Reading("pump", 1000.0, {"flow": 5.0}), 0.0) + stream.flush()
+    assert outcomes[0].row.features == ("flow", "pressure")
+    assert outcomes[0].row.values.tolist() == [5.0, 2.0]
+
+
+def test_causes_are_found_when_asked_for_and_only_while_anomalous(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(60, 1))
+    assert stream.causes() == ()
+    run(stream, values(10, 2, fault=8.0), start=1060.0)
+    assert stream.causes()[0].feature == "flow"
+
+
+# -- starters: a shipped model scores until the stream has its own -----------------------------------------------------
+
+
+def test_a_starter_scores_from_the_first_row_and_gives_way_to_the_streams_own_model(model: Model) -> None:
+    starter = model.with_lineage(version="shipped:pump")
+    stream = stream_with(None, starters=(starter,))
+    outcomes = run(stream, values(60, 1))
+    assert all(o.verdict is not None and o.verdict.model_version == "shipped:pump" for o in outcomes)
+    assert not any(o.alerts for o in outcomes)
+    assert (stream.state, stream.model, stream.scored_by) == ("warming-up", None, starter)
+    assert stream.warmed_up
+    stream.train()
+    (during,) = run(stream, values(1, 4), start=1060.0)
+    assert during.verdict is not None
+    assert (stream.state, stream.behind) == ("training", 0)
+    stream.use(model.with_lineage(version="1"))
+    (after,) = run(stream, values(1, 5), start=1061.0)
+    assert after.verdict is not None
+    assert (after.verdict.model_version, stream.starter, stream.state) == ("1", None, "scoring")
+    assert list(stream.scores) == [after.verdict.score]
+
+
+def test_a_starter_waits_for_a_row_that_has_all_its_features(model: Model) -> None:
+    stream = stream_with(None, starters=(model,))
+    rows = values(40, 1)
+    early = [o for r in list(readings(rows))[:20] for o in stream.add(_only(r, "flow", "pressure"), r.timestamp or 0.0)]
+    late = [o for r in list(readings(rows))[20:] for o in stream.add(r, r.timestamp or 0.0)]
+    assert [o.verdict for o in early] == [None] * len(early)
+    assert late
+    assert all(o.verdict is not None for o in late[1:])
+
+
+def test_features_a_starter_does_not_know_raise_nothing_with_it(model: Model) -> None:
+    stream = stream_with(None, starters=(model,))
+    noise = np.random.default_rng(0).normal(size=200) * np.geomspace(1.0, 1e6, 200)
+    outcomes = []
+    for t, reading in enumerate(readings(values(200, 1))):
+        extra = {} if 60 <= t < 120 else {"strange": float(noise[t])}  # wild, and missing for a minute
+        outcomes += stream.add(replace(reading, values={**reading.values, **extra}), reading.timestamp or 0.0)
+    assert not any(o.alerts for o in outcomes)
+    assert not any(o.verdict.missing for o in outcomes if o.verdict)
+
+
+def test_a_fault_in_the_warm_up_is_an_alert_with_a_starter(model: Model) -> None:
+    stream = stream_with(None, starters=(model,))
+    outcomes = run(stream, np.concatenate([values(30, 1), values(15, 2, fault=8.0)]))
+    assert [alert.type for o in outcomes for alert in o.alerts][:1] == ["new"]
+
+
+def test_a_relative_feature_of_a_starter_may_lie_at_any_level(model: Model) -> None:
+    changes = Scaler(model.scaler.mean * [0.0, 1.0, 1.0], model.scaler.scale)
+    relative = replace(model, scaler=changes).with_lineage(relative=["flow"])
+    rows = values(60, 1) + np.array([7000.0, 0.0, 0.0])
+    for starter, quiet in ((model, False), (relative, True)):
+        outcomes = run(stream_with(None, starters=(starter,)), rows)
+        assert (not any(o.alerts for o in outcomes)) is quiet
+
+
+def _only(reading: Reading, *names: str) -> Reading:
+    return replace(reading, values={name: reading.values[name] for name in names})
+
+
+def test_the_next_model_goes_on_with_the_window_of_the_one_before(model: Model) -> None:
+    """A detector that begins with an empty window finds a slow fault normal for 40 rows, and that ended its alert."""
+    swapped, steady = stream_with(model), stream_with(model)
+    for stream in (swapped, steady):
+        run(stream, values(100, 1))
+    swapped.use(model)
+    later = [run(stream, values(60, 2, fault=4.0), start=1100.0) for stream in (swapped, steady)]
+    scores = [[o.verdict.score for o in outcomes if o.verdict] for outcomes in later]
+    assert scores[0] == pytest.approx(scores[1], rel=0.05)
+    assert len(later[0]) == 60
+
+
+def test_a_feature_the_model_does_not_know_is_seen(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(5, 1))
+    assert not stream.new_feature
+    stream.add(Reading("pump", 1005.0, {"flow": 20.0, "pressure": 3.0, "current": 1.2, "speed": 1.0}), 1005.0)
+    stream.flush()
+    assert stream.new_feature
+
+
+def test_other_settings_count_from_the_next_reading(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(5, 1))
+    stream.configure(replace(SETTINGS, exclude=("flow",)))
+    outcomes = run(stream, values(60, 1), start=1005.0)
+    assert outcomes[-1].row.stale[list(outcomes[-1].row.features).index("flow")]
+
+
+def test_the_history_keeps_the_highest_score_of_a_bucket_and_its_threshold() -> None:
+    history = ScoreHistory()
+    for second, score in enumerate((1.0, 5.0, 2.0)):
+        history.add(1_500_000_000.0 + second, score, 4.0)
+    end, scores, thresholds = history.copy()
+    assert end == 1_500_000_015.0
+    assert (scores[-1], thresholds[-1], len(scores)) == (5.0, 4.0, HISTORY_BUCKETS)
+    assert all(score != score for score in scores[:-1])
+
+
+def test_the_history_forgets_what_is_older_than_its_span_and_what_a_gap_skipped() -> None:
+    history = ScoreHistory()
+    for bucket in (0, 1, 3, HISTORY_BUCKETS):
+        history.add(1_500_000_000.0 + HISTORY_BUCKET_S * bucket, float(bucket), 4.0)
+    scores = history.copy()[1].tolist()
+    assert [score for score in scores if score == score] == [1.0, 3.0, float(HISTORY_BUCKETS)]
+    history.add(1_500_000_000.0 + HISTORY_BUCKET_S * 3 * HISTORY_BUCKETS, 7.0, 4.0)
+    assert [score for score in history.copy()[1] if score == score] == [7.0]
+
+
+def test_a_clock_that_is_set_back_takes_the_history_after_it_along() -> None:
+    history = ScoreHistory()
+    for bucket in (5, 6, 7, 5):
+        history.add(1_500_000_000.0 + HISTORY_BUCKET_S * bucket, float(bucket), 4.0)
+    assert [score for score in history.copy()[1] if score == score] == [5.0]
+
+
+def test_the_history_is_copied_again_only_when_it_has_changed() -> None:
+    history = ScoreHistory()
+    history.add(1_500_000_000.0, 2.0, 4.1)
+    before = history.copy()
+    history.add(1_500_000_001.0, 1.0, 4.1)
+    assert history.copy() is before
+    history.add(1_500_000_002.0, 3.0, 4.1)
+    assert history.copy()[1][-1] == 3.0
+    assert before[1][-1] == 2.0

@@ -1,0 +1,185 @@
+"""The gate: what it lets through and what it stops."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import gon_edge.training.gate
+from gon_edge.training.fit import FitSettings, fit_model
+from gon_edge.training.gate import FAULTS, GateReport, GateScores, _worse, is_finite, judge, roc_auc
+
+SMALL = FitSettings(window=10, hidden=4, prototypes=2)
+NAMES = ("a", "b", "c")
+
+
+def waves(rows: int, *, seed: int = 0, features: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    t = np.arange(rows)[:, None] + 100.0 * seed
+    return (np.sin(t / (5.0 + np.arange(features))) + 0.1 * rng.normal(size=(rows, features))).astype(np.float32)
+
+
+def fitted(rows: np.ndarray, *, seed: int = 0, names=NAMES):
+    return fit_model(rows, features=names, settings=SMALL, rng=np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="module")
+def good():
+    return fitted(waves(800))
+
+
+@pytest.fixture(scope="module")
+def again():
+    return fitted(waves(800), seed=1)
+
+
+def judged(challenger, champion, rows=None, **changes) -> GateReport:
+    rows = waves(400, seed=3) if rows is None else rows
+    restart = np.arange(len(rows)) == 0
+    asked = {"risk": 1e-4, "interval_s": 1.0, "seed": 0, "features": NAMES, **changes}
+    return judge(challenger, champion, rows, restart, **asked)
+
+
+def test_a_model_as_good_as_the_one_in_use_passes_and_both_are_written_down(good, again):
+    report = judged(again, good)
+    assert report.passed
+    assert report.reasons == ()
+    assert report.held_out_rows == 400
+    assert report.champion is not None
+    for scores in (report.challenger, report.champion):
+        assert tuple(scores.separation) == FAULTS
+        assert scores.alarm_rate < 0.02
+        assert scores.mean_separation > 0.7
+    assert 0.0 < report.quantization_error < 0.05
+    assert report.model_bytes > 1000
+    assert 0.0 < report.latency_s < 0.5
+
+
+def test_the_same_models_and_rows_give_the_same_report(good, again):
+    reports = [dataclasses.replace(judged(again, good), latency_s=0.0) for _ in range(2)]
+    assert reports[0] == reports[1]
+
+
+def test_a_report_survives_json(good, again):
+    for report in (judged(again, good), judged(good, None)):
+        assert GateReport.from_json(json.loads(json.dumps(report.as_json()))) == report
+
+
+def test_a_model_that_learned_noise_is_stopped_for_telling_faults_worse(good):
+    noise = fitted(np.random.default_rng(5).normal(0.0, 3.0, (800, 3)).astype(np.float32))
+    report = judged(noise, good)
+    assert not report.passed
+    assert any("tells injected faults from clean rows" in reason for reason in report.reasons)
+    assert report.challenger.mean_separation < report.champion.mean_separation
+
+
+def test_a_model_in_alarm_on_clean_rows_is_stopped(good):
+    elsewhere = fitted(waves(800) + np.float32(5.0))
+    report = judged(elsewhere, good)
+    assert not report.passed
+    assert "of the held-out normal rows abnormal, the model in use" in report.reasons[0]
+
+
+def test_a_model_of_the_new_normal_replaces_one_in_alarm_there(good):
+    moved = waves(800) + np.float32(5.0)
+    report = judged(fitted(moved), good, waves(400, seed=3) + np.float32(5.0))
+    assert report.champion.alarm_rate > 0.9
+    assert report.passed
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "stopped"),
+    [
+        (0.004, 0.0, False),
+        (0.011, 0.0, True),
+        (0.015, 0.01, False),
+        (0.021, 0.015, True),
+        (0.3, 0.7, False),
+        (0.4, 0.7, True),
+    ],
+)
+def test_alarms_may_exceed_the_budget_only_where_they_halve(new, old, stopped):
+    separation = {"spike": 0.9}
+    assert bool(_worse(GateScores(new, separation), GateScores(old, separation), 1e-4, 10_000)) == stopped
+
+
+def test_three_rows_are_no_reason_however_few_there_are():
+    separation = {"spike": 0.9}
+    assert _worse(GateScores(3 / 100, separation), GateScores(0.0, separation), 1e-4, 100) == []
+    assert _worse(GateScores(4 / 100, separation), GateScores(0.0, separation), 1e-4, 100)
+
+
+def test_one_kind_of_fault_lost_stops_a_model_and_chance_is_as_good_as_below_it():
+    old = GateScores(0.0, {"spike": 0.9, "offset": 0.9, "drift": 0.9, "frozen": 0.6})
+    lost = GateScores(0.0, {"spike": 0.99, "offset": 0.99, "drift": 0.7, "frozen": 0.6})
+    blind = GateScores(0.0, {"spike": 0.9, "offset": 0.9, "drift": 0.9, "frozen": 0.1})
+    assert ["kind drift" in reason for reason in _worse(lost, old, 1e-4, 400)] == [True]
+    assert _worse(blind, old, 1e-4, 400) == []
+
+
+def test_a_value_that_is_not_finite_is_never_passed(good):
+    broken = dataclasses.replace(good, threshold=float("nan"))
+    assert not is_finite(broken)
+    for champion in (None, good):
+        report = judged(broken, champion)
+        assert (report.passed, report.finite) == (False, False)
+        assert "not finite" in report.reasons[0]
+
+
+def test_a_first_model_is_judged_on_the_rows_it_learned_and_by_nothing_else(good):
+    report = judged(good, None, waves(800))
+    assert report.passed
+    assert (report.champion, report.held_out_rows, report.challenger.separation) == (None, 0, {})
+    assert judged(good, None, waves(5)).passed  # shorter than a window
+    wild = dataclasses.replace(good, threshold=0.0)
+    assert "of the rows it learned abnormal" in judged(wild, None, waves(800)).reasons[0]
+
+
+def test_models_of_other_features_are_compared_on_the_same_rows(good):
+    more = fitted(waves(800, features=4), names=("c", "d", "a", "b"))
+    rows = waves(400, seed=3, features=4)
+    report = judged(more, good, rows, features=("c", "d", "a", "b"))
+    assert set(report.challenger.separation) == set(report.champion.separation) == set(FAULTS)
+
+
+def test_a_single_feature_has_neither_swaps_nor_stillness_and_constants_have_no_faults():
+    one = fitted(waves(800, features=1), names=("a",))
+    report = judged(one, one, waves(400, seed=3, features=1), features=("a",))
+    assert set(report.challenger.separation) == {"spike", "offset", "drift", "noise"}
+    assert report.passed
+    still = np.full((400, 1), 3.0, np.float32)
+    assert judged(one, one, still, features=("a",)).challenger.separation == {}
+
+
+def test_missing_values_and_gaps_are_borne(good, again):
+    rows = waves(400, seed=3)
+    rows[50:90, 1] = np.nan
+    restart = np.arange(400) % 100 == 0
+    report = judge(again, good, rows, restart, NAMES, risk=1e-4, interval_s=0.0, seed=0)
+    assert np.isfinite(list(report.challenger.separation.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "says"),
+    [("MODEL_BYTES", 10, "its file has"), ("QUANTIZATION_ERROR", 1e-9, "int8 rounding")],
+)
+def test_bytes_and_rounding_have_bounds(good, again, monkeypatch, limit, value, says):
+    monkeypatch.setattr(gon_edge.training.gate, limit, value)
+    assert says in judged(again, good).reasons[0]
+
+
+def test_a_score_slower_than_rows_come_and_than_before_is_stopped(good, again, monkeypatch):
+    took = iter([0.02, 0.001, 0.02, 0.015])
+    monkeypatch.setattr(gon_edge.training.gate, "_latency_s", lambda *_: next(took))
+    assert "a score takes 20.0 ms; at most 5.0 ms" in judged(again, good, interval_s=0.01).reasons[0]
+    assert judged(again, good, interval_s=0.01).passed
+
+
+def test_roc_auc_is_the_share_of_ordered_pairs():
+    rng = np.random.default_rng(0)
+    high, low = rng.integers(0, 6, 40).astype(float), rng.integers(0, 5, 30).astype(float)
+    naive = np.mean([(h > lo) + 0.5 * (h == lo) for h in high for lo in low])
+    assert roc_auc(high, low) == pytest.approx(naive)

@@ -1,0 +1,306 @@
+"""Training rounds in their order, with real training processes; only the clock and the machine's files are ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gon_edge.config.file import Config, RetrainConfig, parse_config
+from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, RetrainBusy
+from gon_edge.events import Row
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.training.child import Job
+from gon_edge.training.conditions import Conditions
+from gon_edge.training.rounds import (
+    Order,
+    Rounds,
+    accept,
+    accepted_spans,
+    make_job,
+    moment,
+    newest_row,
+    next_version,
+    orders,
+)
+from gon_edge.training.trainer import Trainer
+
+CALM = RetrainConfig(max_load=None)
+
+
+class Person:
+    """A client that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.told: list[dict[str, Any]] = []
+        self.results: list[dict[str, Any]] | None = None
+
+    def tell(self, **progress: Any) -> None:
+        self.told.append(progress)
+
+    def answer(self, **result: Any) -> None:
+        self.results = result["rounds"]
+
+    def refuse(self, error: GonEdgeError | str) -> None:
+        raise AssertionError(error)
+
+
+class Machine:
+    """Rounds on a store of two streams, with a clock and a temperature that the test sets."""
+
+    def __init__(self, folder: Path, settings: RetrainConfig = CALM) -> None:
+        self.config: Config = parse_config(
+            {
+                "mqtt": {"url": "mqtt://localhost"},
+                "subscriptions": [{"topic": "{stream}"}],
+                "state_dir": str(folder / "state"),
+                "streams": {"defaults": {"window": 15}},
+            }
+        )
+        with Store.open(self.config.state_dir) as store:
+            rng = np.random.default_rng(0)
+            for name in ("pump", "boiler"):
+                for t, values in enumerate(rng.normal(size=(400, 2)).astype(np.float32)):
+                    row = Row(name, 1000.0 + t, ("a", "b"), values, np.zeros(2, np.bool_), t == 0)
+                    store.add_row(row, False, now=float(t))
+            store.flush(500.0)
+        self.models = ModelFolder(self.config.state_dir)
+        self.trainer = Trainer(self.config.state_dir, self.models)
+        self._zone = folder / "sys" / "class" / "thermal" / "thermal_zone0" / "temp"
+        self._zone.parent.mkdir(parents=True)
+        self.celsius(40)
+        self.rounds = Rounds(self.trainer, settings, Conditions(folder, vcgencmd="/nonexistent"))
+        self.now = 1000.0
+        self.ended: list[str] = []
+
+    def celsius(self, celsius: int) -> None:
+        self._zone.write_text(f"{celsius * 1000}\n")
+
+    def job(self, order: Order) -> Job:
+        model = self.models.load(order.stream)[0]
+        return make_job(
+            order, self.config, self.models, model=model, interval_s=1.0, newest=1399.0, accepted=(), wall=5000.0
+        )
+
+    def step(self, seconds: float = 0.1) -> None:
+        self.now += seconds
+        if (ended := self.rounds.step(self.now, self.job)) is not None:
+            self.ended.append(ended.order.stream)
+            self.rounds.report(ended)
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 0.1) -> None:
+        deadline = time.monotonic() + 60.0
+        while not condition():
+            assert time.monotonic() < deadline, what
+            self.step(seconds)
+            time.sleep(0.01)
+
+    def stands_still(self, expected: bool) -> bool:
+        """Whether the child is stopped (``T`` of proc(5)), or is not; a signal takes a moment to arrive."""
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            state = Path(f"/proc/{self.trainer.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if (state == "T") is expected:
+                return True
+            time.sleep(0.005)
+        return False
+
+    def told_something(self) -> bool:
+        progress = self.rounds.progress
+        return progress is not None and progress.phase != "starting"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Any:
+    made: list[Machine] = []
+
+    def make(settings: RetrainConfig = CALM) -> Machine:
+        made.append(Machine(tmp_path, settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.rounds.stop()
+
+
+def test_who_asks_for_several_gets_one_answer_and_hears_of_the_way(machine: Any) -> None:
+    here, person = machine(), Person()
+    here.rounds.ask([Order("pump", "asked"), Order("boiler", "asked")], person)
+    here.until(lambda: person.results, "the answer", 0.6)
+    assert [(r["stream"], r["outcome"], r["version"], r["exit_code"]) for r in person.results] == [
+        ("pump", "promoted", "1", 0),
+        ("boiler", "promoted", "1", 0),
+    ]
+    assert person.results[0]["gate"] is not None
+    assert {"phase", "share", "loss", "rss_bytes", "budget_bytes", "elapsed_s", "held"} <= set(person.told[0])
+    assert next_version(here.models, "pump") == "2"
+
+
+def test_a_second_one_is_busy_or_waits_and_comes_before_what_starts_by_itself(machine: Any) -> None:
+    here, first, second = machine(), Person(), Person()
+    here.rounds.ask([Order("pump", "asked")], first)
+    here.rounds.ask([Order("boiler", "time")])
+    here.step()
+    with pytest.raises(RetrainBusy, match="--wait"):
+        here.rounds.ask([Order("pump", "asked")], second)
+    here.rounds.ask([Order("pump", "asked", force=True)], second, wait=True)
+    here.until(lambda: len(here.ended) == 3, "three rounds", 0.6)
+    assert here.ended == ["pump", "pump", "boiler"]
+    assert second.told[0] == {"stream": "pump", "waiting": "pump"}
+
+
+def test_who_hangs_up_takes_the_round_along(machine: Any) -> None:
+    here, person, other = machine(), Person(), Person()
+    here.rounds.ask([Order("pump", "asked"), Order("boiler", "asked")], person)
+    here.rounds.ask([Order("boiler", "asked")], other, wait=True)
+    here.step()
+    pid = here.trainer.pid
+    person.gone = True
+    here.step()
+    assert not Path(f"/proc/{pid}").exists()
+    here.until(lambda: other.results, "the other's turn")
+    assert here.ended == ["boiler"]
+    assert here.models.load("pump") == (None, "")
+
+
+def test_a_hot_machine_stops_a_round_and_lets_it_go_on_when_it_has_cooled(machine: Any) -> None:
+    here, person = machine(), Person()
+    here.rounds.ask([Order("pump", "asked")], person)
+    here.until(here.told_something, "the first message")
+    here.celsius(80)
+    here.step(10.0)
+    assert here.stands_still(True)
+    assert "the machine is hot: 80 °C" in here.rounds.held
+    assert "hot" in person.told[-1]["held"]
+    here.celsius(60)
+    here.step(10.0)
+    assert here.rounds.held == ""
+    here.until(lambda: person.results, "the answer")
+    assert person.results[0]["outcome"] == "promoted"
+
+
+def test_a_held_round_can_be_cancelled(machine: Any) -> None:
+    here, person = machine(), Person()
+    here.rounds.ask([Order("pump", "asked")], person)
+    here.until(here.told_something, "the first message")
+    here.celsius(80)
+    here.step(10.0)
+    pid = here.trainer.pid
+    began = time.monotonic()
+    assert here.rounds.cancel("pump")
+    assert time.monotonic() - began < 1.5
+    assert not Path(f"/proc/{pid}").exists()
+    assert (person.results[0]["outcome"], person.results[0]["reason"]) == ("failed", "cancelled")
+    assert not here.rounds.cancel("pump")
+
+
+def test_a_loaded_machine_holds_back_what_nobody_asked_for_and_nothing_else(machine: Any) -> None:
+    here = machine(dataclasses.replace(CALM, max_load=1e-9))
+    here.rounds.ask([Order("pump", "time")])
+    for _ in range(5):
+        here.step(10.0)
+    assert here.trainer.pid is None
+    assert "retrain.max_load" in here.rounds.held
+    person = Person()
+    here.rounds.ask([Order("boiler", "asked")], person)
+    here.until(lambda: person.results, "the person's")
+    assert here.ended == ["boiler"]
+    here.rounds.settings = CALM
+    here.until(lambda: here.ended == ["boiler", "pump"], "the other one", 10.0)
+
+
+def test_what_started_by_itself_ends_when_learning_is_frozen_and_what_a_person_asked_for_does_not(machine: Any) -> None:
+    here, person = machine(), Person()
+    here.rounds.ask([Order("pump", "drift")])
+    here.rounds.ask([Order("pump", "time"), Order("boiler", "time")])
+    here.until(lambda: here.trainer.pid, "the first round")
+    assert here.rounds.freeze("pump")
+    assert not here.rounds.freeze("pump")
+    assert not here.rounds.wants("pump")
+    assert here.rounds.wants("boiler")
+    here.rounds.ask([Order("pump", "asked")], person)
+    here.step()
+    assert not here.rounds.freeze("pump")
+    here.until(lambda: person.results, "the person's")
+
+
+def test_a_share_of_the_processor_is_kept_by_standing_still(machine: Any) -> None:
+    here = machine(dataclasses.replace(CALM, cpu_share=0.5))
+    here.rounds.ask([Order("pump", "first")])
+    here.until(here.told_something, "the first message")
+    for quarter in range(2, 8):  # of a second: stop, stop, run, run, stop, stop
+        here.now = 2000.0 + quarter / 4.0
+        here.step(0.0)
+        assert here.stands_still(quarter % 4 >= 2)
+
+
+def test_another_process_that_trains_is_waited_for_or_reported(machine: Any) -> None:
+    here, hasty, patient = machine(), Person(), Person()
+    other = Trainer(here.config.state_dir, here.models)
+    other.start(dataclasses.replace(here.job(Order("boiler", "asked"))))
+    try:
+        here.rounds.ask([Order("pump", "asked")], hasty)
+        here.step()
+        assert hasty.results[0]["exit_code"] == 75
+        here.rounds.ask([Order("pump", "asked")], patient, wait=True)
+        for _ in range(3):
+            here.step(1.1)
+        assert patient.results is None
+        assert patient.told[-1] == {"stream": "pump", "waiting": ""}
+    finally:
+        other.stop()
+    here.until(lambda: patient.results, "its turn", 1.1)
+    assert patient.results[0]["outcome"] == "promoted"
+
+
+def test_a_disk_that_cannot_be_written_is_an_answer(machine: Any, tmp_path: Path) -> None:
+    here, person = machine(), Person()
+    (here.config.state_dir / "models").write_text("in the way")
+    here.rounds.ask([Order("pump", "asked")], person)
+    here.until(lambda: person.results, "the answer")
+    assert (person.results[0]["outcome"], person.results[0]["exit_code"]) == ("failed", 1)
+    assert os.strerror(20) in person.results[0]["reason"]
+
+
+def test_requests_are_checked() -> None:
+    known = {"pump", "boiler"}
+    assert [o.stream for o in orders({}, known)] == ["boiler", "pump"]
+    (order,) = orders({"streams": ["pump", "pump"], "since": {"ago_s": 60}, "budget_bytes": 5e7, "force": 1}, known)
+    assert (order.why, order.since, order.budget_bytes, order.force) == ("asked", {"ago_s": 60.0}, 50_000_000, True)
+    assert orders({"streams": ["new"], "rows_file": "/tmp/x.csv"}, known)[0].stream == "new"
+    for wrong in ({"streams": ["x"]}, {"streams": 7}, {"since": 5}, {"since": {"at": "x"}}, {"budget_bytes": "much"}):
+        with pytest.raises(InputError):
+            orders(wrong, known)
+    with pytest.raises(InputError, match="no stream yet"):
+        orders({}, set())
+
+
+def test_a_moment_is_a_time_or_counted_from_the_newest_row() -> None:
+    with pytest.raises(InputError):
+        moment({"when": 1.0}, 5.0)
+
+
+def test_accepted_rows_are_released_and_remembered(machine: Any) -> None:
+    here = machine()
+    with Store.open(here.config.state_dir) as store:
+        assert newest_row(store, "pump") == (1399.0, 1.0)
+        assert newest_row(store, "nobody") == (None, None)
+        assert store.quarantine("pump", 1200.0, 1299.0) == 100
+        assert accept(store, "pump", 1250.0, 1299.0, needed=30) == 50
+        assert accepted_spans(store, "pump") == ((1250.0, 1299.0),)
+        with pytest.raises(NotEnoughData, match="50 rows that were left out"):
+            accept(store, "pump", 1200.0, 1399.0, needed=80)
+        assert accepted_spans(store, "pump") == ((1250.0, 1299.0), (1200.0, 1399.0))
+        for i in range(100):
+            with pytest.raises(NotEnoughData):
+                accept(store, "pump", float(i), float(i + 1), needed=80)
+        assert len(accepted_spans(store, "pump")) == 32
+        assert accepted_spans(store, "boiler") == ()

@@ -1,0 +1,541 @@
+"""Training in a child process: what comes of it, and that nothing but a good model replaces a model."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import MIB, plain_job
+
+from gon_edge.errors import ModelFileError, RetrainBusy
+from gon_edge.events import Row
+from gon_edge.model.file import Model, dumps, load_model
+from gon_edge.state.folder import VERSIONS_KEPT, ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.training.child import Job, predicted_peak_bytes, write_job
+from gon_edge.training.fit import FitSettings, fit_model
+from gon_edge.training.trainer import Round, Trainer, resident_bytes
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """A store with 800 rows of three features."""
+    rng = np.random.default_rng(0)
+    features = ("a", "b", "c")
+    with Store.open(tmp_path) as store:
+        for t, values in enumerate(rng.normal(size=(800, 3)).astype(np.float32)):
+            store.add_row(Row("pump", 1000.0 + t, features, values, np.zeros(3, np.bool_), t == 0), False, now=float(t))
+        store.flush(900.0)
+    return tmp_path
+
+
+def job(state_dir: Path, trainer: Trainer, **changes: object) -> Job:
+    return plain_job(state_dir, **{"candidate": str(trainer.candidate("pump")), **changes})
+
+
+def trainer_for(state_dir: Path) -> Trainer:
+    return Trainer(state_dir, ModelFolder(state_dir))
+
+
+def ended(trainer: Trainer) -> Round:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (outcome := trainer.poll()) is not None:
+            return outcome
+        time.sleep(0.02)
+    pytest.fail("the training did not end")
+
+
+def test_a_child_is_the_first_to_go_from_its_first_moment_on(state_dir: Path) -> None:
+    # While it loaded numpy the kernel, short of memory, killed the daemon beside it, which is larger; and again after
+    # each restart, because training began anew.
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer))
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert "1000\n" in [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in children]
+    trainer.stop()
+
+
+def test_a_round_ends_with_a_model_in_place_and_its_lineage(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer))
+    assert trainer.stream == "pump"
+    result = ended(trainer)
+    assert (result.outcome, result.reason, result.rows) == ("promoted", "", 800)
+    assert result.peak_bytes < 64 * MIB
+    model = load_model(ModelFolder(state_dir).file("pump"))
+    assert model.features == ("a", "b", "c")
+    assert model.interval_s == 1.0
+    assert {k: model.lineage[k] for k in ("version", "rows", "since", "until", "trained_at", "seed")} == {
+        "version": "1",
+        "rows": 800,
+        "since": 1000.0,
+        "until": 1799.0,
+        "trained_at": 5000.0,
+        "seed": 0,
+    }
+    assert trainer.stream is None
+    assert not trainer.candidate("pump").exists()
+
+
+def test_the_same_job_gives_the_same_bytes_and_a_copy_is_kept(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    file = ModelFolder(state_dir).file("pump")
+    written = []
+    for _ in range(2):
+        trainer.start(job(state_dir, trainer))
+        assert ended(trainer).outcome == "promoted"
+        written.append(file.read_bytes())
+    assert written[0] == written[1]
+    assert file.with_name("model-1.npz").read_bytes() == written[0]
+
+
+def test_rows_after_until_are_not_learned(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer, until=1399.0))
+    assert ended(trainer).rows == 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "says"),
+    [
+        ({"until": 1010.0}, "not_enough_data", "wait for more"),
+        ({"stream": "unknown"}, "not_enough_data", "0 normal rows"),
+        ({"budget_bytes": 30 * MIB}, "over_budget", "raise retrain.memory_budget"),
+    ],
+)
+def test_a_round_that_cannot_work_says_why_and_leaves_no_model(
+    state_dir: Path, changes: dict[str, object], outcome: str, says: str
+) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer, **changes))
+    result = ended(trainer)
+    assert (result.outcome, result.model) == (outcome, None)
+    assert says in result.reason
+    assert not ModelFolder(state_dir).file("pump").exists()
+
+
+def test_a_child_past_its_deadline_is_ended_and_the_old_model_stays(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer))
+    assert ended(trainer).outcome == "promoted"
+    before = ModelFolder(state_dir).file("pump").read_bytes()
+    hasty = trainer_for(state_dir)
+    hasty.start(job(state_dir, hasty, version="2", deadline_s=0.01))
+    result = ended(hasty)
+    assert result.outcome == "failed"
+    assert "retrain.deadline" in result.reason
+    assert ModelFolder(state_dir).file("pump").read_bytes() == before
+
+
+def test_a_child_that_is_killed_is_a_failed_round(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer))
+    assert trainer._running is not None
+    os.kill(trainer._running.process.pid, 9)
+    result = ended(trainer)
+    assert (result.outcome, result.model) == ("failed", None)
+    assert "-9" in result.reason
+
+
+def test_a_child_does_not_outlive_the_daemon(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    file = state_dir / "job.json"
+    write_job(job(state_dir, trainer, max_rows=800, window=200), file)
+    trainer.candidate("pump").parent.mkdir(parents=True)
+    start = (
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'gon_edge.training.child', sys.argv[1]], "
+        "stdout=subprocess.PIPE, text=True); print(p.pid, p.stdout.readline(), flush=True); input()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", start, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline().split()[0])
+    assert Path(f"/proc/{child}").exists()
+    parent.kill()
+    parent.wait(10)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, "the child goes on without its parent"
+        time.sleep(0.01)
+    assert not trainer.candidate("pump").exists()
+
+
+def test_only_one_round_at_a_time_across_trainers(state_dir: Path) -> None:
+    one, other = trainer_for(state_dir), trainer_for(state_dir)
+    one.start(job(state_dir, one))
+    for busy in (one, other):
+        with pytest.raises(RetrainBusy):
+            busy.start(job(state_dir, busy))
+    one.stop()
+    other.start(job(state_dir, other))
+    assert ended(other).outcome == "promoted"
+
+
+def test_the_predicted_peak_bounds_the_measured_one(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(job(state_dir, trainer, window=40))
+    result = ended(trainer)
+    assert result.outcome == "promoted"
+    predicted = predicted_peak_bytes(800, 3, FitSettings(window=40))
+    assert 0.85 * predicted < result.peak_bytes <= predicted
+
+
+@pytest.mark.parametrize("stream", ["pump", "../../etc", ".hidden", "a/b", "über 1", "x" * 128, "..", "."])
+def test_any_stream_name_is_one_folder_inside_the_models(tmp_path: Path, stream: str) -> None:
+    folder = ModelFolder(tmp_path)
+    file = folder.file(stream)
+    assert file.parent.parent == folder.path
+    assert file.resolve().is_relative_to(folder.path.resolve())
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not a model")
+    assert folder.streams() == [stream]
+
+
+# -- the gate's word ---------------------------------------------------------------------------------------------------
+
+
+def promoted(state_dir: Path, trainer: Trainer, **changes: object) -> Round:
+    trainer.start(job(state_dir, trainer, **changes))
+    result = ended(trainer)
+    assert result.outcome == "promoted", result.reason
+    return result
+
+
+def test_a_second_model_is_judged_beside_the_first_on_rows_neither_learned(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    first = promoted(state_dir, trainer, until=1500.0)
+    assert first.verdict is not None
+    assert first.verdict.champion is None
+    second = promoted(state_dir, trainer, version="2", parent="1", champion=str(models.file("pump")))
+    assert second.verdict is not None
+    assert second.verdict.champion is not None
+    assert (second.rows, second.verdict.held_out_rows) == (800, 100)
+    gate = load_model(models.file("pump")).lineage["gate"]
+    assert gate["champion"]["separation"].keys() == gate["challenger"]["separation"].keys() != set()
+    assert gate["challenger"]["alarm_rate"] == second.verdict.challenger.alarm_rate
+    assert "latency_s" not in gate
+
+
+def test_only_rows_the_model_in_use_has_not_learned_judge_it(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer, until=1749.0)
+    second = promoted(state_dir, trainer, version="2", champion=str(models.file("pump")))
+    assert second.verdict is not None
+    assert second.verdict.held_out_rows == 50
+
+
+def test_training_again_at_once_compares_two_models_that_know_all_rows(state_dir: Path) -> None:
+    # The model in use had learned the rows it was judged on, the new one had not, and lost.
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer)
+    again = promoted(state_dir, trainer, version="2", champion=str(models.file("pump")))
+    assert again.verdict is not None
+    assert again.verdict.held_out_rows == 0
+    assert again.verdict.champion is not None
+    assert again.verdict.champion.separation == again.verdict.challenger.separation
+
+
+def test_a_few_rows_that_a_person_accepted_are_enough(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer, until=1500.0)
+    changes = {"since": 1740.0, "accepted": ((1740.0, 1799.0),), "champion": str(models.file("pump"))}
+    few = promoted(state_dir, trainer, version="2", **changes)
+    assert few.verdict is not None
+    assert (few.rows, few.verdict.held_out_rows) == (60, 0)
+    assert few.verdict.champion is not None
+
+
+def test_a_judged_job_gives_the_same_bytes_too(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    promoted(state_dir, trainer, until=1500.0)
+    champion = state_dir / "champion.npz"
+    champion.write_bytes(models.file("pump").read_bytes())
+    written = set()
+    for _ in range(2):
+        promoted(state_dir, trainer, version="2", champion=str(champion), max_rows=600)
+        written.add(models.file("pump").read_bytes())
+    assert len(written) == 1
+
+
+@pytest.fixture
+def worse(state_dir: Path) -> Path:
+    """The state directory with a good model, and then a second half of rows that say nothing."""
+    trainer = trainer_for(state_dir)
+    rng = np.random.default_rng(1)
+    features, fresh = ("a", "b", "c"), np.zeros(3, np.bool_)
+    t = np.arange(2000.0)[:, None]
+    calm = np.float32(np.sin(t / [5.0, 7.0, 9.0]) + 0.05 * rng.normal(size=(2000, 3)))
+    with Store.open(state_dir) as store:
+        for i, values in enumerate(calm):
+            store.add_row(Row("fan", 1000.0 + i, features, values, fresh, i == 0), False, now=0.0)
+        store.flush(0.0)
+    promoted(state_dir, trainer, stream="fan", candidate=str(trainer.candidate("fan")))
+    with Store.open(state_dir) as store:
+        for i in range(6000):
+            wild = np.float32(rng.normal(0.0, 30.0, 3)) if i < 5000 else calm[i - 5000]
+            store.add_row(Row("fan", 4000.0 + i, features, wild, fresh, i == 0), False, now=0.0)
+        store.flush(0.0)
+    return state_dir
+
+
+def test_a_worse_model_is_rejected_with_reasons_unless_a_person_forces_it(worse: Path) -> None:
+    trainer, models = trainer_for(worse), ModelFolder(worse)
+    file = models.file("fan")
+    before = file.read_bytes()
+    bad = job(worse, trainer, stream="fan", candidate=str(trainer.candidate("fan")), version="2", champion=str(file))
+    trainer.start(bad)
+    result = ended(trainer)
+    assert (result.outcome, result.model) == ("rejected", None)
+    assert result.verdict is not None
+    assert "injected faults" in result.reason
+    assert result.reason == "; ".join(result.verdict.reasons)
+    assert file.read_bytes() == before
+    assert not Path(bad.candidate).exists()
+    trainer.start(bad, force=True)
+    forced = ended(trainer)
+    assert forced.outcome == "promoted"
+    assert forced.reason.startswith("forced: ")
+    assert load_model(file).lineage["gate"]["passed"] is False
+    assert models.rollback("fan").version == "1"
+    assert file.read_bytes() == before
+
+
+def test_rows_left_out_for_lack_of_room_are_logged(state_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    result = promoted(state_dir, trainer_for(state_dir), max_rows=500)
+    assert result.rows == 500
+    assert "stream 'pump': learned from 500 of 800 rows, in blocks" in caplog.text
+
+
+def test_progress_goes_from_reading_to_the_gate_with_memory_below_the_budget(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    assert trainer.progress is None
+    trainer.start(job(state_dir, trainer, window=40))
+    seen = []
+    deadline = time.monotonic() + 60
+    while trainer.poll() is None:
+        assert time.monotonic() < deadline
+        if trainer.progress is not None:
+            seen.append(trainer.progress)
+        time.sleep(0.005)
+    assert trainer.progress is None
+    shares = [progress.share for progress in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] <= 1.0
+    assert {"starting", "calibrate", "fit"} <= {progress.phase for progress in seen}
+    assert any(progress.loss is not None for progress in seen)
+    assert all(0 <= progress.rss_bytes < progress.budget_bytes for progress in seen)
+
+
+def test_a_damaged_champion_is_none_to_compare_with(state_dir: Path) -> None:
+    (state_dir / "broken.npz").write_bytes(b"broken")
+    verdict = promoted(state_dir, trainer_for(state_dir), champion=str(state_dir / "broken.npz")).verdict
+    assert verdict is not None
+    assert verdict.champion is None
+
+
+def test_rows_of_a_file_are_learned_without_a_store(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 2))
+    (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in rows))
+    trainer = trainer_for(tmp_path)
+    result = promoted(tmp_path, trainer, rows_file=str(tmp_path / "rows.csv"))
+    assert (result.rows, result.model and result.model.features) == (500, ("a", "b"))
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    rng = np.random.default_rng(0)
+    settings = FitSettings(window=5, hidden=2, prototypes=1)
+    return fit_model(rng.normal(size=(100, 2)), settings=settings, rng=rng)
+
+
+def of(model: Model, version: int, parent: int | None = None) -> Model:
+    parent = version - 1 if parent is None else parent
+    return model.with_lineage(version=str(version), parent=str(parent) if parent else "", trained_at=100.0 * version)
+
+
+def named(models: ModelFolder) -> list[str]:
+    return [f"{found.version}{'*' if found.current else ''}" for found in models.versions("pump")]
+
+
+def test_the_last_versions_are_kept_with_their_lineage(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    assert models.versions("pump") == ()
+    for version in range(1, 13):
+        models.install("pump", of(model, version))
+    assert named(models) == ["12*", "11", "10", "9", "8"]
+    assert len(models.versions("pump")) == VERSIONS_KEPT
+    newest = models.versions("pump")[0]
+    assert newest.lineage["trained_at"] == 1200.0
+    assert newest.bytes == newest.path.stat().st_size > 1000
+    assert models.load("pump", "9")[0].version == "9"  # type: ignore[union-attr]
+    assert models.load("pump", "3") == (None, "")
+    assert models.streams() == ["pump"]
+
+
+def test_a_rollback_goes_to_the_model_that_was_replaced(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    for version in (1, 2, 3):
+        models.install("pump", of(model, version))
+    assert models.rollback("pump").version == "2"
+    assert named(models) == ["3", "2*", "1"]
+    models.install("pump", of(model, 4, parent=2))
+    assert models.rollback("pump").version == "2"
+    assert models.rollback("pump").version == "1"
+    assert models.rollback("pump", "3").version == "3"
+    assert models.load("pump")[0].version == "3"  # type: ignore[union-attr]
+    assert named(models) == ["4", "3*", "2", "1"]
+
+
+def test_a_rollback_to_nowhere_names_what_there_is(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    with pytest.raises(ModelFileError, match="there are: none"):
+        models.rollback("pump")
+    models.install("pump", of(model, 1))
+    with pytest.raises(ModelFileError, match="no version before the one in use; there are: 1"):
+        models.rollback("pump")
+    with pytest.raises(ModelFileError, match="no version 7; there are: 1"):
+        models.rollback("pump", "7")
+
+
+def test_the_version_in_use_is_never_the_one_that_is_dropped(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    for version in range(1, 6):
+        models.install("pump", of(model, version))
+    models.rollback("pump", "1")
+    models.install("pump", of(model, 6, parent=1))
+    assert named(models) == ["6*", "5", "4", "3", "2"]
+    models.rollback("pump", "2")
+    models.install("pump", of(model, 1))
+    assert "1*" in named(models)
+
+
+def test_a_damaged_model_in_use_is_replaced_by_its_own_copy_then_by_the_newest(tmp_path: Path, model: Model) -> None:
+    models = ModelFolder(tmp_path)
+    for version in (1, 2, 3):
+        models.install("pump", of(model, version))
+    models.rollback("pump", "2")
+    models.file("pump").write_bytes(b"damaged")
+    found, wrong = models.load("pump")
+    assert found is not None
+    assert found.version == "2"
+    assert "kept as model.npz.damaged" in wrong
+    models.file("pump").with_name("model-2.npz").write_bytes(b"damaged")
+    found, _ = models.load("pump")
+    assert found is not None
+    assert found.version == "3"
+    assert named(models) == ["3", "1"]
+
+
+@pytest.mark.parametrize("what", ["install", "rollback"])
+def test_a_power_cut_at_any_write_leaves_the_old_model_in_use_or_the_new_one(
+    tmp_path: Path, model: Model, what: str
+) -> None:
+    (tmp_path / "new.npz").write_bytes(dumps(of(model, 8)))
+    script = """
+        import sys
+        from pathlib import Path
+
+        from gon_edge.model.file import load_model
+        from gon_edge.training.trainer import ModelFolder
+        import powercut
+
+        models, new = ModelFolder(Path(sys.argv[1])), load_model(sys.argv[2])
+        for last in range(200):
+            pid = powercut.os.fork()
+            if pid == 0:
+                powercut.after(last)
+                models.install("pump", new) if sys.argv[3] == "install" else models.rollback("pump")
+                powercut.os._exit(0)
+            code = powercut.os.waitstatus_to_exitcode(powercut.os.waitpid(pid, 0)[1])
+            found, wrong = models.load("pump")
+            versions = [found.version for found in models.versions("pump")]
+            print(code, found.version, wrong or "-", ",".join(versions), flush=True)
+            if code == 0:
+                break
+            if found.version != "7":  # back to where it began, for the next cut
+                models.rollback("pump", "7")
+    """
+    models = ModelFolder(tmp_path)
+    for version in range(3, 8):
+        models.install("pump", of(model, version))
+    outcome = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), tmp_path, tmp_path / "new.npz", what],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    after = "8" if what == "install" else "6"
+    lines = [line.split() for line in outcome.stdout.splitlines()]
+    assert len(lines) > 12
+    assert lines[-1][:2] == ["0", after]
+    assert {code for code, *_ in lines[:-1]} == {"9"}
+    in_use = [version for _, version, *_ in lines]
+    assert set(in_use) == {"7", after}
+    assert {wrong for _, _, wrong, _ in lines} == {"-"}  # nothing was ever found damaged
+    assert all({"7", "6", "5"} <= set(versions.split(",")) for *_, versions in lines)
+    assert not list(tmp_path.glob("models/pump/.*.tmp"))
+
+
+def test_a_full_disk_at_any_write_leaves_the_model_in_use(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ModelFolder(tmp_path)
+    for version in (1, 2):
+        models.install("pump", of(model, version))
+    write = os.write
+    failed = 0
+    for refused in range(50):
+        writes = iter(range(1000))
+
+        def full(file: int, content: bytes, writes: Iterator[int] = writes, refused: int = refused) -> int:
+            if next(writes) == refused:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(file, content)
+
+        monkeypatch.setattr(os, "write", full)
+        try:
+            models.install("pump", of(model, 3))
+        except OSError:
+            failed += 1
+            found, wrong = models.load("pump")
+            assert found is not None
+            assert (found.version in ("2", "3"), wrong) == (True, "")
+            assert models.load("pump", "2")[0] is not None
+        else:
+            break
+    assert failed == 3  # the copy, the model, its name
+    assert named(models) == ["3*", "2", "1"]
+    assert not list(tmp_path.glob("models/pump/.*.tmp"))
+
+
+def test_a_damaged_model_is_set_aside_and_named(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path)
+    file = folder.file("pump")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not a model")
+    model, wrong = folder.load("pump")
+    assert model is None
+    assert "damaged" in wrong
+    assert file.with_name("model.npz.damaged").read_bytes() == b"not a model"
+    assert folder.load("pump") == (None, "")
+
+
+def test_the_memory_of_a_process_is_read_from_proc() -> None:
+    assert 4 * MIB < resident_bytes(os.getpid()) < 4096 * MIB
+    assert resident_bytes(2**22 + 1) == 0
