@@ -9,6 +9,7 @@ The made-up machines of `make_screenshots` talk to a daemon, Prometheus scrapes 
 
 from __future__ import annotations
 
+import argparse
 import http.server
 import json
 import shutil
@@ -121,7 +122,9 @@ def shoot(address: str, folder: Path) -> bool:
 
 def main() -> int:
     """Build, scrape, draw."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Draw the dashboards.")
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
     build()
     client = paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2)
     client.max_inflight_messages_set(500)

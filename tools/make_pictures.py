@@ -8,6 +8,7 @@ for a while.  The seed is fixed, so what the page says about the pictures stays 
 
 from __future__ import annotations
 
+import argparse
 import math
 import random
 import sys
@@ -133,7 +134,9 @@ def _save(figure: plt.Figure, path: Path) -> None:
 
 def main() -> None:
     """Fit the model and draw the pictures into the folder named, or docs/img."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "img"
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/explanation.md.")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs" / "img")
+    folder: Path = parser.parse_args().folder
     rows = pump(ROWS, clogged=CLOGGED, hunting_from=ROWS)
     model = fit_model(rows[:600], features=FEATURES, rng=np.random.default_rng(0))
     climb(model, rows, folder / "explain-climb.png")

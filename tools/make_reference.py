@@ -762,7 +762,9 @@ PAGES = {
 
 def main() -> None:
     """Write all pages."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "reference"
+    parser = argparse.ArgumentParser(description="Write the reference pages of the documentation.")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs" / "reference")
+    folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (folder / name).write_text(page(), encoding="utf-8")

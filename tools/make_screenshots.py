@@ -10,6 +10,7 @@ minutes, and differs in its times from run to run::
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
@@ -165,7 +166,9 @@ def shoot(browser: Browser, address: str, path: Path, *, size: Any, dark: bool, 
 
 def main() -> None:
     """Set the scene and take the pictures."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    parser = argparse.ArgumentParser(description="Take pictures of the status page.")
+    parser.add_argument("folder", nargs="?", type=Path, help="where to; default: docs/img")
+    folder: Path | None = parser.parse_args().folder
     target = folder or ROOT / "docs" / "img"
     client = paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2)
     client.max_inflight_messages_set(500)
