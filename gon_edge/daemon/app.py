@@ -30,7 +30,7 @@ from gon_edge.links.mqtt import Message, MqttClient, own_topic
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
 from gon_edge.model.file import Model
-from gon_edge.process.memory import resident_bytes, return_memory, tame_malloc
+from gon_edge.process.memory import return_memory, rss_bytes, tame_malloc
 from gon_edge.process.systemd import Notifier
 from gon_edge.state.catalog import check_starters, starters
 from gon_edge.state.folder import ModelFolder
@@ -836,7 +836,7 @@ class Daemon:
             mqtt_url=self._client.url,
             mqtt_error=self._client.last_error,
             queue_length=len(self._client.queue),
-            rss_bytes=resident_bytes(),
+            rss_bytes=rss_bytes(),
             heartbeat_at=self._heartbeat or time.monotonic(),
             ready=ready,
             streams=tuple(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -30,6 +31,8 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
 }
 """Modules that libraries of the daemon import at their top and use on ways that it does not take, each with the names
 that they look up while they are being imported."""
+
+PROC = Path("/proc")
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of <malloc.h>
 
@@ -104,8 +107,51 @@ def return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process; 0 where the system does not say."""
+def rss_bytes(pid: int | None = None, *, proc: Path = PROC) -> int:
+    """Return the resident memory (RSS) of a process, pages shared with others counted in full.
+
+    Parameters
+    ----------
+    pid : int, optional
+        Default: this process.
+    proc : Path
+        Where procfs is mounted.
+
+    Returns
+    -------
+    int
+        Bytes; 0 when the process is gone or the system does not say.
+    """
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        pages = int((proc / _name(pid) / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")  # a Raspberry Pi 5 has pages of 16 KiB
     return 0
+
+
+def pss_bytes(pid: int | None = None, *, proc: Path = PROC) -> int:
+    """Return the proportional memory (PSS) of a process: a page shared by n processes counts 1/n.
+
+    PSS is never more than RSS.  The kernel walks every page for it and holds a lock of that process meanwhile, so ask
+    for :func:`rss_bytes` first.
+
+    Parameters
+    ----------
+    pid : int, optional
+        Default: this process.
+    proc : Path
+        Where procfs is mounted.
+
+    Returns
+    -------
+    int
+        Bytes; 0 when the process is gone, is not ours, or the system does not say.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (proc / _name(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024  # proc(5): always in kB
+    return 0
+
+
+def _name(pid: int | None) -> str:
+    return "self" if pid is None else str(pid)

@@ -22,6 +22,7 @@ from typing import IO, Any
 from gon_edge.errors import ModelFileError, RetrainBusy
 from gon_edge.events import TrainingOutcome
 from gon_edge.model.file import Model, load_model
+from gon_edge.process.memory import pss_bytes, rss_bytes
 from gon_edge.state.folder import ModelFolder
 from gon_edge.training.child import Job, write_job
 from gon_edge.training.gate import GateReport, is_finite
@@ -193,9 +194,9 @@ class Trainer:
         if running.process.poll() is None:
             # PSS is never more than RSS, and adding it up waits for a lock of the child, which may have lost the
             # processor while it held it: up to 25 ms in which no row is scored.
-            running.memory_bytes = _rss_bytes(running.process.pid)
+            running.memory_bytes = rss_bytes(running.process.pid)
             if running.memory_bytes > running.job.budget_bytes:
-                running.memory_bytes = resident_bytes(running.process.pid)
+                running.memory_bytes = pss_bytes(running.process.pid)
             if running.memory_bytes > running.job.budget_bytes:
                 over = "memory"
             elif took > running.job.deadline_s:
@@ -281,18 +282,3 @@ def _messages(output: bytearray) -> list[dict[str, Any]]:
             if isinstance(message, dict):
                 found.append(message)
     return found
-
-
-def _rss_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    return 0
-
-
-def resident_bytes(pid: int) -> int:
-    """Memory of a process that is its own share (PSS), bytes; 0 when it cannot be read."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0

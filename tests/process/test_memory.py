@@ -1,9 +1,17 @@
-"""What the daemon does not load: absent while nobody uses it, whole as soon as somebody does."""
+"""What the daemon does not load, absent until somebody uses it and then whole; and the memory of a process."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from gon_edge.process.memory import pss_bytes, rss_bytes
+
+MIB = 1 << 20
 
 
 def run(code: str) -> str:
@@ -83,3 +91,32 @@ import ssl
 print(ssl.create_default_context().check_hostname)
 """
     assert run(code) == "False\nTrue\n"
+
+
+@pytest.mark.parametrize("page_bytes", [4096, 16384, 65536])
+def test_a_page_is_as_large_as_the_system_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page_bytes: int
+) -> None:
+    # A Raspberry Pi 5 has pages of 16 KiB; taken for 4096 bytes, a quarter of the daemon's memory was shown.
+    sysconf = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: page_bytes if name == "SC_PAGESIZE" else sysconf(name))
+    (tmp_path / "77").mkdir()
+    (tmp_path / "77" / "statm").write_text("9000 2500 1200 1 0 3000 0\n")
+    assert rss_bytes(77, proc=tmp_path) == 2500 * page_bytes
+
+
+def test_resident_memory_is_what_the_kernel_reports_in_kilobytes() -> None:
+    status = Path("/proc/self/status").read_text()
+    reported = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024
+    assert rss_bytes() == pytest.approx(reported, rel=0.02)
+    assert rss_bytes(os.getpid()) == pytest.approx(reported, rel=0.02)
+
+
+def test_the_proportional_share_is_at_most_the_resident_memory() -> None:
+    assert 4 * MIB < pss_bytes(os.getpid()) <= rss_bytes(os.getpid())
+    assert pss_bytes() > 4 * MIB
+
+
+def test_a_process_that_is_gone_has_no_memory() -> None:
+    beyond = 2**22 + 1  # Linux gives no process a higher number than 2**22
+    assert rss_bytes(beyond) == pss_bytes(beyond) == 0
