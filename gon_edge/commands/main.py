@@ -1,9 +1,10 @@
 """The command line: arguments in, one module called, an exit status out.
 
-Data goes to stdout, everything else to stderr.  The commands are in ``run``, ``data``, ``look`` and
-``models``; the module of a command that is called is loaded, and no other.  A new command is a function in one of
-them, and a line in its ``COMMANDS`` and in the table here: it shows up in help, completion, manual and reference by
-itself.
+Data goes to stdout, everything else to stderr.  Only the module of the command that is called is loaded.
+
+To add a command, write a function in one of these modules and name it in the module's ``COMMANDS`` and in the table
+below.  Help, completion, manual and reference then have it.  The table holds names, not modules, so that this module
+knows nothing of the rooms above it.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from gon_edge.errors import EXIT_CODES, GonEdgeError
 from gon_edge.process.memory import deferred
 
 _MODULES: Mapping[str, str] = {  # in the order of the help
-    "run": "run",
-    "demo": "data",
-    "check-config": "run",
-    "config": "run",
-    "doctor": "run",
-    "status": "look",
-    "top": "look",
-    "publish": "data",
-    "record": "data",
-    "replay": "data",
-    "score": "data",
-    "plot": "look",
-    "report": "look",
-    "sample": "look",
-    "models": "models",
-    "retrain": "models",
-    "accept": "models",
-    "silence": "models",
-    "version": "main",
-    "completion": "main",
+    "run": "commands.run",
+    "demo": "demo.command",
+    "check-config": "commands.run",
+    "config": "commands.run",
+    "doctor": "commands.run",
+    "status": "commands.look",
+    "top": "commands.look",
+    "publish": "commands.data",
+    "record": "commands.data",
+    "replay": "commands.data",
+    "score": "commands.data",
+    "plot": "commands.look",
+    "report": "commands.look",
+    "sample": "commands.look",
+    "models": "commands.models",
+    "retrain": "commands.models",
+    "accept": "commands.models",
+    "silence": "commands.models",
+    "version": "commands.main",
+    "completion": "commands.main",
 }
 
 
@@ -96,7 +97,7 @@ def build_parser(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
     )
     add = commands_of(parser, required=False)
     for name in names:
-        import_module(f"gon_edge.commands.{_MODULES[name]}").COMMANDS[name](add)
+        import_module(f"gon_edge.{_MODULES[name]}").COMMANDS[name](add)
     return parser
 
 

@@ -154,11 +154,10 @@ def test_a_command_loads_the_module_it_is_in_and_no_other() -> None:
 
 
 def test_every_command_of_a_module_is_in_the_table() -> None:
-    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__"}
+    package = Path(cli.__file__).parents[1]
+    modules = [f"{room}.{path.stem}" for room in ("commands", "demo") for path in (package / room).glob("[!_]*.py")]
     declared = {
-        name: module
-        for module in modules
-        for name in getattr(import_module(f"gon_edge.commands.{module}"), "COMMANDS", ())
+        name: module for module in modules for name in getattr(import_module(f"gon_edge.{module}"), "COMMANDS", ())
     }
     assert declared == cli._MODULES
 
