@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from gon_edge.commands.terminal import Progress, table  # noqa: E402
+from gon_edge.commands.terminal import Progress  # noqa: E402
+from gon_edge.commands.text import table  # noqa: E402
 from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
 from gon_edge.research.ganomaly import padded  # noqa: E402

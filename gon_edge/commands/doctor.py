@@ -29,7 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gon_edge.commands.terminal import duration_text
+from gon_edge.commands.text import duration_text
 from gon_edge.config.file import Config, is_loopback, load_config
 from gon_edge.errors import ConfigError, GonEdgeError, ModelFileError, StoreError, UnreachableError
 from gon_edge.links.client import daemon_api

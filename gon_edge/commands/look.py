@@ -173,7 +173,7 @@ def _add_sample(add: AddCommand) -> None:
 def _sample(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from gon_edge.commands.terminal import table
+    from gon_edge.commands.text import table
     from gon_edge.config.file import load_config
     from gon_edge.model import sample
     from gon_edge.model.file import load_model

@@ -290,6 +290,8 @@ def _add_retrain(add: AddCommand) -> None:
 
 
 def _retrain(options: argparse.Namespace) -> int:
+    from gon_edge.commands.terminal import RoundProgress
+    from gon_edge.commands.text import plan_exit_code, plan_text
     from gon_edge.training import operations as upkeep
 
     if bool(options.streams) == options.all:
@@ -315,9 +317,9 @@ def _retrain(options: argparse.Namespace) -> int:
         if options.json:
             write_json([{"stream": name, **dataclasses.asdict(planned)} for name, planned in plans])
         else:
-            sys.stdout.write("".join(upkeep.plan_text(name, planned) for name, planned in plans))
-        return next((code for _, planned in plans if (code := upkeep.plan_exit_code(planned))), 0)
-    with upkeep.RoundProgress() as progress:
+            sys.stdout.write("".join(plan_text(name, planned) for name, planned in plans))
+        return next((code for _, planned in plans if (code := plan_exit_code(planned))), 0)
+    with RoundProgress() as progress:
         results = upkeep.retrain(config, asked, progress)
     return _write_results(results, as_json=options.json)
 
@@ -352,16 +354,17 @@ def _add_accept(add: AddCommand) -> None:
 
 
 def _accept(options: argparse.Namespace) -> int:
+    from gon_edge.commands.terminal import RoundProgress
     from gon_edge.training import operations as upkeep
 
     config = config_of(options)
-    with upkeep.RoundProgress() as progress:
+    with RoundProgress() as progress:
         results = upkeep.accept(config, options.stream, options.since, options.until, progress, only=options.only)
     return _write_results(results, as_json=options.json)
 
 
 def _write_results(results: list[dict[str, Any]], *, as_json: bool) -> int:
-    from gon_edge.training.operations import result_text
+    from gon_edge.commands.text import result_text
 
     if as_json:
         write_json(results)
@@ -410,35 +413,38 @@ def _add_silence(add: AddCommand) -> None:
 
 
 def _silence_add(options: argparse.Namespace) -> int:
+    from gon_edge.commands.text import silences_text
     from gon_edge.training import operations as upkeep
 
     added = upkeep.silence(config_of(options), options.stream, options.feature or "", options.for_s, options.reason)
     if options.json:
         write_json(added)
     else:
-        sys.stdout.write(upkeep.silences_text([added]))
+        sys.stdout.write(silences_text([added]))
     return 0
 
 
 def _silence_list(options: argparse.Namespace) -> int:
+    from gon_edge.commands.text import silences_text
     from gon_edge.training import operations as upkeep
 
     found = upkeep.silences(config_of(options))
     if options.json:
         write_json(found)
     else:
-        sys.stdout.write(upkeep.silences_text(found))
+        sys.stdout.write(silences_text(found))
     return 0
 
 
 def _silence_rm(options: argparse.Namespace) -> int:
+    from gon_edge.commands.text import silences_text
     from gon_edge.training import operations as upkeep
 
     removed = upkeep.unsilence(config_of(options), options.stream, options.feature)
     if options.json:
         write_json(removed)
     elif removed:
-        sys.stdout.write("removed:\n" + upkeep.silences_text(removed))
+        sys.stdout.write("removed:\n" + silences_text(removed))
     if not removed:
         what = f"feature {options.feature!r} of stream {options.stream!r}" if options.feature else options.stream
         raise InputError(f"{what} is not silenced; see gon-edge silence list")

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.commands.scorefile import at_level_of, csv_rows
-from gon_edge.commands.terminal import fit, visible
+from gon_edge.commands.terminal import fit
+from gon_edge.commands.text import visible
 from gon_edge.errors import InputError
 from gon_edge.events import Verdict
 from gon_edge.model.detector import Detector

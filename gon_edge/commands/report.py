@@ -19,8 +19,7 @@ import numpy as np
 
 from gon_edge import __version__
 from gon_edge.commands.plot import STYLE, WIDTH, SvgCanvas, Thinned, draw, height
-from gon_edge.commands.terminal import duration_text, visible
-from gon_edge.commands.text import cause_text, number_text
+from gon_edge.commands.text import cause_text, duration_text, number_text, visible
 from gon_edge.errors import InputError
 from gon_edge.events import Row
 from gon_edge.model.detector import Detector

@@ -14,10 +14,11 @@ import shutil
 import sys
 import termios
 import time
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
+
+from gon_edge.commands.text import columns, duration_text
 
 _SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "on red": "41"}
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -149,17 +150,6 @@ def sparkline(values: Sequence[float], threshold: float | None, *, width: int, p
     return " " * (width - len(shown)) + blocks
 
 
-def visible(text: str) -> str:
-    r"""Return `text` with every character that is none to look at written as an escape: it must not steer a terminal.
-
-    Examples
-    --------
-    >>> visible("pump\x1b[2J \u202eü")
-    'pump\\x1b[2J \\u202eü'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def fit(text: str, width: int) -> str:
     """Return `text` cut or filled up to `width` columns of a terminal; most of East Asia's characters take two.
 
@@ -177,11 +167,6 @@ def fit(text: str, width: int) -> str:
             kept += c
         text = f"{kept}…" if width > 0 else ""
     return text + " " * (width - columns(text))
-
-
-def columns(text: str) -> int:
-    """Return the columns of a terminal that `text`, without colours, takes."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 class Screen:
@@ -367,31 +352,66 @@ class Progress:
         self._shown = True
 
 
-def duration_text(seconds: float) -> str:
-    """Return `seconds` as people say it.
+class RoundProgress:
+    """How far training is: a bar on a terminal; elsewhere a line for each phase, and every few seconds.
 
-    Examples
-    --------
-    >>> duration_text(7.4), duration_text(200), duration_text(8000), duration_text(200000)
-    ('7 s', '3 min 20 s', '2 h 13 min', '2 d 7 h')
+    Parameters
+    ----------
+    stream : text file, optional
+        Default: stderr.
+    clock : callable
+        Monotonic seconds.
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    for small, small_name, large, large_name in ((1, "s", 60, "min"), (60, "min", 3600, "h"), (3600, "h", 86400, "d")):
-        if whole < large * (60 if large < 3600 else 24 if large == 3600 else 10**9):
-            rest = whole % large // small
-            return f"{whole // large} {large_name}" + (f" {rest} {small_name}" if rest else "")
-    raise AssertionError("the last unit has no end")
 
+    _LINE_EVERY_S = 5.0
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as aligned lines; the first row is the heading.
+    def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._redraws = wants_redraw(self._stream)
+        self._due = clock() + self._LINE_EVERY_S
+        self._said = ""
+        self._drawn = False
 
-    Examples
-    --------
-    >>> table([["STREAM", "ROWS"], ["pump", "7"]])
-    ['STREAM  ROWS', 'pump    7']
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def __call__(self, told: Mapping[str, Any]) -> None:
+        """Show what `rounds.Rounds` tells."""
+        if "released" in told:
+            self._line(f"{told['released']} rows are accepted as normal")
+            return
+        if "waiting" in told:
+            what = f"{told['stream']}: waiting for the training of {told['waiting'] or 'another process'} to end"
+            self._show(what, what)
+            return
+        memory = f"{told['rss_bytes'] / 2**20:.0f} of {told['budget_bytes'] / 2**20:.0f} MiB"
+        loss = "" if told["loss"] is None else f", loss {told['loss']:.4g}"
+        held = f", on hold: {told['held']}" if told["held"] else ""
+        rest = f"{told['phase']}{loss}, {memory}, {duration_text(told['elapsed_s'])}{held}"
+        drawn = f"{told['stream']} {bar(told['share'], 24)} {100 * told['share']:3.0f} %  {rest}"
+        phase = f"{told['stream']} {told['phase']} {told['held']}"
+        self._show(phase, drawn if self._redraws else f"{told['stream']}: {100 * told['share']:.0f} %, {rest}")
+
+    def _show(self, phase: str, text: str) -> None:
+        if self._redraws:
+            self._stream.write(f"\r{clip(text, shutil.get_terminal_size().columns - 1)}\x1b[K")
+            self._stream.flush()
+            self._drawn = True
+        elif phase != self._said or self._clock() >= self._due:
+            self._said = phase
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        self._due = self._clock() + self._LINE_EVERY_S
+        start = "\r\x1b[K" if self._drawn else ""
+        self._stream.write(f"{start}{text}\n")
+        self._stream.flush()
+        self._drawn = False

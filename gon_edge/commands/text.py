@@ -1,23 +1,37 @@
-"""What ``gon-edge models`` prints about models, for a person; ``--json`` prints what `catalog` gives as it is."""
+"""What commands print for people: models, trainings, silences, the status of a daemon, numbers and durations in words.
+
+Everything here is plain text, so that ``gon-edge status`` and ``gon-edge models`` start without a library that draws.
+Colour, progress and whole screens are in ``terminal``.  Scripts get JSON instead, which no function here touches.
+
+Names of streams, features and files, and what others report as errors, are foreign text.  Whatever is printed goes
+through `visible`, or through `table`, which does it for each cell.
+"""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gon_edge.commands.terminal import duration_text, table
-from gon_edge.state.catalog import Check
+if TYPE_CHECKING:
+    from gon_edge.state.catalog import Check
+    from gon_edge.training.child import Plan
 
+_MIB = 1 << 20
 _RECENT = 1e9
-"""Unix seconds; a smaller number is no time."""
+"""Unix seconds, in 2001; a smaller number in a model's lineage is no time."""
 
 _MOST = 20
+"""Names in a list, and features in a comparison.  Not critical: what fits on a screen."""
+
 _COLUMN = 40
+"""Characters of an entry of the lineage when two models stand side by side in 100 columns."""
+
 _WORTH_A_LINE = 0.1
-"""Deviations that a feature's mean has moved."""
+"""Deviations that a feature's mean has moved.  Not critical: less is the noise of another sample of rows."""
 
 
 def listing_text(models: Mapping[str, Any]) -> str:
@@ -28,7 +42,7 @@ def listing_text(models: Mapping[str, Any]) -> str:
         rows += [[m["name"], "yes" if m["starter"] else "no", str(m["bytes"]), m["title"]] for m in models["shipped"]]
         lines = table(rows)
     if models["state_dir"] is None:
-        return "\n".join([*lines, "", "streams: name their daemon with --config FILE or --state-dir DIR"]) + "\n"
+        return _page([*lines, "", "streams: name their daemon with --config FILE or --state-dir DIR"])
     rows = [["STREAM", "VERSION", "", "BYTES", "TRAINED (UTC)", "ROWS"]]
     for stream, versions in models["streams"].items():
         for version in versions:
@@ -37,7 +51,7 @@ def listing_text(models: Mapping[str, Any]) -> str:
             learned = str(lineage.get("rows", "-"))
             rows.append([stream, version["version"] or "-", in_use, str(version["bytes"]), trained, learned])
     lines += ["", *(table(rows) if len(rows) > 1 else [f"no stream has a model in {models['state_dir']}"])]
-    return "\n".join(lines) + "\n"
+    return _page(lines)
 
 
 def description_text(model: Mapping[str, Any]) -> str:
@@ -57,17 +71,17 @@ def description_text(model: Mapping[str, Any]) -> str:
     rows = [[name, str(value)] for name, value in facts.items() if value]
     shown = {"relative"}  # stands above
     if training := model.get("training"):
-        peak = f"{training['peak_bytes'] / (1 << 20):.0f} MiB"
+        peak = f"{training['peak_bytes'] / _MIB:.0f} MiB"
         rows.append(["training", f"{training['outcome']}, took {training['duration_s']:.1f} s and {peak} at most"])
     rows += [[name, text] for name, text in _flat(model["lineage"]) if name not in shown]
     width = max(len(name) for name, _ in rows)
-    return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
+    return _page([f"{name:<{width}}  {text}" for name, text in rows])
 
 
 def differences_text(a: str, b: str, found: Mapping[str, Any]) -> str:
     """`differences` for a person."""
     if found["equal"]:
-        return f"{a} and {b} are equal\n"
+        return _page([f"{a} and {b} are equal"])
     rows = [["", a, b]]
     for name in ("threshold", "window", "parameters"):
         rows.append([name, *(number_text(value) for value in found[name])])
@@ -86,7 +100,7 @@ def differences_text(a: str, b: str, found: Mapping[str, Any]) -> str:
                  f"{move['moved_deviations']:+.2f} deviations", f"x {move['deviation_ratio']:.2f}"]
             )  # fmt: skip
         lines += ["", *table(rows)]
-    return "\n".join(lines) + "\n"
+    return _page(lines)
 
 
 def _flat(lineage: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -121,14 +135,14 @@ def checks_text(label: str, checks: Sequence[Check]) -> str:
     """One model's checks in a line, or a line for each that failed."""
     failed = [check for check in checks if not check.passed]
     if failed:
-        return "".join(f"BAD  {label}: {check.name}: {check.detail}\n" for check in failed)
-    return f"ok   {label}: {', '.join(check.name for check in checks)}\n"
+        return _page([f"BAD  {label}: {check.name}: {check.detail}" for check in failed])
+    return _page([f"ok   {label}: {', '.join(check.name for check in checks)}"])
 
 
 def status_text(status: Mapping[str, Any]) -> str:
     """Return the answer of :meth:`DaemonApi.status` as a page for a person."""
     broker = status["mqtt"]
-    memory = f"{status['rss_bytes'] / (1 << 20):.1f} MiB"
+    memory = f"{status['rss_bytes'] / _MIB:.1f} MiB"
     lines = [
         f"gon-edge {status['version']} on {status['node']}, up {duration_text(status['uptime_s'])}, {memory}",
         f"broker {broker['url']}: {'connected' if broker['connected'] else broker['error'] or 'not connected'}",
@@ -170,7 +184,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         what = f"{silence['feature']} of {silence['stream']}" if silence["feature"] else silence["stream"]
         reason = f": {silence['reason']}" if silence["reason"] else ""
         lines.append(f"silenced for another {left}: {what}{reason}")
-    return "\n".join(lines) + "\n"
+    return _page(lines)
 
 
 def cause_text(cause: Mapping[str, Any]) -> str:
@@ -198,3 +212,133 @@ def number_text(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def result_text(result: Mapping[str, Any]) -> str:
+    """What came of a round, in words, a line or two."""
+    name, gate = result["stream"], result["gate"]
+    if result["outcome"] == "promoted":
+        text = (
+            f"{name}: model {result['version']} is in use, from {result['rows']} rows in "
+            f"{duration_text(result['duration_s'])}, {result['peak_bytes'] / _MIB:.0f} of "
+            f"{result['budget_bytes'] / _MIB:.0f} MiB"
+        )
+    else:
+        said = {
+            "rejected": "rejected by the gate",
+            "not_enough_data": "not enough data",
+            "over_budget": "over the memory budget",
+            "busy": "busy",
+        }.get(result["outcome"], "failed")
+        text = f"{name}: {said}: {result['reason']}"
+    if gate is None or not gate["held_out_rows"]:
+        return _page([text])
+    return _page([text, f"  on {gate['held_out_rows']} rows it had not seen: {_gate_text(gate)}"])
+
+
+def _gate_text(gate: Mapping[str, Any]) -> str:
+    def scores(side: Mapping[str, Any]) -> tuple[str, str]:
+        separation = list(side["separation"].values())
+        mean = f"{sum(separation) / len(separation):.3f}" if separation else "-"
+        return f"{100 * side['alarm_rate']:.2f} %", mean
+
+    rate, separation = scores(gate["challenger"])
+    if gate["champion"] is None:
+        return f"{rate} above the threshold, injected faults told apart with ROC-AUC {separation}"
+    old_rate, old_separation = scores(gate["champion"])
+    return (
+        f"{rate} above the threshold (the model before it {old_rate}), injected faults told apart with ROC-AUC "
+        f"{separation} ({old_separation})"
+    )
+
+
+def plan_text(stream: str, planned: Plan) -> str:
+    """A plan in words."""
+    used = f"{planned.rows} of {planned.usable_rows} rows that may be learned, {planned.features} features"
+    why = "alarmed, silenced, stale, or before the clock was set"
+    peak, budget = planned.predicted_peak_bytes / _MIB, planned.budget_bytes / _MIB
+    lines = [
+        f"{stream}: {used}, {planned.windows} windows in batches of {planned.batch}",
+        f"  {planned.stored_rows} rows are stored, {planned.quarantined_rows} of them are left out: {why}",
+        f"  predicted peak {peak:.0f} MiB, budget {budget:.0f} MiB",
+    ]
+    if planned.shrunk:
+        lines.append(f"  made smaller: {planned.shrunk}")
+    if planned.refused:
+        lines.append(f"  refused: {planned.refused}")
+    return _page(lines)
+
+
+def plan_exit_code(planned: Plan) -> int:
+    """0, or the exit code that training would end with: 5 over budget, 4 not enough data."""
+    if not planned.refused:
+        return 0
+    return 5 if planned.predicted_peak_bytes > planned.budget_bytes else 4
+
+
+def silences_text(found: list[dict[str, Any]]) -> str:
+    """Silences as a table."""
+    if not found:
+        return "nothing is silenced\n"
+    rows = [["STREAM", "FEATURE", "UNTIL", "REASON"]]
+    for one in found:
+        until = datetime.fromtimestamp(one["until"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+        rows.append([one["stream"], one["feature"] or "(all)", f"{until} UTC", one["reason"]])
+    return _page(table(rows))
+
+
+# -- plain text --------------------------------------------------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with control and invisible characters written as escapes, so that it cannot steer a terminal.
+
+    Examples
+    --------
+    >>> visible("pump\x1b[2J \u202eü")
+    'pump\\x1b[2J \\u202eü'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _page(lines: Iterable[str]) -> str:
+    return "".join(f"{visible(line)}\n" for line in lines)
+
+
+def duration_text(seconds: float) -> str:
+    """Return `seconds` as people say it.
+
+    Examples
+    --------
+    >>> duration_text(7.4), duration_text(200), duration_text(8000), duration_text(200000)
+    ('7 s', '3 min 20 s', '2 h 13 min', '2 d 7 h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for small, small_name, large, large_name in ((1, "s", 60, "min"), (60, "min", 3600, "h"), (3600, "h", 86400, "d")):
+        if whole < large * (60 if large < 3600 else 24 if large == 3600 else 10**9):
+            rest = whole % large // small
+            return f"{whole // large} {large_name}" + (f" {rest} {small_name}" if rest else "")
+    raise AssertionError("the last unit has no end")
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal `text` takes; most of East Asia's characters take two."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as aligned lines, each cell made `visible`; the first row is the heading.
+
+    Examples
+    --------
+    >>> table([["STREAM", "ROWS"], ["pump", "7"]])
+    ['STREAM  ROWS', 'pump    7']
+    """
+    shown = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(columns, column)) for column in zip(*shown, strict=True)]
+    return [
+        "  ".join(cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in shown
+    ]

@@ -15,18 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
-from gon_edge.commands.terminal import (
-    Keyboard,
-    Paint,
-    WholeScreen,
-    columns,
-    duration_text,
-    fit,
-    sparkline,
-    visible,
-    wants_colour,
-)
-from gon_edge.commands.text import cause_text, number_text
+from gon_edge.commands.terminal import Keyboard, Paint, WholeScreen, fit, sparkline, wants_colour
+from gon_edge.commands.text import cause_text, columns, duration_text, number_text, visible
 from gon_edge.errors import UnreachableError
 from gon_edge.links.client import DaemonApi, histogram_buckets, histogram_quantile
 

@@ -28,8 +28,8 @@ from typing import IO, Any, Literal
 import psutil
 import yaml
 
-from gon_edge.commands.terminal import Paint, Screen, bar, chart, duration_text, table, wants_colour, wants_redraw
-from gon_edge.commands.text import cause_text, number_text
+from gon_edge.commands.terminal import Paint, Screen, bar, chart, wants_colour, wants_redraw
+from gon_edge.commands.text import cause_text, duration_text, number_text, table
 from gon_edge.config.file import MqttConfig, parse_config
 from gon_edge.demo.broker import embedded_broker, free_port
 from gon_edge.errors import GonEdgeError, UnreachableError

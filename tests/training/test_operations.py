@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gon_edge.commands import main as cli
+from gon_edge.commands.terminal import RoundProgress
+from gon_edge.commands.text import plan_exit_code, plan_text, result_text, silences_text
 from gon_edge.training.child import Plan
-from gon_edge.training.operations import RoundProgress, plan_exit_code, plan_text, result_text, silences_text
 
 MIB = 1 << 20
 CONFIG = {"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "{stream}"}]}
