@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from gon_edge.events import Reading
-from gon_edge.stream.payload import LARGEST, MAX_NAME
+from gon_edge.stream.scalars import LARGEST
+from gon_edge.stream.topics import MAX_NAME
 
 numbers = st.floats(-LARGEST, LARGEST) | st.integers(-(10**12), 10**12).map(float)
 """Numbers a row can hold."""

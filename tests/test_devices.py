@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from gon_edge.config.file import parse_config
-from gon_edge.stream.payload import Decoder, TopicTemplate
+from gon_edge.stream.payload import Decoder
+from gon_edge.stream.topics import TopicTemplate
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "devices.md").read_text(encoding="utf-8")
 EXPECTED = {

@@ -69,8 +69,10 @@ with contextlib.nullcontext() if "--growth" in sys.argv else atheris.instrument_
     from gon_edge.model.gon import Discriminator
     from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine
     from gon_edge.state.store import DATABASE, RetrainRecord, Store
-    from gon_edge.stream.payload import LARGEST, MAX_NAME, Decoder, TopicTemplate, decoders
+    from gon_edge.stream.payload import Decoder, decoders
+    from gon_edge.stream.scalars import LARGEST
     from gon_edge.stream.silences import Silences
+    from gon_edge.stream.topics import MAX_NAME, TopicTemplate
     from gon_edge.training.fit import fit_model
 
 ROOT = Path(__file__).resolve().parent.parent

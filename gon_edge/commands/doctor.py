@@ -36,7 +36,7 @@ from gon_edge.links.client import daemon_api
 from gon_edge.model.file import load_model
 from gon_edge.process.certificate import certificate_expiry
 from gon_edge.state.store import Store
-from gon_edge.stream.payload import TopicTemplate
+from gon_edge.stream.topics import TopicTemplate
 
 State = Literal["ok", "warning", "fault"]
 

@@ -27,7 +27,7 @@ from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.model.sample import png_bytes, write_text
 from gon_edge.state.csvfile import CsvFile
-from gon_edge.stream.payload import unix_seconds
+from gon_edge.stream.scalars import unix_seconds
 
 MOST_COLUMNS = 300
 MOST_FEATURES = 6

@@ -36,9 +36,10 @@ from gon_edge.state.catalog import check_starters, starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.history import HISTORY_BUCKET_S
 from gon_edge.stream.payload import decoders
 from gon_edge.stream.silences import Silence, Silences
-from gon_edge.stream.stream import HISTORY_BUCKET_S, Outcome, Stream
+from gon_edge.stream.stream import Outcome, Stream
 from gon_edge.training.child import Job
 from gon_edge.training.conditions import Conditions, clock_is_set
 from gon_edge.training.rounds import (

@@ -27,22 +27,12 @@ What else changes with this module: ``daemon`` (calls it), `gon_edge.events.Row`
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable
-from itertools import pairwise
-from typing import NamedTuple
-
-import numpy as np
 
 from gon_edge.events import Reading, Row
+from gon_edge.stream.columns import Columns
+from gon_edge.stream.interval import LEARNING_LIMIT, Learning, Received, mean_phase
+from gon_edge.stream.pace import Pace
 
-LEARNING_TICKS = 8  # distinct timestamps of the fastest feature before an interval is believed
-LEARNING_SPAN_S = 2.0  # ... and the least they span: a broker's backlog arrives within a second, whatever its interval
-LEARNING_LIMIT = 64  # timestamps remembered; after half as many that disagree, the median step of all is taken
-
-MIN_INTERVAL_S = 0.01
-NICE_INTERVALS_S = (0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
-HOLD_CADENCES = 5  # a feature is stale after this many of its own cadences, and never before as many intervals
 MAX_FILLERS = 10_000  # held rows in one gap, and ticks that may wait for late readings: bounds memory
 STEP_TICKS = 5  # timestamps this many intervals ahead of the time that passed did not get there by jitter
 STEP_BACK_TICKS = (
@@ -50,8 +40,6 @@ STEP_BACK_TICKS = (
 )
 REPLAY_BACK_TICKS = 15.0  # the same at any pace: sixteen ticks in a row behind are a replay started over
 PHASE_GAIN = 1 / 16  # of the running mean of how far readings are from their ticks
-PACE_SAMPLES = 16  # ticks over which liveness is judged
-
 _MASKED = (-math.inf, math.nan)  # a feature heard in a tick, but without a value
 
 
@@ -86,8 +74,6 @@ class Aligner:
         Readings that rows show, and that came too late to be shown.
     clock_steps : int
         Times the clock behind the timestamps was set, and the grid followed.
-    ignored : int
-        Values, not readings, past ``max_features``.
     last_timestamp : float or None
         Newest timestamp of the time line, Unix seconds.
 
@@ -118,24 +104,12 @@ class Aligner:
         self.accepted = 0
         self.late = 0
         self.clock_steps = 0
-        self.ignored = 0
         self.interval_s: float | None = None
         self.last_timestamp: float | None = None
-        self._max_hold_s = max_hold_s
         self._lateness_s = lateness_s
         self._max_gap_s = max_gap_s
-        self._max_features = max_features
 
-        # Columns: parallel lists, because most updates touch a few of them and a row is built once.
-        self._columns: dict[str, int] = {}
-        self._features: tuple[str, ...] = ()
-        self._values: list[float] = []
-        self._seen: list[float] = []  # timestamp of the value, -inf when there is none
-        self._cadence: list[float] = []
-        self._gaps: list[int] = []  # how many steps the cadence rests on, up to 4
-        self._hold: list[float] = []
-        self._stale: list[bool] = []  # as of the last row
-        self._awaited: set[int] = set()  # columns not stale: a tick is complete when all of them were heard
+        self._columns = Columns(max_features, max_hold_s)
 
         # The grid: tick k is at origin + k * interval.  `_set_interval` and `_begin_segment` say what these mean.
         self._interval_s = self._gap_s = self._step_s = self._patience_s = math.nan
@@ -144,10 +118,10 @@ class Aligner:
         self._is_first = True
         self._last_received_at = -math.inf
 
-        self._learning: _Learning | None = _Learning(max_features)
-        self._set_aside: list[_Received] = []
+        self._learning: Learning | None = Learning(max_features)
+        self._set_aside: list[Received] = []
         self._ticks: dict[int, _Tick] = {}
-        self._pace = _Pace()
+        self._pace = Pace()
         if interval_s is not None:
             self._set_interval(interval_s)
 
@@ -156,9 +130,12 @@ class Aligner:
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the columns; the same object as long as there is no new one."""
-        if len(self._features) != len(self._columns):
-            self._features = tuple(self._columns)
-        return self._features
+        return self._columns.names
+
+    @property
+    def ignored(self) -> int:
+        """Values, not readings, past ``max_features``."""
+        return self._columns.ignored
 
     @property
     def undecided(self) -> int:
@@ -189,7 +166,7 @@ class Aligner:
         """
         if reading.timestamp is None:
             raise ValueError("a reading needs a timestamp; use the wall time of its receipt where it carries none")
-        received = _Received(reading.timestamp, received_at, reading)
+        received = Received(reading.timestamp, received_at, reading)
         rows: list[Row] = []
         if self._learning is None:
             self._take(received, rows)
@@ -252,6 +229,7 @@ class Aligner:
         lateness_s = min(self._lateness_s, MAX_FILLERS * interval_s)
         self._step_s = min(STEP_TICKS * interval_s, self._gap_s) + lateness_s
         self._patience_s = max(lateness_s, interval_s / 2)
+        self._columns.set_interval(interval_s, self._gap_s)
         self._learning = None
 
     def _learned(self, interval_s: float, rows: list[Row]) -> None:
@@ -264,13 +242,13 @@ class Aligner:
             # meanwhile; then the order of arrival is what tells.)
             readings.sort(key=lambda received: received.timestamp)
         self._take(readings[0], rows)
-        self._phase = _mean_phase(timestamps, readings[0].timestamp, interval_s)
+        self._phase = mean_phase(timestamps, readings[0].timestamp, interval_s)
         for received in readings[1:]:
             self._take(received, rows)
 
     # The time line: does a reading continue it?
 
-    def _take(self, received: _Received, rows: list[Row]) -> None:
+    def _take(self, received: Received, rows: list[Row]) -> None:
         timestamp = received.timestamp
         if self.last_timestamp is None:
             self._begin_segment(timestamp)
@@ -296,7 +274,7 @@ class Aligner:
                 self._begin_segment(timestamp)
         self._place(received, rows)
 
-    def _look_behind(self, received: _Received, rows: list[Row]) -> None:
+    def _look_behind(self, received: Received, rows: list[Row]) -> None:
         """Set aside a reading at or before what has been emitted: late, or the first after a clock was set back."""
         assert self.last_timestamp is not None
         if self._set_aside:
@@ -313,7 +291,7 @@ class Aligner:
                 self._leap(rows)
             elif is_far and (not self._pace.is_live or span_s > REPLAY_BACK_TICKS * self._interval_s):
                 self._start_over(rows)
-        if len(self._set_aside) > max(2 * LEARNING_LIMIT, 20 * len(self._columns)):
+        if len(self._set_aside) > max(2 * LEARNING_LIMIT, 20 * len(self._columns.places)):
             self._drop_set_aside()
 
     def _leap(self, rows: list[Row]) -> None:
@@ -344,7 +322,7 @@ class Aligner:
         self._finish_segment(rows)
         if readings[0].timestamp <= self.last_timestamp:
             # By a clock that no longer counts, what is held would be from the future.
-            self._seen = [-math.inf] * len(self._seen)
+            self._columns.forget_times()
         self._pace.clear()
         self._begin_segment(readings[0].timestamp)
         for received in readings:
@@ -356,7 +334,7 @@ class Aligner:
         for received in self._set_aside:
             self.late += 1
             if received.timestamp <= self.last_timestamp:  # a value from a wrong future would never turn stale
-                self._hold_newer(received)
+                self._columns.hold_newer(received.timestamp, received.reading.values)
         self._set_aside.clear()
 
     def _judge_set_aside(self, rows: list[Row]) -> None:
@@ -387,12 +365,12 @@ class Aligner:
         assert self.last_timestamp is not None
         self._origin += delta_s
         self.last_timestamp += delta_s
-        self._seen = [seen + delta_s for seen in self._seen]
+        self._columns.shift(delta_s)
         self._pace.shift(delta_s)
         for tick in self._ticks.values():
             tick.heard = {column: (at + delta_s, value) for column, (at, value) in tick.heard.items()}
 
-    def _place(self, received: _Received, rows: list[Row]) -> None:
+    def _place(self, received: Received, rows: list[Row]) -> None:
         """Put a reading of the time line into its tick, and emit what that makes due."""
         timestamp, received_at, reading = received
         assert self.last_timestamp is not None
@@ -403,7 +381,7 @@ class Aligner:
             if newer_s > 0:  # held rows have overtaken it: late, but proof of where the stream's clock is
                 self._drop_set_aside()
                 self.late += 1
-                self._hold_newer(received)
+                self._columns.hold_newer(received.timestamp, received.reading.values)
                 self._move_on(timestamp, received_at)
                 return
             if not self._is_first or -newer_s > self._patience_s + self._interval_s:
@@ -435,17 +413,18 @@ class Aligner:
     def _hear(self, tick: _Tick, timestamp: float, reading: Reading) -> None:
         heard = tick.heard
         columns = self._columns
+        places = columns.places
         for name, value in reading.values.items():
-            column = columns.get(name)
-            if column is None and (column := self._new_column(name)) is None:
+            column = places.get(name)
+            if column is None and (column := columns.new(name)) is None:
                 continue
             known = heard.get(column)
             if known is None or timestamp >= known[0]:
                 heard[column] = (timestamp, value)
         for name, reason in reading.masked.items():
-            column = columns.get(name)
+            column = places.get(name)
             # Text that never was a number is a label, not a sensor; as a column it would be missing for ever.
-            if column is None and (reason == "text" or (column := self._new_column(name)) is None):
+            if column is None and (reason == "text" or (column := columns.new(name)) is None):
                 continue
             heard.setdefault(column, _MASKED)
 
@@ -455,7 +434,8 @@ class Aligner:
         self._pace.add(timestamp, received_at, self._interval_s / 2)
 
     def _is_complete(self, tick: _Tick | None) -> bool:
-        return tick is not None and len(tick.heard) >= len(self._awaited) and self._awaited <= tick.heard.keys()
+        awaited = self._columns.awaited
+        return tick is not None and len(tick.heard) >= len(awaited) and awaited <= tick.heard.keys()
 
     def _emit(self, received_at: float) -> Row:
         """Make the row of the next tick; ``received_at`` stands in where nothing was heard in it."""
@@ -464,78 +444,20 @@ class Aligner:
         if tick is not None:
             received_at = tick.received_at
             for column, (at, value) in tick.heard.items():
-                if at > self._seen[column]:
-                    self._update(column, at, value)
-        stale = [not timestamp - seen <= hold for seen, hold in zip(self._seen, self._hold, strict=True)]
-        if stale != self._stale:
-            self._stale = stale
-            self._awaited = {column for column, is_stale in enumerate(stale) if not is_stale}
+                self._columns.update(column, at, value)
+        values, stale = self._columns.at(timestamp)
         row = Row(
             self.stream,
             timestamp,
             self.features,
-            np.array(self._values, np.float32),
-            np.array(stale, np.bool_),
+            values,
+            stale,
             self._is_first,
             received_at,
         )
         self._next += 1
         self._is_first = False
         return row
-
-    # Columns.
-
-    def _new_column(self, name: str) -> int | None:
-        column = len(self._columns)
-        if column >= self._max_features:
-            self.ignored += 1
-            return None
-        self._columns[name] = column
-        self._values.append(math.nan)
-        self._seen.append(-math.inf)
-        self._cadence.append(0.0)
-        self._gaps.append(0)
-        self._hold.append(self._max_hold_s or max(self._gap_s, HOLD_CADENCES * self._interval_s))
-        return column
-
-    def _update(self, column: int, timestamp: float, value: float) -> None:
-        """Hold a newer value, and learn from the time since the last one how often this feature reports."""
-        gap_s = timestamp - self._seen[column]
-        self._values[column] = value
-        self._seen[column] = timestamp
-        if self._max_hold_s is not None or gap_s == math.inf:
-            return
-        cadence = self._cadence[column]
-        # An outage is not a cadence: it counts for at most four steps.
-        gap_s = min(gap_s, 4 * max(cadence, self._gap_s if cadence == 0.0 else self._interval_s))
-        if self._gaps[column] < 4:
-            self._gaps[column] += 1
-            cadence = max(cadence, gap_s)
-        else:
-            cadence += (gap_s - cadence) / 8
-        self._cadence[column] = cadence
-        self._hold[column] = HOLD_CADENCES * max(cadence, self._interval_s)
-
-    def _hold_newer(self, received: _Received) -> None:
-        """Let a late reading be the held value of the features it is the newest of."""
-        for name, value in received.reading.values.items():
-            column = self._columns.get(name)
-            if column is None and (column := self._new_column(name)) is None:
-                continue
-            if received.timestamp > self._seen[column]:
-                self._update(column, received.timestamp, value)
-                self._awaited.add(column)
-
-
-class _Received(NamedTuple):
-    """A reading and its two times; the timestamp is the reading's, less what the clock was set by since."""
-
-    timestamp: float
-    received_at: float
-    reading: Reading
-
-    def shifted(self, delta_s: float) -> _Received:
-        return self._replace(timestamp=self.timestamp + delta_s)
 
 
 class _Tick:
@@ -546,137 +468,3 @@ class _Tick:
     def __init__(self) -> None:
         self.heard: dict[int, tuple[float, float]] = {}
         self.received_at = -math.inf
-
-
-class _Pace:
-    """How a stream's timestamps run against the time of their receipt, one sample a tick."""
-
-    __slots__ = ("_samples",)
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, float]] = deque(maxlen=PACE_SAMPLES)
-
-    def add(self, timestamp: float, received_at: float, least_s: float) -> None:
-        if not self._samples or timestamp - self._samples[-1][0] >= least_s:
-            self._samples.append((timestamp, received_at))
-
-    def shift(self, delta_s: float) -> None:
-        self._samples = deque(((at + delta_s, received_at) for at, received_at in self._samples), PACE_SAMPLES)
-
-    def clear(self) -> None:
-        self._samples.clear()
-
-    @property
-    def is_live(self) -> bool:
-        if len(self._samples) < 3:
-            return False
-        first, last = self._samples[0], self._samples[-1]
-        passed_s = last[1] - first[1]
-        # Narrower than jitter needs: at less than 2/3 of the pace held rows would overtake every reading.
-        return passed_s > 0 and 0.75 <= (last[0] - first[0]) / passed_s <= 1.33
-
-    def slowest(self, received_by: float) -> float:
-        """The stream's own time, judged by the reading that took longest to arrive."""
-        return received_by - max([received_at - timestamp for timestamp, received_at in self._samples])
-
-
-class _Learning:
-    """The first readings, until the interval can be told from them."""
-
-    __slots__ = ("_disagreements", "_first", "_has_news", "_max_features", "_most", "_size", "_timestamps", "readings")
-
-    def __init__(self, max_features: int) -> None:
-        self.readings: deque[_Received] = deque()
-        self._max_features = max_features
-        self._size = 0  # values in the readings
-        self._first: float | None = None
-        self._timestamps: dict[str, deque[float]] = {}  # the last ones of each feature
-        self._most = 0  # timestamps of the fastest feature
-        self._has_news = False  # it has one not looked at yet
-        self._disagreements = 0
-
-    def add(self, received: _Received) -> int:
-        """Keep a reading; returns how many old ones had to go."""
-        timestamp, _, reading = received
-        self.readings.append(received)
-        self._size += _size(reading)
-        if self._first is None:
-            self._first = timestamp
-        for name in (*reading.values, *reading.masked):
-            known = self._timestamps.get(name)
-            if known is None:
-                if len(self._timestamps) < self._max_features:
-                    self._timestamps[name] = deque((timestamp,), LEARNING_LIMIT)
-            elif abs(timestamp - known[-1]) >= MIN_INTERVAL_S:
-                known.append(timestamp)
-                if len(known) == LEARNING_LIMIT or len(known) > self._most:
-                    self._most = len(known)
-                    self._has_news = self._most >= LEARNING_TICKS
-        dropped = 0
-        while self._size > LEARNING_TICKS * self._max_features and len(self.readings) > LEARNING_LIMIT:
-            self._size -= _size(self.readings.popleft().reading)
-            dropped += 1
-        return dropped
-
-    def interval_s(self, *, at_end: bool = False) -> float | None:
-        """The interval, once the steps of the fastest feature agree, too many have disagreed, or no more will come."""
-        if self._most < 2 or not (self._has_news or at_end):
-            return None
-        self._has_news = False
-        # Only features nearly as frequent count: two messages that happened to follow closely are no interval.
-        steps = [_steps(known) for known in self._timestamps.values() if 2 * len(known) >= self._most]
-        fastest = min((gaps[1 - LEARNING_TICKS :] for gaps in steps if gaps), key=_median)
-        step_s = _median(fastest)
-        if at_end:
-            return nice_interval(step_s)
-        if self._first is None or abs(self.readings[-1].timestamp - self._first) < LEARNING_SPAN_S:
-            return None
-        if 4 * sum(0.5 * step_s <= gap <= 1.5 * step_s for gap in fastest) >= 3 * len(fastest):
-            return nice_interval(step_s)
-        self._disagreements += 1
-        if self._disagreements < LEARNING_LIMIT // 2:
-            return None
-        return nice_interval(min(_median(gaps) for gaps in steps if gaps))
-
-    def shift(self, delta_s: float) -> None:
-        self.readings = deque(received.shifted(delta_s) for received in self.readings)
-        for name, known in self._timestamps.items():
-            self._timestamps[name] = deque([timestamp + delta_s for timestamp in known], LEARNING_LIMIT)
-        self._first = None if self._first is None else self._first + delta_s
-
-
-def nice_interval(seconds: float) -> float:
-    """Round to a usual interval where one is within 10 %, else to three significant digits; at least 0.01 s.
-
-    Examples
-    --------
-    >>> nice_interval(0.98), nice_interval(7.0312)
-    (1.0, 7.03)
-    """
-    nearest = min(NICE_INTERVALS_S, key=lambda nice: abs(math.log(nice / max(seconds, MIN_INTERVAL_S))))
-    if abs(seconds - nearest) <= 0.1 * nearest:
-        return float(nearest)
-    return max(MIN_INTERVAL_S, float(f"{seconds:.3g}"))
-
-
-def _steps(timestamps: Iterable[float]) -> list[float]:
-    """From each timestamp to the next, in order of time."""
-    return [later - earlier for earlier, later in pairwise(sorted(set(timestamps)))]
-
-
-def _mean_phase(timestamps: Iterable[float], origin: float, interval_s: float) -> float:
-    """Circular mean of the distance from the ticks, in intervals, -0.5 to 0.5: the first reading may be an odd one."""
-    angles = [2 * math.pi * math.remainder((t - origin) / interval_s, 1.0) for t in timestamps]
-    phase = math.atan2(sum(map(math.sin, angles)), sum(map(math.cos, angles))) / (2 * math.pi)
-    return phase if abs(phase) > 0.01 else 0.0
-
-
-def _size(reading: Reading) -> int:
-    return max(1, len(reading.values) + len(reading.masked))
-
-
-def _median(gaps: Iterable[float]) -> float:
-    # `statistics` would import half a megabyte of decimals, and `numpy.median` page in two megabytes of kernels.
-    ordered = sorted(gaps)
-    half = len(ordered) // 2
-    return 0.5 * (ordered[half] + ordered[~half])

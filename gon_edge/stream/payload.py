@@ -4,186 +4,27 @@ What a topic means is a template, ``telemetry/{stream}/{feature}``; what a paylo
 Nothing here knows a socket, a clock or a log, and no input is fatal: a value that is not a finite number is masked with
 its reason, a message that holds no reading at all raises `PayloadError` with a reason of `REASONS`.
 
-How values are read, in every format:
-
-=====================================  =====================================================
-``21.5``, ``"21.5"``                   a number; what float32 cannot hold is masked ``infinite``
-``true``, ``"ON"``, ``"false"``        1.0 or 0.0, letter case ignored (switches and relays send these)
-``null``                               masked ``null``
-``NaN``, ``"nan"``                     masked ``nan``
-``Infinity``, ``1e999``                masked ``infinite``
-any other text                         masked ``text``
-=====================================  =====================================================
-
 A new reason here is a new label value of a series: `REASONS` and `MASK_REASONS` are what ``prometheus`` counts by.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal, Self
-from urllib.parse import quote
+from typing import Any, Literal
 
 from gon_edge.config.file import Config
 from gon_edge.errors import ConfigError, PayloadError
 from gon_edge.events import Reading
+from gon_edge.stream.lineprotocol import parse_line
+from gon_edge.stream.scalars import LARGEST, in_range, number_of, unix_seconds
+from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
 
 Format = Literal["json", "value", "influx", "collectd"]
 
-MAX_NAME = 128  # characters of a stream or a feature; a label of this size is still readable on the status page
-_MAX_FOLDER = 240  # of the 255 bytes that file systems allow
 MAX_DEPTH = 8  # nesting of JSON; the deepest device payload met in the field has 4
-LARGEST = 3.4028234663852886e38  # the largest float32: rows are float32, beyond it a value would become infinite there
-
-# A bare number is seconds, milliseconds, microseconds or nanoseconds by its size: each covers the years 1973 to 5138.
-_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
-_YEAR_10000 = 253402300800.0
-_SWITCH = {"true": 1.0, "on": 1.0, "false": 0.0, "off": 0.0}
-_REST = "{feature...}"
 _ABSENT = object()
-
-
-def unix_seconds(raw: object) -> float:
-    """Read a timestamp as devices write it.
-
-    Parameters
-    ----------
-    raw : float or str
-        A number, or text that is one: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17, else
-        nanoseconds.  Other text: ISO 8601, with ``T`` or a space; without a zone it is taken as UTC.
-
-    Returns
-    -------
-    float
-        Unix seconds, from 0 (1970) to the end of the year 9999.
-
-    Raises
-    ------
-    ValueError
-        Anything else.
-
-    Examples
-    --------
-    >>> unix_seconds(1583748873000.0)
-    1583748873.0
-    >>> unix_seconds("2020-03-09 10:14:33")
-    1583748873.0
-    """
-    if (
-        isinstance(raw, bool)
-        or not isinstance(raw, (int, float, str))
-        or (isinstance(raw, str) and len(raw) > MAX_NAME)
-    ):
-        raise ValueError(f"neither a number nor a date: {raw!r:.60}")
-    number = _float(raw) if isinstance(raw, str) else float(raw)
-    if number is None:
-        moment = datetime.fromisoformat(raw.strip().upper())  # type: ignore[union-attr]  # only text is no number
-        return _in_range((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp(), raw)
-    if math.isfinite(number):
-        number /= next(divisor for limit, divisor in _UNITS if number < limit)
-    return _in_range(number, raw)
-
-
-class TopicTemplate:
-    """A subscription that names the levels of a topic: ``telemetry/{stream}/{feature}``.
-
-    Build with `parse`.  A placeholder, like ``+``, is one whole level; ``#`` may stand last, and so may
-    ``{feature...}``, which is that level and all below it, joined by dots.
-
-    Attributes
-    ----------
-    text : str
-        As written.
-    subscription : str
-        The MQTT topic filter.
-    has_stream, has_feature : bool
-
-    Examples
-    --------
-    >>> template = TopicTemplate.parse("telemetry/{stream}/{feature}")
-    >>> template.subscription
-    'telemetry/+/+'
-    >>> template.match("telemetry/pump/flow")
-    ('pump', 'flow')
-    >>> TopicTemplate.parse("N/{stream}/{feature...}").match("N/c0619ab/battery/256/Soc")
-    ('c0619ab', 'battery.256.Soc')
-    """
-
-    __slots__ = (
-        "_feature",
-        "_fixed",
-        "_levels",
-        "_open_ended",
-        "_rest",
-        "_stream",
-        "has_feature",
-        "has_stream",
-        "subscription",
-        "text",
-    )
-
-    def __init__(self, text: str, levels: list[str]) -> None:
-        self.text = text
-        self._rest = levels[-1] == _REST
-        self._open_ended = self._rest or levels[-1] == "#"
-        self._levels = len(levels) - self._open_ended
-        self._stream = levels.index("{stream}") if "{stream}" in levels else None
-        self._feature = levels.index("{feature}") if "{feature}" in levels else None
-        self._fixed = [(i, level) for i, level in enumerate(levels) if level[:1] not in ("+", "#", "{")]
-        self.has_stream = self._stream is not None
-        self.has_feature = self._rest or self._feature is not None
-        self.subscription = "/".join("#" if level == _REST else "+" if level[:1] == "{" else level for level in levels)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Check and take apart a template.
-
-        Raises
-        ------
-        ValueError
-            The text says which level is wrong and what is allowed.
-        """
-        levels = text.split("/")
-        if not text or "\0" in text:
-            raise ValueError("a topic must not be empty and must not contain NUL")
-        for i, level in enumerate(levels):
-            if level in ("+", "{stream}", "{feature}"):
-                if level != "+" and levels.index(level) != i:
-                    raise ValueError(f"{text!r}: {level} stands twice; each placeholder may stand once")
-            elif level in ("#", _REST):
-                if i != len(levels) - 1:
-                    raise ValueError(f"{text!r}: {level} is only allowed as the last level")
-                if level == _REST and "{feature}" in levels:
-                    raise ValueError(f"{text!r}: the feature stands twice; write {{feature}} or {_REST}")
-            elif any(character in level for character in "+#{}"):
-                raise ValueError(
-                    f"{text!r}: level {level!r}: {{stream}}, {{feature}}, + and # must be a whole level between "
-                    "slashes, and there are no other placeholders"
-                )
-        return cls(text, levels)
-
-    def match(self, topic: str) -> tuple[str | None, str | None] | None:
-        """Names of the stream and the feature in a topic; ``None`` when the topic is another's.
-
-        A name is ``None`` where the template has no such placeholder.
-        """
-        levels = topic.split("/")
-        if len(levels) != self._levels and not (self._open_ended and len(levels) > self._levels):
-            return None
-        for i, level in self._fixed:
-            if levels[i] != level:
-                return None
-        if topic[:1] == "$" and self.subscription[:1] in ("+", "#"):  # wildcards leave out the broker's own $SYS topics
-            return None
-        stream = None if self._stream is None else levels[self._stream]
-        if self._rest:
-            return (stream, ".".join(levels[self._levels :])) if len(levels) > self._levels else None
-        return stream, None if self._feature is None else levels[self._feature]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +100,7 @@ class Decoder:
             raise ValueError(
                 f"{template.text!r} names no stream; put {{stream}} into the topic or set the option stream"
             )
-        if stream is not None and not _is_stream(stream):
+        if stream is not None and not is_stream(stream):
             raise ValueError(
                 f"not a stream name: {stream!r:.60}; printable, without + # /, at most {MAX_NAME} characters"
             )
@@ -278,22 +119,40 @@ class Decoder:
         self._loads = json.JSONDecoder(parse_int=float).decode
 
     def decode(self, topic: str, payload: bytes) -> Decoded:
-        """Read one message.
+        """Match a topic, and read its message as `read` does.
+
+        Raises
+        ------
+        PayloadError
+            Also where the topic is another subscription's.
+        """
+        names = self.template.match(topic)
+        if names is None:
+            raise PayloadError(topic, "other_topic", f"does not match {self.template.text!r}")
+        return self.read(topic, names, payload)
+
+    def read(self, topic: str, names: tuple[str | None, str | None], payload: bytes) -> Decoded:
+        """Read one message whose topic has been matched.
+
+        Parameters
+        ----------
+        topic : str
+            For what is said of a message that is refused.
+        names : (str or None, str or None)
+            Stream and feature, as `TopicTemplate.match` gives them.
+        payload : bytes
 
         Raises
         ------
         PayloadError
             It holds no reading.  Where several lines or items were bad the first one's reason is given.
         """
-        names = self.template.match(topic)
-        if names is None:
-            raise PayloadError(topic, "other_topic", f"does not match {self.template.text!r}")
         stream, feature = names
         if stream is None:
             stream = self._stream
-        elif not _is_stream(stream):
+        elif not is_stream(stream):
             raise PayloadError(topic, "bad_stream", f"{stream!r:.60} is empty, unprintable or too long")
-        if feature is not None and not _is_name(feature):
+        if feature is not None and not is_name(feature):
             raise PayloadError(
                 topic, "bad_feature", f"{feature!r:.60} is empty, unprintable or over {MAX_NAME} characters"
             )
@@ -366,7 +225,7 @@ class Decoder:
         assert stream is not None  # __init__ refused a value subscription without one
         text = text.strip()
         value = None if text.lower() == "null" else text
-        if _number(value) == "text":
+        if number_of(value) == "text":
             raise PayloadError(topic, "bad_number", f"{text!r:.40}")
         features = _Features(stream, None)
         features.collect({feature or "value": value})
@@ -375,10 +234,10 @@ class Decoder:
     def _collectd(self, topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:
         assert stream is not None  # __init__ refused a collectd subscription without one
         clock, *values = text.rstrip("\0 \n").split(":")  # it sends the NUL that ends its string, too
-        if not values or any(_number(value) == "text" for value in values):
+        if not values or any(number_of(value) == "text" for value in values):
             raise PayloadError(topic, "bad_number", f"not TIME:NUMBER: {text!r:.40}")
         try:
-            timestamp = _in_range(float(clock), clock)
+            timestamp = in_range(float(clock), clock)
         except ValueError as error:
             raise PayloadError(topic, "bad_timestamp", f"{error}") from None
         features = _Features(stream, timestamp)
@@ -405,41 +264,26 @@ class Decoder:
         return self._decoded(collected, rejected)
 
     def _line(
-        self, topic: str, stream: str | None, line: str, merged: dict[tuple[str, float | None], _Features]
+        self, topic: str, stream: str | None, text: str, merged: dict[tuple[str, float | None], _Features]
     ) -> None:
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise PayloadError(topic, "bad_line", f"not line protocol: {line!r:.60}")
-        head, body, clock = match.groups()
-        measurement, *pairs = _split(head, ",", _COMMA)
-        tags = sorted([_unescape(part) for part in _split(pair, "=", _EQUALS)] for pair in pairs)
-        if not measurement or any(len(tag) != 2 for tag in tags):
-            raise PayloadError(topic, "bad_line", f"a tag is not key=value: {line!r:.60}")
-        host = next((tag[1] for tag in tags if tag[0] == "host"), None)
-        prefix = ".".join([_unescape(measurement), *(tag[1] for tag in tags if tag[0] != "host")])
-        name = stream or host or self._stream
+        try:
+            line = parse_line(text)
+        except ValueError as error:
+            raise PayloadError(topic, "bad_line", str(error)) from None
+        name = stream or line.host or self._stream
         if name is None:
             raise PayloadError(topic, "no_stream", "no {stream} in the topic, no tag host, no option stream")
-        if not _is_stream(name):
+        if not is_stream(name):
             raise PayloadError(topic, "bad_stream", f"{name!r:.60} is no stream name")
-        record: dict[str, object] = {}
-        at = 0
-        while at < len(body):
-            pair = _FIELD.match(body, at)
-            raw = _field_value(pair[2]) if pair else _ABSENT
-            if pair is None or raw is _ABSENT:
-                raise PayloadError(topic, "bad_line", f"a field is not key=value: {line!r:.60}")
-            record[_unescape(pair[1])] = raw
-            at = pair.end()
         try:
             # The protocol says nanoseconds: guessing a unit would take the first seconds after 1970 for another.
-            timestamp = None if clock is None else _in_range(int(clock[:30]) / 1e9, clock)
+            timestamp = None if line.clock is None else in_range(int(line.clock[:30]) / 1e9, line.clock)
         except ValueError as error:
             raise PayloadError(topic, "bad_timestamp", str(error)) from None
         features = merged.get((name, timestamp))
         if features is None:
             features = merged[name, timestamp] = _Features(name, timestamp)
-        features.collect(record, prefix + ".")
+        features.collect(line.fields, line.prefix + ".")
 
     def _decoded(self, collected: Iterable[_Features], rejected: dict[str, int]) -> Decoded:
         masked: dict[str, int] = {}
@@ -477,7 +321,7 @@ class _Features:
                 self.collect(raw, name + ".", depth + 1)
             elif kind is list:
                 self.collect({str(i): item for i, item in enumerate(raw)}, name + ".", depth + 1)
-            elif isinstance(value := _number(raw), float):
+            elif isinstance(value := number_of(raw), float):
                 values[name] = value
             else:
                 self.masked[name] = value
@@ -499,54 +343,6 @@ class _Features:
         for reason in masked.values():
             counts[reason] = counts.get(reason, 0) + 1
         return Reading(self.stream, self.timestamp, values, masked)
-
-
-def _number(raw: object) -> float | str:
-    """Value of a scalar, or the reason of `MASK_REASONS` why it has none."""
-    if raw is None:
-        return "null"
-    if isinstance(raw, bool):
-        return float(raw)
-    if isinstance(raw, str):
-        if len(raw) > MAX_NAME:
-            return "text"
-        number = _SWITCH.get(raw.strip().lower())
-        if number is None:
-            number = _float(raw)
-        if number is None:
-            return "text"
-    else:
-        assert isinstance(raw, float)
-        number = raw
-    if number != number:
-        return "nan"
-    return number if -LARGEST <= number <= LARGEST else "infinite"
-
-
-def _float(text: str) -> float | None:
-    """Like ``float``, but ``1_000`` is no number: no device writes one so, and an identifier may look like it."""
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None
-
-
-def _in_range(seconds: float, raw: object) -> float:
-    if not 0.0 <= seconds < _YEAR_10000:
-        raise ValueError(f"not between the years 1970 and 9999: {raw!r:.60}")
-    return seconds
-
-
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= MAX_NAME and text.isprintable()
-
-
-def _is_stream(text: str) -> bool:
-    # A stream's name becomes a level of the topics gon-edge publishes, where these three mean something else, and,
-    # percent-encoded, a folder: 128 quotation marks are 384 characters there, more than any file system takes.
-    if not _is_name(text) or any(character in text for character in "+#/"):
-        return False
-    return 3 * len(text.encode()) <= _MAX_FOLDER or len(quote(text)) <= _MAX_FOLDER
 
 
 def decoders(config: Config) -> tuple[Decoder, ...]:
@@ -572,37 +368,3 @@ def decoders(config: Config) -> tuple[Decoder, ...]:
             raise ConfigError(str(error), path=config.path, key=f"subscriptions[{i}]") from error
         found.append(decoder)
     return tuple(found)
-
-
-# Line protocol, after "Line protocol reference" of InfluxDB 2: a backslash escapes comma, equals sign and space outside
-# quotes, and quote and backslash inside them.  The alternatives of each repetition start with different characters, so
-# a match takes linear time whatever the input.
-_LINE = re.compile(r'((?:[^ \\]|\\.)+) +((?:"(?:[^"\\]|\\.)*"|[^ "\\]|\\.)+)(?: +(-?[0-9]+))?', re.DOTALL)
-_FIELD = re.compile(r'((?:[^,=\\]|\\.)+)=("(?:[^"\\]|\\.)*"|[^,"]+)(?:,(?=.)|$)', re.DOTALL)
-_COMMA = re.compile(r"(?<!\\),")
-_EQUALS = re.compile(r"(?<!\\)=")
-_ESCAPE = re.compile(r"\\([,= ])")
-_INTEGER = re.compile(r"[+-]?[0-9]+[iu]")
-_BOOLEAN = {
-    **dict.fromkeys(("t", "T", "true", "True", "TRUE"), 1.0),
-    **dict.fromkeys(("f", "F", "false", "False", "FALSE"), 0.0),
-}
-
-
-def _split(text: str, separator: str, unescaped: re.Pattern[str]) -> list[str]:
-    return text.split(separator) if "\\" not in text else unescaped.split(text)
-
-
-def _unescape(text: str) -> str:
-    return _ESCAPE.sub(r"\1", text) if "\\" in text else text
-
-
-def _field_value(raw: str) -> object:
-    """A scalar for `_number`; ``_ABSENT`` when it is no field value of the protocol."""
-    if raw[0] == '"':
-        return raw  # stays quoted, so it is text even where it looks like a number
-    boolean = _BOOLEAN.get(raw)
-    if boolean is not None:
-        return boolean
-    number = _float(raw[:-1] if _INTEGER.fullmatch(raw) else raw)
-    return _ABSENT if number is None else number

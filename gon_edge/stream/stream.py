@@ -6,11 +6,9 @@ alerts, live or recorded.  ``daemon`` owns one for each stream, on the scoring t
 
 from __future__ import annotations
 
-import math
 import time
-from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,16 +21,10 @@ from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
 from gon_edge.stream.align import Aligner
-
-BACKLOG_BYTES = 2 << 20
-"""Memory for rows that wait while the first model is being trained, 36,000 of them at 8 features; beyond it the oldest
-go without a score.  Only a replay at full speed comes near it."""
-
-_BLOCK_ROWS = 256
+from gon_edge.stream.backlog import Backlog, Newest
+from gon_edge.stream.history import ScoreHistory
 
 RECENT_SCORES = 120
-
-HISTORY_BUCKET_S, HISTORY_BUCKETS = 15, 240  # an hour
 
 _SILENT_S = 60.0
 
@@ -58,166 +50,6 @@ class Outcome:
     alerts: tuple[Alert, ...] = ()
     scoring_s: float = 0.0
     waited: bool = False
-
-
-class _Block:
-    """Up to ``_BLOCK_ROWS`` rows of the same features, in arrays: an eighth of what as many `Row` objects take."""
-
-    def __init__(self, features: tuple[str, ...]) -> None:
-        self.features = features
-        self.begin = self.end = 0
-        self._times = np.empty((_BLOCK_ROWS, 2))  # timestamp, received_at
-        self._values = np.empty((_BLOCK_ROWS, len(features)), np.float32)
-        self._flags = np.empty((_BLOCK_ROWS, len(features) + 1), np.bool_)  # restart, then stale
-        self.size_bytes = self._times.nbytes + self._values.nbytes + self._flags.nbytes
-
-    def push(self, row: Row) -> None:
-        self._times[self.end] = row.timestamp, row.received_at
-        self._values[self.end] = row.values
-        self._flags[self.end, 0] = row.restart
-        self._flags[self.end, 1:] = row.stale
-        self.end += 1
-
-    def pop(self, stream: str) -> Row:
-        i = self.begin
-        self.begin += 1
-        timestamp, received_at = self._times[i].tolist()
-        flags = self._flags[i]
-        return Row(stream, timestamp, self.features, self._values[i], flags[1:], bool(flags[0]), received_at)
-
-
-class _Newest:
-    """The newest rows, as many as a window holds, in arrays of their own: single rows that live on here and there in
-    the heap keep a megabyte from going back to the system.
-    """
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-        self._features: tuple[str, ...] | None = None
-        self._pushed = 0
-
-    def push(self, row: Row) -> None:
-        if row.features is not self._features:  # older rows are forgotten: it happens once or twice in a stream's life
-            self._features = row.features
-            self._pushed = 0
-            self._timestamps = np.empty(self._length)
-            self._values = np.empty((self._length, len(row.features)), np.float32)
-            self._flags = np.empty((self._length, len(row.features) + 1), np.bool_)  # restart, then stale
-        at = self._pushed % self._length
-        self._timestamps[at] = row.timestamp
-        self._values[at] = row.values
-        self._flags[at, 0] = row.restart
-        self._flags[at, 1:] = row.stale
-        self._pushed += 1
-
-    def rows(self, stream: str) -> Iterator[Row]:
-        """Oldest first."""
-        for i in range(max(0, self._pushed - self._length), self._pushed):
-            at = i % self._length
-            assert self._features is not None
-            flags = self._flags[at]
-            yield Row(
-                stream, float(self._timestamps[at]), self._features, self._values[at].copy(), flags[1:], bool(flags[0])
-            )
-
-
-class ScoreHistory:
-    """The highest score of each quarter of a minute in the last hour, and the threshold it stood against.
-
-    By the rows' own time, in two arrays of fixed size: 2 kB a stream, where as many Python floats take 15.
-
-    Examples
-    --------
-    >>> history = ScoreHistory()
-    >>> for second in range(40):
-    ...     history.add(1_000_000_000.0 + second, score=float(second % 20), threshold=6.0)
-    >>> end, scores, thresholds = history.copy()
-    >>> end, scores[-3:].tolist(), thresholds[-1]
-    (1000000050.0, [19.0, 14.0, 19.0], 6.0)
-    """
-
-    def __init__(self) -> None:
-        self._scores = array("f", [math.nan]) * HISTORY_BUCKETS
-        self._thresholds = array("f", [math.nan]) * HISTORY_BUCKETS
-        self._bucket: int | None = None  # the newest, counted from 1970
-        self._copy: tuple[float, array[float], array[float]] | None = None
-
-    def add(self, timestamp: float, score: float, threshold: float) -> None:
-        """Take the score of one row; ``timestamp`` in Unix seconds."""
-        if not math.isfinite(score):
-            return
-        bucket = int(timestamp // HISTORY_BUCKET_S)
-        at = bucket % HISTORY_BUCKETS
-        if bucket != self._bucket:
-            self._forget(bucket)
-        if self._scores[at] >= score:  # not so when there is none
-            return
-        self._scores[at] = score
-        self._thresholds[at] = threshold
-        self._copy = None
-
-    def copy(self) -> tuple[float, array[float], array[float]]:
-        """Return the end of the newest bucket in Unix seconds, scores and thresholds, oldest first, NaN for none.
-
-        The same arrays as before when nothing has changed; they are not written to afterwards.
-        """
-        if self._copy is None:
-            bucket = self._bucket or 0
-            at = (bucket + 1) % HISTORY_BUCKETS
-            self._copy = (
-                float((bucket + 1) * HISTORY_BUCKET_S),
-                self._scores[at:] + self._scores[:at],
-                self._thresholds[at:] + self._thresholds[:at],
-            )
-        return self._copy
-
-    def _forget(self, bucket: int) -> None:
-        """Empty what lies between the newest bucket and this one; a clock that is set back takes the future along."""
-        newest, self._bucket = self._bucket, bucket
-        if newest is None or abs(bucket - newest) >= HISTORY_BUCKETS:
-            stale = range(bucket - HISTORY_BUCKETS + 1, bucket + 1)
-        else:
-            stale = range(newest + 1, bucket + 1) if bucket > newest else range(bucket + 1, newest + 1)
-        for other in stale:
-            self._scores[other % HISTORY_BUCKETS] = self._thresholds[other % HISTORY_BUCKETS] = math.nan
-
-
-class _Backlog:
-    """Rows that wait for a model, oldest first, in bounded memory."""
-
-    def __init__(self, stream: str) -> None:
-        self._stream = stream
-        self._blocks: deque[_Block] = deque()
-        self._bytes = 0
-        self._rows = 0
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def push(self, row: Row) -> list[Row]:
-        """Keep a row; returns the oldest ones where there is no room for them any more."""
-        last = self._blocks[-1] if self._blocks else None
-        if last is None or last.end == _BLOCK_ROWS or last.features != row.features:
-            last = _Block(row.features)
-            self._blocks.append(last)
-            self._bytes += last.size_bytes
-        last.push(row)
-        self._rows += 1
-        lost = []
-        while self._bytes > BACKLOG_BYTES and len(self._blocks) > 1:
-            first = len(self._blocks)
-            while len(self._blocks) == first:
-                lost.append(self.pop())
-        return lost
-
-    def pop(self) -> Row:
-        first = self._blocks[0]
-        row = first.pop(self._stream)
-        self._rows -= 1
-        if first.begin == first.end:
-            self._blocks.popleft()
-            self._bytes -= first.size_bytes
-        return row
 
 
 class Stream:
@@ -299,8 +131,8 @@ class Stream:
         self._detector: Detector | None = None
         self._training = False
         self._silent = False
-        self._backlog = _Backlog(name)
-        self._newest: _Newest | None = None  # of the model in use, to hand it on to the next one
+        self._backlog = Backlog(name)
+        self._newest: Newest | None = None  # of the model in use, to hand it on to the next one
         self._compared: tuple[str, ...] | None = None  # features of a row, with those of the model
         self._new_feature = False
         self._starters = tuple(starters)
@@ -411,7 +243,7 @@ class Stream:
         self._training = False
         self._compared = None
         self._detector = Detector(model)
-        before, self._newest = self._newest, _Newest(model.discriminator.window)
+        before, self._newest = self._newest, Newest(model.discriminator.window)
         for row in before.rows(self.name) if before is not None else ():
             self._detector.score(row)
             self._newest.push(row)
@@ -481,7 +313,7 @@ class Stream:
             return
         self.starter = fit[0].at_level_of(row.features, row.values)
         self._detector = Detector(self.starter)
-        self._newest = _Newest(self.starter.discriminator.window)
+        self._newest = Newest(self.starter.discriminator.window)
 
     def _score(self, row: Row) -> Outcome:
         assert self._detector is not None

@@ -13,7 +13,9 @@ from strategies import documents, levels, names, nested_numbers, numbers, plain_
 
 from gon_edge.errors import PayloadError
 from gon_edge.events import MASK_REASONS, REASONS
-from gon_edge.stream.payload import LARGEST, MAX_DEPTH, MAX_NAME, Decoder, TopicTemplate, unix_seconds
+from gon_edge.stream.payload import MAX_DEPTH, Decoder
+from gon_edge.stream.scalars import LARGEST, unix_seconds
+from gon_edge.stream.topics import MAX_NAME, TopicTemplate
 
 DECODERS = [
     Decoder(TopicTemplate.parse("t/{stream}"), "json", timestamp="t"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gon_edge.events import Reading
-from gon_edge.stream.align import LEARNING_TICKS, MAX_FILLERS, Aligner, nice_interval
+from gon_edge.stream.align import MAX_FILLERS, Aligner
+from gon_edge.stream.interval import LEARNING_TICKS, nice_interval
 
 EPOCH = 1_700_000_000.0
 

@@ -7,7 +7,9 @@ import pytest
 
 from gon_edge.errors import PayloadError
 from gon_edge.events import MASK_REASONS, REASONS
-from gon_edge.stream.payload import MAX_DEPTH, Decoder, TopicTemplate, unix_seconds
+from gon_edge.stream.payload import MAX_DEPTH, Decoder
+from gon_edge.stream.scalars import unix_seconds
+from gon_edge.stream.topics import TopicTemplate
 
 
 def decoder(topic="telemetry/{stream}", *args, **options):

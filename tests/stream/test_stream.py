@@ -15,8 +15,11 @@ from gon_edge.events import Alert, Reading
 from gon_edge.model.file import Model, load_model
 from gon_edge.model.window import Scaler
 from gon_edge.stream.alerts import alert_json
-from gon_edge.stream.payload import Decoder, TopicTemplate
-from gon_edge.stream.stream import BACKLOG_BYTES, HISTORY_BUCKET_S, HISTORY_BUCKETS, Outcome, ScoreHistory, Stream
+from gon_edge.stream.backlog import BACKLOG_BYTES
+from gon_edge.stream.history import HISTORY_BUCKET_S, HISTORY_BUCKETS, ScoreHistory
+from gon_edge.stream.payload import Decoder
+from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.topics import TopicTemplate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fault.json"
 NAMES = ("flow", "pressure", "current")

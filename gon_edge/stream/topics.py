@@ -1,0 +1,121 @@
+"""What the levels of a topic mean: which one names the stream, which one the feature; and what may be a name."""
+
+from __future__ import annotations
+
+from typing import Self
+from urllib.parse import quote
+
+MAX_NAME = 128  # characters of a stream or a feature; a label of this size is still readable on the status page
+_MAX_FOLDER = 240  # of the 255 bytes that file systems allow
+_REST = "{feature...}"
+
+
+class TopicTemplate:
+    """A subscription that names the levels of a topic: ``telemetry/{stream}/{feature}``.
+
+    Build with `parse`.  A placeholder, like ``+``, is one whole level; ``#`` may stand last, and so may
+    ``{feature...}``, which is that level and all below it, joined by dots.
+
+    Attributes
+    ----------
+    text : str
+        As written.
+    subscription : str
+        The MQTT topic filter.
+    has_stream, has_feature : bool
+
+    Examples
+    --------
+    >>> template = TopicTemplate.parse("telemetry/{stream}/{feature}")
+    >>> template.subscription
+    'telemetry/+/+'
+    >>> template.match("telemetry/pump/flow")
+    ('pump', 'flow')
+    >>> TopicTemplate.parse("N/{stream}/{feature...}").match("N/c0619ab/battery/256/Soc")
+    ('c0619ab', 'battery.256.Soc')
+    """
+
+    __slots__ = (
+        "_feature",
+        "_fixed",
+        "_levels",
+        "_open_ended",
+        "_rest",
+        "_stream",
+        "has_feature",
+        "has_stream",
+        "subscription",
+        "text",
+    )
+
+    def __init__(self, text: str, levels: list[str]) -> None:
+        self.text = text
+        self._rest = levels[-1] == _REST
+        self._open_ended = self._rest or levels[-1] == "#"
+        self._levels = len(levels) - self._open_ended
+        self._stream = levels.index("{stream}") if "{stream}" in levels else None
+        self._feature = levels.index("{feature}") if "{feature}" in levels else None
+        self._fixed = [(i, level) for i, level in enumerate(levels) if level[:1] not in ("+", "#", "{")]
+        self.has_stream = self._stream is not None
+        self.has_feature = self._rest or self._feature is not None
+        self.subscription = "/".join("#" if level == _REST else "+" if level[:1] == "{" else level for level in levels)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Check and take apart a template.
+
+        Raises
+        ------
+        ValueError
+            The text says which level is wrong and what is allowed.
+        """
+        levels = text.split("/")
+        if not text or "\0" in text:
+            raise ValueError("a topic must not be empty and must not contain NUL")
+        for i, level in enumerate(levels):
+            if level in ("+", "{stream}", "{feature}"):
+                if level != "+" and levels.index(level) != i:
+                    raise ValueError(f"{text!r}: {level} stands twice; each placeholder may stand once")
+            elif level in ("#", _REST):
+                if i != len(levels) - 1:
+                    raise ValueError(f"{text!r}: {level} is only allowed as the last level")
+                if level == _REST and "{feature}" in levels:
+                    raise ValueError(f"{text!r}: the feature stands twice; write {{feature}} or {_REST}")
+            elif any(character in level for character in "+#{}"):
+                raise ValueError(
+                    f"{text!r}: level {level!r}: {{stream}}, {{feature}}, + and # must be a whole level between "
+                    "slashes, and there are no other placeholders"
+                )
+        return cls(text, levels)
+
+    def match(self, topic: str) -> tuple[str | None, str | None] | None:
+        """Names of the stream and the feature in a topic; ``None`` when the topic is another's.
+
+        A name is ``None`` where the template has no such placeholder.
+        """
+        levels = topic.split("/")
+        if len(levels) != self._levels and not (self._open_ended and len(levels) > self._levels):
+            return None
+        for i, level in self._fixed:
+            if levels[i] != level:
+                return None
+        if topic[:1] == "$" and self.subscription[:1] in ("+", "#"):  # wildcards leave out the broker's own $SYS topics
+            return None
+        stream = None if self._stream is None else levels[self._stream]
+        if self._rest:
+            return (stream, ".".join(levels[self._levels :])) if len(levels) > self._levels else None
+        return stream, None if self._feature is None else levels[self._feature]
+
+
+def is_name(text: str) -> bool:
+    """Whether text can name a feature."""
+    return 0 < len(text) <= MAX_NAME and text.isprintable()
+
+
+def is_stream(text: str) -> bool:
+    """Whether text can name a stream."""
+    # A stream's name becomes a level of the topics gon-edge publishes, where these three mean something else, and,
+    # percent-encoded, a folder: 128 quotation marks are 384 characters there, more than any file system takes.
+    if not is_name(text) or any(character in text for character in "+#/"):
+        return False
+    return 3 * len(text.encode()) <= _MAX_FOLDER or len(quote(text)) <= _MAX_FOLDER
