@@ -37,10 +37,7 @@ from gon_edge.commands import main as cli  # noqa: E402
 from gon_edge.commands.completion import _commands  # noqa: E402
 from gon_edge.config import file as config  # noqa: E402
 from gon_edge.daemon import app as daemon  # noqa: E402
-from gon_edge.links import (
-    prometheus,
-    web,
-)
+from gon_edge.links import prometheus, web  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
 from gon_edge.links.mqtt import own_topic  # noqa: E402
@@ -50,7 +47,7 @@ from gon_edge.stream.silences import Silence  # noqa: E402
 from gon_edge.training.gate import GateReport, GateScores  # noqa: E402
 
 _SEE = {
-    "configuration": "What people change first is in the [README](../../README.md#configure).",
+    "configuration": "[What people change first](../operating.md#what-people-change-first) is on a page of its own.",
     "metrics": "How to use them, with queries: [metrics.md](../metrics.md).",
 }
 
@@ -479,7 +476,7 @@ def topics() -> str:
         "The topics of `subscriptions`, and with `homeassistant.enabled`:",
         "\n".join(_table(("Topic", "What"), heard)),
         "## Events",
-        "One JSON object a message on `BASE/NODE/alert`; [an example](../../README.md#alerts).",
+        "One JSON object a message on `BASE/NODE/alert`; [an example](../alerts.md#read-an-alert).",
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Alert, alert_json(example)))),
         "Each of `top_features`:",
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Cause, _attributes(events.Cause)))),
