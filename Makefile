@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check fuzz soak bench bench-memory bench-live table docs deb e2e-system wheels image sbom clean
+.PHONY: help run test test-all e2e check fuzz soak bench bench-memory bench-live table docs deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -22,11 +22,18 @@ help:  ## show this
 run: $(VENV)/.make-run  ## install and show everything on this machine; ARGS="--fast --duration 120"
 	@$(BIN)/gon-edge demo $(ARGS)
 
-test: $(VENV)/.make-dev  ## install what tests need and run them all, the end-to-end ones included
-	$(BIN)/python -m pytest $(ARGS)
+# Four workers at most: each that loads torch holds 0.7 GiB.  worksteal keeps the tests of a file together, and with them
+# its servers and models, until one worker has nothing left to do.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+test: $(VENV)/.make-dev  ## install what tests need and run all that are quick, with a real broker too; 5 minutes
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: $(VENV)/.make-dev  ## the slow ones as well: long runs, killed processes, real data, peers; 20 minutes
+	$(PYTEST) $(ARGS)
 
 e2e: $(VENV)/.make-dev  ## only the end-to-end tests, against real servers
-	$(BIN)/python -m pytest tests/e2e $(ARGS)
+	$(PYTEST) tests/e2e $(ARGS)
 
 check: $(VENV)/.make-dev  ## lint, format, types, direction of imports, docstrings
 	$(BIN)/ruff check gon_edge tools tests

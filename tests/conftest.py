@@ -1,12 +1,22 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use, and the list of what a run left out."""
 
 from __future__ import annotations
 
+import shlex
+import signal
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e.servers import Mosquitto
+
+# A shell starts a job in the background (`make test &`) deaf to Ctrl-C, and every child of it too.  Tests send Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_APT = "sudo apt install"
 
 
 @pytest.fixture
@@ -17,3 +27,34 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
         yield broker.start()
     finally:
         broker.kill()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was skipped and what to type against it: one line for all packages, one for each other cause."""
+    causes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", ()):
+        missing, command, operands = _cause(report)
+        causes[command].append((missing, operands))
+    if causes:
+        terminalreporter.section("skipped here, and what to type against it")
+    for command, tests in sorted(causes.items(), key=lambda cause: -len(cause[1])):
+        missing = "; ".join(dict.fromkeys(text for text, _ in tests))
+        terminalreporter.write_line(f"{len(tests):5} {'test' if len(tests) == 1 else 'tests'}: {missing}")
+        if command:
+            operands = " ".join(sorted({word for _, words in tests for word in words.split()}))
+            terminalreporter.write_line(f"             {command} {operands}".rstrip())
+
+
+def _cause(report: pytest.TestReport) -> tuple[str, str, str]:
+    """Return what a skipped test missed, the command against it ("" for none), and what follows the command."""
+    at, here = Path(sys.executable), Path.cwd()
+    python = shlex.quote(str(at.relative_to(here) if at.is_relative_to(here) else at))
+    reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+    missing, _, command = reason.partition("; type: ")
+    if reason.startswith("could not import"):
+        return reason, f"{python} -m pip install -e '.[dev,demo]'", ""
+    if command.startswith(_APT):
+        return missing, _APT, command.removeprefix(_APT)
+    if command == "root":
+        return missing, f"sudo {python} -m pytest", report.nodeid.partition("::")[0]
+    return missing, command.replace("python ", f"{python} "), ""

@@ -5,11 +5,11 @@ How good it is beyond that is docs/detection.md's; here stands what must never b
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from e2e.servers import FETCH, unmet
 from threadpoolctl import threadpool_limits
 
 import gon_edge.training.fit
@@ -60,10 +60,8 @@ def precision():
     """Average precision by set and score; ours is "gon", and "float" the same without rounding to int8."""
     try:
         datasets.data_folder()
-    except InputError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
+    except InputError:
+        unmet("the data sets are not here", FETCH)
     table = {}
     # One thread: on busy cores the threads of a small product wait for each other ten times as long as it takes.
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):

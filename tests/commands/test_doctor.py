@@ -77,7 +77,7 @@ def test_a_state_directory_that_cannot_be_made_is_a_fault(look, settings, tmp_pa
 
 def test_files_of_another_user_in_the_state_directory_are_a_fault(look, settings, tmp_path):
     if os.geteuid() != 0:
-        pytest.skip("needs another user's files")
+        pytest.skip("only root can make files of another user; type: root")
     user = pwd.getpwnam("nobody")
     state = tmp_path / "state"
     state.mkdir()
@@ -91,7 +91,7 @@ def test_files_of_another_user_in_the_state_directory_are_a_fault(look, settings
 def test_rights_by_an_access_list_count(tmp_path):
     # systemd 257 hands credentials over with one; the mode alone says that only root may read.
     if os.geteuid() != 0:
-        pytest.skip("needs another user")
+        pytest.skip("only root can make files of another user; type: root")
     user = pwd.getpwnam("nobody")
     file = Path("/tmp") / f"gon-edge-{os.getpid()}"  # a folder that everybody may enter
     file.touch(0o440)

@@ -10,7 +10,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -481,9 +480,7 @@ def test_the_script_names_every_option_and_the_shell_reads_it(
     script = capsys.readouterr().out
     for option in ("--log-level", "--no-fault", "--as-fast-as-possible", "--model", "--url"):
         assert option in script or f"-l {option[2:]}" in script
-    program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"{shell} is not installed")
+    program = require(shell)
     path = tmp_path / "script"
     path.write_text(script)
     assert subprocess.run([program, "-n", str(path)], capture_output=True, text=True, timeout=20).stderr == ""

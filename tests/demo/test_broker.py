@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as paho
 import psutil
 import pytest
-from e2e.servers import free_port, require, wait_until
+from e2e.servers import free_port, require, unmet, wait_until
 
 from gon_edge.config.file import parse_config
 from gon_edge.demo import broker as broker_module
@@ -34,7 +34,7 @@ def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         require("mosquitto")
     else:
         if importlib.util.find_spec("amqtt") is None:
-            pytest.skip("amqtt is not installed (pip install 'gon-edge[demo]')")
+            unmet("amqtt is not installed", "python -m pip install -e '.[demo]'")
         monkeypatch.setattr(broker_module, "_PLACES", ("/nonexistent",))
     return str(request.param)
 

@@ -16,11 +16,38 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
 T = TypeVar("T")
+
+
+# The Debian package of a program that has another name.
+_PACKAGES = {
+    "amtool": "prometheus-alertmanager",
+    "dh": "debhelper dh-python",
+    "dpkg-deb": "dpkg",
+    "mosquitto_passwd": "mosquitto",
+    "mosquitto_pub": "mosquitto-clients",
+    "mosquitto_sub": "mosquitto-clients",
+    "promtool": "prometheus",
+    "systemd-analyze": "systemd",
+}
+
+# What brings the sets of docs/detection.md.
+FETCH = "export GON_EDGE_DATA=~/.cache/gon-edge/datasets; python tools/fetch_datasets.py"
+
+
+def unmet(what: str, line: str) -> NoReturn:
+    """Skip the test for want of `what`, which typing `line` brings; fail it where ``CI=true``.
+
+    tests/conftest.py reads the line from the reason and shows it at the end of a run.
+    """
+    reason = f"{what}; type: {line}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def require(program: str) -> str:
@@ -29,10 +56,7 @@ def require(program: str) -> str:
         found = shutil.which(program, path=directory)
         if found:
             return found
-    message = f"{program} is not installed (apt-get install {program})"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
+    unmet(f"{program} is not installed", f"sudo apt install {_PACKAGES.get(program, program)}")
 
 
 def free_port() -> int:

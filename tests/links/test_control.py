@@ -213,7 +213,7 @@ def test_a_daemon_that_ends_in_the_middle_is_an_error(server: ControlServer) -> 
     assert "hung up" in str(result[0])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; type: root")
 def test_another_user_is_told_that_he_may_not(server: ControlServer, tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == 0 and folder != Path("/"):

@@ -8,7 +8,6 @@ import http.client
 import json
 import math
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.servers import wait_until
+from e2e.servers import require, wait_until
 from prometheus_client import CollectorRegistry, Counter
 
 from gon_edge.config.file import HttpConfig
@@ -336,11 +335,14 @@ def test_a_hundred_streams_are_served_quickly(server: WebServer, daemon: Daemon)
 
 @pytest.mark.e2e
 def test_the_status_page_shows_alerts_warm_up_and_hostile_names_as_text(server: WebServer, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("no chromium to look at the status page with")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions"]
-    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", "--enable-logging=stderr", "--dump-dom"]
+    command = [require("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    command += [
+        "--disable-extensions",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=3000",
+        "--enable-logging=stderr",
+        "--dump-dom",
+    ]
     result = subprocess.run([*command, server.url], capture_output=True, text=True, timeout=90)
     page = result.stdout
     assert "CONSOLE" not in result.stderr

@@ -1,14 +1,16 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from e2e.servers import FETCH
 
 from gon_edge.errors import InputError
 from gon_edge.research import datasets
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "datasets"
+REAL = Path(os.environ.get("GON_EDGE_DATA", Path(__file__).resolve().parents[3] / "shared" / "datasets"))
 
 
 def write_set(folder, name, features=3, per_feature=True):
@@ -92,7 +94,7 @@ def test_a_missing_set_and_a_missing_folder_are_named(tmp_path, monkeypatch):
         datasets.load("bad", tmp_path)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the benchmark data is not on this machine")
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the data sets are not here; type: {FETCH}")
 @pytest.mark.parametrize("name", ["FTSAD-1", *datasets.DEVELOPMENT])
 def test_the_benchmark_sets_are_what_their_index_says(name):
     entry = datasets._index(REAL)[name]

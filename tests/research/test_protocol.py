@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from e2e.servers import FETCH
 
 from gon_edge.errors import InputError
 from gon_edge.research import datasets, metrics, protocol
@@ -213,7 +214,7 @@ def test_the_released_gons_published_figure_is_reproduced(name, f1):
     try:
         data = datasets.load(name)
     except InputError:
-        pytest.skip("the benchmark data is not on this machine")
+        pytest.skip(f"the data sets are not here; type: {FETCH}")
     cell = protocol.measure("gon-reference", data, random_state=0, protocol="published")
     assert cell["f1"] == pytest.approx(f1, abs=0.02)
     assert cell["f1_random_same_rate"] > 0.5 * f1  # and what that figure is worth
