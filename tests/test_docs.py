@@ -24,8 +24,9 @@ from prometheus_client import CollectorRegistry
 
 from gon_edge import errors, events
 from gon_edge.commands import main as cli
-from gon_edge.config.file import HttpConfig, load_config
+from gon_edge.config.file import load_config
 from gon_edge.config.file import options as config_options
+from gon_edge.config.schema import HttpConfig
 from gon_edge.events import Alert, Cause
 from gon_edge.links import prometheus, web
 from gon_edge.links.control import ControlServer

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gon_edge.config.file import StreamConfig
+from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Reading
 from gon_edge.model.file import dumps
 from gon_edge.process.host import HostTelemetry

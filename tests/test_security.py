@@ -34,7 +34,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gon_edge.commands.main import main
-from gon_edge.config.file import HttpConfig, MqttConfig, effective, load_config, parse_config
+from gon_edge.config.file import effective, load_config, parse_config
+from gon_edge.config.schema import HttpConfig, MqttConfig
 from gon_edge.errors import ConfigError, PayloadError, UnreachableError
 from gon_edge.events import Cause
 from gon_edge.links import web

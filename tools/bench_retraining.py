@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gon_edge.config.file import AlertsConfig  # noqa: E402
+from gon_edge.config.schema import AlertsConfig  # noqa: E402
 from gon_edge.estimator import GONDetector  # noqa: E402
 from gon_edge.events import Row  # noqa: E402
 from gon_edge.model.detector import Detector  # noqa: E402

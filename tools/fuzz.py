@@ -445,14 +445,18 @@ def _literals(*files: str) -> list[bytes]:
 
 def _seeds(target: str) -> list[bytes]:
     if target == "payloads":
-        return [bytes([i]) + text for text in _literals("test_payload.py") for i in range(len(DECODERS))]
+        return [bytes([i]) + text for text in _literals("stream/test_payload.py") for i in range(len(DECODERS))]
     if target == "topics":
-        templates = [text for text in _literals("test_payload.py", "test_config.py") if b"/" in text]
+        templates = [text for text in _literals("stream/test_payload.py", "config/test_schema.py") if b"/" in text]
         return [template + b"\n" + template.replace(b"{", b"").replace(b"}", b"") for template in templates]
     if target == "config":
         full = (ROOT / "configs" / "gon-edge.yaml").read_bytes()
         bare = b"\n".join(line for line in full.splitlines() if not line.strip().startswith(b"#"))
-        return [bare, (ROOT / "configs" / "minimal.yaml").read_bytes(), *_literals("test_config.py")]
+        return [
+            bare,
+            (ROOT / "configs" / "minimal.yaml").read_bytes(),
+            *_literals("config/test_file.py", "config/test_values.py"),
+        ]
     if target == "models":
         models = _Models()
         headers = [b"H\x01" + bytes([i, i]) for i in range(4 * len(models.header))]
@@ -479,7 +483,7 @@ def _seeds(target: str) -> list[bytes]:
     packer = zlib.compressobj(6, zlib.DEFLATED, 31)
     odd = (b"null", b'"x"', b"1e999", b"NaN", b"[]", b'"\\ud800"', b"9" * 400, b"[" * 1800)
     changed = [whole.replace(old, b" " + new, 1) for new in odd for old in (b" 3.0", b" 2.0", b" 1}", b' "t/a"')]
-    return [head, whole, packer.compress(whole) + packer.flush(), *changed, *_literals("test_record.py")]
+    return [head, whole, packer.compress(whole) + packer.flush(), *changed, *_literals("commands/test_record.py")]
 
 
 TARGETS: dict[str, tuple[Callable[[], Target], int]] = {

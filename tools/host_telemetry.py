@@ -106,7 +106,7 @@ def read_recording(file: Path) -> NDArray[np.float64]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from gon_edge.config.file import AlertsConfig
+    from gon_edge.config.schema import AlertsConfig
     from gon_edge.events import Row
     from gon_edge.model.detector import Detector
     from gon_edge.state.catalog import shipped_model

@@ -3,10 +3,10 @@
     python tools/make_reference.py            writes docs/reference/*.md
     python tools/make_reference.py FOLDER     writes them there
 
-Options come from ``configs/gon-edge.yaml`` and ``config.py``, commands from the parser, series from ``Telemetry``,
-events from the docstrings of ``events.py``, exit codes from ``errors.py``.  What code cannot say, such as what a topic
-is good for, stands in tables here, and a topic, a state key or a file that has no line there is an error.  A test
-compares the pages with what this writes.
+Options come from ``configs/gon-edge.yaml`` and ``config/schema.py``, commands from the parser, series from
+``Telemetry``, events from the docstrings of ``events.py``, exit codes from ``errors.py``.  What code cannot say, such
+as what a topic is good for, stands in tables here, and a topic, a state key or a file that has no line there is an
+error.  A test compares the pages with what this writes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gon_edge import errors, events  # noqa: E402
 from gon_edge.commands import arguments  # noqa: E402
 from gon_edge.commands import main as cli  # noqa: E402
 from gon_edge.commands.completion import _commands  # noqa: E402
-from gon_edge.config import file as config  # noqa: E402
+from gon_edge.config import schema as config  # noqa: E402
 from gon_edge.daemon import app as daemon  # noqa: E402
 from gon_edge.links import prometheus, web  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
@@ -148,7 +148,7 @@ def documented_options(text: str) -> Iterator[Option]:
 
 def _fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
     """Every option of the schema by its path."""
-    for key, option in config._keys(cls).items():
+    for key, option in config.keys(cls).items():
         path = prefix + key
         yield path, option
         if "section" in option.metadata:
@@ -180,7 +180,7 @@ def configuration() -> str:
     fields = dict(_fields(config.Config))
     lines = [
         "# Configuration",
-        _note("configs/gon-edge.yaml", "gon_edge/config/file.py"),
+        _note("configs/gon-edge.yaml", "gon_edge/config/schema.py"),
         (
             "Every option of [gon-edge.yaml](../../configs/gon-edge.yaml), with its default. "
             f"`gon-edge check-config FILE` checks a file. {_SEE['configuration']}"

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 from gon_edge.errors import ConfigError, GonEdgeError, InputError
 
 if TYPE_CHECKING:
-    from gon_edge.config.file import Config, MqttConfig
+    from gon_edge.config.schema import Config, MqttConfig
     from gon_edge.links.client import DaemonApi
 
 DEFAULT_CONFIG = "/etc/gon-edge/gon-edge.yaml"
@@ -254,7 +254,7 @@ def stream_name(text: str) -> str:
 
 def duration(text: str) -> float:
     """Return seconds."""
-    from gon_edge.config.file import parse_duration
+    from gon_edge.config.values import parse_duration
 
     try:
         return parse_duration(text)
@@ -266,7 +266,7 @@ def moment(text: str) -> dict[str, float]:
     """Return ``{"ago_s": ...}`` for a duration, ``{"at": ...}`` for a time; what a number means is told by its size."""
     from datetime import UTC, datetime
 
-    from gon_edge.config.file import parse_duration
+    from gon_edge.config.values import parse_duration
 
     with contextlib.suppress(ValueError):
         seconds = parse_duration(text)

@@ -30,7 +30,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gon_edge.commands.text import duration_text
-from gon_edge.config.file import Config, is_loopback, load_config
+from gon_edge.config.file import load_config
+from gon_edge.config.schema import Config, is_loopback
 from gon_edge.errors import ConfigError, GonEdgeError, ModelFileError, StoreError, UnreachableError
 from gon_edge.links.client import daemon_api
 from gon_edge.model.file import load_model

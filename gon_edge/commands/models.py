@@ -461,7 +461,7 @@ def _silence_time(text: str) -> float:
 
 
 def _memory(text: str) -> int:
-    from gon_edge.config.file import parse_size
+    from gon_edge.config.values import parse_size
 
     with contextlib.suppress(ValueError):
         if (size_bytes := parse_size(text)) >= 1 << 20:

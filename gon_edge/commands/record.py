@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from gon_edge import __version__
 from gon_edge.commands.replay import ReplayReport
-from gon_edge.config.file import Config
+from gon_edge.config.schema import Config
 from gon_edge.errors import InputError, PayloadError
 from gon_edge.events import Alert, Reading
 from gon_edge.links.publisher import Publisher

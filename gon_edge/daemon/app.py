@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 import gon_edge
-from gon_edge.config.file import Config, load_config, options
+from gon_edge.config.file import load_config, options
+from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
 from gon_edge.events import ALERT_KINDS, Alert, Reading
 from gon_edge.links.control import ControlServer, Request

@@ -30,7 +30,8 @@ import yaml
 
 from gon_edge.commands.terminal import Paint, Screen, bar, chart, wants_colour, wants_redraw
 from gon_edge.commands.text import cause_text, duration_text, number_text, table
-from gon_edge.config.file import MqttConfig, parse_config
+from gon_edge.config.file import parse_config
+from gon_edge.config.schema import MqttConfig
 from gon_edge.demo.broker import embedded_broker, free_port
 from gon_edge.errors import GonEdgeError, UnreachableError
 from gon_edge.links.client import DaemonApi, histogram_buckets, histogram_quantile

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from gon_edge.config.file import Config
+from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, UnreachableError
 from gon_edge.process.certificate import first_certificate
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from gon_edge.config.file import HomeAssistantConfig
+from gon_edge.config.schema import HomeAssistantConfig
 from gon_edge.events import Alert
 from gon_edge.stream.stream import Stream
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import random
     import ssl
 
-    from gon_edge.config.file import MqttConfig
+    from gon_edge.config.schema import MqttConfig
 
 log = logging.getLogger(__name__)
 

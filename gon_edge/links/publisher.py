@@ -23,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gon_edge.config.file import MqttConfig
+from gon_edge.config.schema import MqttConfig
 from gon_edge.errors import ConfigError, InputError, UnreachableError
 
 log = logging.getLogger(__name__)

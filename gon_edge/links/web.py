@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gon_edge.config.file import HttpConfig
+from gon_edge.config.schema import HttpConfig
 from gon_edge.errors import ConfigError, GonEdgeError
 from gon_edge.events import Cause
 from gon_edge.process.digest import sha256

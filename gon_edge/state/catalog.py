@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gon_edge.config.file import Config
+from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, ModelFileError, StoreError
 from gon_edge.events import Row
 from gon_edge.model.detector import Detector

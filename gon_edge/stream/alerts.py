@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gon_edge.config.file import AlertsConfig
+from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Alert, AlertKind, AlertType, Cause, Severity, Verdict
 
 TOP_FEATURES = 10

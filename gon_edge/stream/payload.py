@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gon_edge.config.file import Config
+from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, PayloadError
 from gon_edge.events import Reading
 from gon_edge.stream.lineprotocol import parse_line

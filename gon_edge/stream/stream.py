@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gon_edge.config.file import StreamConfig
+from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model

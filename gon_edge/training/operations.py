@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gon_edge.config.file import Config
+from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError, InputError, StoreError
 from gon_edge.links.control import listens, request
 from gon_edge.state.folder import ModelFolder

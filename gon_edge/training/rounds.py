@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from gon_edge.config.file import Config, RetrainConfig
+from gon_edge.config.schema import Config, RetrainConfig
 from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, RetrainBusy
 from gon_edge.events import TrainingReason
 from gon_edge.model.file import Model

@@ -26,7 +26,7 @@ from gon_edge import GONDetector, __version__
 from gon_edge.commands import main as cli
 from gon_edge.commands.main import build_parser, main
 from gon_edge.commands.terminal import Paint, Progress, chart, clip, wants_colour
-from gon_edge.config.file import HttpConfig
+from gon_edge.config.schema import HttpConfig
 from gon_edge.links.web import Snapshot, StreamSnapshot, WebServer
 from gon_edge.model.file import Model, save_model
 from gon_edge.process.logs import set_up_logging

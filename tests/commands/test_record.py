@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from gon_edge.commands.main import main
 from gon_edge.commands.record import Capture, Captured, alert_line, alerts, is_capture
-from gon_edge.config.file import Config, parse_config
+from gon_edge.config.file import parse_config
+from gon_edge.config.schema import Config
 from gon_edge.errors import InputError
 from gon_edge.model.file import Model
 from gon_edge.training.fit import fit_model

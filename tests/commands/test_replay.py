@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gon_edge.commands.replay import replay
-from gon_edge.config.file import MqttConfig, parse_config
+from gon_edge.config.file import parse_config
+from gon_edge.config.schema import MqttConfig
 from gon_edge.errors import InputError, UnreachableError
 from gon_edge.links.publisher import Publisher, publish_samples
 from gon_edge.state.csvfile import CsvFile, cell_number

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from e2e.daemons import DaemonProcess, rows
 from e2e.servers import Mosquitto, require, wait_until
-from gon_edge.config.file import HttpConfig
+from gon_edge.config.schema import HttpConfig
 from gon_edge.links.web import Snapshot, StreamSnapshot, WebServer
 from gon_edge.state.store import RetrainRecord
 from gon_edge.training.gate import GateReport, GateScores

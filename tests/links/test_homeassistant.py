@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from gon_edge.config.file import HomeAssistantConfig, MqttConfig, StreamConfig
+from gon_edge.config.schema import HomeAssistantConfig, MqttConfig, StreamConfig
 from gon_edge.links.homeassistant import ORPHANS_AFTER_S, RESEND_EVERY_S, HomeAssistant
 from gon_edge.links.mqtt import own_topic
 from gon_edge.stream.stream import Stream

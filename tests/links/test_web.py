@@ -21,7 +21,7 @@ import pytest
 from e2e.servers import require, wait_until
 from prometheus_client import CollectorRegistry, Counter
 
-from gon_edge.config.file import HttpConfig
+from gon_edge.config.schema import HttpConfig
 from gon_edge.errors import GonEdgeError
 from gon_edge.events import Cause
 from gon_edge.links import web

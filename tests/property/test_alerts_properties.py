@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gon_edge.config.file import AlertsConfig
+from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Cause, Verdict
 from gon_edge.stream.alerts import AlertPolicy, alert_json
 

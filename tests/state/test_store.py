@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gon_edge.config.file import StoreConfig
+from gon_edge.config.schema import StoreConfig
 from gon_edge.errors import StoreError
 from gon_edge.events import Row
 from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine

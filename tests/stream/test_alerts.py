@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gon_edge.config.file import AlertsConfig
+from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Cause, Verdict
 from gon_edge.stream.alerts import TOP_FEATURES, AlertPolicy, alert_json
 

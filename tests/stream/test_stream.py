@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gon_edge.config.file import StreamConfig
+from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Reading
 from gon_edge.model.file import Model, load_model
 from gon_edge.model.window import Scaler

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gon_edge.config.file import Config, RetrainConfig, parse_config
+from gon_edge.config.file import parse_config
+from gon_edge.config.schema import Config, RetrainConfig
 from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, RetrainBusy
 from gon_edge.events import Row
 from gon_edge.state.folder import ModelFolder
