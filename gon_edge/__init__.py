@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from gon_edge.events import Alert, Cause, Reading, Row, Verdict
     from gon_edge.model.detector import Detector
     from gon_edge.model.file import Model, load_model, save_model
-    from gon_edge.training.fit import FitSettings, fit_model
+    from gon_edge.training.fit import fit_model
+    from gon_edge.training.settings import FitSettings
 
 __version__ = "0.1.0"
 
@@ -62,7 +63,7 @@ __all__ = [
     "save_model",
 ]
 
-_HOMES = ("errors", "events", "model.file", "model.detector", "training.fit", "estimator")
+_HOMES = ("errors", "events", "model.file", "model.detector", "training.settings", "training.fit", "estimator")
 """Where public names live, those that import least first."""
 
 

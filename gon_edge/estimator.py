@@ -17,7 +17,8 @@ from gon_edge.model.file import Model, load_model, save_model
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother, fill
 from gon_edge.model.window import windows
-from gon_edge.training.fit import FitSettings, fit_model
+from gon_edge.training.fit import fit_model
+from gon_edge.training.settings import FitSettings
 
 _BATCH = 256
 

@@ -1,16 +1,21 @@
-"""A training job of a small store, for tests of the child that does it and of the parent that orders it."""
+"""A training job of a small store: the one fixture for tests of who orders it, who watches it and who does it."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from gon_edge.training.child import Job
+import numpy as np
+
+from gon_edge.events import Row
+from gon_edge.state.store import Store
+from gon_edge.training.job import Job
+from gon_edge.training.settings import FitSettings
 
 MIB = 1 << 20
 
 
-def plain_job(state_dir: Path, **changes: object) -> Job:
+def plain_job(state_dir: Path, *, window: int = 15, risk: float = 1e-4, **changes: object) -> Job:
     """Return the first training of stream ``pump``, with other fields where named."""
     plain = Job(
         stream="pump",
@@ -22,10 +27,21 @@ def plain_job(state_dir: Path, **changes: object) -> Job:
         until=1e12,
         max_rows=20_000,
         interval_s=1.0,
-        window=15,
-        risk=1e-4,
-        seed=0,
+        settings=FitSettings(window=window, risk=risk),
         budget_bytes=64 * MIB,
         nice=0,
+        deadline_s=600.0,
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def stored(folder: Path, rows: int, *, quarantined: range = range(0), features: tuple[str, ...] = ("a", "b")) -> Path:
+    """Rows at 1 Hz from second 1000; feature a counts, the others are three times as large."""
+    fresh = np.zeros(len(features), np.bool_)
+    with Store.open(folder) as store:
+        for i in range(rows):
+            values = np.full(len(features), 3.0 * i, np.float32)
+            values[0] = i
+            store.add_row(Row("pump", 1000.0 + i, features, values, fresh, i == 0), i in quarantined, now=0.0)
+        store.flush(0.0)
+    return folder

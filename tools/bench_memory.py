@@ -27,7 +27,9 @@ import numpy as np
 from gon_edge.events import Row
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.training.child import Job, plan
+from gon_edge.training.job import Job
+from gon_edge.training.plan import plan
+from gon_edge.training.settings import FitSettings
 from gon_edge.training.trainer import Round, Trainer
 
 MIB = 1 << 20
@@ -122,9 +124,7 @@ def job(folder: Path, models: ModelFolder, features: int, *, version: str, champ
         until=1e12,
         max_rows=20_000,
         interval_s=1.0,
-        window=40,
-        risk=1e-4,
-        seed=0,
+        settings=FitSettings(window=40, risk=1e-4),
         budget_bytes=BUDGETS.get(features, 64 * MIB),
         nice=0,
         deadline_s=DEADLINE_S,

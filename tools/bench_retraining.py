@@ -41,7 +41,8 @@ from gon_edge.research.metrics import average_precision  # noqa: E402
 from gon_edge.state.folder import ModelFolder  # noqa: E402
 from gon_edge.state.store import Store  # noqa: E402
 from gon_edge.stream.alerts import AlertPolicy  # noqa: E402
-from gon_edge.training.child import Job  # noqa: E402
+from gon_edge.training.job import Job  # noqa: E402
+from gon_edge.training.settings import FitSettings  # noqa: E402
 from gon_edge.training.trainer import Trainer  # noqa: E402
 
 HIDDEN_SHARE = 0.02
@@ -168,11 +169,11 @@ def job(folder: Path, models: ModelFolder, *, version: int, champion: bool, seed
         until=1e12,
         max_rows=30_000,
         interval_s=1.0,
-        window=40,
-        risk=1e-4,
+        settings=FitSettings(window=40, risk=1e-4),
         seed=seed,
         budget_bytes=256 << 20,
         nice=0,
+        deadline_s=600.0,
         champion=str(file) if champion else "",
     )
 

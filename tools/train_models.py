@@ -35,7 +35,8 @@ from gon_edge.estimator import GONDetector  # noqa: E402
 from gon_edge.model.file import Model, dumps  # noqa: E402
 from gon_edge.research import datasets, metrics  # noqa: E402
 from gon_edge.state.catalog import INDEX_FORMAT  # noqa: E402
-from gon_edge.training.fit import FitSettings, fit_model  # noqa: E402
+from gon_edge.training.fit import fit_model  # noqa: E402
+from gon_edge.training.settings import FitSettings  # noqa: E402
 
 Rows = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gon_edge.state.catalog import Check
-    from gon_edge.training.child import Plan
+    from gon_edge.training.plan import Plan
 
 _MIB = 1 << 20
 _RECENT = 1e9
@@ -273,7 +273,7 @@ def plan_exit_code(planned: Plan) -> int:
     """0, or the exit code that training would end with: 5 over budget, 4 not enough data."""
     if not planned.refused:
         return 0
-    return 5 if planned.predicted_peak_bytes > planned.budget_bytes else 4
+    return 5 if planned.over_budget else 4
 
 
 def silences_text(found: list[dict[str, Any]]) -> str:

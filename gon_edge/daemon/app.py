@@ -41,8 +41,8 @@ from gon_edge.stream.history import HISTORY_BUCKET_S
 from gon_edge.stream.payload import decoders
 from gon_edge.stream.silences import Silence, Silences
 from gon_edge.stream.stream import Outcome, Stream
-from gon_edge.training.child import Job
 from gon_edge.training.conditions import Conditions, clock_is_set
+from gon_edge.training.job import Job
 from gon_edge.training.rounds import (
     Ended,
     Order,

@@ -15,7 +15,6 @@ file (``train`` does).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,16 +23,13 @@ from gon_edge.errors import NotEnoughData
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Discriminator, Float, Scale
 from gon_edge.model.quantize import QuantizedLinear
-from gon_edge.model.smoothing import Smoother, fill
+from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import Scaler
+from gon_edge.training.rows import Rows, TrainingRows, longest_runs, standardise
+from gon_edge.training.settings import FitSettings
 from gon_edge.training.threshold import fit_pot
 
-Rows = NDArray[np.float32] | NDArray[np.float64]
 Progress = Callable[[str, float, float | None], None]
-
-SCALES = (1, 5, 15)
-"""Scales below the whole window, in rows.  Any three or four between 1 and 40 gave a mean average precision within 0.02
-of each other on the development sets; fewer than three lost more."""
 
 _OVERSAMPLE = 8
 _POWER_PASSES = 4
@@ -46,10 +42,6 @@ _FIRST_PASSES = 5
 best after a few passes carries on."""
 
 _PROTOTYPE_WINDOWS = 4096
-
-BATCH_BYTES = 1 << 20
-"""Windows held at once, beside the rows: more was not faster, and is not in a small budget."""
-_CHUNK_BYTES = 256 << 10
 
 _ODD_SHARE = 0.03
 _ODD_RATIO = 4.0
@@ -81,91 +73,6 @@ _SCREENING_SHARE = 0.15  # of the time of a whole fit
 _TAU_QUANTILE = 0.95
 _SMALLEST_VARIANCE = 1e-4
 """Of a standardised window: rows that never moved at all have no variance to divide by."""
-
-
-@dataclass(frozen=True, slots=True)
-class FitSettings:
-    """How a model is fitted.
-
-    Attributes
-    ----------
-    window : int
-        W, rows; the longest scale.
-    hidden : int
-        H, units of the first layer on each scale.
-    prototypes : int
-        K on each scale.
-    smoothing : float
-        Weight of the newest row in the quick average of scores, 0 < smoothing <= 1; see :class:`Smoother`.
-    risk : float
-        Probability of a false alarm for one normal row.  1e-5 is one a day at 1 Hz.
-    max_windows : int
-        Windows sampled for one fit.
-    """
-
-    window: int = 40
-    hidden: int = 16
-    prototypes: int = 8
-    smoothing: float = 0.3
-    risk: float = 1e-5
-    max_windows: int = 20_000
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        """Rows of each scale, shortest first."""
-        return (*(rows for rows in SCALES if rows < self.window), self.window)
-
-
-class TrainingRows:
-    """Standardised rows with the windows that end at them, none reaching across a gap.
-
-    Parameters
-    ----------
-    z : ndarray of float32, shape (T, F)
-        Without NaN.
-    restart : ndarray of bool, shape (T,)
-        True where a new unbroken piece begins.
-    window : int
-
-    Attributes
-    ----------
-    age : ndarray of int, shape (T,)
-        Which row of its piece each row is, from 1.
-    """
-
-    def __init__(self, z: Float, restart: NDArray[np.bool_], window: int) -> None:
-        self.z = z
-        rows = np.arange(len(z))
-        self._first = np.maximum.accumulate(np.where(restart, rows, 0))
-        self.age = rows - self._first + 1
-        self._back = np.arange(1 - window, 1)
-
-    def __len__(self) -> int:
-        return len(self.z)
-
-    def batches(self, ends: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-        """``ends`` (N,) in parts whose windows are held at once."""
-        size = batch_windows(len(self._back), self.z.shape[1])
-        return [ends[i : i + size] for i in range(0, len(ends), size)]
-
-    def windows(self, ends: NDArray[np.intp]) -> Float:
-        """Windows (N, W, F) that end at rows ``ends`` (N,); before a piece begins its first row is repeated."""
-        views: Float = self.z[np.maximum(ends[:, None] + self._back, self._first[ends, None])]
-        return views
-
-
-def batch_windows(window: int, features: int) -> int:
-    """Most windows of that shape that are held at once."""
-    return max(16, min(256, BATCH_BYTES // (4 * window * features)))
-
-
-def standardise(rows: Rows, scaler: Scaler, out: Float, chosen: NDArray[np.intp] | None = None) -> Float:
-    """Standardised rows (T, F), or those at indices ``chosen``, without NaN, in ``out``; by chunks."""
-    count = len(rows) if chosen is None else len(chosen)
-    size = max(1, _CHUNK_BYTES // (8 * rows.shape[1]))
-    for i in range(0, count, size):
-        out[i : i + size] = scaler.transform(rows[i : i + size] if chosen is None else rows[chosen[i : i + size]])
-    return fill(out)
 
 
 def fit_model(
@@ -485,14 +392,3 @@ def _squared_distances(points: Float, centres: Float) -> NDArray[np.float64]:
     squared = (points**2).sum(axis=1)[:, None] - 2.0 * points @ centres.T + (centres**2).sum(axis=1)
     distances: NDArray[np.float64] = np.maximum(squared.astype(np.float64), 0.0)
     return distances
-
-
-def longest_runs(rows: Rows) -> NDArray[np.int32]:
-    """Most rows in a row without a change, for each feature (F,); the largest int32 for one that never changed."""
-    longest = np.empty(rows.shape[1], np.int32)
-    for f, column in enumerate(rows.T):
-        known = column[~np.isnan(column)]
-        moved = known.size > 0 and bool((known != known[0]).any())
-        starts = np.flatnonzero(np.concatenate([[True], column[1:] != column[:-1], [True]]))
-        longest[f] = np.diff(starts).max() if moved else np.iinfo(np.int32).max
-    return longest

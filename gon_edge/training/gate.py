@@ -27,7 +27,8 @@ from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model, dumps
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
-from gon_edge.training.fit import TrainingRows, standardise, window_energies
+from gon_edge.training.fit import window_energies
+from gon_edge.training.rows import TrainingRows, standardise
 
 FAULTS = ("spike", "offset", "drift", "frozen", "noise", "swapped")
 """Kinds of faults injected into held-out clean rows.  ``frozen`` and ``swapped`` need two features that

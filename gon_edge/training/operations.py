@@ -19,8 +19,9 @@ from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import DATABASE, Store
 from gon_edge.stream.silences import Silence, Silences
 from gon_edge.training import rounds
-from gon_edge.training.child import Job, Plan, plan
 from gon_edge.training.conditions import Conditions
+from gon_edge.training.job import Job
+from gon_edge.training.plan import Plan, plan
 from gon_edge.training.trainer import Trainer
 
 _POLL_S = 0.05
@@ -93,7 +94,7 @@ def plans(config: Config, asked: Mapping[str, Any]) -> list[tuple[str, Plan]]:
     """What training would do, a plan for each stream; nothing is started."""
     if listens(config.state_dir):
         jobs = request(config.state_dir, {"do": "retrain", **asked, "dry_run": True})["jobs"]
-        found = [Job(**{**job, "accepted": tuple(tuple(span) for span in job["accepted"])}) for job in jobs]
+        found = [Job.from_json(job) for job in jobs]
     else:
         store = _stored(config)
         models = ModelFolder(config.state_dir)

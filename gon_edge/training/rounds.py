@@ -25,8 +25,9 @@ from gon_edge.events import TrainingReason
 from gon_edge.model.file import Model
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import RetrainRecord, Store
-from gon_edge.training.child import Job
 from gon_edge.training.conditions import Conditions
+from gon_edge.training.job import Job
+from gon_edge.training.settings import FitSettings
 from gon_edge.training.trainer import Progress, Round, Trainer
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ _TELL_EVERY_S = 0.5
 _LOOK_EVERY_S = 5.0  # at the machine's conditions
 _RETRY_S = 60.0  # what started by itself, when another process trains
 _RETRY_ASKED_S = 1.0
-_DEFAULT_WINDOW = 40
-_DEFAULT_RISK = 1e-5
 _ACCEPTED_KEPT = 32
 
 EXIT_CODES: Mapping[str, int] = {"promoted": 0, "failed": 1, "rejected": 3, "not_enough_data": 4, "over_budget": 5}
@@ -532,6 +531,7 @@ def make_job(
     settings, retrain = config.stream(order.stream), config.retrain
     interval_s = interval_s or (model.interval_s if model is not None else 0.0) or 1.0
     budget = settings.alerts.budget
+    plain = FitSettings()
     file = models.file(order.stream)
     return Job(
         stream=order.stream,
@@ -543,9 +543,10 @@ def make_job(
         until=newest if newest is not None else float("inf"),
         max_rows=retrain.max_rows,
         interval_s=interval_s,
-        window=settings.window or _DEFAULT_WINDOW,
-        risk=_DEFAULT_RISK if budget is None else min(0.1, max(1e-6, budget * interval_s / 86400.0)),
-        seed=0,
+        settings=FitSettings(
+            window=settings.window or plain.window,
+            risk=plain.risk if budget is None else min(0.1, max(1e-6, budget * interval_s / 86400.0)),
+        ),
         budget_bytes=order.budget_bytes or retrain.memory_budget_bytes,
         nice=retrain.nice,
         deadline_s=retrain.deadline_s,
@@ -591,7 +592,7 @@ def accept(store: Store, stream: str, since: float, until: float, *, needed: int
 
 def rows_to_accept(config: Config, stream: str) -> int:
     """Rows that make an acceptance worth a training: two windows."""
-    return 2 * (config.stream(stream).window or _DEFAULT_WINDOW)
+    return 2 * (config.stream(stream).window or FitSettings().window)
 
 
 def newest_row(store: Store, stream: str) -> tuple[float | None, float | None]:

@@ -24,8 +24,8 @@ from gon_edge.events import TrainingOutcome
 from gon_edge.model.file import Model, load_model
 from gon_edge.process.memory import pss_bytes, rss_bytes
 from gon_edge.state.folder import ModelFolder
-from gon_edge.training.child import Job, write_job
 from gon_edge.training.gate import GateReport, is_finite
+from gon_edge.training.job import Job, write_job
 
 _TERMINATE_S = 2.0
 

@@ -18,7 +18,8 @@ from gon_edge.model.file import save_model
 from gon_edge.model.window import windows
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.training.fit import FitSettings, fit_model
+from gon_edge.training.fit import fit_model
+from gon_edge.training.settings import FitSettings
 
 FEATURES = ("celsius", "level")
 

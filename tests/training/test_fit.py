@@ -11,7 +11,9 @@ from gon_edge import GONDetector
 from gon_edge.errors import NotEnoughData
 from gon_edge.model.file import dumps
 from gon_edge.model.smoothing import Smoother, fill
-from gon_edge.training.fit import FitSettings, TrainingRows, fit_discriminator, fit_model, odd_rows
+from gon_edge.training.fit import fit_discriminator, fit_model, odd_rows
+from gon_edge.training.rows import TrainingRows
+from gon_edge.training.settings import FitSettings
 
 SMALL = FitSettings(window=10, hidden=6, prototypes=3)
 

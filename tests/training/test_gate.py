@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import gon_edge.training.gate
-from gon_edge.training.fit import FitSettings, fit_model
+from gon_edge.training.fit import fit_model
 from gon_edge.training.gate import FAULTS, GateReport, GateScores, _worse, is_finite, judge, roc_auc
+from gon_edge.training.settings import FitSettings
 
 SMALL = FitSettings(window=10, hidden=4, prototypes=2)
 NAMES = ("a", "b", "c")

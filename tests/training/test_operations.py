@@ -12,7 +12,7 @@ import pytest
 from gon_edge.commands import main as cli
 from gon_edge.commands.terminal import RoundProgress
 from gon_edge.commands.text import plan_exit_code, plan_text, result_text, silences_text
-from gon_edge.training.child import Plan
+from gon_edge.training.plan import Plan
 
 MIB = 1 << 20
 CONFIG = {"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "{stream}"}]}

@@ -18,8 +18,8 @@ from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, RetrainBusy
 from gon_edge.events import Row
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.training.child import Job
 from gon_edge.training.conditions import Conditions
+from gon_edge.training.job import Job
 from gon_edge.training.rounds import (
     Order,
     Rounds,

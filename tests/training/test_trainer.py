@@ -20,8 +20,10 @@ from gon_edge.events import Row
 from gon_edge.model.file import Model, dumps, load_model
 from gon_edge.state.folder import VERSIONS_KEPT, ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.training.child import Job, predicted_peak_bytes, write_job
-from gon_edge.training.fit import FitSettings, fit_model
+from gon_edge.training.fit import fit_model
+from gon_edge.training.job import Job, write_job
+from gon_edge.training.plan import predicted_peak_bytes
+from gon_edge.training.settings import FitSettings
 from gon_edge.training.trainer import Round, Trainer
 
 

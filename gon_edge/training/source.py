@@ -1,0 +1,201 @@
+"""The rows a job may learn from, in the daemon's store or in a CSV file: counted first, then read.
+
+A chunk at a time and never all of them, so that memory is what was planned.  The store is opened for reading only.
+Which rows are taken when there are too many is `rows.choose_blocks`; what is made of them is `fit`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gon_edge.errors import InputError
+from gon_edge.model.gon import Float
+from gon_edge.state.chunk import RowChunk
+from gon_edge.state.store import Store
+from gon_edge.training.job import Job
+from gon_edge.training.rows import Stillness, choose_blocks
+
+_TIME_COLUMNS = ("timestamp", "datetime", "time", "date", "ts")
+"""Names, in lower case, that a column of times mostly has.  Not critical: rows of other files are counted."""
+
+_CSV_CHUNK_ROWS = 1024
+"""Not critical: a chunk of 500 features is 2 MiB."""
+
+_CSV_GAP = 3.0
+"""Intervals without a row that windows must not reach over.  Not critical: a row or two that are lost are filled."""
+
+
+class Source:
+    """The rows a job may learn from.
+
+    Parameters
+    ----------
+    job : Job
+
+    Attributes
+    ----------
+    stored : int
+        Rows there are, up to the job's newest.
+    quarantined : int
+        Of them, rows that must not be learned.
+    usable : int
+        Rows that may be learned; they are numbered from 0, the oldest.
+    trusted : tuple of (int, int)
+        Spans (start, stop) of usable rows that a person confirmed as normal.
+    features : tuple of str
+        The newest rows' features in their order, then those only older rows have.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+    InputError
+        ``rows_file`` cannot be read.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        stored = quarantined = usable = 0
+        trusted: list[tuple[int, int]] = []
+        sets: dict[tuple[str, ...], None] = {}
+        for chunk in self._outlines():
+            known = chunk.timestamps <= job.until
+            stored += int(known.sum())
+            quarantined += int((known & chunk.quarantined).sum())
+            chosen = known if job.include_quarantined else known & ~chunk.quarantined
+            if not chosen.any():
+                continue
+            sets.pop(chunk.features, None)
+            sets[chunk.features] = None
+            edges = np.flatnonzero(np.diff(confirmed(job, chunk.timestamps[chosen]), prepend=False, append=False))
+            for start, stop in edges.reshape(-1, 2) + usable:
+                if trusted and trusted[-1][1] == start:
+                    start = trusted.pop()[0]
+                trusted.append((int(start), int(stop)))
+            usable += int(chosen.sum())
+        self.stored, self.quarantined, self.usable = stored, quarantined, usable
+        self.trusted = tuple(trusted)
+        self.features = tuple(dict.fromkeys(name for names in reversed(sets) for name in names))
+
+    def read(self, count: int) -> tuple[RowChunk, NDArray[np.int32]]:
+        """``count`` of the usable rows, and how long each feature may stand still.
+
+        Fewer rows where the daemon has pruned old ones since they were counted.  A feature without a single value is
+        left out.
+
+        Returns
+        -------
+        rows : RowChunk
+            Oldest first; none counts as quarantined.
+        longest_run : ndarray of int32, shape (F,)
+            Of all the usable rows, which pass by for that.
+        """
+        job = self._job
+        blocks = choose_blocks(self.usable, self.trusted, count, np.random.default_rng((job.seed, 1)))
+        column = {name: i for i, name in enumerate(self.features)}
+        timestamps, restart = np.empty(count), np.zeros(count, np.bool_)
+        values = np.empty((count, len(column)), np.float32)
+        still = Stillness(len(column))
+        index = at = 0
+        for chunk in self._chunks():
+            kept = chunk.timestamps <= job.until
+            rows = np.full((int(kept.sum()), len(column)), np.nan, np.float32)
+            for name, measured in zip(chunk.features, chunk.values.T, strict=True):
+                if name in column:
+                    rows[:, column[name]] = measured[kept]
+            still.add(rows)
+            for start, stop in blocks:
+                first, last = max(start - index, 0), min(stop - index, len(rows))
+                if first < last:
+                    place = slice(at, at + last - first)
+                    timestamps[place] = chunk.timestamps[kept][first:last]
+                    values[place], restart[place] = rows[first:last], chunk.restart[kept][first:last]
+                    restart[at] |= start >= index
+                    at = place.stop
+            index += len(rows)
+        known: NDArray[np.bool_] = np.logical_not(np.logical_and.reduce(np.isnan(values[:at]), axis=0))
+        if not known.all() and known.any():
+            values = values[:, known]
+        else:
+            known[:] = True
+        features = tuple(name for name, there in zip(self.features, known, strict=True) if there)
+        read = RowChunk(features, timestamps[:at], values[:at], restart[:at], np.zeros(at, np.bool_))
+        return read, still.longest_run()[known]
+
+    def _outlines(self) -> Iterator[RowChunk]:
+        """All rows from ``since`` on, quarantined ones too; values may be missing."""
+        job = self._job
+        if job.rows_file:
+            yield from _csv_chunks(job)
+            return
+        with Store.open(job.state_dir, read_only=True) as store:
+            yield from store.outline(job.stream, since=job.since)
+
+    def _chunks(self) -> Iterator[RowChunk]:
+        """Rows from ``since`` on that may be learned."""
+        job = self._job
+        if job.rows_file:
+            yield from _csv_chunks(job)
+            return
+        with Store.open(job.state_dir, read_only=True) as store:
+            yield from store.chunks(job.stream, since=job.since, include_quarantined=job.include_quarantined)
+
+
+def confirmed(job: Job, timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows, by their times (N,), a person has confirmed as normal."""
+    found = np.zeros(len(timestamps), np.bool_)
+    for since, until in job.accepted:
+        found |= (timestamps >= since) & (timestamps <= until)
+    return found
+
+
+def _csv_chunks(job: Job) -> Iterator[RowChunk]:
+    """Rows of ``rows_file``; times are those of the first column that is named like one, else counted from 0."""
+    # 1 MiB that neither a round from the store nor the daemon needs.
+    from gon_edge.state.csvfile import CsvFile, cell_number
+    from gon_edge.stream.scalars import unix_seconds
+
+    with CsvFile(job.rows_file) as table:
+        names = [name.lower() for name in table.columns]
+        clock = next((names.index(name) for name in _TIME_COLUMNS if name in names), None)
+        columns = [i for i in range(len(names)) if i != clock]
+        features = tuple(table.columns[i] for i in columns)
+        if not features:
+            raise InputError(f"{table.name}: has no column to learn from")
+        timestamps = np.empty(_CSV_CHUNK_ROWS)
+        values = np.empty((_CSV_CHUNK_ROWS, len(columns)), np.float32)
+        count = line = 0
+        before = -math.inf
+        for cells in table:
+            moment = float(line) * (job.interval_s or 1.0)
+            if clock is not None:
+                try:
+                    number = cell_number(cells[clock])
+                    moment = unix_seconds(cells[clock] if number is None else number)
+                except ValueError as error:
+                    raise InputError(f"{table.name}:{table.line}: {cells[clock]!r} is no time: {error}") from None
+            line += 1
+            if job.since is not None and moment < job.since:
+                continue
+            measured = (cell_number(cells[i]) for i in columns)
+            timestamps[count] = moment
+            values[count] = [math.nan if value is None else value for value in measured]
+            count += 1
+            if count == _CSV_CHUNK_ROWS:
+                yield _csv_chunk(job, features, timestamps, values, before)
+                before, count = float(timestamps[-1]), 0
+        if count:
+            yield _csv_chunk(job, features, timestamps[:count], values[:count], before)
+
+
+def _csv_chunk(
+    job: Job, features: tuple[str, ...], timestamps: NDArray[np.float64], values: Float, before: float
+) -> RowChunk:
+    steps = np.diff(timestamps, prepend=before)
+    restart = ~((steps > 0.0) & (steps <= _CSV_GAP * job.interval_s)) if job.interval_s else ~(steps > 0.0)
+    restart[0] |= before == -math.inf
+    return RowChunk(features, timestamps, values, restart, np.zeros(len(timestamps), np.bool_))

@@ -1,0 +1,105 @@
+"""Which rows a round reads, from the store or from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from jobs import plain_job, stored
+
+from gon_edge.errors import InputError
+from gon_edge.events import Row
+from gon_edge.state.store import Store
+from gon_edge.training.rows import BLOCK_ROWS
+from gon_edge.training.source import Source
+
+
+def test_all_usable_rows_are_read_in_order_with_restarts_where_some_are_left_out(tmp_path):
+    asked = plain_job(stored(tmp_path, 3000, quarantined=range(1000, 1300)), until=3500.0, since=1100.0)
+    source = Source(asked)
+    rows, _ = source.read(source.usable)
+    expected = [i for i in range(100, 2501) if not 1000 <= i < 1300]
+    assert (source.stored, source.quarantined, source.usable) == (2401, 300, len(expected))
+    assert rows.values[:, 0].tolist() == expected
+    assert (rows.timestamps - 1000.0).tolist() == expected
+    assert (rows.timestamps[rows.restart] - 1000.0).tolist() == [100, 1300]
+    everything = dataclasses.replace(asked, include_quarantined=True)
+    assert Source(everything).usable == 2401
+
+
+def test_a_sample_begins_a_piece_at_each_block_and_keeps_rows_together(tmp_path):
+    asked = plain_job(stored(tmp_path, 9000))
+    rows, _ = Source(asked).read(3000)
+    assert len(rows.values) == 3000
+    steps = np.diff(rows.values[:, 0])
+    assert ((steps == 1.0) | rows.restart[1:]).all()
+    assert rows.restart.sum() <= 3000 // BLOCK_ROWS
+    np.testing.assert_array_equal(rows.values[:, 1], 3.0 * rows.values[:, 0])
+
+
+def test_how_long_a_feature_may_stand_still_is_taken_from_all_rows_not_from_the_sample(tmp_path):
+    fresh = np.zeros(2, np.bool_)
+    with Store.open(tmp_path) as store:
+        for i in range(6000):
+            values = np.float32([i // 2500, i])
+            store.add_row(Row("pump", float(i), ("slow", "fast"), values, fresh, i == 0), False, now=0.0)
+        store.flush(0.0)
+    asked = plain_job(tmp_path)
+    assert Source(asked).read(2000)[1].tolist() == [2500, 1]
+
+
+def test_features_are_those_of_the_newest_rows_then_older_ones_and_none_without_a_value(tmp_path):
+    fresh = {n: np.zeros(n, np.bool_) for n in (2, 3)}
+    with Store.open(tmp_path) as store:
+        for i in range(100):
+            store.add_row(Row("pump", float(i), ("old", "a"), np.float32([1, i]), fresh[2], i == 0), False, now=0.0)
+        for i in range(100, 200):
+            values = np.float32([i, 2 * i, np.nan])
+            store.add_row(Row("pump", float(i), ("b", "a", "dead"), values, fresh[3]), False, now=0.0)
+        store.flush(0.0)
+    asked = plain_job(tmp_path)
+    source = Source(asked)
+    assert source.features == ("b", "a", "dead", "old")
+    rows, _ = source.read(200)
+    assert rows.features == ("b", "a", "old")
+    assert rows.values[150].tolist()[:2] == [150.0, 300.0]
+    assert np.isnan(rows.values[150, 2])
+    assert np.isnan(rows.values[50, 0])
+
+
+# -- from a file -------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_read_instead_of_the_store_with_its_times_and_gaps(tmp_path):
+    lines = ["datetime;a;note;b", *(f"2026-01-01T00:{i // 60:02}:{i % 60:02}Z;{i};text;{i / 4}" for i in range(100))]
+    del lines[41:61]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"))
+    source = Source(asked)
+    assert (source.stored, source.quarantined, source.usable) == (80, 0, 80)
+    rows, _ = source.read(80)
+    assert rows.features == ("a", "b")
+    assert rows.values[:, 0].tolist() == [*range(40), *range(60, 100)]
+    assert np.flatnonzero(rows.restart).tolist() == [0, 40]
+    assert rows.timestamps[1] - rows.timestamps[0] == 1.0
+    (tmp_path / "rows.csv").write_text("time,a\n0,1\n1,2\n")
+    assert Source(asked).read(2)[0].timestamps.tolist() == [0.0, 1.0]
+
+
+def test_rows_of_a_file_without_times_are_counted(tmp_path):
+    (tmp_path / "rows.csv").write_text("a\n" + "\n".join(map(str, range(3000))))
+    asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"), interval_s=2.0)
+    rows, _ = Source(asked).read(3000)
+    assert rows.timestamps.tolist() == [2.0 * i for i in range(3000)]
+    assert rows.restart.sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("time,a\nyesterday,1\n", r"rows.csv:2: 'yesterday' is no time"), ("time\n1\n", "no column to learn from")],
+)
+def test_a_file_that_cannot_be_learned_from_says_where(tmp_path, text, says):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(InputError, match=says):
+        Source(plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv")))
