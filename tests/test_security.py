@@ -40,7 +40,7 @@ from gon_edge.errors import ConfigError, PayloadError, UnreachableError
 from gon_edge.events import Cause
 from gon_edge.links import web
 from gon_edge.links.client import DaemonApi, basic, bearer, daemon_api
-from gon_edge.links.mqtt import MqttClient, own_topic
+from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.web import Snapshot, WebServer
 from gon_edge.state.folder import ModelFolder

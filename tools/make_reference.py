@@ -40,7 +40,7 @@ from gon_edge.daemon import app as daemon  # noqa: E402
 from gon_edge.links import prometheus, web  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
-from gon_edge.links.mqtt import own_topic  # noqa: E402
+from gon_edge.links.mqtt.client import own_topic  # noqa: E402
 from gon_edge.state.store import DATABASE, LOCK, RetrainRecord  # noqa: E402
 from gon_edge.stream.alerts import alert_json  # noqa: E402
 from gon_edge.stream.silences import Silence  # noqa: E402
@@ -464,7 +464,10 @@ def topics() -> str:
     lines = [
         "# Topics and events",
         _note(
-            "gon_edge/events.py", "gon_edge/links/mqtt.py", "gon_edge/links/homeassistant.py", "gon_edge/daemon/app.py"
+            "gon_edge/events.py",
+            "gon_edge/links/mqtt/client.py",
+            "gon_edge/links/homeassistant.py",
+            "gon_edge/daemon/app.py",
         ),
         (
             "`BASE` is [mqtt.base_topic](configuration.md#mqttbase_topic), by default `gon-edge`; `NODE` is "

@@ -41,7 +41,7 @@ from gon_edge.stream.payload import decoders
 from gon_edge.stream.stream import Outcome, Stream
 
 if TYPE_CHECKING:
-    import paho.mqtt.client as paho
+    from gon_edge.links.mqtt.queue import Message
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +124,8 @@ def record(
     taken: list[Captured] = []
     counts = [0, 0, 0]
 
-    def take(message: paho.MQTTMessage) -> None:
-        with contextlib.suppress(UnicodeDecodeError):  # a topic that is no UTF-8: only a broken broker sends it
-            taken.append(Captured(message.topic, bytes(message.payload), *_now(), message.retain, message.qos))
+    def take(message: Message) -> None:
+        taken.append(Captured(message.topic, message.payload, *_now(), message.retained, message.qos))
 
     def write(*lines: dict[str, Any]) -> None:
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)

@@ -27,7 +27,8 @@ from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
 from gon_edge.events import ALERT_KINDS, Alert, Reading
 from gon_edge.links.control import ControlServer, Request
-from gon_edge.links.mqtt import Message, MqttClient, own_topic
+from gon_edge.links.mqtt.client import MqttClient, own_topic
+from gon_edge.links.mqtt.queue import Message
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
 from gon_edge.model.file import Model

@@ -34,6 +34,10 @@ that they look up while they are being imported."""
 
 PROC = Path("/proc")
 
+_NOT_RAISED: Mapping[str, tuple[str, ...]] = {"ssl": ("SSLWantReadError", "SSLWantWriteError")}
+"""Exceptions that paho asks for whenever a socket has nothing to read.  What is not loaded raises nothing, so until
+then ``except`` is told to catch nothing."""
+
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of <malloc.h>
 
 
@@ -43,6 +47,8 @@ class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what the import system wants to know of any module
             raise AttributeError(name)
+        if name in _NOT_RAISED.get(self.__name__, ()) and sys.modules.get(self.__name__, self) is self:
+            return ()
         if sys.modules.get(self.__name__) is self:  # used while the imports still run
             del sys.modules[self.__name__]
         return getattr(import_module(self.__name__), name)

@@ -12,7 +12,7 @@ import pytest
 
 from gon_edge.config.schema import HomeAssistantConfig, MqttConfig, StreamConfig
 from gon_edge.links.homeassistant import ORPHANS_AFTER_S, RESEND_EVERY_S, HomeAssistant
-from gon_edge.links.mqtt import own_topic
+from gon_edge.links.mqtt.client import own_topic
 from gon_edge.stream.stream import Stream
 
 # What the documentation of Home Assistant's MQTT integration (device discovery, sensor, binary sensor, switch) allows.

@@ -22,7 +22,8 @@ from e2e.servers import Mosquitto, free_port, require, wait_until
 from gon_edge.config.schema import MqttConfig
 from gon_edge.errors import ConfigError
 from gon_edge.events import RECONNECT_REASONS
-from gon_edge.links.mqtt import Message, MessageQueue, MqttClient, backoff_s
+from gon_edge.links.mqtt.client import MqttClient, backoff_s
+from gon_edge.links.mqtt.queue import Message, MessageQueue
 
 ROOT = Path(__file__).parents[2]
 
@@ -374,7 +375,7 @@ def test_kill_9_leaves_offline_by_the_last_will(mosquitto: Mosquitto) -> None:
     program = (
         "import random, sys, time\n"
         "from gon_edge.config.schema import MqttConfig\n"
-        "from gon_edge.links.mqtt import MqttClient\n"
+        "from gon_edge.links.mqtt.client import MqttClient\n"
         "m = MqttClient(MqttConfig(url=sys.argv[1]), node='pi-1', subscriptions=(), rng=random.Random(0))\n"
         "m.start(); time.sleep(60)\n"
     )

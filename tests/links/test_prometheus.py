@@ -12,8 +12,8 @@ import pytest
 from e2e.servers import require
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gon_edge.events import MASK_REASONS, REASONS, Alert, Cause, Verdict
-from gon_edge.links import mqtt, prometheus
+from gon_edge import events
+from gon_edge.events import Alert, Cause, Verdict
 from gon_edge.links.prometheus import MAX_CONTRIBUTIONS, TOP_FEATURES, Telemetry
 
 PROMISED = [
@@ -103,27 +103,23 @@ def test_every_promised_series_is_on_the_page(registry: CollectorRegistry, telem
 
 def test_counters_of_closed_sets_are_0_from_the_start(registry: CollectorRegistry, telemetry: Telemetry) -> None:
     for name, label, values in (
-        ("messages_total", "result", prometheus.MESSAGE_RESULTS),
-        ("messages_rejected_total", "reason", REASONS),
-        ("readings_masked_total", "reason", MASK_REASONS),
-        ("mqtt_reconnects_total", "reason", mqtt.RECONNECT_REASONS),
-        ("rows_unscored_total", "reason", prometheus.UNSCORED_REASONS),
+        ("messages_total", "result", events.MESSAGE_RESULTS),
+        ("messages_rejected_total", "reason", events.REASONS),
+        ("readings_masked_total", "reason", events.MASK_REASONS),
+        ("mqtt_reconnects_total", "reason", events.RECONNECT_REASONS),
+        ("rows_unscored_total", "reason", events.UNSCORED_REASONS),
     ):
         for value in values:
             assert registry.get_sample_value(f"gon_edge_{name}", {label: value}) == 0
     for name in ("store_write_errors_total", "clock_steps_total", "mqtt_events_dropped_total"):
         assert registry.get_sample_value(f"gon_edge_{name}") == 0
     telemetry.row("pump", 1.0)
-    for outcome in prometheus.TRAINING_OUTCOMES:
+    for outcome in events.TRAINING_OUTCOMES:
         labels = {"stream": "pump", "outcome": outcome}
         assert registry.get_sample_value("gon_edge_retrain_rounds_total", labels) == 0
-    for kind in prometheus.ALERT_KINDS:
+    for kind in events.ALERT_KINDS:
         for name in ("alerts_total", "alert_active"):
             assert registry.get_sample_value(f"gon_edge_{name}", {"stream": "pump", "kind": kind}) == 0
-
-
-def test_reconnect_reasons_are_those_of_the_mqtt_client() -> None:
-    assert mqtt.RECONNECT_REASONS == prometheus.RECONNECT_REASONS
 
 
 def test_a_verdict_shows_score_threshold_and_durations(registry: CollectorRegistry, telemetry: Telemetry) -> None:
@@ -177,9 +173,9 @@ def test_one_state_a_stream_is_1(registry: CollectorRegistry, telemetry: Telemet
         telemetry.stream_state("pump", state)  # type: ignore[arg-type]
         values = {
             each: registry.get_sample_value("gon_edge_stream_state", {"stream": "pump", "state": each})
-            for each in prometheus.STREAM_STATES
+            for each in events.STREAM_STATES
         }
-        assert values == {each: float(each == state) for each in prometheus.STREAM_STATES}
+        assert values == {each: float(each == state) for each in events.STREAM_STATES}
 
 
 def test_an_alert_is_counted_once_and_active_until_it_ends(registry: CollectorRegistry, telemetry: Telemetry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gon_edge.links.mqtt import Message, MessageQueue
+from gon_edge.links.mqtt.queue import Message, MessageQueue
 
 messages = st.builds(
     Message,
@@ -13,6 +13,7 @@ messages = st.builds(
     payload=st.binary(max_size=12) | st.integers(0, 70_000).map(bytes),
     received_at=st.floats(allow_nan=False),
     retained=st.booleans(),
+    qos=st.integers(0, 2),
 )
 
 

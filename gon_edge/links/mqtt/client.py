@@ -1,0 +1,315 @@
+"""The daemon's connection to its broker: always being kept, a bounded queue in, a bounded outbox out.
+
+Decides when to try again and says again what a broker may have forgotten.  How to connect is `connection`'s.  Knows
+nothing of payloads or streams: topics and bytes go in and out.  A thread named ``gon-edge mqtt`` owns the connection;
+everybody else only touches :class:`~gon_edge.links.mqtt.queue.MessageQueue` and the outbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gon_edge.errors import ConfigError
+from gon_edge.events import RECONNECT_REASONS, ReconnectReason
+from gon_edge.links.mqtt.connection import Connection, Lost, Session, broker_url, tls_context, versions
+from gon_edge.links.mqtt.outbox import Outbox, Outgoing
+from gon_edge.links.mqtt.queue import MessageQueue
+
+if TYPE_CHECKING:
+    import random
+
+    from gon_edge.config.schema import MqttConfig
+
+log = logging.getLogger(__package__)
+
+_STABLE_S = 60.0  # a connection that lasted this long was a good one: the next backoff starts small again
+_MOST_LOGGED = 1000  # not critical: different texts remembered as said, each below 1 KiB
+
+
+def backoff_s(failures: int, least_s: float, most_s: float, rng: random.Random) -> float:
+    """Return the seconds to wait after so many failures in a row: full jitter, so that no fleet returns in a wave.
+
+    Uniform between 0 and a bound that starts at `least_s` and doubles up to `most_s`.
+    """
+    return float(rng.uniform(0.0, min(most_s, least_s * 2.0 ** min(failures - 1, 30))))
+
+
+class MqttClient:
+    """Keeps one MQTT connection alive, and says again after each reconnect what a broker may have forgotten.
+
+    Parameters
+    ----------
+    settings : MqttConfig
+    node : str
+        Name of this machine; ``<base_topic>/<node>/status`` says ``online`` or ``offline``, retained.
+    subscriptions : tuple of str
+        Topic filters, subscribed with QoS 1 after every CONNACK.
+    rng : random.Random
+        For the jitter of the backoff.
+    on_reconnect : callable, optional
+        Called on the network thread with one of :data:`RECONNECT_REASONS` whenever a connection, or an attempt, failed.
+    max_pending : int
+        Events kept while there is no connection.
+
+    Attributes
+    ----------
+    queue : MessageQueue
+        What arrived.
+    connected : bool
+        Between CONNACK and the end of the connection.
+    connects : int
+        CONNACKs that accepted us.
+    reconnects : dict of str to int
+        Failed connections and attempts by reason.
+    events_dropped : int
+        Events that went because `max_pending` later ones were waiting.
+    publish_refused : int
+        Our messages the broker refused by reason code.
+    subscribe_refused : dict of str to str
+        Topic filters the broker refuses at the moment, and its reason.
+    last_error : str
+        Why there is no connection; empty while there is one.
+    url : str
+        The broker without user name and password, for people.
+
+    Raises
+    ------
+    ConfigError
+        When a certificate, a key or the password cannot be read.
+
+    Examples
+    --------
+    >>> client = MqttClient(config.mqtt, node="pi-1", subscriptions=("telemetry/+",), rng=rng)   # doctest: +SKIP
+    >>> client.start()                                                                           # doctest: +SKIP
+    >>> for message in client.queue.get_batch(256, timeout=1.0): ...                             # doctest: +SKIP
+    >>> client.publish(client.topic("alert"), "{}")                                              # doctest: +SKIP
+    >>> client.stop()                                                                            # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        settings: MqttConfig,
+        *,
+        node: str,
+        subscriptions: tuple[str, ...],
+        rng: random.Random,
+        on_reconnect: Callable[[ReconnectReason], None] | None = None,
+        max_pending: int = 1000,
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._subscriptions = subscriptions
+        self._rng = rng
+        self._on_reconnect = on_reconnect
+        settings.password()  # a secret or certificate that cannot be read is found at the start,
+        tls_context(settings)  # not by the first connection
+
+        self.queue = MessageQueue(settings.queue_messages, settings.queue_bytes)
+        self.connected = False
+        self.connects = 0
+        self.reconnects: dict[str, int] = dict.fromkeys(RECONNECT_REASONS, 0)
+        self.events_dropped = 0
+        self.publish_refused = 0
+        self.subscribe_refused: dict[str, str] = {}
+        self.last_error = "not connected yet"
+        self.url = broker_url(settings)
+
+        self._versions = versions(settings)
+        self._mqtt_5 = self._versions[0]
+        self._outbox = Outbox(max_pending)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopping = threading.Event()
+        self._stop_by = 0.0
+        self._logged: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="gon-edge mqtt", daemon=True)
+
+    def topic(self, *levels: str) -> str:
+        """Return ``<base_topic>/<node>/<levels...>``; what MQTT forbids in a level is percent-encoded."""
+        return own_topic(self._settings, self._node, *levels)
+
+    def start(self) -> None:
+        """Start the network thread and return; a broker that is down is waited for."""
+        self._thread.start()
+
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
+        """Hand a message to the network thread, QoS 1; returns at once, from any thread.
+
+        Parameters
+        ----------
+        topic : str
+        payload : str or bytes
+            Empty and retained removes the topic from the broker.
+        retain : bool
+            A state: only the latest of a topic counts, and it is said again after every reconnect.  Otherwise an event:
+            each one counts, up to `max_pending` are kept while there is no connection.
+
+        Raises
+        ------
+        ValueError
+            When `topic` is empty or holds a wildcard.
+        """
+        if not topic or "+" in topic or "#" in topic or "\0" in topic:
+            raise ValueError(f"{topic!r} is not a topic to publish to")
+        message = Outgoing(topic, payload.encode() if isinstance(payload, str) else payload, retain)
+        idle = len(self._outbox) == 0  # otherwise the network thread has been told already
+        if retain:
+            self._outbox.put_state(message)
+        else:
+            self.events_dropped += self._outbox.put_event(message)
+        if idle:
+            os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Send what waits, say ``offline``, disconnect, end the thread: within `timeout_s` or without."""
+        self._stop_by = time.monotonic() + timeout_s
+        self._stopping.set()
+        os.eventfd_write(self._wake_fd, 1)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s + 0.5)
+
+    # The network thread
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            failure = self._one_connection()
+            if failure is None or self._stopping.is_set():
+                return
+            failures = 1 if time.monotonic() - began > _STABLE_S else failures + 1
+            self._report(failure)
+            if failure.wrong_version and len(self._versions) > 1:
+                self._mqtt_5 = not self._mqtt_5
+                if not self._mqtt_5:
+                    continue  # the broker is there: no reason to wait
+            self._stopping.wait(self._delay_s(failure, failures))
+
+    def _one_connection(self) -> Lost | None:
+        """Connect and serve; return why that ended, ``None`` when it was to end."""
+        connection: Connection | None = None
+        try:
+            connection = self._connection()
+            connection.open()
+            self._serve(connection)
+            return None
+        except Lost as lost:
+            return lost
+        except ConfigError as error:  # a certificate or password file that went away meanwhile
+            return Lost("auth", str(error))
+        except Exception as error:  # the daemon without its broker is useless: log and try again
+            log.exception("unexpected error in the MQTT connection")
+            return Lost("protocol", repr(error))
+        finally:
+            self.connected = False
+            if connection is not None:
+                connection.close()
+                self.events_dropped += self._outbox.put_back(connection.unacknowledged.values())
+
+    def _delay_s(self, failure: Lost, failures: int) -> float:
+        least, most = self._settings.reconnect_min_s, self._settings.reconnect_max_s
+        if failure.reason == "taken_over":  # two daemons with one client id: each throws the other one out
+            return most / 2 + backoff_s(1, most / 2, most, self._rng)
+        return backoff_s(failures, least, most, self._rng)
+
+    def _report(self, failure: Lost) -> None:
+        self.reconnects[failure.reason] += 1
+        if self._on_reconnect is not None:
+            self._on_reconnect(failure.reason)
+        self.last_error = failure.detail
+        self._log_once(logging.WARNING, f"{self.url}: {failure.detail}; trying again")
+
+    def _log_once(self, level: int, text: str) -> None:
+        """Log `text` unless it was logged since the last good connection."""
+        log.log(logging.DEBUG if text in self._logged else level, "%s", text)
+        if len(self._logged) < _MOST_LOGGED:
+            self._logged.add(text)
+
+    def _connection(self) -> Connection:
+        settings = self._settings
+        session = Session(
+            client_id=settings.client_id or f"gon-edge-{self._node}",
+            expiry_s=int(settings.session_expiry_s),
+            keepalive_s=int(settings.keepalive_s),
+            will=Outgoing(self.topic("status"), b"offline", retain=True),
+        )
+        connection = Connection(settings, session, mqtt_5=self._mqtt_5)
+        connection.on_messages = self.queue.put_many
+        connection.on_subscribed = self._subscribed
+        connection.on_published = self._published
+        return connection
+
+    def _serve(self, connection: Connection) -> None:
+        """Move messages until the connection ends (:class:`Lost`) or we are asked to stop (return)."""
+        connection.await_connack(self._stopping.is_set, self._wake_fd)
+        if connection.accepted is None:
+            return
+        self._greet(connection, connection.accepted)
+        while not self._stopping.is_set():
+            self._send_waiting(connection)
+            connection.pump(1.0, self._wake_fd)
+        self._say_goodbye(connection)
+
+    def _greet(self, connection: Connection, session_present: bool) -> None:
+        connection.send(Outgoing(self.topic("status"), b"online", retain=True))
+        connection.subscribe(self._subscriptions, send_retained=self.connects == 0)
+        self._outbox.repeat_states()
+        self.connects += 1
+        self.connected = True
+        self.last_error = ""
+        self._logged.clear()
+        log.info(
+            "connected to %s, MQTT %s, %s session",
+            self.url,
+            "5" if self._mqtt_5 else "3.1.1",
+            "resumed" if session_present else "new",
+        )
+
+    def _send_waiting(self, connection: Connection) -> None:
+        while len(connection.unacknowledged) < connection.send_window:
+            message = self._outbox.take()
+            if message is None:
+                break
+            connection.send(message)
+
+    def _say_goodbye(self, connection: Connection) -> None:
+        """Empty the outbox, say offline (a clean DISCONNECT suppresses the will), wait for the acknowledgements."""
+        said = False
+        with contextlib.suppress(Lost):
+            while (left := self._stop_by - time.monotonic()) > 0:
+                self._send_waiting(connection)
+                if not said and len(self._outbox) == 0:
+                    connection.send(Outgoing(self.topic("status"), b"offline", retain=True))
+                    said = True
+                elif said and not connection.unacknowledged:
+                    break
+                connection.pump(min(left, 0.2), self._wake_fd)
+            connection.leave()
+
+    # What the connection tells, on the network thread
+
+    def _subscribed(self, refused: dict[str, str]) -> None:
+        self.subscribe_refused = refused
+        for topic, reason in refused.items():
+            self._log_once(logging.ERROR, f"{self.url} refuses the subscription to {topic!r}: {reason}")
+
+    def _published(self, message: Outgoing, refusal: str) -> None:
+        if refusal:
+            self.publish_refused += 1
+            self._log_once(logging.ERROR, f"{self.url} refuses messages to {message.topic!r}: {refusal}")
+
+
+def own_topic(settings: MqttConfig, node: str, *levels: str) -> str:
+    """Return ``<base_topic>/<node>/<levels...>``; what MQTT forbids in a level is percent-encoded."""
+    return "/".join((settings.base_topic, *(_level(level) for level in (node, *levels))))
+
+
+def _level(text: str) -> str:
+    for character in "%/+#\0":
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

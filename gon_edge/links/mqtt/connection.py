@@ -1,0 +1,476 @@
+"""One connection to a broker, from CONNECT to its end: the one way to connect, and the only place that knows paho.
+
+The daemon (`client`), the commands (`links/publisher`) and ``doctor`` use it: address, TLS, user name and password,
+protocol versions, the will, and what an error or a reason code means in words are here.  Whether and when to try again
+is theirs.  paho opens the socket, in blocks of our own making (`blocks`), and our own loop drives it.
+
+A new reason in :data:`gon_edge.events.RECONNECT_REASONS` is a new label value in ``prometheus``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from gon_edge.errors import ConfigError
+from gon_edge.events import ReconnectReason
+from gon_edge.links.mqtt.blocks import BlockSocket, InBlocks
+from gon_edge.links.mqtt.outbox import Outgoing
+from gon_edge.links.mqtt.queue import Message
+
+if TYPE_CHECKING:
+    import ssl
+
+    from gon_edge.config.schema import MqttConfig
+
+_CONNECT_TIMEOUT_S = 10.0  # not critical: for the socket, and again for CONNACK
+_PACKETS_A_ROUND = 250  # not critical: then keep-alive and sending have their turn, however fast the broker sends
+# Messages the broker may have on the way to us unacknowledged.  Brokers queue the rest, and drop beyond a bound
+# (mosquitto: 20 on the way and 1000 queued by default); the largest value MQTT allows makes that bound 66 times wider.
+_RECEIVE_MAXIMUM = 65535
+_UNSUPPORTED_VERSION = 132
+_REASON_OF_CODE: dict[int, ReconnectReason] = {  # MQTT 5, table 2-6
+    129: "protocol",  # malformed packet
+    130: "protocol",
+    _UNSUPPORTED_VERSION: "protocol",
+    134: "auth",  # bad user name or password
+    135: "auth",  # not authorized
+    138: "auth",  # banned
+    140: "auth",  # bad authentication method
+    141: "timeout",  # keep alive
+    142: "taken_over",
+}
+
+Concern = Literal["address", "certificate", "tls", "login"]
+"""What a person should look at when there is no connection: host and port, the authority that signed the broker's
+certificate, anything else of TLS, or user name and password."""
+
+
+class Lost(Exception):
+    """The connection, or the attempt at one, has ended.
+
+    Attributes
+    ----------
+    reason : str
+        One of :data:`gon_edge.events.RECONNECT_REASONS`.
+    detail : str
+        For people; without the address of the broker.
+    concerns : str
+        What to look at.
+    wrong_version : bool
+        Another version of MQTT may fare better.
+    """
+
+    def __init__(
+        self, reason: ReconnectReason, detail: str, *, concerns: Concern = "address", wrong_version: bool = False
+    ) -> None:
+        super().__init__(detail)
+        self.reason: ReconnectReason = reason
+        self.detail = detail
+        self.concerns: Concern = concerns
+        self.wrong_version = wrong_version
+
+
+class Session(NamedTuple):
+    """What CONNECT says of us, beyond the configuration.
+
+    Attributes
+    ----------
+    client_id : str
+        Empty lets the broker choose one.
+    expiry_s : int or None
+        For how many seconds without us the broker keeps subscriptions and messages; ``None`` for no session at all.
+    keepalive_s : int
+        A silence of one and a half times this ends the connection.
+    will : Outgoing or None
+        What the broker says for us when we are gone without a word.
+    window : int
+        Messages of ours on the way unacknowledged; the broker may allow fewer.
+    """
+
+    client_id: str = ""
+    expiry_s: int | None = None
+    keepalive_s: int = 15  # not critical: a command notices within 23 s that the network is gone
+    will: Outgoing | None = None
+    window: int = 20  # mosquitto's default bound in the other direction; more gains nothing on a LAN
+
+
+def broker_url(settings: MqttConfig) -> str:
+    """Return the address of the broker without user name and password, for people."""
+    return f"{settings.scheme}://{settings.host}:{settings.port}"
+
+
+def versions(settings: MqttConfig) -> tuple[bool, ...]:
+    """Return whether to speak MQTT 5 (else 3.1.1), for each attempt in turn that a wrong version is to be met with."""
+    return {"auto": (True, False), "5": (True,), "3.1.1": (False,)}[settings.protocol]
+
+
+def tls_context(settings: MqttConfig) -> ssl.SSLContext | None:
+    """Return a fresh context, so that renewed certificates count from the next connection on; ``None`` without TLS.
+
+    Raises
+    ------
+    ConfigError
+        When a certificate or key cannot be used.
+    """
+    if not settings.tls:
+        return None
+    import ssl  # 4 MiB, where it is used
+
+    key, file = "mqtt.ca_file", settings.ca_file
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file is not None:
+            key, file = "mqtt.cert_file", settings.cert_file
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be used for TLS: {error}", key=key) from error
+    return context
+
+
+def connect(settings: MqttConfig, session: Session) -> Connection:
+    """Connect and wait until the broker has accepted us: by MQTT 5, or 3.1.1 where it knows nothing newer.
+
+    For commands, which wait; the daemon's thread goes through the same steps one by one.
+
+    Raises
+    ------
+    Lost
+        The broker cannot be reached or does not let us in.
+    ConfigError
+        A certificate, a key or the password cannot be read.
+    """
+    *earlier, last = versions(settings)
+    for mqtt_5 in earlier:
+        try:
+            return _accepted(settings, session, mqtt_5=mqtt_5)
+        except Lost as lost:
+            if not lost.wrong_version:
+                raise
+    return _accepted(settings, session, mqtt_5=last)
+
+
+def _accepted(settings: MqttConfig, session: Session, *, mqtt_5: bool) -> Connection:
+    connection = Connection(settings, session, mqtt_5=mqtt_5)
+    try:
+        connection.open()
+        connection.await_connack()
+    except Lost:
+        connection.close()
+        raise
+    return connection
+
+
+class Connection:
+    """One connection, from CONNECT to its end; a reconnect is a new one, so nothing of the old one can linger.
+
+    One thread at a time: everything happens within :meth:`pump`, callbacks as well.
+
+    Parameters
+    ----------
+    settings : MqttConfig
+    session : Session
+    mqtt_5 : bool
+        The version to speak; else 3.1.1.
+
+    Attributes
+    ----------
+    accepted : bool or None
+        After CONNACK: whether the broker remembered our session.
+    unacknowledged : dict of int to Outgoing
+        What was sent and the broker may not have yet, by packet identifier, oldest first.
+    send_window : int
+        How many of these there may be.
+    on_messages : callable
+        Takes the messages of one round, before they are acknowledged.
+    on_subscribed : callable
+        Takes the topic filters of a SUBSCRIBE that the broker refused, each with its reason.
+    on_published : callable
+        Takes a message of ours that was answered, and the reason why the broker refused it; empty when it has it.
+
+    Raises
+    ------
+    ConfigError
+        A certificate, a key or the password cannot be read.
+    """
+
+    def __init__(self, settings: MqttConfig, session: Session, *, mqtt_5: bool) -> None:
+        self.mqtt_5 = mqtt_5
+        self.accepted: bool | None = None
+        self.unacknowledged: dict[int, Outgoing] = {}
+        self.send_window = session.window
+        self.on_messages: Callable[[list[Message]], None] = _nothing
+        self.on_subscribed: Callable[[dict[str, str]], None] = _nothing
+        self.on_published: Callable[[Outgoing, str], None] = _nothing
+        self._settings = settings
+        self._session = session
+        self._asked: dict[int, tuple[str, ...]] = {}  # topic filters by packet identifier
+        self._received: list[Message] = []
+        self._poll = select.poll()
+        self._ended: Lost | None = None
+        self._sockets = InBlocks(tls_context(settings))
+        self._client = self._new_client()
+
+    def _new_client(self) -> paho.Client:
+        settings, session = self._settings, self._session
+        clean = session.expiry_s is None
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=session.client_id,
+            clean_session=None if self.mqtt_5 else clean,
+            protocol=paho.MQTTv5 if self.mqtt_5 else paho.MQTTv311,
+            transport="websockets" if settings.websockets else "tcp",
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(session.window)
+        client.tls_set_context(self._sockets)  # type: ignore[arg-type]
+        if settings.websockets:
+            client.ws_set_options(path=settings.websocket_path, headers=_websocket_headers(settings))
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password())
+        if session.will is not None:
+            client.will_set(session.will.topic, session.will.payload, qos=1, retain=session.will.retain)
+        client.on_connect = self._connack
+        client.on_disconnect = self._disconnected
+        client.on_message = self._message
+        client.on_subscribe = self._suback
+        client.on_publish = self._puback
+        # With this set paho leaves writing to the owner of the loop instead of doing it inside publish().
+        client.on_socket_register_write = lambda *_: None
+        return client
+
+    def open(self) -> None:
+        """Open the socket, with TLS and WebSocket handshake as configured, and send CONNECT."""
+        host, port, session = self._settings.host, self._settings.port, self._session
+        if self.mqtt_5 and session.expiry_s is not None:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = session.expiry_s
+            properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+            self._client.connect_async(host, port, session.keepalive_s, clean_start=False, properties=properties)
+        else:
+            self._client.connect_async(host, port, session.keepalive_s)
+        try:
+            self._client.reconnect()
+        except paho.WebsocketConnectionError as error:
+            raise Lost("protocol", str(error)) from error
+        except TimeoutError as error:
+            raise Lost("timeout", f"no connection within {_CONNECT_TIMEOUT_S:.0f} s") from error
+        except (OSError, ValueError) as error:  # ValueError: what can be no name of a host
+            of_tls = _tls_loss(error) if self._settings.tls else None
+            raise of_tls or Lost("refused", _words(error)) from error
+
+    def await_connack(self, stopped: Callable[[], bool] = lambda: False, wake_fd: int | None = None) -> None:
+        """Wait until the broker has accepted us, or `stopped`."""
+        if not self.wait(lambda: self.accepted is not None or stopped(), _CONNECT_TIMEOUT_S, wake_fd):
+            # amqtt, which knows MQTT 3.1.1, waits for more bytes when it is greeted by MQTT 5.
+            raise Lost("timeout", f"no answer to CONNECT within {_CONNECT_TIMEOUT_S:.0f} s", wrong_version=True)
+
+    def wait(self, reached: Callable[[], bool], timeout_s: float, wake_fd: int | None = None) -> bool:
+        """Pump until `reached` says so; return False when it did not within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not reached():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0.0:
+                return False
+            self.pump(min(left_s, 1.0), wake_fd)
+        return True
+
+    def pump(self, timeout_s: float, wake_fd: int | None = None) -> None:
+        """Wait up to `timeout_s` for something to do, and do it.
+
+        Parameters
+        ----------
+        timeout_s : float
+            At most a second, or keep-alive suffers.
+        wake_fd : int, optional
+            An eventfd that ends the waiting.
+
+        Raises
+        ------
+        Lost
+            The connection has ended.
+        """
+        self.flush()
+        blocks = self._sockets.newest
+        if blocks is not None and self._client.socket() is not None:
+            if wake_fd is not None:
+                self._poll.register(wake_fd, select.POLLIN)
+            self._poll.register(blocks.fileno(), select.POLLIN | (select.POLLOUT if blocks.unsent else 0))
+            ready = dict(self._poll.poll(0 if blocks.pending() else max(0.0, timeout_s) * 1000))
+            if wake_fd is not None and wake_fd in ready:
+                os.eventfd_read(wake_fd)
+            if blocks.pending() or ready.get(blocks.fileno(), 0) & ~select.POLLOUT:
+                self._read(blocks)
+            self.flush()
+            self._client.loop_misc()
+        if self._ended is not None:
+            raise self._ended
+
+    def send(self, message: Outgoing) -> None:
+        """Publish with QoS 1, with the next :meth:`flush` or :meth:`pump`; never waits."""
+        sent = self._client.publish(message.topic, message.payload, qos=1, retain=message.retain)
+        self.unacknowledged[sent.mid] = message
+
+    def flush(self) -> None:
+        """Hand what was sent to the kernel, as far as it takes it; :class:`Lost` when the connection is gone."""
+        blocks = self._sockets.newest
+        if blocks is None or self._client.socket() is None:
+            return
+        self._client.loop_write()
+        try:
+            blocks.flush()
+        except OSError as error:
+            raise self._ended or Lost("lost", _words(error)) from error
+
+    def subscribe(self, topics: tuple[str, ...], *, send_retained: bool = True) -> None:
+        """Subscribe with QoS 1; with MQTT 5 retained messages come only when asked for or new."""
+        if not topics:
+            return
+        filters: list[tuple[str, SubscribeOptions | int]] = [(topic, 1) for topic in topics]
+        if self.mqtt_5:
+            retained = (
+                SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if send_retained else SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+            )
+            filters = [(topic, SubscribeOptions(qos=1, retainHandling=retained)) for topic in topics]
+        _, mid = self._client.subscribe(filters)  # type: ignore[arg-type]
+        if mid is not None:
+            self._asked[mid] = topics
+
+    def certificate_expiry(self) -> float | None:
+        """Return the Unix time at which the broker's certificate ends; ``None`` without TLS."""
+        certificate = self._sockets.newest.peer_certificate() if self._sockets.newest is not None else None
+        if not certificate:
+            return None
+        import ssl
+
+        return ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+
+    def leave(self) -> None:
+        """Send DISCONNECT and close."""
+        self._client.disconnect()
+        self._client.loop_write()
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket, if there is one."""
+        if self._sockets.newest is not None:
+            self._sockets.newest.close()
+
+    def _read(self, blocks: BlockSocket) -> None:
+        for _ in range(_PACKETS_A_ROUND):  # of one packet each, and of more while some of ours are on their way
+            success = self._client.loop_read() == paho.MQTT_ERR_SUCCESS
+            if not success or self._client.socket() is None or not blocks.pending():
+                break
+            if len(self._received) >= _PACKETS_A_ROUND:
+                break
+        if self._received:  # before their acknowledgements leave
+            self.on_messages(self._received)
+            self._received = []
+
+    # Callbacks of paho, within pump
+
+    def _message(self, _c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
+        assert self._sockets.newest is not None
+        read_at = self._sockets.newest.read_at
+        with contextlib.suppress(UnicodeDecodeError):  # a topic that is no UTF-8: only a broken broker sends it
+            self._received.append(Message(message.topic, bytes(message.payload), read_at, message.retain, message.qos))
+
+    def _suback(self, _c: paho.Client, _u: object, mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+        topics = self._asked.pop(mid, ())
+        refused = {topic: str(code) for topic, code in zip(topics, codes, strict=False) if code.is_failure}
+        self.on_subscribed(refused)
+
+    def _puback(self, _c: paho.Client, _u: object, mid: int, code: ReasonCode, _p: Properties | None) -> None:
+        message = self.unacknowledged.pop(mid, None)
+        if message is not None:
+            self.on_published(message, str(code) if code.is_failure else "")
+
+    def _connack(
+        self,
+        _c: paho.Client,
+        _u: object,
+        flags: paho.ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if not code.is_failure:
+            self.accepted = flags.session_present
+            self.send_window = min(self.send_window, getattr(properties, "ReceiveMaximum", self.send_window))
+            return
+        reason = _reason(code.value, otherwise="refused")
+        wrong_version = code.value == _UNSUPPORTED_VERSION
+        self._ended = Lost(reason, f"the broker refuses us: {code}", concerns="login", wrong_version=wrong_version)
+
+    def _disconnected(
+        self,
+        _c: paho.Client,
+        _u: object,
+        flags: paho.DisconnectFlags,
+        code: ReasonCode,
+        _p: Properties | None,
+    ) -> None:
+        error = self._sockets.newest.error if self._sockets.newest is not None else None
+        of_tls = _tls_loss(error) if self._settings.tls else None
+        if self._ended is not None:
+            return
+        if flags.is_disconnect_packet_from_server:
+            self._ended = Lost(_reason(code.value, otherwise="lost"), f"the broker ended the connection: {code}")
+        elif of_tls is not None:
+            self._ended = of_tls
+        elif self.accepted is None:
+            reason, text = (
+                _reason(code.value, otherwise="refused"),
+                "the broker closed the connection without an answer",
+            )
+            self._ended = Lost(reason, f"{text} to CONNECT", concerns="login", wrong_version=True)
+        else:
+            text = _words(error) if error is not None else str(code)
+            self._ended = Lost(_reason(code.value, otherwise="lost"), f"connection lost: {text}")
+
+
+def _nothing(*_: object) -> None:
+    """What nobody listens to."""
+
+
+def _reason(code: int, *, otherwise: ReconnectReason) -> ReconnectReason:
+    return _REASON_OF_CODE.get(code, otherwise)
+
+
+def _words(error: Exception) -> str:
+    """What an error of the system says, without its number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _tls_loss(error: Exception | None) -> Lost | None:
+    """What an error of TLS says; ``None`` for any other."""
+    import ssl
+
+    if not isinstance(error, ssl.SSLError):
+        return None
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = f"the broker's certificate is not valid: {error.verify_message}"
+        return Lost("auth", text, concerns="certificate")
+    reason = error.reason or str(error)
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:  # alerts of the broker about ours
+        return Lost("auth", f"the broker refuses our certificate: {reason}", concerns="tls")
+    return Lost("protocol", f"TLS failed: {reason}", concerns="tls")
+
+
+def _websocket_headers(settings: MqttConfig) -> dict[str, str]:
+    """What paho would send, were it told whether there is TLS (`blocks.InBlocks`)."""
+    scheme, default_port = ("https", 443) if settings.tls else ("http", 80)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = host if settings.port == default_port else f"{host}:{settings.port}"
+    return {"Host": address, "Origin": f"{scheme}://{address}"}

@@ -1,0 +1,92 @@
+"""What waits to be sent to the broker, bounded: the latest state of each topic, and the newest events.
+
+Knows no broker: it decides what is kept and in which order it leaves, from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Outgoing(NamedTuple):
+    """One message to the broker.
+
+    Attributes
+    ----------
+    topic : str
+    payload : bytes
+        Empty and retained removes the topic from the broker.
+    retain : bool
+        It is a state: only the latest of a topic counts.  Otherwise it is an event: each one counts.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+class Outbox:
+    """States by topic, the latest of each only, and events in order, the newest `max_events`.
+
+    Parameters
+    ----------
+    max_events : int
+    """
+
+    def __init__(self, max_events: int) -> None:
+        self._lock = threading.Lock()
+        self._states: dict[str, Outgoing] = {}
+        self._unsent: dict[str, None] = {}  # topics of states, in the order in which they changed
+        self._events: deque[Outgoing] = deque(maxlen=max_events)
+
+    def __len__(self) -> int:
+        return len(self._unsent) + len(self._events)
+
+    def put_state(self, message: Outgoing) -> None:
+        """Keep `message` as the state of its topic."""
+        with self._lock:
+            self._states[message.topic] = message
+            self._unsent[message.topic] = None
+
+    def put_event(self, message: Outgoing) -> int:
+        """Append `message`; return how many older events had to go."""
+        with self._lock:
+            full = len(self._events) == self._events.maxlen
+            self._events.append(message)
+            return int(full)
+
+    def repeat_states(self) -> None:
+        """Let every state leave again: a broker may have forgotten them."""
+        with self._lock:
+            self._unsent = dict.fromkeys(self._states)
+
+    def take(self) -> Outgoing | None:
+        """Return what is to leave next, events before states; ``None`` when nothing waits."""
+        with self._lock:
+            if self._events:
+                return self._events.popleft()
+            if not self._unsent:
+                return None
+            topic = next(iter(self._unsent))
+            del self._unsent[topic]
+            message = self._states[topic]
+            if not message.payload:
+                del self._states[topic]  # removed from the broker: nothing to repeat
+            return message
+
+    def put_back(self, messages: Iterable[Outgoing]) -> int:
+        """Return to the front what was sent and never acknowledged; return how many events found no room."""
+        with self._lock:
+            events = []
+            for message in messages:
+                if not message.retain:
+                    events.append(message)
+                elif not message.payload:  # a removal; other states repeat themselves after the next CONNACK
+                    self._states.setdefault(message.topic, message)
+            room = (self._events.maxlen or 0) - len(self._events)
+            kept = events[-room:] if room else []
+            self._events.extendleft(reversed(kept))
+            return len(events) - len(kept)
