@@ -21,6 +21,8 @@ StreamState = Literal["warming-up", "training", "scoring", "stale"]
 MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
 UnscoredReason = Literal["warming_up", "training"]
 """Why a row has no score."""
+Withheld = Literal["alert", "silenced", "stale"]
+"""Why a row must not be learned."""
 ReconnectReason = Literal["refused", "lost", "timeout", "taken_over", "auth", "protocol"]
 """Why a connection to the broker, or an attempt, failed."""
 TrainingOutcome = Literal["promoted", "rejected", "not_enough_data", "over_budget", "failed"]

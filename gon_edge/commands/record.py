@@ -4,9 +4,8 @@ A capture is JSON lines, gzip or not.  The first one says what it is, where and 
 message: ``topic``, ``payload`` (``payload_base64`` where it is no UTF-8), ``received_at`` (seconds of CLOCK_BOOTTIME),
 ``wall`` (Unix seconds), ``retained``, ``qos``; the last one says when it ended, and is missing after a power cut.
 
-`alerts` takes the way of ``daemon`` from message to alert (hops 2 to 7) through the same `Decoder` and `Stream`; a
-change of ``Daemon._take``, ``_add`` or ``_pass_time`` is a change here, and ``tests/e2e/test_record.py`` holds the two
-against each other byte for byte.  What an operator did meanwhile (silences, new models) is in no capture.
+`alerts` runs the daemon's own path from message to alert (``stream.pipeline``).  What an operator did meanwhile
+(silences, new models) is in no capture.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 from gon_edge import __version__
 from gon_edge.commands.replay import ReplayReport
 from gon_edge.config.schema import Config
-from gon_edge.errors import InputError, PayloadError
-from gon_edge.events import Alert, Reading
+from gon_edge.errors import InputError
+from gon_edge.events import Alert
 from gon_edge.links.publisher import Publisher
 from gon_edge.model.file import Model
 from gon_edge.state.catalog import find, starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.stream.alerts import alert_json
-from gon_edge.stream.payload import decoders
-from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.pipeline import TICK_S, Pipeline, Step
+from gon_edge.stream.stream import Stream
 
 if TYPE_CHECKING:
     from gon_edge.links.mqtt.queue import Message
@@ -48,10 +47,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 _KEY = "gon-edge capture"
 _WRITE_EVERY_S = 0.5
-_TICK_S = 0.1
-"""Between two looks at what is due by time alone, as the daemon's loop has it."""
-_CLOCK_STEP_S = 0.5
-"""As the daemon: a wall clock that moves by more against the monotonic one was set."""
 
 
 class Captured(NamedTuple):
@@ -410,13 +405,27 @@ def alerts(
     ------
     ConfigError, InputError, ModelFileError
     """
-    judge = _Judge(config, model, capture.began_at, capture.began_wall - capture.began_at)
+    pipeline = Pipeline(config, _opener(config, model), offset_s=capture.began_wall - capture.began_at)
+    now = capture.began_at
+
+    def pass_time(until: float) -> Iterator[Step]:
+        nonlocal now
+        while now + TICK_S <= until:
+            now += TICK_S
+            yield from pipeline.pass_time(now)
+        yield from pipeline.stopped(until)  # rows may wait for a message that comes now, this does not
+
     for count, message in enumerate(capture, 1):
-        yield from judge.pass_time(message.received_at)
-        yield from judge.take(message)
+        for step in pass_time(message.received_at):
+            yield from step.alerts
+        pipeline.set_clock(message.wall - message.received_at)
+        heard = pipeline.take(message.topic, message.payload, message.received_at, retained=message.retained)
+        for step in heard.steps:
+            yield from step.alerts
         progress(count, capture.fraction if count % 100 == 0 else None)
     if capture.ended_at is not None:
-        yield from judge.pass_time(capture.ended_at)
+        for step in pass_time(capture.ended_at):
+            yield from step.alerts
 
 
 def alert_line(alert: Alert) -> str:
@@ -424,83 +433,21 @@ def alert_line(alert: Alert) -> str:
     return json.dumps(alert_json(alert))
 
 
-class _Judge:
-    """What the daemon does between a message and an alert, and nothing else of it."""
+def _opener(config: Config, model: Model | None) -> Callable[[str, float], Stream]:
+    """What makes the streams of a capture: with ``model``, or else with those in use in the state directory."""
+    state_dir = Path(config.state_dir)
+    with_model = set(ModelFolder(state_dir).streams())
 
-    def __init__(self, config: Config, model: Model | None, now: float, offset: float) -> None:
-        self._config = config
-        self._decoders = decoders(config)
-        self._model = model
-        self._with_model = set(ModelFolder(Path(config.state_dir)).streams())
-        self._streams: dict[str, Stream] = {}
-        self._stamped_by_receipt: set[str] = set()
-        self._now = now
-        self._offset = offset
+    def open_stream(name: str, now: float) -> Stream:
+        settings = config.stream(name)
+        own = model
+        if own is None and name in with_model:
+            own = find(f"stream:{name}", state_dir).model
+        usable = starters(settings.model) if own is None else ()
+        if own is None and not usable:
+            log.warning("stream %r has no model in %s: its rows give no alerts", name, config.state_dir)
+        if own is not None and own.relative:  # it knows a level only once it has seen a first row, as a starter does
+            usable, own = (own,), None
+        return Stream(name, settings, max_features=config.limits.features, model=own, starters=usable, opened_at=now)
 
-    def take(self, message: Captured) -> Iterator[Alert]:
-        offset = message.wall - message.received_at
-        if abs(offset - self._offset) > _CLOCK_STEP_S:
-            for name in self._stamped_by_receipt:
-                self._streams[name].aligner.shift(offset - self._offset)
-            self._offset = offset
-        index = next((i for i, d in enumerate(self._decoders) if d.template.match(message.topic) is not None), None)
-        if index is None or (message.retained and self._config.subscriptions[index].retained == "ignore"):
-            return
-        try:
-            decoded = self._decoders[index].decode(message.topic, message.payload)
-        except PayloadError:
-            return
-        for reading in decoded.readings:
-            stream = self._streams.get(reading.stream)
-            if stream is None:
-                if len(self._streams) >= self._config.limits.streams:
-                    continue
-                stream = self._open(reading.stream, message.received_at)
-            if message.retained:
-                stream.seed(reading)
-            else:
-                yield from self._add(stream, reading, message.received_at)
-
-    def pass_time(self, until: float) -> Iterator[Alert]:
-        while self._now + _TICK_S <= until:
-            self._now += _TICK_S
-            for stream in self._streams.values():
-                yield from _news(stream.advance(self._now))
-                yield from self._stopped(stream, self._now)
-        for stream in self._streams.values():  # rows may wait for a message that comes now, this does not
-            yield from self._stopped(stream, until)
-
-    def _stopped(self, stream: Stream, now: float) -> tuple[Alert, ...]:
-        return stream.stop(now + self._offset) if stream.has_stopped(now) else ()
-
-    def _add(self, stream: Stream, reading: Reading, received_at: float) -> Iterator[Alert]:
-        if reading.timestamp is None:
-            self._stamped_by_receipt.add(stream.name)
-            reading = dataclasses.replace(reading, timestamp=received_at + self._offset)
-        else:
-            self._stamped_by_receipt.discard(stream.name)
-        yield from _news(stream.add(reading, received_at))
-
-    def _open(self, name: str, now: float) -> Stream:
-        settings = self._config.stream(name)
-        model = self._model
-        if model is None and name in self._with_model:
-            model = find(f"stream:{name}", Path(self._config.state_dir)).model
-        usable = starters(settings.model) if model is None else ()
-        if model is None and not usable:
-            log.warning("stream %r has no model in %s: its rows give no alerts", name, self._config.state_dir)
-        is_starter = model is not None and bool(model.relative)  # knows a level only once it has seen a first row
-        stream = self._streams[name] = Stream(
-            name,
-            settings,
-            max_features=self._config.limits.features,
-            model=None if is_starter else model,
-            starters=(model,) if is_starter and model else usable,
-            opened_at=now,
-        )
-        return stream
-
-
-def _news(outcomes: list[Outcome]) -> Iterator[Alert]:
-    for outcome in outcomes:
-        yield from outcome.alerts
+    return open_stream

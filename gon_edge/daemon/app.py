@@ -24,8 +24,8 @@ from prometheus_client import CollectorRegistry
 import gon_edge
 from gon_edge.config.file import load_config, options
 from gon_edge.config.schema import Config
-from gon_edge.errors import ConfigError, GonEdgeError, InputError, PayloadError, StoreError
-from gon_edge.events import ALERT_KINDS, Alert, Reading
+from gon_edge.errors import ConfigError, GonEdgeError, InputError, StoreError
+from gon_edge.events import ALERT_KINDS, Alert
 from gon_edge.links.control import ControlServer, Request
 from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
@@ -39,7 +39,7 @@ from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.alerts import alert_json
 from gon_edge.stream.history import HISTORY_BUCKET_S
-from gon_edge.stream.payload import decoders
+from gon_edge.stream.pipeline import TICK_S, Pipeline, Step
 from gon_edge.stream.silences import Silence, Silences
 from gon_edge.stream.stream import Outcome, Stream
 from gon_edge.training.conditions import Conditions, clock_is_set
@@ -67,12 +67,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BATCH = 256
-_TICK_S = 0.1
-"""Longest wait for a message: rows that fall due by time alone are this late at most."""
 _STATE_EVERY_S = 1.0
 _CATCH_UP_ROWS = 64
 _TRIM_EVERY_S = 10.0
-_CLOCK_STEP_S = 0.5
 _RETRY_TRAINING_S = 60.0
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
 _ALERTS_SHOWN = 50
@@ -115,7 +112,6 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         tame_malloc()
         self._config = config
-        self._decoders = decoders(config)
         check_starters(config)
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
@@ -127,6 +123,13 @@ class Daemon:
             flush_every_s=config.store.flush_every_s,
         )
         self._models = ModelFolder(config.state_dir)
+        self._pipeline = Pipeline(
+            config,
+            self._make_stream,
+            offset_s=time.time() - _monotonic(),
+            is_wanted=lambda name: self._rounds.wants(name),
+        )
+        self._streams = self._pipeline.streams
         self._trainer = Trainer(config.state_dir, self._models)
         self._home: HomeAssistant | None = None
         if config.homeassistant.enabled:
@@ -145,7 +148,7 @@ class Daemon:
             config.mqtt,
             node=config.node,
             subscriptions=(
-                *(decoder.template.subscription for decoder in self._decoders),
+                *self._pipeline.subscriptions,
                 *(self._home.subscriptions if self._home is not None else ()),
             ),
             rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
@@ -166,7 +169,6 @@ class Daemon:
         self._refused = 0
         self._clock_set = False
         self._reload_wanted = False
-        self._streams: dict[str, Stream] = {}
         self._alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(self._store.alerts(_ALERTS_SHOWN))}
         self._trainings = deque(map(dataclasses.asdict, self._store.retrains(_TRAININGS_SHOWN)), _TRAININGS_SHOWN)
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -176,7 +178,6 @@ class Daemon:
         self._dropped = self._lost_events = self._store_errors = 0
         self._stopping = False
         self._began = _monotonic()
-        self._offset = time.time() - _monotonic()  # wall time of a monotonic one
         self._started_at = time.time()
         self._heartbeat = 0.0
         self._trimmed_at = 0.0
@@ -272,20 +273,31 @@ class Daemon:
         self._store.close()
         log.info("stopped")
 
-    def _open_stream(self, name: str) -> Stream:
+    def _make_stream(self, name: str, now: float) -> Stream:
+        """A stream with its model, and with what an earlier run knew of it."""
         model, wrong = self._models.load(name)
         if wrong:
             log.error("stream %r: %s; %s", name, wrong, "using the one before" if model else "training a new one")
-        stream = self._streams[name] = Stream(
+        settings = self._config.stream(name)
+        stream = Stream(
             name,
-            self._config.stream(name),
+            settings,
             max_features=self._config.limits.features,
             model=model,
-            starters=starters(self._config.stream(name).model) if model is None else (),
-            warmed_rows=self._store.streams().get(name, 0),
-            alert_state=self._store.state(f"alerts/{name}"),
-            opened_at=_monotonic(),
+            starters=starters(settings.model) if model is None else (),
+            opened_at=now,
+            timer=time.perf_counter,
         )
+        stream.resume(self._store.streams().get(name, 0), self._store.state(f"alerts/{name}"))
+        stream.policy.silence(self._silences.features(name, time.time()))
+        return stream
+
+    def _open_stream(self, name: str) -> Stream:
+        return self._begin(self._pipeline.open(name, _monotonic()))
+
+    def _begin(self, stream: Stream) -> Stream:
+        """Take a stream that has begun into schedules, series and silences."""
+        name, model = stream.name, stream.model
         self._schedules[name] = self._schedule(stream)
         if model is not None:
             self._telemetry.model(name, model.version, float(model.lineage.get("trained_at", 0.0)))
@@ -299,14 +311,14 @@ class Daemon:
 
     def _round(self) -> None:
         behind = any(stream.behind and stream.model for stream in self._streams.values())
-        for message in self._client.queue.get_batch(_BATCH, 0.0 if behind else _TICK_S):
+        for message in self._client.queue.get_batch(_BATCH, 0.0 if behind else TICK_S):
             self._take(message)
         now = _monotonic()
         if not len(self._client.queue):
             self._pass_time(now)
         for stream in self._streams.values():
             if stream.behind:
-                self._report(stream, stream.catch_up(_CATCH_UP_ROWS))
+                self._report_rows(stream, stream.catch_up(_CATCH_UP_ROWS))
             if stream.warmed_up:
                 self._train(stream, now)
         if self._control is not None:
@@ -323,111 +335,75 @@ class Daemon:
             self._beat(now)
 
     def _take(self, message: Message) -> None:
-        """Hop 2: one message to readings, each to its stream."""
+        """Hops 2 to 8 of one message."""
         if self._home is not None and self._home.take(message.topic, message.payload, retained=message.retained):
             return
-        index = next((i for i, d in enumerate(self._decoders) if d.template.match(message.topic) is not None), None)
-        if index is None or (message.retained and self._config.subscriptions[index].retained == "ignore"):
-            self._telemetry.message("ignored")
-            return
-        decoder = self._decoders[index]
-        try:
-            decoded = decoder.decode(message.topic, message.payload)
-        except PayloadError as error:
+        heard = self._pipeline.take(message.topic, message.payload, message.received_at, retained=message.retained)
+        if (error := heard.refused) is not None:
             self._telemetry.message("invalid")
             self._telemetry.rejected(error.reason)
             self._say_once(f"payload {error.reason}", logging.WARNING, f"message refused: {error}")
             return
-        for reason, count in decoded.rejected.items():
+        self._telemetry.message("ignored", heard.ignored)
+        for reason, count in heard.rejected.items():
             self._telemetry.message("invalid", count)
             self._telemetry.rejected(reason, count)
-        for reason, count in decoded.masked.items():
+        for reason, count in heard.masked.items():
             self._telemetry.masked(reason, count)
-        for reading in decoded.readings:
-            stream = self._streams.get(reading.stream)
-            if stream is None:
-                if len(self._streams) >= self._config.limits.streams and not self._make_room():
-                    self._telemetry.message("ignored")
-                    self._say_once(
-                        "streams", logging.WARNING, f"stream {reading.stream!r} refused: limits.streams is reached"
-                    )
-                    continue
-                stream = self._open_stream(reading.stream)
-                log.info("new stream %r: warming up", stream.name) if stream.model is None else None
-            if message.retained:
-                self._telemetry.message("ignored")
-                stream.seed(reading)
-                continue
-            self._add(stream, reading, message.received_at)
+        for name in heard.crowded_out:
+            self._say_once("streams", logging.WARNING, f"stream {name!r} refused: limits.streams is reached")
+        for stream in heard.forgotten:
+            self._forget(stream)
+        for stream in heard.opened:
+            self._begin(stream)
+            if stream.model is None:
+                log.info("new stream %r: warming up", stream.name)
+        for step in heard.steps:
+            self._report(step)
 
-    def _make_room(self) -> bool:
-        """Forget the stream that fell silent first before it had a model: a device that changes its name fills up."""
-        silent = [s for s in self._streams.values() if s.model is None and s.state == "stale"]
-        silent = [s for s in silent if not self._rounds.wants(s.name)]
-        if not silent:
-            return False
-        name = min(silent, key=lambda s: s.heard_at).name
+    def _forget(self, stream: Stream) -> None:
+        """Let go everything that is kept of a stream the pipeline has made room of."""
+        name = stream.name
         log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", name)
         self._telemetry.remove_stream(name)
         self._client.publish(self._client.topic("state", name), "", retain=True)
         if self._home is not None:
             self._home.remove(name)
-        for kept in (self._streams, self._schedules, self._silenced, self._published_at):
+        for kept in (self._schedules, self._silenced, self._published_at):
             kept.pop(name, None)
         self._retry_at.pop(name, None)
-        return True
-
-    def _add(self, stream: Stream, reading: Reading, received_at: float) -> None:
-        stream.stamped_by_receipt = reading.timestamp is None
-        if stream.stamped_by_receipt:
-            reading = dataclasses.replace(reading, timestamp=received_at + self._offset)
-        self._step(stream, lambda: stream.add(reading, received_at))
-
-    def _step(self, stream: Stream, step: Callable[[], list[Outcome]]) -> None:
-        """Let a stream go on; count what became of its readings, and report what came out."""
-        aligner = stream.aligner
-        accepted, late, steps = aligner.accepted, aligner.late, aligner.clock_steps
-        starter = stream.starter
-        outcomes = step()
-        if stream.starter is not None and starter is None:
-            log.info("stream %r: scored by %s until it has a model of its own", stream.name, stream.starter.version)
-        self._telemetry.message("accepted", aligner.accepted - accepted)
-        self._telemetry.message("late", aligner.late - late)
-        if aligner.clock_steps > steps:
-            self._telemetry.clock_step()
-            log.warning("stream %r: its clock was set; the grid follows", stream.name)
-        self._report(stream, outcomes)
 
     def _pass_time(self, now: float) -> None:
         """Rows that are due by time alone, streams that have stopped, and a wall clock that was set."""
-        offset = time.time() - _monotonic()
-        if abs(offset - self._offset) > _CLOCK_STEP_S:
-            log.warning("the wall clock moved by %.1f s; streams stamped on receipt follow it", offset - self._offset)
+        if delta_s := self._pipeline.set_clock(time.time() - _monotonic()):
+            log.warning("the wall clock moved by %.1f s; streams stamped on receipt follow it", delta_s)
             self._telemetry.clock_step()
-            for stream in self._streams.values():
-                if stream.stamped_by_receipt:
-                    stream.aligner.shift(offset - self._offset)
-            self._offset = offset
-        for stream in self._streams.values():
-            self._step(stream, partial(stream.advance, now))
-            if stream.has_stopped(now):
-                log.warning("stream %r: no new reading for %.0f s", stream.name, now - stream.heard_at)
-                self._tell(stream, stream.stop(now + self._offset))
+        for step in self._pipeline.pass_time(now):
+            self._report(step)
 
     # -- what comes out ----------------------------------------------------------------------------------------------
 
-    def _report(self, stream: Stream, outcomes: list[Outcome]) -> None:
-        """Hops 7 and 8: series, store, alerts."""
+    def _report(self, step: Step) -> None:
+        """Hop 8: series, store, alerts."""
+        stream = step.stream
+        if step.starter is not None:
+            log.info("stream %r: scored by %s until it has a model of its own", stream.name, step.starter.version)
+        self._telemetry.message("accepted", step.accepted)
+        self._telemetry.message("late", step.late)
+        if step.clock_steps:
+            self._telemetry.clock_step()
+            log.warning("stream %r: its clock was set; the grid follows", stream.name)
+        self._report_rows(stream, step.outcomes)
+        if step.stopped:
+            log.warning("stream %r: no new reading for %.0f s", stream.name, _monotonic() - stream.heard_at)
+            self._tell(stream, step.silent)
+
+    def _report_rows(self, stream: Stream, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             row, verdict = outcome.row, outcome.verdict
-            abnormal = verdict is not None and (verdict.is_anomaly or bool(stream.policy.active))
-            quarantined = (
-                (abnormal and stream.starter is None)  # what is odd to a starter may be normal here: it is learned
-                or stream.name in self._silenced
-                or (stream.stamped_by_receipt and not self._clock_set)
-                or bool(row.stale.all())
-            )
-            self._store.add_row(row, quarantined, _monotonic())
+            # The clock of this machine stamped the row, and nobody has set it yet: it may be of another year.
+            withheld = outcome.withheld is not None or (stream.stamped_by_receipt and not self._clock_set)
+            self._store.add_row(row, withheld, _monotonic())
             if verdict is None:
                 self._telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")
                 continue
@@ -437,7 +413,7 @@ class Daemon:
                 self._latencies.append(latency)
             self._telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)
             if stream.model is not None:
-                self._schedules[stream.name].row(verdict.score, normal=not quarantined, new_feature=stream.new_feature)
+                self._schedules[stream.name].row(verdict.score, normal=not withheld, new_feature=stream.new_feature)
             self._tell(stream, outcome.alerts)
         if outcomes:
             self._publish_state(stream)
@@ -573,7 +549,7 @@ class Daemon:
             old = "the model in use stays" if stream is not None and stream.model else "there is no model yet"
             log.log(level, "stream %r: no new model (%s): %s; %s", name, result.outcome, result.reason, old)
             if stream is not None and order.why == "first":
-                self._report(stream, stream.give_up_training())
+                self._report_rows(stream, stream.give_up_training())
                 self._retry_at[name] = _monotonic() + _RETRY_TRAINING_S
         else:
             mib = result.peak_bytes / (1 << 20)
@@ -727,7 +703,7 @@ class Daemon:
         for kind in ALERT_KINDS:
             self._telemetry.alert_audible(name, kind, kind in audible)
         if stream.state == "stale":
-            self._tell(stream, stream.silent(_monotonic() + self._offset))
+            self._tell(stream, stream.silent(_monotonic() + self._pipeline.offset_s))
         self._publish_state(stream, force=True)
 
     def _silence_from_home(self, name: str, wanted: bool) -> None:
@@ -777,6 +753,7 @@ class Daemon:
             streams=new.streams,
             log=dataclasses.replace(old.log, level=new.log.level),
         )
+        self._pipeline.max_streams = new.limits.streams
         for name, stream in self._streams.items():
             settings, grid = new.stream(name), stream.settings
             later += [f"{key} of stream {name!r}" for key in _GRID if getattr(settings, key) != getattr(grid, key)]
@@ -834,7 +811,7 @@ class Daemon:
             node=self._config.node,
             version=gon_edge.__version__,
             started_at=self._started_at,
-            now=_monotonic() + self._offset,
+            now=_monotonic() + self._pipeline.offset_s,
             mqtt_connected=self._client.connected,
             mqtt_url=self._client.url,
             mqtt_error=self._client.last_error,

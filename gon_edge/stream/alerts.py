@@ -149,6 +149,16 @@ class AlertPolicy:
         return tuple(event for event in events if event is not None)
 
     @property
+    def is_open(self) -> bool:
+        """Whether an alert is open."""
+        return self._anomaly is not None or self._missing is not None
+
+    @property
+    def is_silenced(self) -> bool:
+        """Whether the stream, or a feature of it, is silenced."""
+        return self._silenced is None or bool(self._silenced)
+
+    @property
     def audible(self) -> tuple[Alert, ...]:
         """The open alerts that no silence holds back."""
         return tuple(event for event in self.active if not self._is_silenced(event.top_features))

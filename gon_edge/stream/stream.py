@@ -6,7 +6,6 @@ alerts, live or recorded.  ``daemon`` owns one for each stream, on the scoring t
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gon_edge.config.schema import StreamConfig
-from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict
+from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict, Withheld
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
@@ -43,6 +42,9 @@ class Outcome:
         Time the detector took.
     waited : bool
         The row was kept while the first model was trained: its verdict is late for that reason alone.
+    withheld : {"alert", "silenced", "stale"} or None
+        Why the row must not be learned: it is anomalous, or an alert is open on it; somebody silenced the stream or a
+        feature; no feature has a fresh value.
     """
 
     row: Row
@@ -50,6 +52,7 @@ class Outcome:
     alerts: tuple[Alert, ...] = ()
     scoring_s: float = 0.0
     waited: bool = False
+    withheld: Withheld | None = None
 
 
 class Stream:
@@ -64,14 +67,10 @@ class Stream:
         Without one the stream warms up.
     starters : sequence of Model
         Models of other streams like this one; the first whose features are all there scores it until it has its own.
-    warmed_rows : int
-        Rows of the warm-up that an earlier run has stored.
-    alert_state : mapping, optional
-        ``AlertPolicy.state()`` of an earlier run.
     opened_at : float
         Monotonic seconds, now: a silence counts from here until a reading comes.
     timer : callable
-        Seconds, for measuring how long scoring takes.
+        Seconds, for measuring how long scoring takes; by default nothing is measured.
 
     Attributes
     ----------
@@ -101,14 +100,12 @@ class Stream:
         max_features: int,
         model: Model | None = None,
         starters: Sequence[Model] = (),
-        warmed_rows: int = 0,
-        alert_state: Mapping[str, Any] | None = None,
         opened_at: float = 0.0,
-        timer: Callable[[], float] = time.perf_counter,
+        timer: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.name = name
         self.settings = settings
-        self.rows = warmed_rows
+        self.rows = 0
         self.heard_at = opened_at
         self.model: Model | None = None
         self.starter: Model | None = None
@@ -126,7 +123,7 @@ class Stream:
             max_gap_s=settings.max_gap_s,
             max_features=max_features,
         )
-        self.policy = AlertPolicy(name, settings.alerts, alert_state)
+        self.policy = AlertPolicy(name, settings.alerts)
         self._timer = timer
         self._detector: Detector | None = None
         self._training = False
@@ -139,8 +136,47 @@ class Stream:
         self._unfit: tuple[str, ...] | None = None  # features of a row that no starter can do with
         self._wanted: dict[str, bool] = {}
         self._seeds: dict[str, float] = {}
+        self._told = 0, 0, 0  # accepted, late, clock_steps of the aligner, as of the last `news`
+        self._began_with: Model | None = None  # a starter nobody has been told of yet
         if model is not None:
             self.use(model)
+
+    def resume(self, rows: int, alerts: Mapping[str, Any] | None) -> None:
+        """Go on where an earlier run ended.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of the warm-up that it has stored.
+        alerts : mapping or None
+            ``AlertPolicy.state()`` of that run.
+        """
+        self.rows = rows
+        self.policy = AlertPolicy(self.name, self.settings.alerts, alerts)
+
+    def news(self) -> tuple[int, int, int, Model | None]:
+        """What has happened since this was asked last.
+
+        Returns
+        -------
+        accepted, late : int
+            Readings that became part of a row, and that came too late for theirs.
+        clock_steps : int
+            Times the device's clock was set.
+        starter : Model or None
+            The shipped model that has begun to score the stream.
+        """
+        before, now = self._told, (self.aligner.accepted, self.aligner.late, self.aligner.clock_steps)
+        starter, self._began_with = self._began_with, None
+        self._told = now
+        return now[0] - before[0], now[1] - before[1], now[2] - before[2], starter
+
+    def follow_clock(self, delta_s: float) -> None:
+        """Follow the wall clock when it is set by ``delta_s``, if it stamps the stream's readings."""
+        if self.stamped_by_receipt:
+            self.aligner.shift(delta_s)
+            accepted, late, steps = self._told
+            self._told = accepted, late, steps + 1  # no news of the device: the clock is this machine's
 
     @property
     def state(self) -> StreamState:
@@ -192,15 +228,15 @@ class Stream:
             # Readings of a clock that stands still are late for ever: a stream that only sends such has stopped.
             self._silent = False
             self.heard_at = received_at
-        return self._judge(rows)
+        return self.judge(rows)
 
     def advance(self, received_by: float) -> list[Outcome]:
         """Let time pass, in monotonic seconds; every reading received by then has been added."""
-        return self._judge(self.aligner.advance(received_by))
+        return self.judge(self.aligner.advance(received_by))
 
     def flush(self) -> list[Outcome]:
         """Judge what is left at the end of a recording."""
-        return self._judge(self.aligner.flush())
+        return self.judge(self.aligner.flush())
 
     def has_stopped(self, now: float) -> bool:
         """Whether the stream has fallen silent for longer than `silent_after_s`, and nobody said so yet."""
@@ -228,7 +264,7 @@ class Stream:
     def give_up_training(self) -> list[Outcome]:
         """No model came: the rows kept for it go without a score, and the warm-up goes on."""
         self._training = False
-        return [Outcome(self._backlog.pop(), waited=True) for _ in range(len(self._backlog))]
+        return [self._unscored(self._backlog.pop(), waited=True) for _ in range(len(self._backlog))]
 
     def use(self, model: Model) -> None:
         """Score by this model from the next row on.
@@ -285,7 +321,8 @@ class Stream:
                 wanted[name] = included and not any(fnmatchcase(name, glob) for glob in settings.exclude)
         return {name: value for name, value in values.items() if wanted[name]}
 
-    def _judge(self, rows: list[Row]) -> list[Outcome]:
+    def judge(self, rows: list[Row]) -> list[Outcome]:
+        """Judge rows that are on the grid already, oldest first."""
         outcomes = []
         for row in rows:
             self.rows += 1
@@ -295,10 +332,23 @@ class Stream:
             if self._detector is not None and not self._backlog:
                 outcomes.append(self._score(row))
             elif self.rows > self.settings.warmup_rows or self._backlog:  # the warm-up is over: a model will come
-                outcomes += [Outcome(lost, waited=True) for lost in self._backlog.push(row)]
+                outcomes += [self._unscored(lost, waited=True) for lost in self._backlog.push(row)]
             else:
-                outcomes.append(Outcome(row))
+                outcomes.append(self._unscored(row))
         return outcomes
+
+    def _unscored(self, row: Row, *, waited: bool = False) -> Outcome:
+        return Outcome(row, waited=waited, withheld=self._withheld(row, None))
+
+    def _withheld(self, row: Row, verdict: Verdict | None) -> Withheld | None:
+        """Why a row must not be learned, once the policy has seen it."""
+        # What is odd to a starter may be normal here: it knows other machines and not this one.
+        abnormal = verdict is not None and self.starter is None and (verdict.is_anomaly or self.policy.is_open)
+        if abnormal:
+            return "alert"
+        if self.policy.is_silenced:
+            return "silenced"
+        return "stale" if row.stale.all() else None
 
     def _begin(self, row: Row) -> None:
         """Let a starter score this row and those after it, if one fits: its features are all there and have values."""
@@ -311,7 +361,7 @@ class Stream:
         usable = np.isfinite(row.values) & ~row.stale
         if not all(usable[row.features.index(name)] for name in fit[0].features):
             return
-        self.starter = fit[0].at_level_of(row.features, row.values)
+        self.starter = self._began_with = fit[0].at_level_of(row.features, row.values)
         self._detector = Detector(self.starter)
         self._newest = Newest(self.starter.discriminator.window)
 
@@ -325,7 +375,8 @@ class Stream:
         self.scores.append(verdict.score)
         self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
         self._newest.push(row)
-        return Outcome(row, verdict, tuple(self.policy.update(verdict, self._detector.causes)), took)
+        alerts = tuple(self.policy.update(verdict, self._detector.causes))
+        return Outcome(row, verdict, alerts, took, withheld=self._withheld(row, verdict))
 
     def causes(self) -> tuple[Cause, ...]:
         """What makes the newest row anomalous, largest first; empty while it is not."""

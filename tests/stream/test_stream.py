@@ -149,7 +149,8 @@ def test_a_fault_that_goes_on_is_one_alert_that_stays_open(model: Model) -> None
 def test_an_open_alert_survives_a_restart_with_its_id(model: Model) -> None:
     stream = stream_with(model)
     alerts = [a for o in run(stream, np.concatenate([values(60, 1), values(30, 2, fault=8.0)])) for a in o.alerts]
-    restored = stream_with(model, alert_state=json.loads(json.dumps(stream.policy.state())))
+    restored = stream_with(model)
+    restored.resume(0, json.loads(json.dumps(stream.policy.state())))
     later = [a for o in run(restored, values(60, 3), start=1090.0) for a in o.alerts]
     assert alerts[0].type == "new"
     assert [(a.type, a.id) for a in later] == [("end", alerts[0].id)]

@@ -1,0 +1,263 @@
+"""The one path from message to alert, for every stream: decode, route, stamp, judge, and the pass of time.
+
+The daemon feeds it from its queue, ``replay --alerts`` from a capture; both get the same alerts for the same messages.
+What happened is in what it returns, and nobody has to look at counters before and after.  It decides which stream a
+reading belongs to, opens streams and forgets them; it does not know where models come from (`open_stream` does) or who
+hears of an alert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from gon_edge.config.schema import Config
+from gon_edge.errors import PayloadError
+from gon_edge.events import Alert, Reading
+from gon_edge.model.file import Model
+from gon_edge.stream.payload import Decoder, decoders
+from gon_edge.stream.stream import Outcome, Stream
+
+TICK_S = 0.1
+"""Longest time between two looks at what is due by time alone, in seconds.  Rows that nothing else completes are late
+by this at most; not critical, as a row stands for a tenth of a second or more."""
+
+CLOCK_STEP_S = 0.5
+"""A wall clock that moves by more than this, in seconds, against the monotonic one was set; less is how NTP slews."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one reading, or the pass of time, did to one stream.
+
+    Attributes
+    ----------
+    stream : Stream
+    outcomes : list of Outcome
+        One for each row that came out, oldest first.
+    silent : tuple of Alert
+        News of the stream itself, after those of its rows: it has stopped.
+    accepted, late : int
+        Readings that became part of a row since the last step, and that came too late for theirs.
+    clock_steps : int
+        Times the device's clock was set since the last step.
+    starter : Model or None
+        The shipped model that scores the stream from this step on.
+    stopped : bool
+        The stream has just been found silent for too long.
+    """
+
+    stream: Stream
+    outcomes: list[Outcome]
+    silent: tuple[Alert, ...] = ()
+    accepted: int = 0
+    late: int = 0
+    clock_steps: int = 0
+    starter: Model | None = None
+    stopped: bool = False
+
+    @property
+    def alerts(self) -> Iterator[Alert]:
+        """Every event, in the order in which they are told."""
+        for outcome in self.outcomes:
+            yield from outcome.alerts
+        yield from self.silent
+
+
+@dataclass(slots=True)
+class Heard:
+    """What became of one message.
+
+    Attributes
+    ----------
+    ignored : int
+        Messages, or readings of it, that count for nothing: no subscription matches, or a retained value.
+    refused : PayloadError or None
+        The message holds no reading.
+    rejected, masked : mapping of str to int
+        Parts of it without a reading, and features without a value, by reason, as `Decoded` has them.
+    opened, forgotten : list of Stream
+        Streams that begin with it, and those that had to go for them.
+    crowded_out : list of str
+        Streams for which there is no room.
+    steps : list of Step
+        One for each reading that moved a stream on.
+    """
+
+    ignored: int = 0
+    refused: PayloadError | None = None
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    masked: Mapping[str, int] = field(default_factory=dict)
+    opened: list[Stream] = field(default_factory=list)
+    forgotten: list[Stream] = field(default_factory=list)
+    crowded_out: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+
+class _Route(NamedTuple):
+    """Who reads a message, the stream and feature its topic names, and whether retained ones seed their stream."""
+
+    decoder: Decoder
+    names: tuple[str | None, str | None]
+    seeds: bool
+
+
+class Pipeline:
+    """Every stream of one daemon, or of one recording.
+
+    Parameters
+    ----------
+    config : Config
+        Subscriptions and limits.
+    open_stream : callable
+        Makes the stream of a name, with its model and what an earlier run knew; gets the name and monotonic seconds.
+    offset_s : float
+        Wall time of a monotonic one: Unix seconds less monotonic seconds.
+    is_wanted : callable
+        Whether a stream that fell silent before it had a model must stay all the same: it is to be trained.
+
+    Attributes
+    ----------
+    streams : dict of str to Stream
+        By name, in the order in which they began.
+    max_streams : int
+    offset_s : float
+
+    Raises
+    ------
+    ConfigError
+        Options of a subscription that contradict each other.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        open_stream: Callable[[str, float], Stream],
+        *,
+        offset_s: float,
+        is_wanted: Callable[[str], bool] = lambda name: False,
+    ) -> None:
+        self.streams: dict[str, Stream] = {}
+        self.max_streams = config.limits.streams
+        self.offset_s = offset_s
+        self._subscriptions: list[tuple[Decoder, bool]] = [
+            (decoder, subscription.retained == "seed")
+            for decoder, subscription in zip(decoders(config), config.subscriptions, strict=True)
+        ]
+        self._open_stream = open_stream
+        self._is_wanted = is_wanted
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """The topic filters, in the order of the configuration."""
+        return tuple(decoder.template.subscription for decoder, _ in self._subscriptions)
+
+    def open(self, name: str, now: float) -> Stream:
+        """Begin a stream; ``now`` is monotonic seconds."""
+        stream = self.streams[name] = self._open_stream(name, now)
+        return stream
+
+    def take(self, topic: str, payload: bytes, received_at: float, *, retained: bool = False) -> Heard:
+        """Take one message.
+
+        Parameters
+        ----------
+        topic : str
+        payload : bytes
+        received_at : float
+            Monotonic seconds; messages come in the order of these.
+        retained : bool
+            It lay in the broker: nobody knows how old it is.
+        """
+        heard = Heard()
+        route = self._route(topic)
+        if route is None or (retained and not route.seeds):
+            heard.ignored = 1
+            return heard
+        try:
+            decoded = route.decoder.read(topic, route.names, payload)
+        except PayloadError as error:
+            heard.refused = error
+            return heard
+        heard.rejected, heard.masked = decoded.rejected, decoded.masked
+        for reading in decoded.readings:
+            stream = self.streams.get(reading.stream) or self._admit(reading.stream, received_at, heard)
+            if stream is None:
+                heard.ignored += 1
+            elif retained:
+                heard.ignored += 1
+                stream.seed(reading)
+            else:
+                heard.steps.append(self._add(stream, reading, received_at))
+        return heard
+
+    def pass_time(self, now: float) -> Iterator[Step]:
+        """Let time pass; every message received by ``now`` (monotonic seconds) has been taken.
+
+        Yields a step for each stream, also where nothing came of it: what its readings became is known by time too.
+        """
+        for stream in list(self.streams.values()):
+            yield self._step(stream, stream.advance(now), now)
+
+    def stopped(self, now: float) -> Iterator[Step]:
+        """Say which streams have stopped by ``now`` (monotonic seconds) without letting rows fall due."""
+        for stream in list(self.streams.values()):
+            if stream.has_stopped(now):
+                yield self._step(stream, [], now)
+
+    def set_clock(self, offset_s: float) -> float:
+        """Follow the wall clock: ``offset_s`` is Unix less monotonic seconds, now.
+
+        Returns
+        -------
+        float
+            By how many seconds it was set; 0.0 while it only drifts.
+        """
+        delta_s = offset_s - self.offset_s
+        if abs(delta_s) <= CLOCK_STEP_S:
+            return 0.0
+        for stream in self.streams.values():
+            stream.follow_clock(delta_s)
+        self.offset_s = offset_s
+        return delta_s
+
+    def _route(self, topic: str) -> _Route | None:
+        """The first subscription whose topic matches reads a message."""
+        for decoder, seeds in self._subscriptions:
+            names = decoder.template.match(topic)
+            if names is not None:
+                return _Route(decoder, names, seeds)
+        return None
+
+    def _add(self, stream: Stream, reading: Reading, received_at: float) -> Step:
+        stream.stamped_by_receipt = reading.timestamp is None
+        if stream.stamped_by_receipt:
+            reading = replace(reading, timestamp=received_at + self.offset_s)
+        return self._step(stream, stream.add(reading, received_at), None)
+
+    def _step(self, stream: Stream, outcomes: list[Outcome], now: float | None) -> Step:
+        accepted, late, clock_steps, starter = stream.news()
+        stopped = now is not None and stream.has_stopped(now)
+        silent = stream.stop(now + self.offset_s) if now is not None and stopped else ()
+        return Step(stream, outcomes, silent, accepted, late, clock_steps, starter, stopped)
+
+    def _admit(self, name: str, now: float, heard: Heard) -> Stream | None:
+        """Begin a stream if there is room, or if one can be forgotten for it."""
+        if len(self.streams) >= self.max_streams:
+            forgotten = self._forget()
+            if forgotten is None:
+                heard.crowded_out.append(name)
+                return None
+            heard.forgotten.append(forgotten)
+        stream = self.open(name, now)
+        heard.opened.append(stream)
+        return stream
+
+    def _forget(self) -> Stream | None:
+        """Let go the stream that fell silent first before it had a model: a device that changes its name fills up."""
+        silent = [s for s in self.streams.values() if s.model is None and s.state == "stale"]
+        silent = [s for s in silent if not self._is_wanted(s.name)]
+        if not silent:
+            return None
+        return self.streams.pop(min(silent, key=lambda s: s.heard_at).name)
