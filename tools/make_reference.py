@@ -36,7 +36,7 @@ from gon_edge.commands import arguments  # noqa: E402
 from gon_edge.commands import main as cli  # noqa: E402
 from gon_edge.commands.completion import _commands  # noqa: E402
 from gon_edge.config import schema as config  # noqa: E402
-from gon_edge.daemon import app as daemon  # noqa: E402
+from gon_edge.daemon import app, reload, reporting  # noqa: E402
 from gon_edge.links import prometheus, web  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
@@ -170,7 +170,7 @@ def _default(option: Option, field: Field[Any]) -> str:
 
 def _from_when(path: str) -> str:
     fields = dict(_fields(config.Config))
-    restart = path.startswith((*daemon._RESTART, "subscriptions")) or fields[path].name in daemon._GRID
+    restart = path.startswith((*reload.RESTART, "subscriptions")) or fields[path].name in reload.GRID
     return "A change counts after a restart." if restart else "A change counts after a reload."
 
 
@@ -402,8 +402,8 @@ def published_topics() -> set[str]:
 
 
 def state_keys() -> list[str]:
-    """Return the keys of a state message, read from the source of ``Daemon._publish_state``."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(daemon.Daemon._publish_state)))
+    """Return the keys of a state message, read from the source of ``Reporter.state``."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(reporting.Reporter.state)))
     (keys,) = (node.keys for node in ast.walk(tree) if isinstance(node, ast.Dict))
     return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
 
@@ -505,13 +505,14 @@ _PATHS = {
     "/api/v1/status": "[The daemon](#apiv1status): broker, queue, memory, latency.",
     "/api/v1/streams": "[Every stream](#apiv1streams) as it is now.",
     "/api/v1/alerts": (
-        f"`alerts`: the newest [event](topics.md#events) of each, open and ended, newest first; {daemon._ALERTS_SHOWN} "
+        f"`alerts`: the newest [event](topics.md#events) of each, open and ended, newest first; "
+        f"{reporting.ALERTS_SHOWN} "
         "at most."
     ),
     "/api/v1/silences": "[Silences](#apiv1silences) that count now, the first to end first.",
     "/api/v1/history": "[Scores and thresholds](#apiv1history) of the last hour.",
     "/api/v1/trainings": (
-        f"[The last {daemon._TRAININGS_SHOWN} trainings](#apiv1trainings), newest first, and what the gate measured."
+        f"[The last {app.TRAININGS_SHOWN} trainings](#apiv1trainings), newest first, and what the gate measured."
     ),
     "/api/v1/models": "[The model in use](#apiv1models) of each stream that has one of its own.",
 }

@@ -9,12 +9,11 @@ an error with one line.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import random
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,26 +21,28 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 import gon_edge
-from gon_edge.config.file import load_config, options
+from gon_edge.config.file import load_config
 from gon_edge.config.schema import Config
+from gon_edge.daemon.reload import merged, waiting
+from gon_edge.daemon.reporting import STATE_EVERY_S, Reporter
+from gon_edge.daemon.snapshot import history_snapshots, status_line, stream_snapshot
 from gon_edge.errors import ConfigError, GonEdgeError, InputError, StoreError
-from gon_edge.events import ALERT_KINDS, Alert
+from gon_edge.events import ALERT_KINDS, Verdict
 from gon_edge.links.control import ControlServer, Request
 from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
 from gon_edge.links.prometheus import Telemetry
-from gon_edge.links.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
+from gon_edge.links.web import Snapshot, WebServer
 from gon_edge.model.file import Model
 from gon_edge.process.memory import return_memory, rss_bytes, tame_malloc
 from gon_edge.process.systemd import Notifier
 from gon_edge.state.catalog import check_starters, starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.stream.alerts import alert_json
 from gon_edge.stream.history import HISTORY_BUCKET_S
-from gon_edge.stream.pipeline import TICK_S, Pipeline, Step
+from gon_edge.stream.pipeline import TICK_S, Pipeline
 from gon_edge.stream.silences import Silence, Silences
-from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.stream import Stream
 from gon_edge.training.conditions import Conditions, clock_is_set
 from gon_edge.training.job import Job
 from gon_edge.training.rounds import (
@@ -67,29 +68,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BATCH = 256
-_STATE_EVERY_S = 1.0
 _CATCH_UP_ROWS = 64
 _TRIM_EVERY_S = 10.0
 _RETRY_TRAINING_S = 60.0
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
-_ALERTS_SHOWN = 50
-_TRAININGS_SHOWN = 20
-_LATENCIES = 128
-_RESTART = (
-    "version",
-    "node",
-    "state_dir",
-    "mqtt.",
-    "http.",
-    "store.",
-    "limits.payload",
-    "limits.features",
-    "homeassistant.",
-    "log.format",
-)
-"""Options that count from the next start on."""
-_GRID = ("interval_s", "max_hold_s", "lateness_s", "max_gap_s")
-"""Options of a stream that count from the next start on: its grid is laid."""
+TRAININGS_SHOWN = 20
 
 
 class Daemon:
@@ -159,6 +142,14 @@ class Daemon:
             subscriptions_refused=lambda: len(self._client.subscribe_refused),
             queue_length=lambda: len(self._client.queue),
         )
+        self._reporter = Reporter(
+            self._telemetry,
+            self._client,
+            self._store,
+            monotonic=_monotonic,
+            on_row=self._note_row,
+            on_alert=self._freeze_training,
+        )
         self._notifier = Notifier()
         self._rng = random.Random()  # noqa: S311  jitter
         self._rounds = Rounds(self._trainer, config.retrain, Conditions())
@@ -167,13 +158,8 @@ class Daemon:
         self._silenced: dict[str, frozenset[str] | None] = {}  # features, or None for all, of streams that have any
         self._control: ControlServer | None = None
         self._refused = 0
-        self._clock_set = False
         self._reload_wanted = False
-        self._alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(self._store.alerts(_ALERTS_SHOWN))}
-        self._trainings = deque(map(dataclasses.asdict, self._store.retrains(_TRAININGS_SHOWN)), _TRAININGS_SHOWN)
-        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
-        self._said: Counter[str] = Counter()
-        self._published_at: dict[str, float] = {}
+        self._trainings = deque(map(dataclasses.asdict, self._store.retrains(TRAININGS_SHOWN)), TRAININGS_SHOWN)
         self._retry_at: dict[str, float] = {}
         self._dropped = self._lost_events = self._store_errors = 0
         self._stopping = False
@@ -257,7 +243,7 @@ class Daemon:
             log.warning("commands cannot reach this daemon: %s", error)
         self._snapshot = self._take_snapshot()
         return_memory()
-        self._notifier.ready(self._status())
+        self._notifier.ready(status_line(self._streams.values(), self._client))
 
     def _stop(self) -> None:
         self._notifier.stopping()
@@ -318,7 +304,7 @@ class Daemon:
             self._pass_time(now)
         for stream in self._streams.values():
             if stream.behind:
-                self._report_rows(stream, stream.catch_up(_CATCH_UP_ROWS))
+                self._reporter.rows(stream, stream.catch_up(_CATCH_UP_ROWS))
             if stream.warmed_up:
                 self._train(stream, now)
         if self._control is not None:
@@ -330,8 +316,10 @@ class Daemon:
         if self._store.due(now):
             self._store_state()
             if not self._store.flush(now):
-                self._say_once("store", logging.WARNING, f"cannot write state: {self._store.last_error}; trying again")
-        if time.monotonic() - self._heartbeat > _STATE_EVERY_S:
+                self._reporter.seldom.say(
+                    "store", logging.WARNING, f"cannot write state: {self._store.last_error}; trying again"
+                )
+        if time.monotonic() - self._heartbeat > STATE_EVERY_S:
             self._beat(now)
 
     def _take(self, message: Message) -> None:
@@ -339,19 +327,7 @@ class Daemon:
         if self._home is not None and self._home.take(message.topic, message.payload, retained=message.retained):
             return
         heard = self._pipeline.take(message.topic, message.payload, message.received_at, retained=message.retained)
-        if (error := heard.refused) is not None:
-            self._telemetry.message("invalid")
-            self._telemetry.rejected(error.reason)
-            self._say_once(f"payload {error.reason}", logging.WARNING, f"message refused: {error}")
-            return
-        self._telemetry.message("ignored", heard.ignored)
-        for reason, count in heard.rejected.items():
-            self._telemetry.message("invalid", count)
-            self._telemetry.rejected(reason, count)
-        for reason, count in heard.masked.items():
-            self._telemetry.masked(reason, count)
-        for name in heard.crowded_out:
-            self._say_once("streams", logging.WARNING, f"stream {name!r} refused: limits.streams is reached")
+        self._reporter.message(heard)
         for stream in heard.forgotten:
             self._forget(stream)
         for stream in heard.opened:
@@ -359,19 +335,16 @@ class Daemon:
             if stream.model is None:
                 log.info("new stream %r: warming up", stream.name)
         for step in heard.steps:
-            self._report(step)
+            self._reporter.step(step)
 
     def _forget(self, stream: Stream) -> None:
         """Let go everything that is kept of a stream the pipeline has made room of."""
-        name = stream.name
-        log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", name)
-        self._telemetry.remove_stream(name)
-        self._client.publish(self._client.topic("state", name), "", retain=True)
+        self._reporter.forget(stream)
         if self._home is not None:
-            self._home.remove(name)
-        for kept in (self._schedules, self._silenced, self._published_at):
-            kept.pop(name, None)
-        self._retry_at.pop(name, None)
+            self._home.remove(stream.name)
+        for kept in (self._schedules, self._silenced):
+            kept.pop(stream.name, None)
+        self._retry_at.pop(stream.name, None)
 
     def _pass_time(self, now: float) -> None:
         """Rows that are due by time alone, streams that have stopped, and a wall clock that was set."""
@@ -379,81 +352,16 @@ class Daemon:
             log.warning("the wall clock moved by %.1f s; streams stamped on receipt follow it", delta_s)
             self._telemetry.clock_step()
         for step in self._pipeline.pass_time(now):
-            self._report(step)
+            self._reporter.step(step)
 
     # -- what comes out ----------------------------------------------------------------------------------------------
 
-    def _report(self, step: Step) -> None:
-        """Hop 8: series, store, alerts."""
-        stream = step.stream
-        if step.starter is not None:
-            log.info("stream %r: scored by %s until it has a model of its own", stream.name, step.starter.version)
-        self._telemetry.message("accepted", step.accepted)
-        self._telemetry.message("late", step.late)
-        if step.clock_steps:
-            self._telemetry.clock_step()
-            log.warning("stream %r: its clock was set; the grid follows", stream.name)
-        self._report_rows(stream, step.outcomes)
-        if step.stopped:
-            log.warning("stream %r: no new reading for %.0f s", stream.name, _monotonic() - stream.heard_at)
-            self._tell(stream, step.silent)
+    def _note_row(self, stream: Stream, verdict: Verdict, normal: bool) -> None:
+        self._schedules[stream.name].row(verdict.score, normal=normal, new_feature=stream.new_feature)
 
-    def _report_rows(self, stream: Stream, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            row, verdict = outcome.row, outcome.verdict
-            # The clock of this machine stamped the row, and nobody has set it yet: it may be of another year.
-            withheld = outcome.withheld is not None or (stream.stamped_by_receipt and not self._clock_set)
-            self._store.add_row(row, withheld, _monotonic())
-            if verdict is None:
-                self._telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")
-                continue
-            self._telemetry.row(row.stream, row.timestamp)
-            latency = None if outcome.waited else _monotonic() - row.received_at
-            if latency is not None:
-                self._latencies.append(latency)
-            self._telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)
-            if stream.model is not None:
-                self._schedules[stream.name].row(verdict.score, normal=not withheld, new_feature=stream.new_feature)
-            self._tell(stream, outcome.alerts)
-        if outcomes:
-            self._publish_state(stream)
-
-    def _tell(self, stream: Stream, alerts: tuple[Alert, ...]) -> None:
-        for alert in alerts:
-            event = alert_json(alert)
-            log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
-            self._telemetry.alert(alert)
-            self._client.publish(self._client.topic("alert"), json.dumps(event))
-            if alert.type == "new" and self._rounds.freeze(stream.name):
-                log.info("stream %r: the training is ended; nothing is learned while an alert is open", stream.name)
-            self._store.add_alert(event)
-            self._alerts.pop(alert.id, None)
-            self._alerts[alert.id] = event
-            while len(self._alerts) > _ALERTS_SHOWN:
-                del self._alerts[next(iter(self._alerts))]
-        if alerts:
-            self._store.put_state(f"alerts/{stream.name}", stream.policy.state())
-            self._publish_state(stream, force=True)
-
-    def _publish_state(self, stream: Stream, *, force: bool = False) -> None:
-        now = _monotonic()
-        self._telemetry.stream_state(stream.name, stream.state)
-        if not force and now - self._published_at.get(stream.name, -_STATE_EVERY_S) < _STATE_EVERY_S:
-            return
-        self._published_at[stream.name] = now
-        verdict = stream.verdict
-        state = {
-            "stream": stream.name,
-            "state": stream.state,
-            "timestamp": stream.last_row.timestamp if stream.last_row else None,
-            "score": round(verdict.score, 6) if verdict else None,
-            "threshold": round(verdict.threshold, 6) if verdict else None,
-            "is_anomaly": verdict.is_anomaly if verdict else False,
-            "alerts": [alert.id for alert in stream.policy.audible],
-            "missing": list(verdict.missing) if verdict else [],
-            "model_version": stream.scored_by.version if stream.scored_by else None,
-        }
-        self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)
+    def _freeze_training(self, stream: Stream) -> None:
+        if self._rounds.freeze(stream.name):
+            log.info("stream %r: the training is ended; nothing is learned while an alert is open", stream.name)
 
     def _store_state(self) -> None:
         for name, stream in self._streams.items():
@@ -535,7 +443,7 @@ class Daemon:
             log.info("stream %r: %d rows collected, training its first model", stream.name, stream.rows)
         else:
             log.info("stream %r: training again (%s)", stream.name, order.why)
-        self._publish_state(stream, force=True)
+        self._reporter.state(stream, force=True)
 
     def _end_round(self, ended: Ended) -> None:
         order, result = ended.order, ended.round
@@ -549,7 +457,7 @@ class Daemon:
             old = "the model in use stays" if stream is not None and stream.model else "there is no model yet"
             log.log(level, "stream %r: no new model (%s): %s; %s", name, result.outcome, result.reason, old)
             if stream is not None and order.why == "first":
-                self._report_rows(stream, stream.give_up_training())
+                self._reporter.rows(stream, stream.give_up_training())
                 self._retry_at[name] = _monotonic() + _RETRY_TRAINING_S
         else:
             mib = result.peak_bytes / (1 << 20)
@@ -566,7 +474,7 @@ class Daemon:
             elif len(self._streams) < self._config.limits.streams:
                 self._open_stream(name)
         if stream is not None:
-            self._publish_state(stream, force=True)
+            self._reporter.state(stream, force=True)
         self._rounds.report(ended)
 
     def _use(self, stream: Stream, model: Model) -> None:
@@ -576,7 +484,7 @@ class Daemon:
         stream.use(model)
         self._telemetry.model(stream.name, model.version, float(model.lineage.get("trained_at", 0.0)))
         self._schedules[stream.name].new_model(self._drift(stream))
-        self._publish_state(stream, force=True)
+        self._reporter.state(stream, force=True)
 
     # -- what commands ask for ---------------------------------------------------------------------------------------
 
@@ -703,8 +611,8 @@ class Daemon:
         for kind in ALERT_KINDS:
             self._telemetry.alert_audible(name, kind, kind in audible)
         if stream.state == "stale":
-            self._tell(stream, stream.silent(_monotonic() + self._pipeline.offset_s))
-        self._publish_state(stream, force=True)
+            self._reporter.tell(stream, stream.silent(_monotonic() + self._pipeline.offset_s))
+        self._reporter.state(stream, force=True)
 
     def _silence_from_home(self, name: str, wanted: bool) -> None:
         """Home Assistant's switch: a silence of the whole stream, or its end."""
@@ -736,28 +644,16 @@ class Daemon:
         else:
             self._configure(new)
             self._telemetry.config_loaded(time.time())
-        self._notifier.ready(self._status())
+        self._notifier.ready(status_line(self._streams.values(), self._client))
 
     def _configure(self, new: Config) -> None:
         """Go on with what can be changed while running, and say what cannot."""
         old = self._config
-        later = [
-            key for key, value in options(new) if key.startswith(_RESTART) and dict(options(old)).get(key) != value
-        ]
-        if new.subscriptions != old.subscriptions:
-            later.append("subscriptions")
-        self._config = dataclasses.replace(
-            old,
-            limits=dataclasses.replace(old.limits, streams=new.limits.streams),
-            retrain=new.retrain,
-            streams=new.streams,
-            log=dataclasses.replace(old.log, level=new.log.level),
-        )
+        later = waiting(old, new, self._streams.values())
+        self._config = merged(old, new)
         self._pipeline.max_streams = new.limits.streams
         for name, stream in self._streams.items():
-            settings, grid = new.stream(name), stream.settings
-            later += [f"{key} of stream {name!r}" for key in _GRID if getattr(settings, key) != getattr(grid, key)]
-            stream.configure(settings)
+            stream.configure(new.stream(name))
             self._schedules[name].every(new.retrain.every_s)
         self._rounds.settings = new.retrain
         self._telemetry.memory_budget(new.retrain.memory_budget_bytes)
@@ -771,7 +667,9 @@ class Daemon:
         """Once a second: counters kept elsewhere, the snapshot, the watchdog."""
         queue, client, store = self._client.queue, self._client, self._store
         if queue.dropped > self._dropped:
-            self._say_once("queue", logging.WARNING, "messages arrive faster than they are scored; the oldest go")
+            self._reporter.seldom.say(
+                "queue", logging.WARNING, "messages arrive faster than they are scored; the oldest go"
+            )
             self._telemetry.message("dropped", queue.dropped - self._dropped)
             self._dropped = queue.dropped
         if client.events_dropped > self._lost_events:
@@ -781,8 +679,8 @@ class Daemon:
             self._telemetry.store_write_error()
         self._store_errors = store.write_errors
         wall = time.time()
-        if not self._clock_set:
-            self._clock_set = clock_is_set(wall, _monotonic())
+        if not self._reporter.clock_set:
+            self._reporter.clock_set = clock_is_set(wall, _monotonic())
         if self._silences.expire(wall):
             self._changed_silences()
         for stream in self._streams.values():
@@ -804,7 +702,7 @@ class Daemon:
             self._trimmed_at = now
             return_memory()
         self._notifier.watchdog()
-        self._notifier.status(self._status())
+        self._notifier.status(status_line(self._streams.values(), self._client))
 
     def _take_snapshot(self, *, ready: bool = True) -> Snapshot:
         return Snapshot(
@@ -820,19 +718,15 @@ class Daemon:
             heartbeat_at=self._heartbeat or time.monotonic(),
             ready=ready,
             streams=tuple(
-                _stream_snapshot(stream, self._training_of(stream.name)) for _, stream in sorted(self._streams.items())
+                stream_snapshot(stream, self._training_of(stream.name)) for _, stream in sorted(self._streams.items())
             ),
-            alerts=tuple(reversed(self._alerts.values())),
+            alerts=tuple(reversed(self._reporter.alerts.values())),
             silences=tuple(dataclasses.asdict(silence) for silence in self._silences.active(time.time())),
             bucket_s=HISTORY_BUCKET_S,
-            history=tuple(
-                HistorySnapshot(name, *stream.history.copy())
-                for name, stream in sorted(self._streams.items())
-                if stream.verdict is not None
-            ),
+            history=history_snapshots(self._streams.values()),
             trainings=tuple(self._trainings),
             models={name: s.model.lineage for name, s in sorted(self._streams.items()) if s.model is not None},
-            latency_s=tuple(self._latencies),
+            latency_s=tuple(self._reporter.latencies),
         )
 
     def _training_of(self, name: str) -> str:
@@ -841,58 +735,6 @@ class Daemon:
         if running is None or running.stream != name or progress is None:
             return ""
         return self._rounds.held or f"{progress.phase}, {100 * progress.share:.0f} %"
-
-    def _status(self) -> str:
-        states = Counter(stream.state for stream in self._streams.values())
-        alerts = sum(len(stream.policy.active) for stream in self._streams.values())
-        streams = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no stream yet"
-        broker = "connected" if self._client.connected else f"broker: {self._client.last_error}"
-        return f"{streams}; {alerts} alert{'' if alerts == 1 else 's'}; {broker}"
-
-    def _say_once(self, topic: str, level: int, text: str) -> None:
-        """Log the 1st, 2nd, 4th, 8th ... occurrence: a broken device sends thousands."""
-        if len(self._said) > 1000:
-            self._said.clear()
-        self._said[topic] += 1
-        count = self._said[topic]
-        if count & (count - 1) == 0:
-            log.log(level, "%s%s", text, f" ({count} times)" if count > 1 else "")
-
-
-def _stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
-    verdict, model, interval = stream.verdict, stream.model, stream.aligner.interval_s
-    needed = stream.settings.warmup_rows
-    return StreamSnapshot(
-        name=stream.name,
-        state=stream.state,
-        rows=stream.rows,
-        rows_needed=needed,
-        eta_s=max(0, needed - stream.rows) * interval if model is None and interval is not None else None,
-        interval_s=interval,
-        score=verdict.score if verdict else None,
-        threshold=stream.scored_by.threshold if stream.scored_by else None,
-        scores=tuple(stream.scores),
-        model_version=model.version if model else None,
-        starter=stream.starter.version if stream.starter else None,
-        model_trained_at=float(model.lineage.get("trained_at", 0.0)) if model else None,
-        last_timestamp=stream.last_row.timestamp if stream.last_row else None,
-        features=len(model.features) if model else len(stream.aligner.features),
-        missing=verdict.missing if verdict else (),
-        causes=stream.causes(),
-        training=training,
-    )
-
-
-def _line(alert: Alert) -> str:
-    """One line for the log."""
-    causes = "; ".join(
-        cause.feature
-        if cause.value is None or cause.expected is None
-        else f"{cause.feature} {cause.value:.4g} (expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"
-        for cause in alert.top_features[:3]
-    )
-    what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}"
-    return f"{what}: {causes or 'cause unknown'} [{alert.id}]"
 
 
 def _monotonic() -> float:

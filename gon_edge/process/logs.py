@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Literal
@@ -48,6 +49,30 @@ def set_up_logging(
     journal = _is_journal(stream, os.environ if environ is None else environ)
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter(priorities=journal))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class Seldom:
+    """Complaints that repeat: the 1st, 2nd, 4th, 8th ... of a kind is logged.  A broken device sends thousands.
+
+    Parameters
+    ----------
+    log : logging.Logger
+    """
+
+    _KINDS = 1000  # counted at once; then all are forgotten, as names in a kind can be anything a device makes up
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._said: Counter[str] = Counter()
+
+    def say(self, kind: str, level: int, text: str) -> None:
+        """Log ``text`` if it is its turn, with how often its kind has come."""
+        if len(self._said) > self._KINDS:
+            self._said.clear()
+        self._said[kind] += 1
+        count = self._said[kind]
+        if count & (count - 1) == 0:
+            self._log.log(level, "%s%s", text, f" ({count} times)" if count > 1 else "")
 
 
 class _TextFormatter(logging.Formatter):

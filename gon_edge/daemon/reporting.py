@@ -1,0 +1,192 @@
+"""What comes out of the pipeline, told to everyone who hears of it: series, store, broker, log.
+
+The last hop of a message.  Nothing is decided here: which rows are anomalous, what is news and what must not be learned
+stands in the steps and outcomes of ``stream.pipeline``.  A field of the state message is a field of the reference
+(``tools/make_reference.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from gon_edge.events import Alert, Verdict
+from gon_edge.links.mqtt.client import MqttClient
+from gon_edge.links.prometheus import Telemetry
+from gon_edge.process.logs import Seldom
+from gon_edge.state.store import Store
+from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.pipeline import Heard, Step
+from gon_edge.stream.stream import Outcome, Stream
+
+log = logging.getLogger(__name__)
+
+STATE_EVERY_S = 1.0
+"""Between two state messages of a stream, unless something happens: as often as the page looks."""
+
+ALERTS_SHOWN = 50  # on the page, as many as fit two screens
+_LATENCIES = 128  # newest ones, of which the page shows quantiles; not critical
+
+
+class Reporter:
+    """Hop 8.
+
+    Parameters
+    ----------
+    telemetry : Telemetry
+    client : MqttClient
+    store : Store
+    monotonic : callable
+        Seconds that go on while the machine sleeps.
+    on_row : callable
+        Hears of each row that a stream's own model has scored: stream, verdict, and whether the row may be learned.
+    on_alert : callable
+        Hears of each stream on which an alert begins.
+
+    Attributes
+    ----------
+    alerts : dict of str to dict
+        The newest event of each of the newest alerts, by id, the oldest first.
+    latencies : deque of float
+        Seconds from receipt to verdict of the newest rows.
+    clock_set : bool
+        Whether the wall clock can be believed.
+    seldom : Seldom
+        Complaints that repeat.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        client: MqttClient,
+        store: Store,
+        *,
+        monotonic: Callable[[], float],
+        on_row: Callable[[Stream, Verdict, bool], None],
+        on_alert: Callable[[Stream], None],
+    ) -> None:
+        self.alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(store.alerts(ALERTS_SHOWN))}
+        self.latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self.clock_set = False
+        self.seldom = Seldom(log)
+        self._telemetry = telemetry
+        self._client = client
+        self._store = store
+        self._monotonic = monotonic
+        self._on_row = on_row
+        self._on_alert = on_alert
+        self._published_at: dict[str, float] = {}
+
+    def message(self, heard: Heard) -> None:
+        """Count what became of a message, apart from its steps."""
+        telemetry = self._telemetry
+        if (error := heard.refused) is not None:
+            telemetry.message("invalid")
+            telemetry.rejected(error.reason)
+            self.seldom.say(f"payload {error.reason}", logging.WARNING, f"message refused: {error}")
+            return
+        telemetry.message("ignored", heard.ignored)
+        for reason, count in heard.rejected.items():
+            telemetry.message("invalid", count)
+            telemetry.rejected(reason, count)
+        for reason, count in heard.masked.items():
+            telemetry.masked(reason, count)
+        for name in heard.crowded_out:
+            self.seldom.say("streams", logging.WARNING, f"stream {name!r} refused: limits.streams is reached")
+
+    def step(self, step: Step) -> None:
+        """Tell what a reading, or the pass of time, did to a stream."""
+        stream, telemetry = step.stream, self._telemetry
+        if step.starter is not None:
+            log.info("stream %r: scored by %s until it has a model of its own", stream.name, step.starter.version)
+        telemetry.message("accepted", step.accepted)
+        telemetry.message("late", step.late)
+        if step.clock_steps:
+            telemetry.clock_step()
+            log.warning("stream %r: its clock was set; the grid follows", stream.name)
+        self.rows(stream, step.outcomes)
+        if step.stopped:
+            log.warning("stream %r: no new reading for %.0f s", stream.name, self._monotonic() - stream.heard_at)
+            self.tell(stream, step.silent)
+
+    def rows(self, stream: Stream, outcomes: list[Outcome]) -> None:
+        """Count, store and tell rows with their verdicts."""
+        telemetry = self._telemetry
+        for outcome in outcomes:
+            row, verdict = outcome.row, outcome.verdict
+            # This machine's clock stamped the row, and nobody has set it yet: it may be of another year.
+            withheld = outcome.withheld is not None or (stream.stamped_by_receipt and not self.clock_set)
+            self._store.add_row(row, withheld, self._monotonic())
+            if verdict is None:
+                telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")
+                continue
+            telemetry.row(row.stream, row.timestamp)
+            latency = None if outcome.waited else self._monotonic() - row.received_at
+            if latency is not None:
+                self.latencies.append(latency)
+            telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)
+            if stream.model is not None:
+                self._on_row(stream, verdict, not withheld)
+            self.tell(stream, outcome.alerts)
+        if outcomes:
+            self.state(stream)
+
+    def tell(self, stream: Stream, alerts: tuple[Alert, ...]) -> None:
+        """Tell events of a stream: log, series, broker, store."""
+        for alert in alerts:
+            event = alert_json(alert)
+            log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
+            self._telemetry.alert(alert)
+            self._client.publish(self._client.topic("alert"), json.dumps(event))
+            if alert.type == "new":
+                self._on_alert(stream)
+            self._store.add_alert(event)
+            self.alerts.pop(alert.id, None)
+            self.alerts[alert.id] = event
+            while len(self.alerts) > ALERTS_SHOWN:
+                del self.alerts[next(iter(self.alerts))]
+        if alerts:
+            self._store.put_state(f"alerts/{stream.name}", stream.policy.state())
+            self.state(stream, force=True)
+
+    def state(self, stream: Stream, *, force: bool = False) -> None:
+        """Publish a stream's state, retained, at most once a second unless ``force`` is set."""
+        now = self._monotonic()
+        self._telemetry.stream_state(stream.name, stream.state)
+        if not force and now - self._published_at.get(stream.name, -STATE_EVERY_S) < STATE_EVERY_S:
+            return
+        self._published_at[stream.name] = now
+        verdict = stream.verdict
+        state = {
+            "stream": stream.name,
+            "state": stream.state,
+            "timestamp": stream.last_row.timestamp if stream.last_row else None,
+            "score": round(verdict.score, 6) if verdict else None,
+            "threshold": round(verdict.threshold, 6) if verdict else None,
+            "is_anomaly": verdict.is_anomaly if verdict else False,
+            "alerts": [alert.id for alert in stream.policy.audible],
+            "missing": list(verdict.missing) if verdict else [],
+            "model_version": stream.scored_by.version if stream.scored_by else None,
+        }
+        self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)
+
+    def forget(self, stream: Stream) -> None:
+        """Take a stream's series away, and its retained state."""
+        log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", stream.name)
+        self._telemetry.remove_stream(stream.name)
+        self._client.publish(self._client.topic("state", stream.name), "", retain=True)
+        self._published_at.pop(stream.name, None)
+
+
+def _line(alert: Alert) -> str:
+    """One line for the log."""
+    causes = "; ".join(
+        cause.feature
+        if cause.value is None or cause.expected is None
+        else f"{cause.feature} {cause.value:.4g} (expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"
+        for cause in alert.top_features[:3]
+    )
+    what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}"
+    return f"{what}: {causes or 'cause unknown'} [{alert.id}]"
