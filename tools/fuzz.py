@@ -68,7 +68,9 @@ with contextlib.nullcontext() if "--growth" in sys.argv else atheris.instrument_
     from gon_edge.model.detector import Detector
     from gon_edge.model.gon import Discriminator
     from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine
-    from gon_edge.state.store import DATABASE, RetrainRecord, Store
+    from gon_edge.state.database import DATABASE
+    from gon_edge.state.history import RetrainRecord
+    from gon_edge.state.store import Store
     from gon_edge.stream.payload import Decoder, decoders
     from gon_edge.stream.scalars import LARGEST
     from gon_edge.stream.silences import Silences

@@ -41,7 +41,8 @@ from gon_edge.links import prometheus, web  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
 from gon_edge.links.mqtt.client import own_topic  # noqa: E402
-from gon_edge.state.store import DATABASE, LOCK, RetrainRecord  # noqa: E402
+from gon_edge.state.database import DATABASE, LOCK  # noqa: E402
+from gon_edge.state.history import RetrainRecord  # noqa: E402
 from gon_edge.stream.alerts import alert_json  # noqa: E402
 from gon_edge.stream.silences import Silence  # noqa: E402
 from gon_edge.training.gate import GateReport, GateScores  # noqa: E402
@@ -700,7 +701,7 @@ def files() -> str:
     """Return the page of files and environment variables."""
     lines = [
         "# Files",
-        _note("gon_edge/state/store.py", "gon_edge/links/control.py", "itself"),
+        _note("gon_edge/state/database.py", "gon_edge/links/control.py", "itself"),
         "## In the state directory",
         (
             "Streams whose names are no file names have them percent-encoded. To back all of it up: "

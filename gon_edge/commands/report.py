@@ -26,7 +26,8 @@ from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.state.catalog import find
 from gon_edge.state.folder import ModelFolder, ModelVersion
-from gon_edge.state.store import RetrainRecord, Store
+from gon_edge.state.history import RetrainRecord
+from gon_edge.state.store import Store
 from gon_edge.training.rounds import moment, newest_row
 
 _MOST_ALERTS = 200

@@ -15,8 +15,9 @@ from typing import Any
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError, InputError, StoreError
 from gon_edge.links.control import listens, request
+from gon_edge.state.database import DATABASE
 from gon_edge.state.folder import ModelFolder
-from gon_edge.state.store import DATABASE, Store
+from gon_edge.state.store import Store
 from gon_edge.stream.silences import Silence, Silences
 from gon_edge.training import rounds
 from gon_edge.training.conditions import Conditions

@@ -24,7 +24,8 @@ from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, RetrainBusy
 from gon_edge.events import TrainingReason
 from gon_edge.model.file import Model
 from gon_edge.state.folder import ModelFolder
-from gon_edge.state.store import RetrainRecord, Store
+from gon_edge.state.history import RetrainRecord
+from gon_edge.state.store import Store
 from gon_edge.training.conditions import Conditions
 from gon_edge.training.job import Job
 from gon_edge.training.settings import FitSettings

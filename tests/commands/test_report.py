@@ -19,7 +19,8 @@ from gon_edge.config.file import parse_config
 from gon_edge.errors import InputError
 from gon_edge.events import Reading
 from gon_edge.state.folder import ModelFolder
-from gon_edge.state.store import RetrainRecord, Store
+from gon_edge.state.history import RetrainRecord
+from gon_edge.state.store import Store
 from gon_edge.stream.alerts import alert_json
 from gon_edge.stream.stream import Stream
 from gon_edge.training.fit import fit_model

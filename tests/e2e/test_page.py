@@ -21,7 +21,7 @@ from e2e.daemons import DaemonProcess, rows
 from e2e.servers import Mosquitto, require, wait_until
 from gon_edge.config.schema import HttpConfig
 from gon_edge.links.web import Snapshot, StreamSnapshot, WebServer
-from gon_edge.state.store import RetrainRecord
+from gon_edge.state.history import RetrainRecord
 from gon_edge.training.gate import GateReport, GateScores
 
 sync_api = pytest.importorskip("playwright.sync_api") if os.environ.get("CI") != "true" else None

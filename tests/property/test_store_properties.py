@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as npst
 
 from gon_edge.events import Row
 from gon_edge.state.chunk import RowChunk, decode, encode
-from gon_edge.state.store import DATABASE, Store
+from gon_edge.state.database import DATABASE
+from gon_edge.state.store import Store
 
 FLOATS = st.floats(width=32, allow_infinity=True, allow_nan=True)
 

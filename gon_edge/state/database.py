@@ -1,0 +1,303 @@
+"""The SQLite file of a state directory: its lock, its tables, and what happens when it is damaged.
+
+SQLite runs in WAL mode: `kill -9` costs what was not flushed yet, a power cut perhaps the last half minute more,
+neither what is older.  A damaged file is set aside, under a name that says so, and a fresh one begun.
+
+What a write costs: each transaction rewrites about 25 kB of pages that hold no new data (the ends of the WAL, SQLite's
+index of it, the file's first page), and each new page is written twice, into the WAL and into the file.  Pages are
+small, because a transaction touches few.
+
+This module knows what the tables are called, not what stands in them: `rows` and `history` do.  A change of the tables
+needs a new `SCHEMA_VERSION`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gon_edge.errors import StoreError
+
+SCHEMA_VERSION = 1
+DATABASE = "state.db"
+LOCK = "lock"
+DAMAGED_KEPT = 2
+"""Damaged files kept for inspection; older ones are removed."""
+
+PAGE_BYTES = 1024
+"""A flush touches few pages and writes each twice: with SQLite's own 4096 bytes it would cost four times as much."""
+
+_BUSY_S = 1.0  # a reader holds its lock for milliseconds
+_READER_BUSY_S = 10.0  # not critical: a person waits, the scoring loop does not
+_CACHE_KIB = 256  # a flush touches fewer pages; SQLite's own is 2 MB
+_STATEMENTS = 32  # there are fewer than this
+
+_APPLICATION_ID = 0x676F6E00  # "gon", plus the version
+
+_DAMAGE_CODES = {
+    sqlite3.SQLITE_ERROR,  # a table is gone
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+}
+
+# No index beside a table: each is one more page to write, and a damaged one gives wrong answers in silence.
+_SCHEMA = """
+CREATE TABLE stream (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE feature_set (id INTEGER PRIMARY KEY, names TEXT NOT NULL);
+CREATE TABLE chunk (
+    id INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL,
+    feature_set INTEGER NOT NULL,
+    newest REAL NOT NULL,
+    rows INTEGER NOT NULL,
+    gap INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE alert (
+    id TEXT PRIMARY KEY,
+    stream TEXT NOT NULL,
+    active INTEGER NOT NULL,
+    since REAL NOT NULL,
+    event TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE retrain (seq INTEGER PRIMARY KEY, stream TEXT NOT NULL, record TEXT NOT NULL);
+"""
+
+
+class DamageError(Exception):
+    """The file opens but is not what was written."""
+
+
+DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError, DamageError, MemoryError)
+"""What a file can fail with.  ``UnicodeDecodeError`` is raised by Python's own module, for text in the file or for a
+message of SQLite that quotes it; ``MemoryError`` for SQLITE_NOMEM, which some damaged tables look like as well."""
+
+
+class Database:
+    """The file and its lock; opened, set aside and opened again by the store.
+
+    Attributes
+    ----------
+    path : Path
+    read_only : bool
+    connection : sqlite3.Connection or None
+        ``None`` while no file is open: nothing reaches the disk.
+    last_error : str or None
+        What the last attempt to read or write failed with.
+    damage : str or None
+        Damage that a reader found; the next flush acts on it.
+    """
+
+    def __init__(self, directory: Path, *, read_only: bool) -> None:
+        self.path = directory / DATABASE
+        self.read_only = read_only
+        self.connection: sqlite3.Connection | None = None
+        self.last_error: str | None = None
+        self.damage: str | None = None
+        self._lock: IO[bytes] | None = None
+
+    def require_writable(self) -> None:
+        """Raise `StoreError` where the file was opened for reading only."""
+        if self.read_only:
+            raise StoreError(f"{self.path} is open for reading only")
+
+    def lock(self) -> None:
+        """Hold the state directory; made when missing.
+
+        Raises
+        ------
+        StoreError
+            Another gon-edge holds it.
+        OSError
+            The disk refuses.
+        """
+        if self._lock is not None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = (self.path.parent / LOCK).open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise StoreError(
+                f"another gon-edge runs with the state directory {self.path.parent}; stop it, or set state_dir"
+            ) from None
+        except OSError:
+            lock.close()
+            raise
+        self._lock = lock
+
+    def connect(self) -> sqlite3.Connection:
+        """Open for writing; the tables are made where the file is new.  Raises what the disk and SQLite raise.
+
+        Raises
+        ------
+        DamageError
+            These are not the tables, or the file is shorter than it says.
+        StoreError
+            A newer gon-edge wrote it.
+        """
+        db = self.connection = sqlite3.connect(
+            self.path, timeout=_BUSY_S, isolation_level=None, cached_statements=_STATEMENTS
+        )
+        db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        db.execute("PRAGMA mmap_size=0")
+        db.execute("PRAGMA temp_store=MEMORY")
+        db.execute("PRAGMA secure_delete=OFF")  # Debian builds SQLite with it on: every pruned page would be written
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        tables = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master")}
+        version = self._version(db)
+        if version == 0 and not tables:
+            db.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; "
+                f"PRAGMA application_id={_APPLICATION_ID + SCHEMA_VERSION}; COMMIT;"
+            )
+        elif version != SCHEMA_VERSION or tables != {sql.strip() for sql in _SCHEMA.split(";") if sql.strip()}:
+            raise DamageError("not a database of gon-edge")
+        self._check_length(db)
+        return db
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        """Version of the tables; 0 in an empty file.  It stands there twice: damage must not look like a newer one."""
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application_id,) = db.execute("PRAGMA application_id").fetchone()
+        if version > SCHEMA_VERSION and application_id == _APPLICATION_ID + version:
+            raise StoreError(f"{self.path} was written by a newer gon-edge; upgrade, or move the file away")
+        return int(version) if application_id in (0, _APPLICATION_ID + version) else -1
+
+    def _check_length(self, db: sqlite3.Connection) -> None:
+        """With the WAL written back, the file must be as long as its header says."""
+        (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+        if not busy and self.path.stat().st_size < pages * page_bytes:
+            raise DamageError(f"truncated: {self.path.stat().st_size} of {pages * page_bytes} bytes")
+
+    def connect_read_only(self) -> None:
+        """Open for reading, without a lock.
+
+        Raises
+        ------
+        StoreError
+            It cannot be read, or is not a database of this gon-edge.
+        """
+        try:
+            db = self.connection = sqlite3.connect(
+                f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_READER_BUSY_S, isolation_level=None
+            )
+            db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+            version = self._version(db)
+        except (*DATABASE_ERRORS, OSError) as error:
+            raise StoreError(f"{self.path} cannot be read: {str(error) or 'it is damaged'}") from None
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"{self.path} is not a database of this gon-edge; start the daemon once to set it right")
+
+    def disconnect(self) -> None:
+        """Close the file and keep the lock; it may be opened again."""
+        db, self.connection = self.connection, None
+        if db is not None:
+            # Closing writes the WAL back, and the disk may refuse that too.
+            with contextlib.suppress(sqlite3.Error, MemoryError):
+                db.close()
+
+    def close(self) -> None:
+        """Release file and lock."""
+        self.disconnect()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def set_aside(self) -> str:
+        """Rename the damaged file, with its WAL, which must never be applied to the fresh one; return its new name.
+
+        Raises
+        ------
+        OSError
+            The disk refuses.
+        """
+        self.disconnect()
+        directory = self.path.parent
+        numbers = sorted(
+            int(found.name.rpartition("-")[2])
+            for found in directory.glob(f"{DATABASE}.damaged-*")
+            if found.name.rpartition("-")[2].isdigit()
+        )
+        aside = f"{DATABASE}.damaged-{numbers[-1] + 1 if numbers else 1}"
+        for suffix in ("-wal", ""):
+            file = directory / (DATABASE + suffix)
+            if file.exists():
+                file.rename(directory / (aside + suffix))
+        (directory / f"{DATABASE}-shm").unlink(missing_ok=True)
+        for number in numbers[: len(numbers) - DAMAGED_KEPT + 1]:
+            for suffix in ("-wal", ""):
+                (directory / f"{DATABASE}.damaged-{number}{suffix}").unlink(missing_ok=True)
+        return aside
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of what the block writes, or nothing of it.  What it raises is raised, after the way back."""
+        assert self.connection is not None
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield self.connection
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        try:
+            if self.connection is not None and self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        except (sqlite3.Error, MemoryError):
+            self.disconnect()
+
+    def query(self, sql: str, *arguments: Any) -> list[Any]:
+        """Rows of a query; none where the file cannot be read, which the daemon survives and a reader is told.
+
+        Raises
+        ------
+        StoreError
+            It cannot be read, and was opened for reading only.
+        """
+        if self.connection is None:
+            return []
+        try:
+            return self.connection.execute(sql, arguments).fetchall()
+        except DATABASE_ERRORS as error:
+            if self.read_only:
+                if isinstance(error, MemoryError):  # a training child may really have none left
+                    raise
+                raise StoreError(f"{self.path} cannot be read: {error}") from None
+            self.failed(error)
+            return []
+
+    def failed(self, error: Exception) -> None:
+        """Remember what an attempt to read or write failed with."""
+        self.last_error = f"{self.path}: {said(error)}"
+        if is_damage(error):
+            self.damage = str(error)
+
+
+def said(error: Exception) -> str:
+    """What an error says of itself."""
+    return str(error) or "out of memory"  # a MemoryError says nothing
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file is at fault, and not the disk or another process."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # raised by Python itself
+        return isinstance(error, (sqlite3.OperationalError, UnicodeDecodeError, DamageError))
+    return code & 0xFF in _DAMAGE_CODES or code == sqlite3.SQLITE_IOERR_SHORT_READ

@@ -1,0 +1,446 @@
+"""The rows of all streams: taken one by one, packed by the thousand, written and read by the chunk.
+
+A row waits in a buffer of its stream.  Full buffers, and all of them at a flush, become chunks (`chunk`), which wait in
+memory until a flush writes them.  While the disk refuses, a bounded amount waits; then the oldest chunks are given up,
+and the rows around the hole are never joined.  On the disk the oldest chunks go when a stream has enough rows or the
+file is large enough.
+
+This module knows no clock and does not decide when to write: `store` does.  What a chunk looks like is `chunk`'s, where
+the file is `database`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gon_edge.events import Row
+from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine
+from gon_edge.state.database import DATABASE_ERRORS, PAGE_BYTES, DamageError, Database
+
+REFUSED_BYTES = 4 << 20
+"""Rows, packed, that are kept in memory while the disk refuses them; then the oldest are given up."""
+
+_CHUNK_ROWS = 1024  # not critical: more rows pack hardly better, and a reader holds one chunk at a time
+_CHUNK_BYTES = 256 << 10  # packing needs some ten times this for a moment
+_FIRST_ROWS = 64  # not critical: a buffer grows by doubling
+
+
+@dataclass(slots=True)
+class _Packed:
+    """A chunk on its way to the disk."""
+
+    stream: str
+    features: tuple[str, ...]
+    newest: float
+    rows: int
+    gap: bool
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What memory knows of a chunk on the disk."""
+
+    id: int
+    rows: int
+    size_bytes: int
+
+
+class _Buffer:
+    """The newest rows of one stream; arrays grow by doubling and are used again after `take`."""
+
+    def __init__(self, features: tuple[str, ...]) -> None:
+        self.features = features
+        self.length = 0
+        self.row_bytes = 10 + 4 * len(features)
+        self.limit = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // self.row_bytes))
+        self._allocate(min(_FIRST_ROWS, self.limit))
+
+    def _allocate(self, capacity: int) -> None:
+        self.timestamps = np.empty(capacity, np.float64)
+        self.values = np.empty((capacity, len(self.features)), np.float32)
+        self.flags = np.empty((capacity, 2), np.bool_)  # restart, quarantined
+
+    def add(self, row: Row, quarantined: bool) -> None:
+        at = self.length
+        if at == len(self.timestamps):
+            old = self.timestamps, self.values, self.flags
+            self._allocate(min(2 * at, self.limit))
+            self.timestamps[:at], self.values[:at], self.flags[:at] = old
+        self.timestamps[at] = row.timestamp
+        values = self.values[at]
+        values[:] = row.values
+        values[row.stale] = np.nan  # held over from long ago: not what the sensor said
+        self.flags[at] = row.restart, quarantined
+        self.length = at + 1
+
+    def rows(self) -> RowChunk:
+        n = self.length
+        flags = self.flags[:n].copy()
+        return RowChunk(self.features, self.timestamps[:n].copy(), self.values[:n].copy(), flags[:, 0], flags[:, 1])
+
+
+class Rows:
+    """The rows of all streams, in memory and on the disk.
+
+    Parameters
+    ----------
+    database : Database
+    max_bytes : int
+        Size of the whole file; the oldest rows of the stream that holds most go first.
+    rows_per_stream : int
+        Older rows go, a chunk at a time.
+
+    Attributes
+    ----------
+    dropped : int
+        Rows given up because the disk refused them for too long.
+    damaged_chunks : int
+        Chunks that could not be read back, and were left out.
+    """
+
+    def __init__(self, database: Database, *, max_bytes: int, rows_per_stream: int) -> None:
+        self.dropped = 0
+        self.damaged_chunks = 0
+        self._database = database
+        self._max_bytes = max_bytes
+        self._rows_per_stream = rows_per_stream
+        self._stored: dict[str, deque[_Stored]] = {}
+        self._after_commit: dict[str, deque[_Stored]] = {}
+        self._buffers: dict[str, _Buffer] = {}
+        self._buffered_bytes = 0
+        self._packed: deque[_Packed] = deque()
+        self._packed_bytes = 0
+        self._gap_before_next: set[str] = set()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory of the rows that are not on the disk yet."""
+        return self._buffered_bytes + self._packed_bytes
+
+    # -- taking --------------------------------------------------------------------------------------------------------
+
+    def add(self, row: Row, quarantined: bool) -> None:
+        """Keep one row, in memory for now."""
+        buffer = self._buffers.get(row.stream)
+        if buffer is None or (buffer.features is not row.features and buffer.features != row.features):
+            if buffer is not None:
+                self._pack(row.stream, buffer)
+            buffer = self._buffers[row.stream] = _Buffer(row.features)
+        buffer.add(row, quarantined)
+        self._buffered_bytes += buffer.row_bytes
+        if buffer.length == buffer.limit:
+            self._pack(row.stream, buffer)
+
+    def pack(self) -> None:
+        """Make chunks of everything that was taken."""
+        for stream, buffer in self._buffers.items():
+            self._pack(stream, buffer)
+
+    def _pack(self, stream: str, buffer: _Buffer) -> None:
+        if buffer.length == 0:
+            return
+        rows = buffer.rows()
+        gap = stream in self._gap_before_next
+        self._gap_before_next.discard(stream)
+        payload = encode(stream, rows)
+        newest = float(rows.timestamps.max())
+        self._packed.append(_Packed(stream, buffer.features, newest, buffer.length, gap, payload))
+        self._packed_bytes += len(payload)
+        self._buffered_bytes -= buffer.length * buffer.row_bytes
+        buffer.length = 0
+        while self._packed_bytes > REFUSED_BYTES:
+            self._give_up(self._packed.popleft())
+
+    def _give_up(self, lost: _Packed) -> None:
+        self._packed_bytes -= len(lost.payload)
+        self.dropped += lost.rows
+        later = next((packed for packed in self._packed if packed.stream == lost.stream), None)
+        if later is None:
+            self._gap_before_next.add(lost.stream)
+        else:
+            later.gap = True
+
+    def requarantine(self, stream: str, since: float, until: float, quarantined: bool) -> int:
+        """Mark rows from `since` to `until` (Unix seconds) as not to be learned, or release them; count the changed.
+
+        Rows on the disk are changed at once, in one transaction; a chunk that cannot be read is left as it is.
+        """
+        count = 0
+        buffer = self._buffers.get(stream)
+        if buffer is not None:
+            times, flags = buffer.timestamps[: buffer.length], buffer.flags[: buffer.length, 1]
+            chosen = (times >= since) & (times <= until) & (flags != quarantined)
+            flags[chosen] = quarantined
+            count += int(chosen.sum())
+        for packed in self._packed:
+            if packed.stream == stream and packed.newest >= since:
+                packed.payload, changed = requarantine(
+                    stream, packed.features, packed.payload, since, until, quarantined
+                )
+                count += changed
+        self._packed_bytes = sum(len(packed.payload) for packed in self._packed)
+        return count + self._requarantine_stored(stream, since, until, quarantined)
+
+    def _requarantine_stored(self, stream: str, since: float, until: float, quarantined: bool) -> int:
+        listed = self._database.query(
+            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "
+            "WHERE stream.name = ? AND chunk.newest >= ? ORDER BY chunk.id",
+            stream,
+            since,
+        )
+        if not listed:
+            return 0
+        count = 0
+        try:
+            with self._database.transaction() as db:
+                for (number,) in listed:
+                    count += self._requarantine_chunk(db, number, stream, since, until, quarantined)
+        except (*DATABASE_ERRORS, OSError) as error:
+            self._database.failed(error)
+            return 0
+        return count
+
+    def _requarantine_chunk(
+        self, db: sqlite3.Connection, number: int, stream: str, since: float, until: float, quarantined: bool
+    ) -> int:
+        found = db.execute(
+            "SELECT names, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
+            (number,),
+        ).fetchone()
+        try:
+            names, payload = found  # a damaged table lists rows that are not there
+            features = tuple(json.loads(names))
+            payload, changed = requarantine(stream, features, payload, since, until, quarantined)
+        except (ValueError, TypeError, RecursionError):
+            self.damaged_chunks += 1
+            return 0
+        if changed:
+            db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (payload, number))
+        return changed
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def read_index(self, db: sqlite3.Connection) -> None:
+        """Learn which chunks there are; walks every table of rows, which also finds most damage.
+
+        Raises
+        ------
+        DamageError
+        """
+        names = dict(db.execute("SELECT id, name FROM stream"))
+        feature_sets = {number for (number,) in db.execute("SELECT id FROM feature_set")}
+        stored: dict[str, deque[_Stored]] = {}
+        query = "SELECT id, stream, feature_set, newest, rows, length(payload) FROM chunk ORDER BY id"
+        for number, stream, feature_set, newest, rows, size_bytes in db.execute(query):
+            known = stream in names and feature_set in feature_sets
+            if not (known and isinstance(rows, int) and isinstance(size_bytes, int) and isinstance(newest, float)):
+                raise DamageError(f"chunk {number} is not what was written")
+            stored.setdefault(names[stream], deque()).append(_Stored(number, rows, size_bytes))
+        self._stored = stored
+
+    def file_is_gone(self) -> None:
+        """Forget what was on the disk; what is in memory stays."""
+        self._stored = {}
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write what `pack` made, inside a transaction, and make room for it; `committed` ends it."""
+        kept = self._prune(db)
+        for packed in self._packed:
+            kept.setdefault(packed.stream, deque()).append(self._insert(db, packed))
+        self._after_commit = kept
+
+    def committed(self) -> None:
+        """Let go of what `write` has brought to the disk."""
+        self._stored = self._after_commit
+        self._packed.clear()
+        self._packed_bytes = 0
+
+    def _insert(self, db: sqlite3.Connection, packed: _Packed) -> _Stored:
+        stream = _interned(db, "stream", "name", packed.stream)
+        feature_set = _interned(db, "feature_set", "names", json.dumps(packed.features))
+        number = db.execute(
+            "INSERT INTO chunk (stream, feature_set, newest, rows, gap, payload) VALUES (?, ?, ?, ?, ?, ?)",
+            (stream, feature_set, packed.newest, packed.rows, packed.gap, packed.payload),
+        ).lastrowid
+        return _Stored(number or 0, packed.rows, len(packed.payload))
+
+    def _prune(self, db: sqlite3.Connection) -> dict[str, deque[_Stored]]:
+        """Delete whole chunks, oldest first, until the pending ones fit; return what is left of each stream."""
+        kept = {stream: stored.copy() for stream, stored in self._stored.items()}
+
+        def remove_oldest(stream: str) -> None:
+            db.execute("DELETE FROM chunk WHERE id = ?", (kept[stream].popleft().id,))
+
+        coming: dict[str, int] = {}
+        for packed in self._packed:
+            coming[packed.stream] = coming.get(packed.stream, 0) + packed.rows
+        for stream in kept:
+            rows = sum(stored.rows for stored in kept[stream]) + coming.get(stream, 0)
+            while kept[stream] and rows - kept[stream][0].rows >= self._rows_per_stream:
+                rows -= kept[stream][0].rows
+                remove_oldest(stream)
+
+        incoming_bytes = sum(len(packed.payload) + PAGE_BYTES for packed in self._packed)
+        while any(kept.values()) and _live_bytes(db) + incoming_bytes > self._max_bytes:
+            remove_oldest(max(kept, key=lambda stream: sum(stored.size_bytes for stored in kept[stream])))
+        return kept
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def streams(self) -> dict[str, int]:
+        """Rows held of each stream, on the disk and in memory, quarantined ones included."""
+        if self._database.read_only:
+            query = "SELECT stream.name, sum(chunk.rows) FROM chunk JOIN stream ON stream.id = chunk.stream GROUP BY 1"
+            return dict(self._database.query(query))
+        counts = {stream: sum(chunk.rows for chunk in stored) for stream, stored in self._stored.items() if stored}
+        for packed in self._packed:
+            counts[packed.stream] = counts.get(packed.stream, 0) + packed.rows
+        for stream, buffer in self._buffers.items():
+            if buffer.length:
+                counts[stream] = counts.get(stream, 0) + buffer.length
+        return counts
+
+    def _raw(
+        self, stream: str, since: float | None, newest_first: bool, with_values: bool = True
+    ) -> Iterator[RowChunk | None]:
+        """Every chunk as it was taken; `None` where one is missing, so that rows around it are not joined."""
+        order = "DESC" if newest_first else "ASC"
+        listed = self._database.query(
+            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "  # noqa: S608  order is one of two words
+            f"WHERE stream.name = ? AND chunk.newest >= ? ORDER BY chunk.id {order}",
+            stream,
+            -np.inf if since is None else since,
+        )
+        held = [
+            packed for packed in self._packed if packed.stream == stream and (since is None or packed.newest >= since)
+        ]
+        buffer = self._buffers.get(stream)
+        newest = [buffer.rows()] if buffer is not None and buffer.length else []
+        if newest_first:
+            yield from newest
+            if stream in self._gap_before_next:
+                yield None
+            for packed in reversed(held):
+                yield from reversed(
+                    list(self._unpack(packed.features, packed.gap, packed.payload, stream, with_values))
+                )
+        # One statement a chunk: a reader in the middle of a long read would keep the WAL from being written back.
+        for (number,) in listed:
+            found = self._database.query(
+                "SELECT names, gap, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
+                number,
+            )
+            unpacked: list[RowChunk | None] = [None]  # pruned since, or unreadable
+            for names, gap, payload in found:
+                unpacked = list(self._unpack(names, gap, payload, stream, with_values))
+            yield from reversed(unpacked) if newest_first else unpacked
+        if not newest_first:
+            for packed in held:
+                yield from self._unpack(packed.features, packed.gap, packed.payload, stream, with_values)
+            if stream in self._gap_before_next:
+                yield None
+            yield from newest
+
+    def _unpack(
+        self,
+        features: tuple[str, ...] | str,
+        gap: bool,
+        payload: bytes,
+        stream: str,
+        with_values: bool,
+    ) -> Iterator[RowChunk | None]:
+        if gap:
+            yield None
+        try:
+            names = tuple(json.loads(features)) if isinstance(features, str) else features
+            yield (decode if with_values else outline)(stream, names, payload)
+        except (ValueError, TypeError, RecursionError):
+            self.damaged_chunks += 1
+            yield None
+
+    def chunks(self, stream: str, *, since: float | None, include_quarantined: bool) -> Iterator[RowChunk]:
+        """Yield a stream's rows a chunk at a time, as :meth:`Store.chunks` says."""
+        return _selected(self._raw(stream, since, newest_first=False), since, include_quarantined)
+
+    def outline(self, stream: str, *, since: float | None) -> Iterator[RowChunk]:
+        """Yield rows without values, as :meth:`Store.outline` says."""
+        return _selected(
+            self._raw(stream, since, newest_first=False, with_values=False), since, include_quarantined=True
+        )
+
+    def newest(
+        self, stream: str, *, limit: int | None, since: float | None, include_quarantined: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], tuple[str, ...], NDArray[np.bool_]]:
+        """Return a stream's newest rows as arrays, as :meth:`Store.rows` says."""
+        raw: list[RowChunk | None] = []
+        count = 0
+        for chunk in self._raw(stream, since, newest_first=True):
+            raw.append(chunk)
+            if chunk is not None:
+                count += int(_keep(chunk, since, include_quarantined).sum())
+            if limit is not None and count >= limit:
+                break
+        chunks = list(_selected(reversed(raw), since, include_quarantined))
+        features = tuple(dict.fromkeys(name for chunk in reversed(chunks) for name in chunk.features))
+        column = {name: i for i, name in enumerate(features)}
+        timestamps = np.empty(count, np.float64)
+        values = np.full((count, len(features)), np.nan, np.float32)
+        restart = np.empty(count, np.bool_)
+        at = 0
+        for chunk in chunks:
+            rows = slice(at, at + len(chunk.timestamps))
+            timestamps[rows] = chunk.timestamps
+            values[rows, [column[name] for name in chunk.features]] = chunk.values
+            restart[rows] = chunk.restart
+            at = rows.stop
+        first = 0 if limit is None else max(0, count - limit)
+        restart[first : first + 1] = True
+        return timestamps[first:], values[first:], features, restart[first:]
+
+
+def _keep(chunk: RowChunk, since: float | None, include_quarantined: bool) -> NDArray[np.bool_]:
+    keep = np.ones(len(chunk.timestamps), np.bool_) if include_quarantined else ~chunk.quarantined
+    return keep if since is None else keep & (chunk.timestamps >= since)
+
+
+def _selected(raw: Iterable[RowChunk | None], since: float | None, include_quarantined: bool) -> Iterator[RowChunk]:
+    """Leave out rows, and mark the row after every place where some were left out."""
+    joined = False  # whether the row before this chunk is the last one yielded
+    for chunk in raw:
+        if chunk is None:
+            joined = False
+            continue
+        keep = _keep(chunk, since, include_quarantined)
+        follows = np.concatenate(([joined], keep[:-1]))
+        joined = bool(keep[-1])
+        if keep.any():
+            yield RowChunk(
+                chunk.features,
+                chunk.timestamps[keep],
+                chunk.values[keep],
+                (chunk.restart | ~follows)[keep],
+                chunk.quarantined[keep],
+            )
+
+
+def _live_bytes(db: sqlite3.Connection) -> int:
+    """Bytes of the file that hold something; a freed page is used again before the file grows."""
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    return int((pages - free) * page_bytes)
+
+
+def _interned(db: sqlite3.Connection, table: str, column: str, text: str) -> int:
+    found = db.execute(f"SELECT id FROM {table} WHERE {column} = ?", (text,)).fetchone()  # noqa: S608  fixed names
+    if found is None:
+        return db.execute(f"INSERT INTO {table} ({column}) VALUES (?)", (text,)).lastrowid or 0  # noqa: S608
+    return int(found[0])
