@@ -16,8 +16,12 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(!?)\[((?:[^][]|\[[^][]*\])*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
-# Names in the first column of a table stay whole where there is room.
-_STYLE = "@media (min-width: 60em) { .md-typeset table:not([class]) td:first-child code { white-space: nowrap; } }\n"
+# Names in the first column of a table stay whole where there is room, and wide tables of figures leave room for them.
+_STYLE = """@media (min-width: 60em) {
+  .md-typeset table:not([class]) td:first-child { min-width: 9em; }
+  .md-typeset table:not([class]) td:first-child code { white-space: nowrap; }
+}
+"""
 _LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".py": "python", ".sh": "sh"}
 
 
