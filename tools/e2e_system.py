@@ -37,6 +37,7 @@ BASE = ("systemd", "systemd-sysv", "dbus", "udev", "iproute2", "procps", "python
 NEEDED = (
     "python3-numpy",
     "python3-psutil",
+    "python3-rich",
     "python3-yaml",
     "libblas3",
     "liblapack3",

@@ -30,6 +30,7 @@ LICENSES = {
     "prometheus-client": "Apache-2.0 AND BSD-2-Clause",
     "psutil": "BSD-3-Clause",
     "pyyaml": "MIT",
+    "rich": "MIT",
 }
 INSTALLERS = {"pip"}  # used by the build, not part of the result
 

@@ -239,12 +239,14 @@ def _replay_csv(options: argparse.Namespace) -> int:
 
 
 def _write_replay(options: argparse.Namespace, report: ReplayReport, unit: str, topic: str) -> int:
+    from gon_edge.commands.text import visible
+
     if options.json:
         write_json({**dataclasses.asdict(report), "rows_per_s": report.rows_per_s, "topic": topic})
     else:
-        refused = f", {report.refused} refused ({report.refusal})" if report.refused else ""
+        refused = f", {report.refused} refused ({visible(report.refusal)})" if report.refused else ""
         sys.stdout.write(
-            f"sent {report.sent} {unit} to {topic}: {report.acknowledged} acknowledged{refused}, "
+            f"sent {report.sent} {unit} to {visible(topic)}: {report.acknowledged} acknowledged{refused}, "
             f"{report.duration_s:.1f} s, {report.rows_per_s:.0f} {unit} a second\n"
         )
     if not report.complete:
@@ -278,6 +280,7 @@ def _add_score(add: AddCommand) -> None:
 def _score(options: argparse.Namespace) -> int:
     from gon_edge.commands.scorefile import score_csv
     from gon_edge.commands.terminal import Progress
+    from gon_edge.commands.text import visible
     from gon_edge.state.catalog import find
     from gon_edge.state.csvfile import CsvFile
 
@@ -292,7 +295,8 @@ def _score(options: argparse.Namespace) -> int:
             progress=(lambda *_: None) if out.isatty() else progress,
         )
     if report.unknown:
-        sys.stderr.write(f"gon-edge: columns the model does not know were left out: {', '.join(report.unknown)}\n")
+        unknown = visible(", ".join(report.unknown))
+        sys.stderr.write(f"gon-edge: columns the model does not know were left out: {unknown}\n")
     if report.unreadable:
         sys.stderr.write(f"gon-edge: {report.unreadable} cells are no numbers and counted as missing\n")
     sys.stderr.write(f"{report.rows} rows, {report.anomalies} of them anomalous\n")

@@ -64,11 +64,12 @@ def _add_top(add: AddCommand) -> None:
 
 
 def _top(options: argparse.Namespace) -> int:
+    from gon_edge.commands.terminal import wants_redraw
     from gon_edge.commands.top import show_once, watch
 
     api = daemon_of(options)
-    if options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
-        sys.stdout.write(show_once(api, sys.stdout))
+    if options.once or not (wants_redraw(sys.stdout) and sys.stdin.isatty()):
+        show_once(api, sys.stdout)
     else:
         watch(api, sys.stdin, sys.stdout, every_s=options.every)
     return 0

@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except GonEdgeError as error:
-        text = " ".join(str(error).split())
+        from gon_edge.commands.text import visible
+
+        text = visible(" ".join(str(error).split()))  # of a broker, a file or a daemon, which may say anything
         sys.stderr.write(f"gon-edge: {text}\n")
         return error.exit_code
     except KeyboardInterrupt:
@@ -120,7 +122,7 @@ def _version(options: argparse.Namespace) -> int:
     from importlib.metadata import PackageNotFoundError, version
 
     libraries = {}
-    for name in ("numpy", "paho-mqtt", "prometheus-client", "psutil", "pyyaml"):
+    for name in ("numpy", "paho-mqtt", "prometheus-client", "psutil", "pyyaml", "rich"):
         with contextlib.suppress(PackageNotFoundError):
             libraries[name] = version(name)
     write_json(

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.commands.scorefile import at_level_of, csv_rows
-from gon_edge.commands.terminal import fit
 from gon_edge.commands.text import visible
 from gon_edge.errors import InputError
 from gon_edge.events import Verdict
@@ -377,7 +376,8 @@ def draw(
 
 
 def _short(name: str) -> str:
-    return fit(visible(name), 28).rstrip()
+    text = visible(name)
+    return text if len(text) <= 28 else f"{text[:27]}…"
 
 
 def _runs(columns: Sequence[Column]) -> list[list[Column]]:

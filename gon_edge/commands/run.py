@@ -139,17 +139,20 @@ def _add_doctor(add: AddCommand) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     from gon_edge.commands.doctor import examine
-    from gon_edge.commands.terminal import Paint, wants_colour
+    from gon_edge.commands.terminal import wants_colour
+    from gon_edge.commands.text import visible
 
-    paint = Paint(wants_colour(sys.stdout))
-    colours = {"ok": "green", "warning": "yellow", "fault": "red"}
+    coloured = wants_colour(sys.stdout)
+    colours = {"ok": 32, "warning": 33, "fault": 31}  # ECMA-48; a broken installation is examined without rich
     findings = []
     for finding in examine(config_file(options)):
         findings.append(finding)
         if not options.json:
-            state = paint(f"{finding.state:8}", colours[finding.state])
-            sys.stdout.write(f"{state} {finding.check:14} {finding.text}\n")
-            sys.stdout.write(f"{'':24}do: {finding.advice}\n" if finding.advice else "")
+            state = f"{finding.state:8}"
+            state = f"\x1b[{colours[finding.state]}m{state}\x1b[0m" if coloured else state
+            sys.stdout.write(f"{state} {finding.check:14} {visible(finding.text)}\n")
+            if finding.advice:
+                sys.stdout.write(f"{'':24}do: {visible(finding.advice)}\n")
             sys.stdout.flush()  # the broker may take its time
     counts = {state: sum(finding.state == state for finding in findings) for state in colours}
     if options.json:

@@ -1,28 +1,38 @@
-"""What a person sees in a terminal: colour where it is wanted, progress on a line, a picture redrawn in place, a
-whole screen with keys.
+"""A terminal: whether it redraws and shows colour, its keys, and how far something long has come.
 
-Nothing here is needed by a program that reads our output: without a terminal there is no colour and no redrawing.
+`top` and the demo draw on a `console` of rich.  rich is loaded when something is drawn, and not before: what goes to a
+file or a pipe, or is over in a moment, does without it.  Words and tables in plain text are in ``text``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
-import shutil
+import signal
 import sys
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
-from gon_edge.commands.text import columns, duration_text
+from gon_edge.commands.text import duration_text, visible
 
-_SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "on red": "41"}
-_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
-_BLOCKS = " ▁▂▃▄▅▆▇█"
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_BAR_AFTER_S = 0.5
+"""A bar for less would only flash.  Not critical."""
+
+_BAR_EVERY_S = 0.1
+"""Smooth to the eye.  Not critical: drawing one takes 0.5 ms."""
+
+_LINE_EVERY_S = 5.0
+"""Where a bar cannot be redrawn.  Not critical: often enough to see life, rare enough for a log."""
+
+_BAR_COLUMNS = 24
+"""Half of a narrow terminal is left for the words."""
 
 
 def wants_redraw(stream: IO[str], environ: Mapping[str, str] | None = None) -> bool:
@@ -37,215 +47,49 @@ def wants_colour(stream: IO[str], environ: Mapping[str, str] | None = None) -> b
     return wants_redraw(stream, environ) and not environ.get("NO_COLOR")
 
 
-class Paint:
-    r"""Colours text, or leaves it alone.
+def console(stream: IO[str], width: int | None = None) -> Console:
+    """Return a console of rich that writes to `stream`.
+
+    It takes text as it is: square brackets, colons and numbers of foreign names mean nothing to it.  Control characters
+    do, so foreign text goes through `visible` first.
 
     Parameters
     ----------
-    colour : bool
-
-    Examples
-    --------
-    >>> Paint(False)("alert", "red"), Paint(True)("alert", "red")
-    ('alert', '\x1b[31malert\x1b[0m')
+    stream : text file
+    width : int, optional
+        Columns.  Default: those of the terminal.
     """
+    from rich.console import Console
 
-    def __init__(self, colour: bool) -> None:
-        self._colour = colour
-
-    def __call__(self, text: str, *styles: str) -> str:
-        """Return `text` in `styles`: bold, dim, red, green, yellow, cyan, on red."""
-        if not self._colour or not styles or not text:
-            return text
-        return f"\x1b[{';'.join(_SGR[style] for style in styles)}m{text}\x1b[0m"
-
-
-def clip(line: str, width: int) -> str:
-    """Return `line` cut to `width` visible characters; colours count as none and are closed."""
-    if len(_ESCAPE.sub("", line)) <= width:
-        return line
-    kept, left, at = [], width - 1, 0
-    for escape in _ESCAPE.finditer(line):
-        kept += [line[at : min(escape.start(), at + left)], escape[0]]
-        left = max(0, left - (escape.start() - at))
-        at = escape.end()
-    kept.append(line[at : at + left])
-    return "".join(kept) + "…" + ("\x1b[0m" if _ESCAPE.search(line) else "")
-
-
-def bar(fraction: float, width: int) -> str:
-    """Return a bar `width` characters long, filled by `fraction` from 0 to 1.
-
-    Examples
-    --------
-    >>> bar(0.5, 8)
-    '████░░░░'
-    """
-    full = round(max(0.0, min(1.0, fraction)) * width)
-    return "█" * full + "░" * (width - full)
-
-
-def chart(values: Sequence[float], threshold: float | None, *, width: int, height: int, paint: Paint) -> list[str]:
-    """Draw the newest values as columns, with the threshold as a dashed line.
-
-    Parameters
-    ----------
-    values : sequence of float
-        Oldest first; the newest `width` are drawn, the newest on the right.
-    threshold : float or None
-        Columns above it are red.
-    width, height : int
-        Characters.
-    paint : Paint
-
-    Returns
-    -------
-    list of str
-        `height` lines of `width` visible characters, the top one first.  Zero is at the bottom; the top is the largest
-        value, and between 1.5 and 3 times the threshold: a fault must neither hide it nor flatten what is normal.
-    """
-    shown = list(values)[-width:]
-    top = max([*shown, 1e-12])
-    if threshold is not None and threshold > 0.0:
-        top = max(1.5 * threshold, min(top, 3.0 * threshold))
-    line_row = None if threshold is None else min(height - 1, int(threshold / top * height))
-    lines = []
-    for row in range(height - 1, -1, -1):
-        empty = paint("┄" if row == line_row else " ", "yellow")
-        cells = [empty] * (width - len(shown))
-        for value in shown:
-            eighths = round(max(0.0, min(1.0, value / top)) * height * 8) - row * 8
-            if eighths <= 0:
-                cells.append(empty)
-            elif row == line_row and eighths > 8:  # the line stays to be seen across columns that are above it
-                cells.append(paint("┄", "yellow", "on red"))
-            else:
-                over = threshold is not None and value > threshold
-                cells.append(paint(_BLOCKS[min(8, eighths)], "red" if over else "green"))
-        lines.append("".join(cells))
-    return lines
-
-
-def sparkline(values: Sequence[float], threshold: float | None, *, width: int, paint: Paint) -> str:
-    """Return the newest values as one line of `width` characters, the newest on the right; those above it are red.
-
-    The scale is that of :func:`chart`: zero is at the bottom, the top between 1.5 and 3 times the threshold.
-
-    Examples
-    --------
-    >>> sparkline([0.0, 1.0, 2.0, 9.0], 2.0, width=6, paint=Paint(False))
-    '  ▁▁▃█'
-    """
-    shown = [value for value in list(values)[-width:] if value is not None] if width > 0 else []
-    top = max([*shown, 1e-12])
-    if threshold is not None and threshold > 0.0:
-        top = max(1.5 * threshold, min(top, 3.0 * threshold))
-    blocks = "".join(
-        paint(
-            _BLOCKS[max(1, round(8 * max(0.0, min(1.0, value / top))))],
-            "red" if threshold is not None and value > threshold else "green",
-        )
-        for value in shown
+    return Console(
+        file=stream,
+        width=width,
+        force_terminal=wants_redraw(stream),
+        color_system="auto" if wants_colour(stream) else None,
+        markup=False,
+        highlight=False,
+        emoji=False,
     )
-    return " " * (width - len(shown)) + blocks
 
 
-def fit(text: str, width: int) -> str:
-    """Return `text` cut or filled up to `width` columns of a terminal; most of East Asia's characters take two.
+@contextlib.contextmanager
+def ends_on_signals() -> Iterator[None]:
+    """Leave by an exception when the connection closes or somebody ends us, so that the terminal is given back.
 
-    Examples
-    --------
-    >>> fit("pump", 6), fit("temperature", 6), fit("泵泵泵", 5)
-    ('pump  ', 'tempe…', '泵泵…')
-    """
-    if columns(text) > width:
-        kept, left = "", width - 1
-        for c in text:
-            left -= columns(c)
-            if left < 0:
-                break
-            kept += c
-        text = f"{kept}…" if width > 0 else ""
-    return text + " " * (width - columns(text))
-
-
-class Screen:
-    """Lines redrawn in place, below whatever the terminal showed before; the last picture stays when it is closed.
-
-    Parameters
-    ----------
-    stream : text file
-        A terminal.
+    A signal that something else handles already is left to it.
     """
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._drawn = 0
-        self._size = os.terminal_size((0, 0))
+    def end(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
 
-    def __enter__(self) -> Self:
-        self._stream.write("\x1b[?25l\x1b[?7l")  # no cursor, no wrapping
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.write("\x1b[?7h\x1b[?25h\x1b[0m")
-        self._stream.flush()
-
-    @property
-    def size(self) -> os.terminal_size:
-        """Columns and lines there is room for."""
-        columns, lines = shutil.get_terminal_size()
-        return os.terminal_size((max(columns, 20), max(lines - 1, 4)))
-
-    def draw(self, lines: Sequence[str]) -> None:
-        """Show `lines` in place of those drawn before; what does not fit is cut off."""
-        size = self.size
-        shown = [clip(line, size.columns) for line in lines[: size.lines]]
-        # After a change of size nobody knows where the old lines ended up.
-        start = "\x1b[2J\x1b[H" if self._drawn and size != self._size else f"\x1b[{self._drawn}F" if self._drawn else ""
-        # Erasing comes first: after the last column the cursor stands on it, and would erase that.
-        self._stream.write(start + "".join(f"\x1b[K{line}\n" for line in shown) + "\x1b[J")
-        self._stream.flush()
-        self._drawn, self._size = len(shown), size
-
-
-class WholeScreen:
-    """A terminal's second screen: what it showed before comes back when it is closed.
-
-    Parameters
-    ----------
-    stream : text file
-        A terminal.
-    """
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def __enter__(self) -> Self:
-        self._stream.write("\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J")  # second screen, no cursor, no wrapping
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OSError):  # the connection has gone, and the terminal with it
-            self._stream.write("\x1b[?7h\x1b[?25h\x1b[0m\x1b[?1049l")
-            self._stream.flush()
-
-    @property
-    def size(self) -> os.terminal_size:
-        """Columns and lines there are."""
-        columns, lines = shutil.get_terminal_size()
-        return os.terminal_size((max(columns, 20), max(lines, 4)))
-
-    def draw(self, lines: Sequence[str]) -> None:
-        """Show `lines` from the top; what does not fit is cut off."""
-        size = self.size
-        shown = [f"\x1b[K{clip(line, size.columns)}" for line in lines[: size.lines]]
-        self._stream.write("\x1b[H" + "\n".join(shown) + "\x1b[J")
-        self._stream.flush()
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Keyboard:
@@ -288,7 +132,76 @@ class Keyboard:
             return "\x04"
 
 
-class Progress:
+class _OneLine:
+    """One line about something long.  On a terminal it is a bar that goes away; elsewhere it is a line now and then.
+
+    Parameters
+    ----------
+    stream : text file, optional
+        Default: stderr.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._redraws = wants_redraw(self._stream)
+        self._due = clock() + (_BAR_AFTER_S if self._redraws else _LINE_EVERY_S)
+        self._bar = contextlib.ExitStack()
+        self._update: Callable[[str, float | None], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def _show(self, text: str, fraction: float | None) -> None:
+        """Show `text`, beside a bar where there can be one; a fraction of ``None`` is not known."""
+        if not self._redraws:
+            self._say(text)
+            return
+        self._due = self._clock() + _BAR_EVERY_S
+        if self._update is None:
+            self._update = self._begin_bar()
+        self._update(visible(text), fraction)
+
+    def _say(self, text: str) -> None:
+        """Write a line that stays."""
+        self._bar.close()
+        self._update = None
+        self._due = self._clock() + _LINE_EVERY_S
+        self._stream.write(f"{visible(text)}\n")
+        self._stream.flush()
+
+    def _begin_bar(self) -> Callable[[str, float | None], None]:
+        from rich import progress
+
+        # What others write meanwhile is not redirected: data on stdout must not reach the console of stderr.
+        bar = progress.Progress(
+            progress.BarColumn(_BAR_COLUMNS),
+            progress.TextColumn("{task.description}", markup=False),
+            console=console(self._stream),
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._bar.enter_context(ends_on_signals())  # the cursor is hidden meanwhile
+        self._bar.enter_context(bar)
+        task = bar.add_task("", total=None)
+
+        def update(text: str, fraction: float | None) -> None:
+            bar.update(task, description=text, total=None if fraction is None else 1.0, completed=fraction or 0.0)
+            bar.refresh()
+
+        return update
+
+
+class Progress(_OneLine):
     """How far something long has come: a bar on a terminal, a line every few seconds elsewhere; nothing if it is quick.
 
     Parameters
@@ -307,29 +220,11 @@ class Progress:
     ...         progress(done, done / 3)
     """
 
-    _FIRST_S = 0.5
-    _BAR_EVERY_S = 0.1
-    _LINE_EVERY_S = 5.0
-
     def __init__(self, unit: str, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, clock)
         self._unit = unit
-        self._stream = sys.stderr if stream is None else stream
-        self._clock = clock
-        self._redraws = wants_redraw(self._stream)
         self._began = clock()
-        self._due = self._began + (self._FIRST_S if self._redraws else self._LINE_EVERY_S)
         self._fraction: float | None = None
-        self._shown = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown and self._redraws:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
 
     def __call__(self, done: int, fraction: float | None = None) -> None:
         """Say that `done` units are done, and which fraction of all that is; ``None`` leaves the fraction as it was."""
@@ -338,80 +233,34 @@ class Progress:
         now = self._clock()
         if now < self._due:
             return
-        self._due = now + (self._BAR_EVERY_S if self._redraws else self._LINE_EVERY_S)
-        text = f"{done} {self._unit}, {done / max(now - self._began, 1e-9):.0f} a second"
+        passed_s = max(now - self._began, 1e-9)
+        text = f"{done} {self._unit}, {done / passed_s:.0f} a second"
         if self._fraction is not None:
-            left_s = (now - self._began) * (1.0 - self._fraction) / max(self._fraction, 1e-9)
+            left_s = passed_s * (1.0 - self._fraction) / max(self._fraction, 1e-9)
             text = f"{100.0 * self._fraction:3.0f} %  {text}, {duration_text(left_s)} left"
-            text = f"{bar(self._fraction, 24)} {text}" if self._redraws else text
-        if self._redraws:
-            self._stream.write(f"\r{clip(text, shutil.get_terminal_size().columns - 1)}\x1b[K")
-        else:
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
-        self._shown = True
+        self._show(text, self._fraction)
 
 
-class RoundProgress:
-    """How far training is: a bar on a terminal; elsewhere a line for each phase, and every few seconds.
+class RoundProgress(_OneLine):
+    """How far training is: a bar on a terminal; elsewhere a line for each phase, and every few seconds."""
 
-    Parameters
-    ----------
-    stream : text file, optional
-        Default: stderr.
-    clock : callable
-        Monotonic seconds.
-    """
-
-    _LINE_EVERY_S = 5.0
-
-    def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._clock = clock
-        self._redraws = wants_redraw(self._stream)
-        self._due = clock() + self._LINE_EVERY_S
-        self._said = ""
-        self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+    _phase = ""
 
     def __call__(self, told: Mapping[str, Any]) -> None:
         """Show what `rounds.Rounds` tells."""
         if "released" in told:
-            self._line(f"{told['released']} rows are accepted as normal")
+            self._say(f"{told['released']} rows are accepted as normal")
             return
         if "waiting" in told:
-            what = f"{told['stream']}: waiting for the training of {told['waiting'] or 'another process'} to end"
-            self._show(what, what)
-            return
-        memory = f"{told['rss_bytes'] / 2**20:.0f} of {told['budget_bytes'] / 2**20:.0f} MiB"
-        loss = "" if told["loss"] is None else f", loss {told['loss']:.4g}"
-        held = f", on hold: {told['held']}" if told["held"] else ""
-        rest = f"{told['phase']}{loss}, {memory}, {duration_text(told['elapsed_s'])}{held}"
-        drawn = f"{told['stream']} {bar(told['share'], 24)} {100 * told['share']:3.0f} %  {rest}"
-        phase = f"{told['stream']} {told['phase']} {told['held']}"
-        self._show(phase, drawn if self._redraws else f"{told['stream']}: {100 * told['share']:.0f} %, {rest}")
-
-    def _show(self, phase: str, text: str) -> None:
-        if self._redraws:
-            self._stream.write(f"\r{clip(text, shutil.get_terminal_size().columns - 1)}\x1b[K")
-            self._stream.flush()
-            self._drawn = True
-        elif phase != self._said or self._clock() >= self._due:
-            self._said = phase
-            self._line(text)
-
-    def _line(self, text: str) -> None:
-        self._due = self._clock() + self._LINE_EVERY_S
-        start = "\r\x1b[K" if self._drawn else ""
-        self._stream.write(f"{start}{text}\n")
-        self._stream.flush()
-        self._drawn = False
+            text = f"{told['stream']}: waiting for the training of {told['waiting'] or 'another process'} to end"
+            phase, share = text, None
+        else:
+            phase, share = f"{told['stream']} {told['phase']} {told['held']}", told["share"]
+            memory = f"{told['rss_bytes'] / 2**20:.0f} of {told['budget_bytes'] / 2**20:.0f} MiB"
+            loss = "" if told["loss"] is None else f", loss {told['loss']:.4g}"
+            held = f", on hold: {told['held']}" if told["held"] else ""
+            rest = f"{told['phase']}{loss}, {memory}, {duration_text(told['elapsed_s'])}{held}"
+            text = f"{told['stream']}: {100 * share:.0f} %, {rest}"
+        if phase != self._phase or self._clock() >= self._due:
+            self._phase = phase
+            self._show(text, share)

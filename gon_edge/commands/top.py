@@ -1,31 +1,44 @@
 """A running daemon in a terminal: streams, alerts with their causes, memory, latency and broker, kept current.
 
-`picture` is pure: what the daemon said in, lines out.  `watch` owns the terminal meanwhile and gives it back as it was.
-What the daemon says is foreign text: names of streams and features may hold anything, and reach the terminal escaped.
+`picture` is pure: what the daemon said goes in, something that rich draws comes out.  `watch` owns the terminal
+meanwhile and gives it back as it was.  What the daemon says is foreign text: names of streams and features may hold
+anything, and reach the terminal escaped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
-from gon_edge.commands.terminal import Keyboard, Paint, WholeScreen, fit, sparkline, wants_colour
-from gon_edge.commands.text import cause_text, columns, duration_text, number_text, visible
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gon_edge.commands.draw import line, sparkline
+from gon_edge.commands.terminal import Keyboard, console, ends_on_signals
+from gon_edge.commands.text import cause_text, duration_text, number_text, visible
 from gon_edge.errors import UnreachableError
 from gon_edge.links.client import DaemonApi, histogram_buckets, histogram_quantile
 
 _LATENCY = "gon_edge_ingest_to_verdict_seconds"
 _LOOK_S = 0.2
-"""Between two looks at the keyboard and the size of the terminal."""
+"""Between two looks at the keyboard and the size of the terminal.  Not critical: a key is answered at once anyway."""
+
 _NARROW, _WIDE = 40, 100
-_COLOURS = {"scoring": "green", "warming-up": "cyan", "training": "cyan", "stale": "yellow"}
+"""Columns of a page: at least, and where it goes to no terminal.  Not critical."""
+
 _ALERT_LINES = 2
+"""Enough for four causes in 80 columns."""
+
+_COLOURS = {"scoring": "green", "warming-up": "cyan", "training": "cyan", "stale": "yellow"}
+_SEVERITIES = {"critical": "bold red", "warning": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +60,8 @@ class Look:
     error: str = ""
 
 
-def picture(look: Look, *, width: int, height: int | None, first: int = 0, paint: Paint) -> list[str]:
-    """Return the daemon as lines.
+def picture(look: Look, *, width: int, height: int | None, first: int = 0) -> RenderableType:
+    """Return the daemon as a picture.
 
     Parameters
     ----------
@@ -56,53 +69,40 @@ def picture(look: Look, *, width: int, height: int | None, first: int = 0, paint
     width : int
         Characters.
     height : int or None
-        Lines at most; ``None`` is as many as it takes.
+        Lines it fills; ``None`` is as many as it takes.
     first : int
         Streams to leave out at the top of the list.
-    paint : Paint
-
-    Returns
-    -------
-    list of str
-        No longer than `width`, and `height` of them where it is given.
     """
-    status = look.status
-    head = _head(look, paint)
-    alerts = _alerts(status, width, paint)
-    foot = [paint(visible(look.error), "red")] if look.error else []
-    streams = _ordered(status)
+    head = _head(look)
+    alerts = _alerts(look.status, width)
+    foot = line((look.error, "red")) if look.error else line(("q ends it, j and k move the list", "dim"))
+    streams = _ordered(look.status)
     if height is None:
-        body = _streams(streams, width, paint)
-        lines = [*head, "", *body, *([""] if alerts else []), *alerts, *foot]
-    else:
-        if not foot:
-            foot = [paint("q ends it, j and k move the list", "dim")]
-        room = max(2, height - len(head) - 1 - len(foot))
-        # Alerts come first, but the streams keep a third of the room.
-        for_streams = min(len(streams) + 1, max(min(3, room), room // 3, room - len(alerts) - 1))
-        body = _streams(streams[first:], width, paint)[: max(1, for_streams)]
-        below = len(streams) - first - (len(body) - 1)
-        left = room - len(body) - 1
-        shown = alerts if len(alerts) <= left else [*alerts[: max(0, left - 1)], paint("more alerts below", "dim")]
-        hidden = [f"{count} streams {where}" for count, where in ((first, "above"), (below, "below")) if count > 0]
-        if hidden:
-            foot[0] = paint(f"{', '.join(hidden)}; ", "dim") + foot[0]
-        lines = [*head, "", *body, *([""] if shown and left > 0 else []), *shown[: max(0, left)]]
-        lines = [*lines[: height - len(foot)], *[""] * (height - len(foot) - len(lines)), *foot]
-    return lines
+        below: list[RenderableType] = [*([""] if alerts else []), *alerts, *([foot] if look.error else [])]
+        return Group(*head, "", _streams(streams, width), *below)
+    room = max(2, height - len(head) - 2)
+    # Alerts come first, but the streams keep a third of the room.
+    for_streams = min(len(streams) + 1, max(min(3, room), room // 3, room - len(alerts) - 1))
+    shown = streams[first : first + max(1, for_streams) - 1]
+    left = max(0, room - max(1, len(shown) + 1) - 1)
+    if len(alerts) > left:
+        alerts = [*alerts[: max(0, left - 1)], line(("more alerts below", "dim"))][:left]
+    out_of_sight = ((first, "above"), (len(streams) - first - len(shown), "below"))
+    if hidden := ", ".join(f"{count} streams {where}" for count, where in out_of_sight if count > 0):
+        foot = line((f"{hidden}; ", "dim")) + foot
+    empty = height - len(head) - 1 - (1 + len(shown)) - (1 + len(alerts)) - 1
+    return Group(*head, "", _streams(shown, width), "", *alerts, *[""] * max(0, empty), foot)
 
 
-def _head(look: Look, paint: Paint) -> list[str]:
+def _head(look: Look) -> list[Text]:
     status, broker = look.status, look.status["mqtt"]
     latency = "" if look.latency_s is None else f", 95 % of verdicts within {_milliseconds(look.latency_s)}"
-    connected = paint("connected", "green")
-    if not broker["connected"]:
-        connected = paint(visible(broker["error"] or "not connected"), "red")
+    connected = ("connected", "green") if broker["connected"] else (broker["error"] or "not connected", "red")
     waiting = f", {status['queue_length']} messages wait" if status["queue_length"] else ""
     lasts = f"up {duration_text(status['uptime_s'])}, {status['rss_bytes'] / (1 << 20):.1f} MiB"
     return [
-        f"{paint(visible(status['node']), 'bold')}  gon-edge {visible(status['version'])}, {lasts}{latency}",
-        f"broker {visible(broker['url'])}: {connected}{waiting}",
+        line((status["node"], "bold"), (f"  gon-edge {status['version']}, {lasts}{latency}", "")),
+        line((f"broker {broker['url']}: ", ""), connected, (waiting, "")),
     ]
 
 
@@ -125,56 +125,60 @@ def _ordered(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(streams, key=lambda s: (ranks.get(s["severity"], 2), s["state"] != "stale", s["stream"]))
 
 
-def _streams(streams: list[Mapping[str, Any]], width: int, paint: Paint) -> list[str]:
+def _streams(streams: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
     if not streams:
-        return ["no stream yet: no message has arrived on a subscribed topic"]
-    longest = max(columns(visible(stream["stream"])) for stream in streams)
-    name_width = max(6, min(longest, width // 3))
-    recent = max(0, width - name_width - 36)
-    lines = [
-        paint(f"{'STREAM':{name_width}}  {'STATE':10}  {'SCORE':>9}  {'THRESHOLD':>9}  RECENT"[:width], "dim"),
-    ]
+        return line(("no stream yet: no message has arrived on a subscribed topic", ""))
+    name_width = max(6, min(max(cell_len(visible(stream["stream"])) for stream in streams), width // 3))
+    recent = width - name_width - 36
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("STREAM", width=name_width)
+    table.add_column("STATE", width=10)
+    table.add_column("SCORE", width=9, justify="right")
+    if recent >= 0:
+        table.add_column("THRESHOLD", width=9, justify="right")
+        table.add_column("RECENT", width=recent)
     for stream in streams:
         severity = stream["severity"]
-        state = severity or stream["state"]
-        colours = (
-            ("bold", "red") if severity == "critical" else ("yellow",) if severity else (_COLOURS[stream["state"]],)
-        )
+        colour = _SEVERITIES.get(severity) or _COLOURS.get(stream["state"], "")
         over = None not in (stream["score"], stream["threshold"]) and stream["score"] > stream["threshold"]
-        line = [
-            paint(fit(visible(stream["stream"]), name_width), *(colours if severity else ())),
-            paint(f"{state:10}", *colours),
-            paint(f"{number_text(stream['score']):>9}", *(("red",) if over else ())),
-            f"{number_text(stream['threshold']):>9}",
+        cells = [
+            line((stream["stream"], colour if severity else "")),
+            line((severity or stream["state"], colour)),
+            line((number_text(stream["score"]), "red" if over else "")),
+            line((number_text(stream["threshold"]), "")),
+            _recent(stream, recent),
         ]
-        if stream["training"]:
-            line.append(fit(f"training: {visible(stream['training'])}", recent))
-        elif stream["score"] is None and stream["model_version"] is None:
-            eta = f", {duration_text(stream['eta_s'])} left" if stream["eta_s"] else ""
-            line.append(fit(f"{stream['rows']} of {stream['rows_needed']} rows{eta}", recent))
-        else:
-            line.append(sparkline(stream["scores"], stream["threshold"], width=recent, paint=paint))
-        lines.append("  ".join(line).rstrip())
-    return lines
+        table.add_row(*cells[: len(table.columns)])
+    return table
 
 
-def _alerts(status: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
+def _recent(stream: Mapping[str, Any], width: int) -> Text:
+    if stream["training"]:
+        return line((f"training: {stream['training']}", ""))
+    if stream["score"] is None and stream["model_version"] is None:
+        eta = f", {duration_text(stream['eta_s'])} left" if stream["eta_s"] else ""
+        return line((f"{stream['rows']} of {stream['rows_needed']} rows{eta}", ""))
+    return sparkline(stream["scores"], stream["threshold"], width=width)
+
+
+def _alerts(status: Mapping[str, Any], width: int) -> list[Text]:
     lines = []
     newest = {stream["stream"]: stream["last_timestamp"] or 0.0 for stream in status["streams"]}
     for alert in _open_alerts(status):
-        what = f"{alert['severity']} {alert['kind']}"
+        what = visible(f"{alert['severity']} {alert['kind']}")
         # By the stream's own time, which in a replay is not the daemon's.
         until = max(alert["timestamp"], newest.get(alert["stream"], 0.0))
         lasts = duration_text(max(0.0, until - alert["since"]))
-        causes = ", ".join(visible(cause_text(cause)) for cause in alert["top_features"][:4]) or "cause unknown"
-        text = f"{what} on {visible(alert['stream'])} for {lasts}: {causes}"
+        causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:4]) or "cause unknown"
+        text = visible(f"{what} on {alert['stream']} for {lasts}: {causes}")
         wrapped = textwrap.wrap(text, max(width, 20), subsequent_indent="  ", max_lines=_ALERT_LINES, placeholder=" …")
-        colours = ("bold", "red") if alert["severity"] == "critical" else ("yellow",)
-        lines += [paint(what, *colours) + wrapped[0].removeprefix(what), *wrapped[1:]]
+        shown = [line((words, "")) for words in wrapped]
+        shown[0].stylize(_SEVERITIES.get(alert["severity"], "yellow"), 0, len(what))
+        lines += shown
     for silence in status["silences"]:
         left = duration_text(max(0.0, silence["until"] - status["now"]))
-        name = visible(f"{silence['feature']} of {silence['stream']}" if silence["feature"] else silence["stream"])
-        lines.append(paint(f"silenced for another {left}: {name}", "dim"))
+        name = f"{silence['feature']} of {silence['stream']}" if silence["feature"] else silence["stream"]
+        lines.append(line((f"silenced for another {left}: {name}", "dim")))
     return lines
 
 
@@ -200,17 +204,16 @@ class _Eye:
         return Look(status, self._latency_s)
 
 
-def show_once(api: DaemonApi, out: IO[str]) -> str:
-    """Return the daemon as a page for `out`, in colour where that is a terminal.
+def show_once(api: DaemonApi, out: IO[str]) -> None:
+    """Write the daemon to `out` as a page, in colour where that is a terminal.
 
     Raises
     ------
     UnreachableError
         No daemon answers.
     """
-    width = shutil.get_terminal_size().columns if out.isatty() else _WIDE
-    lines = picture(_Eye(api).look(), width=max(width, _NARROW), height=None, paint=Paint(wants_colour(out)))
-    return "".join(f"{line}\n" for line in lines)
+    width = max(_NARROW, shutil.get_terminal_size().columns if out.isatty() else _WIDE)
+    console(out, width).print(picture(_Eye(api).look(), width=width, height=None))
 
 
 def watch(api: DaemonApi, keys: IO[str], out: IO[str], *, every_s: float) -> None:
@@ -233,20 +236,20 @@ def watch(api: DaemonApi, keys: IO[str], out: IO[str], *, every_s: float) -> Non
     eye = _Eye(api)
     look = eye.look()
     first = 0
-    paint = Paint(wants_colour(out))
+    terminal = console(out)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        _ends_on_signals(),
+        ends_on_signals(),
         Keyboard(keys) as keyboard,
-        WholeScreen(out) as screen,
+        Live(console=terminal, screen=True, auto_refresh=False) as screen,
     ):
         due = time.monotonic() + every_s
         drawn: object = None
         while True:
-            size = screen.size
+            size = terminal.size
             first = max(0, min(first, len(look.status["streams"]) - 1))
             if drawn != (look, size, first):
-                screen.draw(picture(look, width=size.columns, height=size.lines, first=first, paint=paint))
+                screen.update(picture(look, width=size.width, height=size.height, first=first), refresh=True)
                 drawn = (look, size, first)
             key = keyboard.key(min(_LOOK_S, max(0.0, due - time.monotonic())))
             if key in ("q", "Q", "\x04"):
@@ -258,18 +261,3 @@ def watch(api: DaemonApi, keys: IO[str], out: IO[str], *, every_s: float) -> Non
                     look = eye.look()
                 except UnreachableError as error:
                     look = Look(look.status, look.latency_s, str(error))
-
-
-@contextlib.contextmanager
-def _ends_on_signals() -> Iterator[None]:
-    """Leave by an exception when the connection closes or somebody ends us, so that the terminal is given back."""
-
-    def end(number: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

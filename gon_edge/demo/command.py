@@ -31,7 +31,8 @@ def _add_demo(add: AddCommand) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from gon_edge.demo.story import DemoSettings, run_demo
+    from gon_edge.demo.run import run_demo
+    from gon_edge.demo.story import DemoSettings
 
     settings = DemoSettings(
         fast=options.fast,

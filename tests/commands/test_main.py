@@ -7,9 +7,7 @@ import io
 import json
 import logging
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -25,7 +23,6 @@ from prometheus_client import CollectorRegistry
 from gon_edge import GONDetector, __version__
 from gon_edge.commands import main as cli
 from gon_edge.commands.main import build_parser, main
-from gon_edge.commands.terminal import Paint, Progress, chart, clip, wants_colour
 from gon_edge.config.schema import HttpConfig
 from gon_edge.links.web import Snapshot, StreamSnapshot, WebServer
 from gon_edge.model.file import Model, save_model
@@ -173,6 +170,38 @@ def test_small_commands_load_no_mqtt_and_no_daemon(command: list[str], tmp_path:
     arguments = [str(tmp_path / "c.yaml") if word == "FILE" else word for word in command]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
     assert result.stderr == "\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["version"],
+        ["check-config", "FILE"],
+        ["config", "show", "--config", "FILE"],
+        ["status", "--url", "URL"],
+        ["models", "list"],
+        ["top", "--help"],
+        ["demo", "--help"],
+    ],
+)
+def test_what_prints_plain_text_loads_nothing_that_draws(command: list[str], tmp_path: Path, served: str) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    places = {"FILE": str(tmp_path / "c.yaml"), "URL": served}
+    code = (
+        "import sys\nfrom gon_edge.commands.main import main\n"
+        "try: status = main(sys.argv[1:])\nexcept SystemExit as ended: status = ended.code\n"
+        "print(status, 'rich' in sys.modules, file=sys.stderr)"
+    )
+    words = [places.get(word, word) for word in command]
+    result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    assert result.stderr == "0 False\n"
+
+
+def test_an_error_with_foreign_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "x\x1b[2J.yaml"
+    said = gon_edge("check-config", str(file)).stderr
+    assert "x\\x1b[2J.yaml" in said
+    assert "\x1b" not in said
 
 
 def test_a_valid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -486,7 +515,7 @@ def test_the_script_names_every_option_and_the_shell_reads_it(
     assert subprocess.run([program, "-n", str(path)], capture_output=True, text=True, timeout=20).stderr == ""
 
 
-# -- logs, colour, progress --------------------------------------------------------------------------------------------
+# -- logs --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -526,62 +555,6 @@ def test_the_journal_gets_priorities_and_a_file_does_not(tmp_path: Path) -> None
             logging.getLogger("a").error("one\ntwo")
             log.seek(0)
             assert log.read() == ("<3>error a: one\n<3>two\n" if journal else "error a: one\ntwo\n")
-
-
-def test_colour_only_on_a_terminal_that_nobody_has_asked_to_be_plain() -> None:
-    leader, follower = pty.openpty()
-    with os.fdopen(follower, "w") as terminal:
-        assert wants_colour(terminal, {"TERM": "xterm"})
-        assert not wants_colour(terminal, {"TERM": "xterm", "NO_COLOR": "1"})
-        assert not wants_colour(terminal, {"TERM": "dumb"})
-        assert not wants_colour(terminal, {})
-    os.close(leader)
-    assert not wants_colour(io.StringIO(), {"TERM": "xterm"})
-
-
-def test_progress_without_a_terminal_is_a_line_every_few_seconds() -> None:
-    out, now = io.StringIO(), 0.0
-    with Progress("rows", out, clock=lambda: now) as progress:
-        for second in range(12):
-            now = float(second)
-            progress(second * 100, second / 20)
-    assert out.getvalue().splitlines() == [
-        " 25 %  500 rows, 100 a second, 15 s left",
-        " 50 %  1000 rows, 100 a second, 10 s left",
-    ]
-
-
-def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
-    leader, follower = pty.openpty()
-    now = 0.0
-    with os.fdopen(follower, "w") as terminal:
-        os.environ.setdefault("TERM", "xterm")
-        with Progress("rows", terminal, clock=lambda: now) as progress:
-            now = 1.0
-            progress(50, 0.5)
-        shown = b""
-        while not shown.endswith(b"\r\x1b[K"):
-            assert select.select([leader], [], [], 5)[0], shown
-            shown += os.read(leader, 65536)
-    os.close(leader)
-    assert "████████████░░░░░░░░░░░░  50 %  50 rows" in shown.decode()
-
-
-def test_the_chart_keeps_the_threshold_in_sight() -> None:
-    def draw(*values: float) -> list[str]:
-        return chart(values, 2.0, width=6, height=4, paint=Paint(False))
-
-    calm = draw(0.1, 0.2, 0.1)
-    assert [line.count("┄") for line in calm] == [0, 6, 0, 0]
-    fault = draw(0.1, 50.0, 50.0, 50.0)
-    assert sum(line.count("┄") for line in fault) == 6  # across the columns that are above it, too
-    assert all(len(line) == 6 for line in calm + fault)
-
-
-def test_a_line_is_clipped_by_what_is_visible() -> None:
-    assert clip("\x1b[31mabcdef\x1b[0m", 6) == "\x1b[31mabcdef\x1b[0m"
-    assert clip("\x1b[31mabcdef\x1b[0mgh", 6) == "\x1b[31mabcde\x1b[0m…\x1b[0m"
-    assert clip("abcdef", 3) == "ab…"
 
 
 def test_run_ends_on_sigterm_and_logs_to_stderr(mosquitto: Mosquitto, tmp_path: Path) -> None:

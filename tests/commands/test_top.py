@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drawn import drawn
 from e2e.daemons import DaemonProcess, rows
 from e2e.servers import Mosquitto, free_port, wait_until
 from e2e.test_record import START, messages, model
+from rich.cells import cell_len
+from rich.screen import Screen
 
-from gon_edge.commands.terminal import Paint
+from gon_edge.commands.terminal import console
 from gon_edge.commands.top import Look, picture
 from gon_edge.state.folder import ModelFolder
 
-PLAIN = Paint(False)
 COMMAND = [sys.executable, "-m", "gon_edge", "top"]
 
 
@@ -74,8 +77,12 @@ def status(streams: int = 2, alerts: int = 0, name: str = "s{:02}", **more: Any)
     }
 
 
+def shown(look: Look, width: int = 80, height: int | None = 24, first: int = 0) -> list[str]:
+    return drawn(picture(look, width=width, height=height, first=first), width).split("\n")[:-1]
+
+
 def test_a_stream_in_trouble_stands_first_with_its_causes_below():
-    lines = picture(Look(status(3, 1)), width=80, height=24, paint=PLAIN)
+    lines = shown(Look(status(3, 1)))
     assert len(lines) == 24
     assert lines[4].startswith("s02     critical")
     assert any("critical anomaly on s02 for 1 min" in line and "flow 26 (expected 20, 70 %)" in line for line in lines)
@@ -84,8 +91,12 @@ def test_a_stream_in_trouble_stands_first_with_its_causes_below():
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (20, 4), (200, 60)])
 @pytest.mark.parametrize(("streams", "alerts"), [(0, 0), (1, 1), (50, 0), (50, 30)])
 def test_the_picture_never_exceeds_the_terminal(width: int, height: int, streams: int, alerts: int):
-    lines = picture(Look(status(streams, alerts)), width=width, height=height, paint=PLAIN)
+    terminal = console(io.StringIO(), width)
+    terminal.height = height
+    screen = Screen(picture(Look(status(streams, alerts)), width=width, height=height))  # what watch shows
+    lines = ["".join(part.text for part in line) for line in terminal.render_lines(screen)]
     assert len(lines) == height
+    assert max(map(cell_len, lines)) == width
     if streams and height >= 10:
         assert sum(line.startswith("s") and "0.5" in line for line in lines) >= 1
     if alerts and height >= 10:
@@ -93,7 +104,7 @@ def test_the_picture_never_exceeds_the_terminal(width: int, height: int, streams
 
 
 def test_the_list_moves_and_says_what_is_out_of_sight():
-    lines = picture(Look(status(50)), width=80, height=24, first=3, paint=PLAIN)
+    lines = shown(Look(status(50)), first=3)
     assert lines[4].startswith("s03")
     assert re.match(r"3 streams above, \d\d streams below", lines[-1])
 
@@ -102,9 +113,16 @@ def test_names_and_errors_cannot_steer_the_terminal():
     hostile = "\x1b[2J\x07\r\u202e{:02}"
     said = status(2, 2, hostile, node="\x1b]0;x\x07", silences=[])
     said["mqtt"] = {"url": "mqtt://x", "connected": False, "error": "\x1b[31mno"}
-    text = "\n".join(picture(Look(said, error="\x9b2J"), width=100, height=30, paint=PLAIN))
+    text = "\n".join(shown(Look(said, error="\x9b2J"), width=100, height=30))
     assert all(c.isprintable() or c == "\n" for c in text)
     assert "\\x1b[2J\\x07\\r\\u202e" in text
+
+
+def test_square_brackets_in_names_are_no_markup():
+    said = status(2, 1, "[red]x[/red]{}", node="[bold]pi[/bold]")
+    said["silences"] = [{"stream": "[dim]y[/dim]", "feature": "", "until": 200.0}]
+    text = "\n".join(shown(Look(said, error="[link=http://x]gone[/link]"), width=100, height=30))
+    assert all(part in text for part in ("[red]x[/red]1", "[bold]pi[/bold]", "[dim]y[/dim]", "[link=http://x]gone"))
 
 
 def test_a_daemon_that_is_not_there_is_one_line():
@@ -146,8 +164,9 @@ class Terminal:
 
     def screen(self) -> list[str]:
         """Lines of the newest whole picture, without colours."""
-        pictures = [p.partition("\x1b[J")[0] for p in self.read().split("\x1b[H")[1:] if "\x1b[J" in p]
-        return re.sub(r"\x1b\[[0-9;]*[mK]", "", pictures[-1]).split("\r\n") if pictures else []
+        height = struct.unpack("HHHH", fcntl.ioctl(self.ours, termios.TIOCGWINSZ, bytes(8)))[0]
+        pictures = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", p).split("\r\n") for p in self.read().split("\x1b[H")]
+        return next(([line.rstrip() for line in p] for p in reversed(pictures) if len(p) == height), [])
 
     def end(self) -> int:
         code = self.process.wait(10)
@@ -156,7 +175,12 @@ class Terminal:
 
     def is_as_before(self) -> bool:
         back = termios.tcgetattr(self._theirs) == self.settings
-        return back and self.text.rstrip().endswith("\x1b[?1049l") and self.text.count("\x1b[?1049h") == 1
+        return (
+            back
+            and self.text.rfind("\x1b[?1049l") > self.text.rfind("\x1b[H")
+            and self.text.rfind("\x1b[?25h") > self.text.rfind("\x1b[?25l")
+            and self.text.count("\x1b[?1049h") == 1
+        )
 
     def close(self) -> None:
         if self.process.poll() is None:
