@@ -8,7 +8,7 @@ import pytest
 
 from gon_edge.events import Reading
 from gon_edge.stream.align import MAX_FILLERS, Aligner
-from gon_edge.stream.interval import LEARNING_TICKS, nice_interval
+from gon_edge.stream.interval import LEARNING_TICKS
 
 EPOCH = 1_700_000_000.0
 
@@ -124,26 +124,6 @@ def test_a_device_slightly_off_its_interval_slips_one_tick_at_a_time(period):
 
 
 # The interval
-
-
-@pytest.mark.parametrize(
-    ("seconds", "nice"),
-    [
-        (1.0, 1.0),
-        (0.98, 1.0),
-        (1.09, 1.0),
-        (59.0, 60.0),
-        (0.0999, 0.1),
-        (7.03123, 7.03),
-        (0.033333, 0.0333),
-        (0.0001, 0.01),
-        (86400.0, 86400.0),
-        (3500, 3600.0),
-        (13, 13.0),
-    ],
-)
-def test_an_interval_is_rounded_to_a_usual_one(seconds, nice):
-    assert nice_interval(seconds) == nice
 
 
 @pytest.mark.parametrize("interval", [0.1, 0.5, 1.0, 7.0, 60.0, 600.0])

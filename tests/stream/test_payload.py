@@ -1,14 +1,12 @@
 """Bytes of a message to readings: what each payload means, and that none is fatal."""
 
 import json
-import math
 
 import pytest
 
 from gon_edge.errors import PayloadError
 from gon_edge.events import MASK_REASONS, REASONS
 from gon_edge.stream.payload import MAX_DEPTH, Decoder
-from gon_edge.stream.scalars import unix_seconds
 from gon_edge.stream.topics import TopicTemplate
 
 
@@ -32,58 +30,6 @@ def reason(decode, topic, payload):
 
 
 # Topics
-
-
-@pytest.mark.parametrize(
-    ("template", "subscription", "topic", "names"),
-    [
-        ("telemetry/{stream}", "telemetry/+", "telemetry/pump", ("pump", None)),
-        ("telemetry/{stream}/{feature}", "telemetry/+/+", "telemetry/pump/flow", ("pump", "flow")),
-        ("sensors/+/{stream}/#", "sensors/+/+/#", "sensors/hall/pump/a/b", ("pump", None)),
-        ("sensors/+/{stream}/#", "sensors/+/+/#", "sensors/hall/pump", ("pump", None)),  # MQTT: # includes the parent
-        ("plain", "plain", "plain", (None, None)),
-        ("#", "#", "a/b", (None, None)),
-        ("telemetry/{stream}", "telemetry/+", "telemetry/", ("", None)),
-        ("telemetry/{stream}", "telemetry/+", "telemetry/pump/flow", None),
-        ("telemetry/{stream}/{feature}", "telemetry/+/+", "telemetry/pump", None),
-        ("telemetry/{stream}", "telemetry/+", "other/pump", None),
-        ("sensors/+/{stream}/#", "sensors/+/+/#", "sensors/hall", None),
-        ("#", "#", "$SYS/broker/uptime", None),
-        ("{stream}/state", "+/state", "$SYS/state", None),
-        ("N/{stream}/{feature...}", "N/+/#", "N/c0/battery/256/Soc", ("c0", "battery.256.Soc")),
-        ("N/{stream}/{feature...}", "N/+/#", "N/c0/heartbeat", ("c0", "heartbeat")),
-        ("N/{stream}/{feature...}", "N/+/#", "N/c0", None),  # MQTT sends the parent, too
-        ("{feature...}", "#", "a/b", (None, "a.b")),
-    ],
-)
-def test_a_template_subscribes_and_matches_as_mqtt_does(template, subscription, topic, names):
-    parsed = TopicTemplate.parse(template)
-    assert parsed.subscription == subscription
-    assert parsed.match(topic) == names
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "",
-        "a\0b",
-        "a/#/b",
-        "a/x{stream}",
-        "a/{stream}x",
-        "a/{Stream}",
-        "a/{node}",
-        "{stream}/{stream}",
-        "{feature}/a/{feature}",
-        "a+/b",
-        "a#",
-        "{",
-        "a/{feature...}/b",
-        "{feature}/{feature...}",
-    ],
-)
-def test_a_wrong_template_is_refused(template):
-    with pytest.raises(ValueError, match=r"topic|stands twice|last level|whole level"):
-        TopicTemplate.parse(template)
 
 
 def test_options_that_contradict_each_other_are_refused():
@@ -297,54 +243,6 @@ def test_with_a_feature_in_the_topic_null_masks_it():
 
 
 # Timestamps
-
-
-@pytest.mark.parametrize(
-    ("raw", "seconds"),
-    [
-        (1583748873, 1583748873.0),
-        (1583748873.25, 1583748873.25),
-        (1583748873250.0, 1583748873.25),
-        (1583748873250000, 1583748873.25),
-        (1583748873250000000, 1583748873.25),
-        ("1583748873", 1583748873.0),
-        (0, 0.0),
-        (42.5, 42.5),  # a Pi that has no clock yet
-        ("2020-03-09 10:14:33", 1583748873.0),
-        ("2020-03-09T10:14:33", 1583748873.0),
-        ("2020-03-09T10:14:33Z", 1583748873.0),
-        ("2020-03-09t10:14:33.250z", 1583748873.25),
-        ("2020-03-09T12:14:33+02:00", 1583748873.0),
-        ("2020-03-09 12:14:33,250000000+0200", 1583748873.25),
-        (" 2020-03-09 ", 1583712000.0),
-    ],
-)
-def test_a_timestamp_is_read_as_devices_write_it(raw, seconds):
-    assert unix_seconds(raw) == pytest.approx(seconds, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        -1,
-        math.nan,
-        math.inf,
-        1e30,
-        True,
-        None,
-        [],
-        {},
-        "",
-        "soon",
-        "2020-13-01",
-        "2020-03-09T25:00:00",
-        "9" * 500,
-        "nan",
-    ],
-)
-def test_a_wrong_timestamp_is_an_error(raw):
-    with pytest.raises(ValueError, match=r"\S"):
-        unix_seconds(raw)
 
 
 def test_the_timestamp_is_taken_from_its_key_and_is_no_feature():

@@ -1,0 +1,179 @@
+"""One path from message to alert: routing, stamping, room for streams, the pass of time, and what is said of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gon_edge.config.file import parse_config
+from gon_edge.model.file import Model, load_model
+from gon_edge.stream.pipeline import Heard, Pipeline
+from gon_edge.stream.stream import Stream
+from gon_edge.stream.topics import TopicTemplate
+
+WALL = 1_700_000_000.0
+GOLDEN = Path(__file__).parents[1] / "golden" / "pump.npz"
+CONFIG = """
+node: pi
+mqtt: {url: "mqtt://localhost"}
+subscriptions:
+  - {topic: "telemetry/{stream}", format: json, timestamp: t}
+  - {topic: "home/{stream}/{feature}", format: value, retained: seed}
+  - {topic: "#", format: json, stream: rest}
+limits: {streams: 2}
+streams: {defaults: {interval: 1s, warmup_rows: 50}}
+"""
+
+
+def pipeline(
+    model: Model | None = None, text: str = CONFIG, is_wanted: Callable[[str], bool] = lambda name: False
+) -> Pipeline:
+    config = parse_config(yaml.safe_load(text))
+
+    def open_stream(name: str, now: float) -> Stream:
+        return Stream(name, config.stream(name), max_features=10, model=model, opened_at=now)
+
+    return Pipeline(config, open_stream, offset_s=WALL, is_wanted=is_wanted)
+
+
+def say(it: Pipeline, name: str, at: float, **values: float) -> Heard:
+    return it.take(f"telemetry/{name}", json.dumps({"t": WALL + at, **values}).encode(), at)
+
+
+def pass_seconds(it: Pipeline, begin: int, end: int) -> list[str]:
+    """Let time pass a second at a time; names of the streams found to have stopped."""
+    return [step.stream.name for at in range(begin, end) for step in it.pass_time(float(at)) if step.stopped]
+
+
+def test_the_first_subscription_that_matches_reads_a_message():
+    it = pipeline()
+    assert it.subscriptions == ("telemetry/+", "home/+/+", "#")
+    assert [s.name for s in say(it, "pump", 0.0, a=1.0).opened] == ["pump"]
+    assert [s.name for s in it.take("elsewhere", b'{"a": 1}', 1.0).opened] == ["rest"]
+
+
+def test_a_topic_is_matched_once_a_subscription(monkeypatch: pytest.MonkeyPatch):
+    matched: list[str] = []
+    match = TopicTemplate.match
+    monkeypatch.setattr(TopicTemplate, "match", lambda self, topic: matched.append(self.text) or match(self, topic))
+    say(pipeline(), "pump", 0.0, a=1.0)
+    assert matched == ["telemetry/{stream}"]
+
+
+def test_a_message_that_holds_no_reading_is_refused_with_its_reason():
+    heard = pipeline().take("telemetry/pump", b"{", 0.0)
+    assert heard.refused is not None
+    assert heard.refused.reason == "bad_json"
+    assert not heard.steps
+
+
+def test_a_topic_of_no_subscription_is_ignored():
+    it = pipeline(text=CONFIG.replace('  - {topic: "#", format: json, stream: rest}\n', ""))
+    assert it.take("elsewhere", b'{"a": 1}', 1.0) == Heard(ignored=1)
+
+
+def test_retained_messages_are_ignored_or_seed_their_stream():
+    it = pipeline()
+    assert it.take("telemetry/pump", b'{"a": 1}', 0.0, retained=True) == Heard(ignored=1)
+    seeded = it.take("home/hall/temp", b"21", 0.0, retained=True)
+    assert (seeded.ignored, [s.name for s in seeded.opened], seeded.steps) == (1, ["hall"], [])
+
+
+def test_readings_without_a_timestamp_get_the_time_of_their_receipt():
+    it = pipeline()
+    for at in range(5):
+        it.take("home/hall/temp", b"21", float(at))
+    row = it.streams["hall"].last_row
+    assert row is not None
+    assert row.timestamp == pytest.approx(WALL + 3.0, abs=1.0)
+    assert it.streams["hall"].stamped_by_receipt
+
+
+def test_a_step_says_what_became_of_its_readings():
+    it = pipeline()
+    for at in range(10):
+        say(it, "pump", float(at), a=1.0)
+    late = say(it, "pump", 4.0, a=9.0)
+    (at_once,) = say(it, "pump", 11.0, a=1.0).steps
+    counted = [(step.accepted, step.late) for step in (*late.steps, at_once)]
+    assert sum(accepted for accepted, _ in counted) == 1
+    assert sum(late for _, late in counted) == 1
+
+
+def test_a_stream_for_which_there_is_no_room_is_named():
+    it = pipeline()
+    say(it, "a", 0.0, x=1.0)
+    say(it, "b", 1.0, x=1.0)
+    heard = say(it, "c", 2.0, x=1.0)
+    assert (heard.crowded_out, heard.ignored, list(it.streams)) == (["c"], 1, ["a", "b"])
+
+
+def test_a_stream_that_fell_silent_before_it_had_a_model_makes_room():
+    it = pipeline()
+    say(it, "a", 0.0, x=1.0)
+    say(it, "b", 50.0, x=1.0)
+    assert pass_seconds(it, 51, 101) == ["a"]
+    heard = say(it, "c", 101.0, x=1.0)
+    assert [s.name for s in heard.forgotten] == ["a"]
+    assert list(it.streams) == ["b", "c"]
+
+
+def test_a_silent_stream_that_is_to_be_trained_keeps_its_place():
+    it = pipeline(is_wanted=lambda name: name == "a")
+    say(it, "a", 0.0, x=1.0)
+    say(it, "b", 50.0, x=1.0)
+    pass_seconds(it, 51, 101)
+    assert say(it, "c", 101.0, x=1.0).crowded_out == ["c"]
+
+
+def test_a_stream_that_stops_is_told_once_with_its_alert():
+    model = load_model(GOLDEN)
+    it = pipeline(model)
+    for at in range(60):
+        say(it, "pump", float(at), flow=20.0, pressure=3.0, current=1.2)
+    steps = [step for at in range(60, 300) for step in it.pass_time(float(at)) if step.stopped]
+    assert len(steps) == 1
+    assert [(alert.type, alert.kind) for alert in steps[0].alerts] == [("new", "missing")]
+
+
+def test_a_wall_clock_that_is_set_is_followed_by_streams_stamped_on_receipt():
+    it = pipeline()
+    for at in range(20):
+        it.take("home/hall/temp", b"21", float(at))
+    assert it.set_clock(WALL + 0.2) == 0.0
+    assert it.set_clock(WALL + 3600.0) == 3600.0
+    for at in range(20, 40):
+        heard = it.take("home/hall/temp", b"21", float(at))
+        assert all(step.late == 0 and step.clock_steps == 0 for step in heard.steps)
+    row = it.streams["hall"].last_row
+    assert row is not None
+    assert row.timestamp == pytest.approx(WALL + 3600.0 + 38.0, abs=1.0)
+
+
+def test_rows_before_an_alert_may_be_learned_and_rows_under_it_may_not():
+    it = pipeline(load_model(GOLDEN))
+    outcomes = []
+    for at in range(140):
+        fault = 30.0 if 60 <= at < 80 else 0.0
+        for step in say(it, "pump", float(at), flow=20.0 + fault, pressure=3.0, current=1.2).steps:
+            outcomes += step.outcomes
+    withheld = {o.row.timestamp - WALL for o in outcomes if o.withheld == "alert"}
+    assert not withheld & set(range(60))
+    assert set(range(60, 80)) <= withheld
+    assert 139.0 - 1.0 not in withheld
+
+
+def test_rows_of_a_silenced_stream_and_stale_ones_are_withheld_with_their_reason():
+    it = pipeline(load_model(GOLDEN))
+    it.open("pump", 0.0).policy.silence(None)
+    outcomes = [
+        o
+        for at in range(10)
+        for step in say(it, "pump", float(at), flow=20.0, pressure=3.0, current=1.2).steps
+        for o in step.outcomes
+    ]
+    assert {o.withheld for o in outcomes} == {"silenced"}

@@ -1,0 +1,57 @@
+"""Topic templates: what they subscribe to, what they match, which are refused."""
+
+import pytest
+
+from gon_edge.stream.topics import TopicTemplate
+
+
+@pytest.mark.parametrize(
+    ("template", "subscription", "topic", "names"),
+    [
+        ("telemetry/{stream}", "telemetry/+", "telemetry/pump", ("pump", None)),
+        ("telemetry/{stream}/{feature}", "telemetry/+/+", "telemetry/pump/flow", ("pump", "flow")),
+        ("sensors/+/{stream}/#", "sensors/+/+/#", "sensors/hall/pump/a/b", ("pump", None)),
+        ("sensors/+/{stream}/#", "sensors/+/+/#", "sensors/hall/pump", ("pump", None)),  # MQTT: # includes the parent
+        ("plain", "plain", "plain", (None, None)),
+        ("#", "#", "a/b", (None, None)),
+        ("telemetry/{stream}", "telemetry/+", "telemetry/", ("", None)),
+        ("telemetry/{stream}", "telemetry/+", "telemetry/pump/flow", None),
+        ("telemetry/{stream}/{feature}", "telemetry/+/+", "telemetry/pump", None),
+        ("telemetry/{stream}", "telemetry/+", "other/pump", None),
+        ("sensors/+/{stream}/#", "sensors/+/+/#", "sensors/hall", None),
+        ("#", "#", "$SYS/broker/uptime", None),
+        ("{stream}/state", "+/state", "$SYS/state", None),
+        ("N/{stream}/{feature...}", "N/+/#", "N/c0/battery/256/Soc", ("c0", "battery.256.Soc")),
+        ("N/{stream}/{feature...}", "N/+/#", "N/c0/heartbeat", ("c0", "heartbeat")),
+        ("N/{stream}/{feature...}", "N/+/#", "N/c0", None),  # MQTT sends the parent, too
+        ("{feature...}", "#", "a/b", (None, "a.b")),
+    ],
+)
+def test_a_template_subscribes_and_matches_as_mqtt_does(template, subscription, topic, names):
+    parsed = TopicTemplate.parse(template)
+    assert parsed.subscription == subscription
+    assert parsed.match(topic) == names
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "a\0b",
+        "a/#/b",
+        "a/x{stream}",
+        "a/{stream}x",
+        "a/{Stream}",
+        "a/{node}",
+        "{stream}/{stream}",
+        "{feature}/a/{feature}",
+        "a+/b",
+        "a#",
+        "{",
+        "a/{feature...}/b",
+        "{feature}/{feature...}",
+    ],
+)
+def test_a_wrong_template_is_refused(template):
+    with pytest.raises(ValueError, match=r"topic|stands twice|last level|whole level"):
+        TopicTemplate.parse(template)
