@@ -1,10 +1,13 @@
-"""Rows and events to store, and a store in memory, on the disk, and opened again."""
+"""Rows, events and models to store, and a store in memory, on the disk, and opened again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gon_edge.events import Row
+from gon_edge.model.file import Model
+from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 
 FEATURES = ("flow", "amps")
@@ -37,3 +40,12 @@ def lives(store: Store, tmp_path: Path):
     yield store
     with reopened(store, tmp_path) as again:
         yield again
+
+
+def state_with_models(state_dir: Path, model: Model) -> Path:
+    """A state directory with two versions of "pump", and a stream that is named like a shipped model."""
+    folder = ModelFolder(state_dir)
+    folder.install("pump", model.with_lineage(version="1", rows=600, trained_at=1_700_000_000.0))
+    folder.install("pump", replace(model, threshold=4.0).with_lineage(version="2", rows=900, parent="1"))
+    folder.install("host", model.with_lineage(version="1"))
+    return state_dir

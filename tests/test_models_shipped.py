@@ -15,7 +15,8 @@ from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Reading
 from gon_edge.model.file import dumps
 from gon_edge.process.host import HostTelemetry
-from gon_edge.state.catalog import shipped_model, shipped_models, starters, verify
+from gon_edge.state.catalog import shipped_model, shipped_models, starters
+from gon_edge.state.inspection import verify
 from gon_edge.stream.stream import Stream
 
 ROOT = Path(__file__).resolve().parents[1]

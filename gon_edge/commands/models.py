@@ -123,7 +123,7 @@ def _add_models(add: AddCommand) -> None:
 
 def _models_list(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import listing_text
-    from gon_edge.state.catalog import listing
+    from gon_edge.state.inspection import listing
 
     models = listing(_state_dir(options))
     if options.json:
@@ -135,7 +135,8 @@ def _models_list(options: argparse.Namespace) -> int:
 
 def _models_show(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import description_text
-    from gon_edge.state.catalog import describe, find
+    from gon_edge.state.catalog import find
+    from gon_edge.state.inspection import describe
 
     state_dir = _state_dir(options)
     model = describe(find(options.model, state_dir), state_dir)
@@ -148,7 +149,8 @@ def _models_show(options: argparse.Namespace) -> int:
 
 def _models_verify(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import checks_text
-    from gon_edge.state.catalog import places, verify
+    from gon_edge.state.catalog import places
+    from gon_edge.state.inspection import verify
 
     results = []
     for label, path, shipped in places(options.models, _state_dir(options)):
@@ -164,7 +166,8 @@ def _models_verify(options: argparse.Namespace) -> int:
 
 def _models_diff(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import differences_text
-    from gon_edge.state.catalog import differences, find
+    from gon_edge.state.catalog import find
+    from gon_edge.state.inspection import differences
 
     state_dir = _state_dir(options)
     a, b = find(options.a, state_dir), find(options.b, state_dir)
@@ -193,7 +196,8 @@ def _models_rollback(options: argparse.Namespace) -> int:
 
 
 def _models_export(options: argparse.Namespace) -> int:
-    from gon_edge.state.catalog import find, write_copy
+    from gon_edge.state.catalog import find
+    from gon_edge.state.inspection import write_copy
 
     found = find(options.model, _state_dir(options))
     with writing(options.file):
@@ -204,7 +208,8 @@ def _models_export(options: argparse.Namespace) -> int:
 
 def _models_import(options: argparse.Namespace) -> int:
     from gon_edge.links.control import listens, request
-    from gon_edge.state.catalog import find, import_model
+    from gon_edge.state.catalog import find
+    from gon_edge.state.inspection import import_model
 
     state_dir = _needed_state_dir(options)
     with writing(state_dir):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gon_edge.state.catalog import Check
+    from gon_edge.state.inspection import Check
     from gon_edge.training.plan import Plan
 
 _MIB = 1 << 20
