@@ -18,7 +18,7 @@ _LINK = re.compile(r"(!?)\[((?:[^][]|\[[^][]*\])*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 # Names in the first column of a table stay whole where there is room, and wide tables of figures leave room for them.
 _STYLE = """@media (min-width: 60em) {
-  .md-typeset table:not([class]) td:first-child { min-width: 9em; }
+  .md-typeset table:not([class]) td:first-child { min-width: 12em; }
   .md-typeset table:not([class]) td:first-child code { white-space: nowrap; }
 }
 """
