@@ -28,10 +28,10 @@ from gon_edge.config.file import load_config
 from gon_edge.config.file import options as config_options
 from gon_edge.config.schema import HttpConfig
 from gon_edge.events import Alert, Cause
-from gon_edge.links import prometheus, web
+from gon_edge.links import prometheus
 from gon_edge.links.control import ControlServer
 from gon_edge.links.prometheus import Telemetry
-from gon_edge.links.web import WebServer
+from gon_edge.links.web.server import CONTENT_TYPES, WebServer
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.alerts import alert_json
@@ -222,7 +222,7 @@ def test_every_exit_code_is_in_the_reference_the_help_and_the_man_page():
 
 def test_every_path_of_the_reference_answers_as_it_says(tmp_path, reference):
     listed = re.findall(r"^\| `(/\S*)` \| `([^`]+)` \| (yes)? +\|", TEXT["docs/reference/http.md"], re.MULTILINE)
-    assert {path for path, _, _ in listed} == web.ROUTES.keys()
+    assert {path for path, _, _ in listed} == CONTENT_TYPES.keys()
     (tmp_path / "token").write_text("a secret of at least sixteen characters")
     (tmp_path / "token").chmod(0o600)
     guarded = HttpConfig("127.0.0.1:0", token_file=tmp_path / "token")

@@ -32,17 +32,18 @@ from e2e.daemons import DaemonProcess
 from e2e.servers import Mosquitto, require, wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from snapshots import plain_snapshot
 
 from gon_edge.commands.main import main
 from gon_edge.config.file import effective, load_config, parse_config
 from gon_edge.config.schema import HttpConfig, MqttConfig
 from gon_edge.errors import ConfigError, PayloadError, UnreachableError
 from gon_edge.events import Cause
-from gon_edge.links import web
 from gon_edge.links.client import DaemonApi, basic, bearer, daemon_api
 from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.prometheus import Telemetry
-from gon_edge.links.web import Snapshot, WebServer
+from gon_edge.links.web.guard import GUESS_S, GUESSES, PLACES, Passwords, place
+from gon_edge.links.web.server import WebServer
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.payload import decoders
@@ -78,25 +79,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
-def snapshot() -> Snapshot:
-    return Snapshot(
-        node="pi-1",
-        version="0",
-        started_at=0.0,
-        now=1.0,
-        mqtt_connected=True,
-        mqtt_url="mqtt://localhost:1883",
-        mqtt_error="",
-        queue_length=0,
-        rss_bytes=1,
-        heartbeat_at=time.monotonic(),
-        ready=True,
-    )
-
-
 @contextlib.contextmanager
 def serving(**settings: Any) -> Iterator[WebServer]:
-    server = WebServer(HttpConfig("127.0.0.1:0", **settings), snapshot=snapshot, registry=CollectorRegistry())
+    server = WebServer(HttpConfig("127.0.0.1:0", **settings), snapshot=plain_snapshot, registry=CollectorRegistry())
     server.start()
     try:
         yield server
@@ -252,33 +237,33 @@ def test_passwords_cannot_be_guessed_faster_than_a_few_a_minute(
         for _ in range(40):  # a program that was not told of the new token guesses nothing
             assert guess(server, "the-old-one")[0] == 401
         tried = [guess(server, f"guess-{i}") for i in range(40)]
-        assert [status for status, _ in tried] == [401] * (web._GUESSES - 1) + [429] * (41 - web._GUESSES)
-        assert int(tried[-1][1]["Retry-After"]) == web._GUESS_S
+        assert [status for status, _ in tried] == [401] * (GUESSES - 1) + [429] * (41 - GUESSES)
+        assert int(tried[-1][1]["Retry-After"]) == GUESS_S
         assert guess(server, SECRET)[0] == 429  # else the right one could be told from the others
         with pytest.raises(UnreachableError, match=r"wait \d s"):
             DaemonApi(f"http://127.0.0.1:{server.port}", authorization=bearer("x")).status()
         assert guess(server, SECRET, next(f"127.0.0.{i}" for i in range(2, 9) if places_differ(i)))[0] == 200
         assert answer_to(server, None, "/healthz").startswith(b"HTTP/1.0 200 ")
         assert answer_to(server, None, "/").startswith(b"HTTP/1.0 401 ")  # nobody who shows none is kept waiting
-        clock[0] += web._GUESS_S
+        clock[0] += GUESS_S
         assert guess(server, SECRET)[0] == 200
         assert [guess(server, f"again-{i}")[0] for i in range(2)] == [401, 429]
 
 
 def places_differ(last: int) -> bool:
-    return web._place(f"127.0.0.{last}") != web._place("127.0.0.1")
+    return place(f"127.0.0.{last}") != place("127.0.0.1")
 
 
 def test_what_is_kept_about_guesses_does_not_grow_and_a_network_of_ipv6_is_one_guesser(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(SECRET)
-    guard = web._Guard(HttpConfig(token_file=tmp_path / "token"))
+    passwords = Passwords(HttpConfig(token_file=tmp_path / "token"))
     for i in range(20_000):
-        guard.guessed(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", bearer(f"{i}"))
-    assert len(guard._paid_at) == len(guard._newest) == web._PLACES
-    assert web._place("2001:db8::1") == web._place("2001:db8::ffff:1:2:3")
-    assert web._place("fe80::1%eth0") == web._place("fe80::2")
-    networks = {web._place(f"2001:db8:0:{i:x}::1") for i in range(1000)}
-    mapped = {web._place(f"::ffff:192.168.0.{i}") for i in range(250)}
+        passwords.guessed(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", bearer(f"{i}"))
+    assert len(passwords._paid_at) == len(passwords._newest) == PLACES
+    assert place("2001:db8::1") == place("2001:db8::ffff:1:2:3")
+    assert place("fe80::1%eth0") == place("fe80::2")
+    networks = {place(f"2001:db8:0:{i:x}::1") for i in range(1000)}
+    mapped = {place(f"::ffff:192.168.0.{i}") for i in range(250)}
     assert min(len(networks), len(mapped)) > 100
 
 
@@ -412,7 +397,7 @@ def test_what_is_no_request_ends_its_own_connection_only(plain: WebServer, reque
 def test_clients_that_never_finish_their_handshake_do_not_shut_others_out(
     certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gon_edge.links.web._CONNECTION_S", 1.0)
+    monkeypatch.setattr("gon_edge.links.web.server._CONNECTION_S", 1.0)
 
     def threads() -> int:
         return sum(thread.name == "gon-edge http" for thread in threading.enumerate())

@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,10 +36,12 @@ from gon_edge.commands import main as cli  # noqa: E402
 from gon_edge.commands.completion import _commands  # noqa: E402
 from gon_edge.config import schema as config  # noqa: E402
 from gon_edge.daemon import app, reload, reporting  # noqa: E402
-from gon_edge.links import prometheus, web  # noqa: E402
+from gon_edge.links import prometheus  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
 from gon_edge.links.mqtt.client import own_topic  # noqa: E402
+from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot  # noqa: E402
+from gon_edge.links.web import api, guard, server  # noqa: E402
 from gon_edge.state.database import DATABASE, LOCK  # noqa: E402
 from gon_edge.state.history import RetrainRecord  # noqa: E402
 from gon_edge.stream.alerts import alert_json  # noqa: E402
@@ -501,7 +502,7 @@ def _same(what: str, found: Iterable[object], described: Mapping[Any, object]) -
 _PATHS = {
     "/": "The status page, one file without anything from elsewhere.",
     "/metrics": "[Series](metrics.md) for Prometheus.",
-    "/healthz": f"200 while the scoring loop comes round, 503 when it has not for {web.HEARTBEAT_LIMIT_S:g} s.",
+    "/healthz": f"200 while the scoring loop comes round, 503 when it has not for {api.HEARTBEAT_LIMIT_S:g} s.",
     "/readyz": "200 when configuration and models are loaded, 503 before. The broker does not matter.",
     "/api/v1/status": "[The daemon](#apiv1status): broker, queue, memory, latency.",
     "/api/v1/streams": "[Every stream](#apiv1streams) as it is now.",
@@ -525,7 +526,7 @@ _STATUSES = {
     "MISDIRECTED_REQUEST": "Asked for under a name that is not known, see [http.names](configuration.md#httpnames).",
     "TOO_MANY_REQUESTS": "Too many wrong passwords from this address; `Retry-After` says when to come back.",
     "INTERNAL_SERVER_ERROR": "A bug; the log has more. Please report it.",
-    "SERVICE_UNAVAILABLE": f"Not healthy, not ready, or {web._MAX_THREADS} connections are open already.",
+    "SERVICE_UNAVAILABLE": f"Not healthy, not ready, or {server.MAX_THREADS} connections are open already.",
 }
 _MODEL_KEYS = {
     "stream": "Its name.",
@@ -563,26 +564,25 @@ _HISTORY_KEYS = {
 }
 
 
-def _sample() -> web.Snapshot:
+def _sample() -> Snapshot:
     """A daemon with one of everything, so that answers have all their keys."""
     cause = events.Cause("f", 1.0, 2.0, 1.0)
     scores = GateScores(0.0, {})
     gate = GateReport(True, (), True, 1, scores, scores, 0.0, 1, 0.0)
     training = RetrainRecord("s", "1", 0.0, 1.0, "promoted", 1, 1, "", gate.as_json())
-    return web.Snapshot(
+    return Snapshot(
         node="n", version="0", started_at=0.0, now=0.0, mqtt_connected=True, mqtt_url="", mqtt_error="",
         queue_length=0, rss_bytes=0, heartbeat_at=0.0, ready=True,
-        streams=(web.StreamSnapshot("s", "scoring", 1, 1, causes=(cause,)),),
+        streams=(StreamSnapshot("s", "scoring", 1, 1, causes=(cause,)),),
         silences=(asdict(Silence("s", "", 0.0, 1.0, "")),),
-        history=(web.HistorySnapshot("s", 0.0, [1.0], [1.0]),),
+        history=(HistorySnapshot("s", 0.0, [1.0], [1.0]),),
         trainings=(asdict(training),), models={"s": {}},
     )  # fmt: skip
 
 
 def answer(path: str) -> dict[str, Any]:
     """Return what a path with a JSON answer says of a daemon that has one of everything."""
-    _, of_server = web.ROUTES[path]
-    body: dict[str, Any] = json.loads(of_server(SimpleNamespace(snapshot=_sample))[1])  # type: ignore[arg-type]
+    body: dict[str, Any] = json.loads(api.answer(path, _sample())[1])
     return body
 
 
@@ -594,20 +594,21 @@ def http() -> str:
     SystemExit
         A path, or a key of an answer, that has no line in the tables above.
     """
-    _same("paths of gon_edge/links/web.py", web.ROUTES, _PATHS)
+    _same("paths of gon_edge/links/web/server.py", server.CONTENT_TYPES, _PATHS)
     _same("keys of /healthz and /readyz", {**answer("/healthz"), **answer("/readyz")}, _HEALTH_KEYS)
     _same("keys of /api/v1/status", answer("/api/v1/status"), _STATUS_KEYS)
     history = answer("/api/v1/history")
     (model,) = answer("/api/v1/models")["models"]
     _same("keys of /api/v1/models", model, _MODEL_KEYS)
     _same("keys of /api/v1/history", history["streams"][0], _HISTORY_KEYS)
-    methods = [name.removeprefix("do_") for name in dir(web._Handler) if name.startswith("do_")]
+    methods = [name.removeprefix("do_") for name in dir(server._Handler) if name.startswith("do_")]
     paths = (
-        (f"`{path}`", f"`{web.ROUTES[path][0]}`", "yes" if path in web.OPEN_TO_ALL else "", text)
+        (f"`{path}`", f"`{server.CONTENT_TYPES[path]}`", "yes" if path in guard.OPEN_TO_ALL else "", text)
         for path, text in _PATHS.items()
     )
-    named = set(re.findall(r"HTTPStatus\.([A-Z_]+)", inspect.getsource(web))) - {"NOT_IMPLEMENTED"}  # made a 405
-    _same("HTTP statuses of gon_edge/links/web.py", named, _STATUSES)
+    sources = "".join(inspect.getsource(module) for module in (server, guard, api))
+    named = set(re.findall(r"HTTPStatus\.([A-Z_]+)", sources)) - {"NOT_IMPLEMENTED"}  # made a 405
+    _same("HTTP statuses of gon_edge/links/web", named, _STATUSES)
     statuses = [(str(HTTPStatus[name].value), text) for name, text in _STATUSES.items() if text]
     typed, untyped = ("Key", "Type", "What"), ("Key", "What")
     (stream,) = answer("/api/v1/streams")["streams"]
@@ -615,7 +616,7 @@ def http() -> str:
     (training,) = answer("/api/v1/trainings")["trainings"]
     lines = [
         "# HTTP",
-        _note("gon_edge/links/web.py"),
+        _note("gon_edge/links/web/server.py", "gon_edge/links/web/api.py", "gon_edge/links/snapshot.py"),
         (
             f"What is served at [http.listen](configuration.md#httplisten), by default "
             f"`http://{config.HttpConfig().listen}`, to {' and '.join(methods)}. Nothing can be changed through it, no "
@@ -638,7 +639,7 @@ def http() -> str:
         "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _STATUS_KEYS.items()))),
         "## /api/v1/streams",
         "`streams`, each with",
-        "\n".join(_table(typed, _key_rows(web.StreamSnapshot, stream))),
+        "\n".join(_table(typed, _key_rows(StreamSnapshot, stream))),
         "Causes are as in [events](topics.md#events).",
         "## /api/v1/silences",
         "`silences`, each with",

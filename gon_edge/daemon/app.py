@@ -32,7 +32,8 @@ from gon_edge.links.control import ControlServer, Request
 from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
 from gon_edge.links.prometheus import Telemetry
-from gon_edge.links.web import Snapshot, WebServer
+from gon_edge.links.snapshot import Snapshot
+from gon_edge.links.web.server import WebServer
 from gon_edge.model.file import Model
 from gon_edge.process.memory import return_memory, rss_bytes, tame_malloc
 from gon_edge.process.systemd import Notifier

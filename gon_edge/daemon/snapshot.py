@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from gon_edge.links.mqtt.client import MqttClient
-from gon_edge.links.web import HistorySnapshot, StreamSnapshot
+from gon_edge.links.snapshot import HistorySnapshot, StreamSnapshot
 from gon_edge.stream.stream import Stream
 
 

@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 from e2e.servers import Mosquitto, free_port, require, wait_until
 from prometheus_client import CollectorRegistry
+from snapshots import plain_snapshot
 
 from gon_edge import GONDetector, __version__
 from gon_edge.commands import main as cli
 from gon_edge.commands.main import build_parser, main
 from gon_edge.config.schema import HttpConfig
-from gon_edge.links.web import Snapshot, StreamSnapshot, WebServer
+from gon_edge.links.snapshot import StreamSnapshot
+from gon_edge.links.web.server import WebServer
 from gon_edge.model.file import Model, save_model
 from gon_edge.process.logs import set_up_logging
 from gon_edge.training.fit import fit_model
@@ -251,18 +253,13 @@ def served() -> Iterator[str]:
         "top_features": [{"feature": "flow", "value": 3.25, "expected": 31.8, "contribution": 0.71}],
         "model_version": "3",
     }
-    snapshot = Snapshot(
-        node="pi-1",
-        version="0.1.0",
+    snapshot = plain_snapshot(
         started_at=0.0,
         now=1000.0,
         mqtt_connected=False,
         mqtt_url="mqtt://broker:1883",
         mqtt_error="connection refused",
-        queue_length=0,
         rss_bytes=44 << 20,
-        heartbeat_at=0.0,
-        ready=True,
         streams=(
             StreamSnapshot("pump", "scoring", 700, 600, score=5.0, threshold=3.0, model_version="3"),
             StreamSnapshot("fan", "warming-up", 60, 600, eta_s=540.0),

@@ -7,20 +7,21 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.publish
 import pytest
 from prometheus_client import CollectorRegistry
+from snapshots import plain_snapshot
 
 from e2e.daemons import DaemonProcess, rows
 from e2e.servers import Mosquitto, require, wait_until
 from gon_edge.config.schema import HttpConfig
-from gon_edge.links.web import Snapshot, StreamSnapshot, WebServer
+from gon_edge.links.snapshot import StreamSnapshot
+from gon_edge.links.web.server import WebServer
 from gon_edge.state.history import RetrainRecord
 from gon_edge.training.gate import GateReport, GateScores
 
@@ -175,10 +176,9 @@ def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> N
     nonsense = {"passed": 1, "held_out_rows": [], "challenger": {"alarm_rate": "<b>", "separation": 7}, "champion": 3}
     of_pump = GateReport(True, (), True, 0, old, old, 0.005, 12_000, 3e-5).as_json()
     models = {"pump": {"version": "3", "gate": of_pump}, "stranger": {"version": "3", "gate": nonsense}}
-    snapshot = Snapshot("pi-1", "0", 1.7e9, 1.7e9, True, "mqtt://x", "", 0, 1, time.monotonic(), True, streams)
     failed = RetrainRecord("young", "", 1.7e9, 4.0, "over_budget", 64 << 20, 600, "training needs 80 MiB")
     young = StreamSnapshot("young", "warming-up", 700, 600, eta_s=0.0)
-    snapshot = replace(snapshot, streams=(*streams, young), trainings=(asdict(training), asdict(failed)), models=models)
+    snapshot = plain_snapshot(streams=(*streams, young), trainings=(asdict(training), asdict(failed)), models=models)
     server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=lambda: snapshot, registry=CollectorRegistry())
     server.start()
     try:

@@ -20,12 +20,14 @@ from typing import Any
 import pytest
 from e2e.servers import require, wait_until
 from prometheus_client import CollectorRegistry, Counter
+from snapshots import plain_snapshot
 
 from gon_edge.config.schema import HttpConfig
 from gon_edge.errors import GonEdgeError
 from gon_edge.events import Cause
-from gon_edge.links import web
-from gon_edge.links.web import HistorySnapshot, Snapshot, StreamSnapshot, WebServer
+from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot
+from gon_edge.links.web import api
+from gon_edge.links.web.server import MAX_THREADS, WebServer
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 
@@ -69,18 +71,8 @@ class Daemon:
 
     def reset(self) -> None:
         self.heartbeats = True
-        self.now = Snapshot(
-            node="pi-1",
-            version="0.1.0",
-            started_at=1.7e9 - 60,
-            now=1.7e9,
-            mqtt_connected=True,
-            mqtt_url="mqtt://localhost:1883",
-            mqtt_error="",
-            queue_length=3,
-            rss_bytes=40 << 20,
+        self.now = plain_snapshot(
             heartbeat_at=0.0,
-            ready=True,
             streams=(SCORING, WARMING),
             alerts=(ALERT,),
             latency_s=(*[0.001] * 9, *[0.002] * 9, 0.03, 0.5),
@@ -201,9 +193,9 @@ def test_trainings_are_listed_with_the_gates_reason(server: WebServer, daemon: D
 def test_health_fails_when_the_scoring_loop_stands_still(server: WebServer, daemon: Daemon) -> None:
     assert ask(server, "/healthz")[0] == 200
     daemon.heartbeats = False
-    daemon.now = replace(daemon.now, heartbeat_at=time.monotonic() - web.HEARTBEAT_LIMIT_S + 5)
+    daemon.now = replace(daemon.now, heartbeat_at=time.monotonic() - api.HEARTBEAT_LIMIT_S + 5)
     assert ask(server, "/healthz")[0] == 200
-    daemon.now = replace(daemon.now, heartbeat_at=time.monotonic() - web.HEARTBEAT_LIMIT_S - 1)
+    daemon.now = replace(daemon.now, heartbeat_at=time.monotonic() - api.HEARTBEAT_LIMIT_S - 1)
     assert ask(server, "/healthz")[0] == 503
 
 
@@ -271,7 +263,7 @@ def test_the_policy_admits_the_pages_own_script_and_style_and_nothing_else(serve
 
 
 def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> None:
-    monkeypatch.setattr(web, "_CONNECTION_S", 0.5)
+    monkeypatch.setattr("gon_edge.links.web.server._CONNECTION_S", 0.5)
     server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
     server.start()
     try:
@@ -290,7 +282,7 @@ def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch, daemon: Daemo
 def test_many_slow_clients_neither_start_many_threads_nor_shut_others_out_for_long(
     monkeypatch: pytest.MonkeyPatch, daemon: Daemon
 ) -> None:
-    monkeypatch.setattr(web, "_CONNECTION_S", 1.0)
+    monkeypatch.setattr("gon_edge.links.web.server._CONNECTION_S", 1.0)
     server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=daemon.snapshot, registry=CollectorRegistry())
     server.start()
     slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(20)]
@@ -300,7 +292,7 @@ def test_many_slow_clients_neither_start_many_threads_nor_shut_others_out_for_lo
             return sum(t.name == "gon-edge http" for t in threading.enumerate())
 
         # Polled: a thread that has handed its place on may take a moment to end.
-        wait_until(lambda: workers() <= web._MAX_THREADS + 1, 5.0, "as many threads as allowed")
+        wait_until(lambda: workers() <= MAX_THREADS + 1, 5.0, "as many threads as allowed")
 
         def answered() -> bool:
             try:

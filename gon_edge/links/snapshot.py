@@ -1,0 +1,146 @@
+"""The daemon at one moment, as it is handed over to whoever shows it.
+
+Plain data, frozen, of which no part changes any more: other threads read it while the daemon goes on.  The daemon fills
+it (``daemon/snapshot``), the HTTP port shows it (``web``).  A new field shows up in the API by itself, in its reference
+when it is documented here, and on the status page only when written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gon_edge.events import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSnapshot:
+    """What there is to say about one stream.
+
+    Attributes
+    ----------
+    name : str
+    state : str
+        ``warming-up``, ``training``, ``scoring`` or ``stale``.
+    rows, rows_needed : int
+        Rows collected, and needed for the first model.
+    eta_s : float or None
+        Seconds until the warm-up is over; ``None`` when nobody can say.
+    interval_s : float or None
+        Of the grid; ``None`` until it is learned.
+    score, threshold : float or None
+    scores : tuple of float
+        Recent scores, oldest first, for the sparkline; about 120.
+    model_version : str or None
+        Of its own model.
+    starter : str or None
+        The shipped model that scores it while it has none of its own, as ``shipped:host``.
+    model_trained_at, last_timestamp : float or None
+        Unix seconds.
+    features : int
+    missing : tuple of str
+        Features masked from the score.
+    causes : tuple of Cause
+        Of the newest verdict, largest contribution first.
+    training : str
+        How far a training is; empty when none runs for this stream.
+    """
+
+    name: str
+    state: str
+    rows: int
+    rows_needed: int
+    eta_s: float | None = None
+    interval_s: float | None = None
+    score: float | None = None
+    threshold: float | None = None
+    scores: tuple[float, ...] = ()
+    model_version: str | None = None
+    starter: str | None = None
+    model_trained_at: float | None = None
+    last_timestamp: float | None = None
+    features: int = 0
+    missing: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    training: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySnapshot:
+    """Scores of one stream over the last hour, thinned.
+
+    Attributes
+    ----------
+    stream : str
+    end : float
+        Of the newest bucket, Unix seconds by the stream's own clock.
+    scores, thresholds : sequence of float
+        Highest score and last threshold of each bucket, oldest first; NaN where no row was scored.
+    """
+
+    stream: str
+    end: float
+    scores: Sequence[float]
+    thresholds: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The daemon at one moment.
+
+    Attributes
+    ----------
+    node, version : str
+    started_at, now : float
+        Unix seconds by the daemon's clock.
+    mqtt_connected : bool
+    mqtt_url : str
+        Without user name and password.
+    mqtt_error : str
+        Why there is no connection; empty when there is one.
+    queue_length : int
+        Messages received and not yet scored.
+    rss_bytes : int
+    heartbeat_at : float
+        Seconds of ``time.monotonic()`` when the scoring loop last came round.  A time and not an age: an old snapshot
+        must look old.
+    ready : bool
+        Configuration and models are loaded; the broker does not matter.
+    streams : tuple of StreamSnapshot
+    alerts : tuple of mapping
+        The newest event of each alert as it goes out by MQTT, active ones (``type`` is not ``end``) and recent ones,
+        newest first.
+    silences : tuple of mapping
+        Those that count now, the first to end first.
+    bucket_s : float
+        Length of a bucket of `history`.
+    history : tuple of HistorySnapshot
+        Of the streams that have scores.
+    trainings : tuple of mapping
+        The newest training rounds, newest first: stream, version, outcome, what the gate found and what it took.
+    models : mapping of str to mapping
+        By stream the lineage of its own model in use.
+    latency_s : sequence of float
+        From receipt to score, of the last rows.
+    """
+
+    node: str
+    version: str
+    started_at: float
+    now: float
+    mqtt_connected: bool
+    mqtt_url: str
+    mqtt_error: str
+    queue_length: int
+    rss_bytes: int
+    heartbeat_at: float
+    ready: bool
+    streams: tuple[StreamSnapshot, ...] = ()
+    alerts: tuple[Mapping[str, Any], ...] = ()
+    silences: tuple[Mapping[str, Any], ...] = ()
+    bucket_s: float = 15.0
+    history: tuple[HistorySnapshot, ...] = ()
+    trainings: tuple[Mapping[str, Any], ...] = ()
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    latency_s: Sequence[float] = ()

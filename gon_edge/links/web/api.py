@@ -1,0 +1,155 @@
+"""The read-only API: a snapshot of the daemon to JSON, one function a path.
+
+Knows no socket and no header.  A new path is a function here and a line in :data:`ANSWERS`; ``tools/make_reference``
+then asks for its description.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from http import HTTPStatus
+from typing import Any
+
+from gon_edge.events import Cause
+from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot
+
+# Not critical: /healthz fails when the scoring loop has not come round for so long.  It beats once a second.
+HEARTBEAT_LIMIT_S = 30.0
+_GATE_BYTES = 4 << 10  # what the gate says of a model is under 1 KiB
+
+
+def _health(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    age_s = time.monotonic() - snapshot.heartbeat_at
+    healthy = age_s < HEARTBEAT_LIMIT_S
+    status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, {"healthy": healthy, "heartbeat_age_s": round(age_s, 3)}
+
+
+def _readiness(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    status = HTTPStatus.OK if snapshot.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, {"ready": snapshot.ready}
+
+
+def _streams(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    entries = [_plain(stream) for stream in snapshot.streams]
+    return HTTPStatus.OK, {"streams": [{"stream": entry.pop("name"), **entry} for entry in entries]}
+
+
+def _alerts(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {"alerts": snapshot.alerts}
+
+
+def _silences(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {"silences": snapshot.silences}
+
+
+def _history(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {
+        "bucket_s": snapshot.bucket_s,
+        "streams": [_thinned(history) for history in snapshot.history],
+    }
+
+
+def _thinned(history: HistorySnapshot) -> dict[str, Any]:
+    """From its first score on, in four digits; of the thresholds only where they change, as ``[index, value]``."""
+    first = next((i for i, score in enumerate(history.scores) if score == score), len(history.scores))
+    changes: list[tuple[int, float]] = []
+    for i, threshold in enumerate(history.thresholds[first:]):
+        if threshold == threshold and (not changes or changes[-1][1] != threshold):
+            changes.append((i, threshold))
+    return {
+        "stream": history.stream,
+        "end": history.end,
+        "scores": [float(f"{score:.4g}") for score in history.scores[first:]],
+        "thresholds": [[i, float(f"{threshold:.4g}")] for i, threshold in changes],
+    }
+
+
+def _trainings(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {"trainings": snapshot.trainings}
+
+
+def _models(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    # Chosen keys, and a bound: a model from elsewhere may have more to say of itself.
+    keys = ("version", "parent", "trained_at", "rows", "since", "until")
+    models = [
+        {"stream": name, **{key: lineage.get(key) for key in keys}, "gate": _bounded(lineage.get("gate"))}
+        for name, lineage in snapshot.models.items()
+    ]
+    return HTTPStatus.OK, {"models": models}
+
+
+def _bounded(gate: object) -> object:
+    with contextlib.suppress(RecursionError):
+        return gate if len(_json(gate)) <= _GATE_BYTES else None
+    return None
+
+
+def _latency(seconds: Sequence[float]) -> dict[str, float | None]:
+    ordered = sorted(seconds)
+    return {
+        name: round(ordered[int(share * (len(ordered) - 1))], 6) if ordered else None
+        for name, share in (("median_s", 0.5), ("p95_s", 0.95))
+    }
+
+
+def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
+    return HTTPStatus.OK, {
+        "node": snapshot.node,
+        "version": snapshot.version,
+        "now": snapshot.now,
+        "started_at": snapshot.started_at,
+        "uptime_s": snapshot.now - snapshot.started_at,
+        "ready": snapshot.ready,
+        "heartbeat_age_s": round(time.monotonic() - snapshot.heartbeat_at, 3),
+        "mqtt": {
+            "connected": snapshot.mqtt_connected,
+            "url": snapshot.mqtt_url,
+            "error": snapshot.mqtt_error,
+        },
+        "queue_length": snapshot.queue_length,
+        "rss_bytes": snapshot.rss_bytes,
+        "latency": _latency(snapshot.latency_s),
+    }
+
+
+ANSWERS: Mapping[str, Callable[[Snapshot], tuple[HTTPStatus, object]]] = {
+    "/healthz": _health,
+    "/readyz": _readiness,
+    "/api/v1/streams": _streams,
+    "/api/v1/alerts": _alerts,
+    "/api/v1/silences": _silences,
+    "/api/v1/history": _history,
+    "/api/v1/trainings": _trainings,
+    "/api/v1/models": _models,
+    "/api/v1/status": _status,
+}
+"""Every path that answers in JSON."""
+
+
+def answer(path: str, snapshot: Snapshot) -> tuple[HTTPStatus, bytes]:
+    """Return status and JSON of a path of :data:`ANSWERS`."""
+    status, value = ANSWERS[path](snapshot)
+    return status, _json(value)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON knows it: dataclasses as objects; NaN and infinities, which it does not have, as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, StreamSnapshot | Cause):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

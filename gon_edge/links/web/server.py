@@ -1,0 +1,285 @@
+"""One HTTP port to look at: metrics, health, a read-only API and the status page.
+
+Nothing can be changed through it.  Handlers see an immutable :class:`Snapshot`, which the daemon builds, and a
+Prometheus registry; they never touch streams or models.  Bounded in every direction: a handful of threads, a total time
+for each connection, a size for each request, no request bodies.  Who may read is decided by `guard`, what the API says
+by `api`; this module moves bytes, serves the status page (``static/index.html``) and sends it with the policy that
+keeps it harmless.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gon_edge.config.schema import HttpConfig
+from gon_edge.errors import GonEdgeError
+from gon_edge.links.snapshot import Snapshot
+from gon_edge.links.web import api
+from gon_edge.links.web.guard import Guard, Tls
+from gon_edge.process.digest import sha256
+
+log = logging.getLogger(__package__)
+
+MAX_THREADS = 8  # not critical: a browser opens six connections at most, a scraper one
+_WAITING = 32  # not critical: connections the kernel keeps for us while all threads are busy
+_SLOT_S = 1.0  # not critical: for so long a connection waits for a thread before it is told 503
+_CONNECTION_S = 10.0  # not critical: from accept to close; whoever sends or reads more slowly is cut off
+_REQUEST_BYTES = 128 << 10  # request line (64 KiB at most) and headers; http.server alone admits 6.5 MB
+_PAGE = Path(__file__).with_name("static") / "index.html"
+
+CONTENT_TYPES: Mapping[str, str] = {
+    "/": "text/html; charset=utf-8",
+    "/metrics": "text/plain; version=0.0.4; charset=utf-8",
+    **dict.fromkeys(api.ANSWERS, "application/json"),
+}
+"""By path, for every path there is."""
+
+
+class WebServer:
+    """Serves until :meth:`stop`, on threads of its own.
+
+    Parameters
+    ----------
+    settings : HttpConfig
+        Port 0 lets the system choose; see the attribute `port`.  Certificate, key, token and password are read again
+        when their files change; files that cannot be used leave what was read before.
+    snapshot : callable
+        Returns the newest :class:`Snapshot`; called on the threads of the server, must not block.
+    registry : prometheus_client.CollectorRegistry
+        What ``/metrics`` shows.
+
+    Attributes
+    ----------
+    port : int
+    url : str
+
+    Raises
+    ------
+    GonEdgeError
+        When the address cannot be listened on.
+    ConfigError
+        When certificate, key, token or password cannot be read.
+
+    Examples
+    --------
+    >>> server = WebServer(config.http, snapshot=daemon.snapshot, registry=registry)   # doctest: +SKIP
+    >>> server.start(); print(server.url)                                              # doctest: +SKIP
+    http://127.0.0.1:9109/
+    """
+
+    def __init__(self, settings: HttpConfig, *, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
+        host, port = settings.host, settings.port
+        tls, guard = Tls(settings) if settings.tls else None, Guard(settings)
+        try:
+            self._server = _Server((host, port), snapshot, registry, tls, guard)
+        except OSError as error:
+            raise GonEdgeError(
+                f"cannot serve HTTP on {host or '*'}:{port}: {error.strerror or error}; change http.listen"
+            ) from error
+        self.port = int(self._server.server_address[1])
+        shown = host or "localhost"
+        self.url = f"{'https' if settings.tls else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="gon-edge http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port; answers under way are not waited for."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _Page:
+    """The status page and the policy under which a browser runs it: its own script and style, by hash, nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        text = path.read_text(encoding="utf-8")
+        self.body = text.encode()
+        hashes = {
+            tag: " ".join(
+                "'sha256-" + base64.b64encode(sha256(block.encode()).digest()).decode() + "'"
+                for block in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+            )
+            for tag in ("script", "style")
+        }
+        self.policy = (
+            f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
+            "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = _WAITING
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        snapshot: Callable[[], Snapshot],
+        registry: CollectorRegistry,
+        tls: Tls | None,
+        guard: Guard,
+    ) -> None:
+        self.snapshot = snapshot
+        self.registry = registry
+        self.guard = guard
+        self._tls = tls
+        self.page = _Page(_PAGE)
+        self._slots = threading.BoundedSemaphore(MAX_THREADS)
+        self._open: dict[socket.socket, float] = {}
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: it asks DNS for the name of the address, which takes seconds where there is no DNS.
+        if self.allow_reuse_address:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "localhost", self.server_address[1]
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        connection.settimeout(_CONNECTION_S)
+        return (connection if self._tls is None else self._tls.wrap(connection)), address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._slots.acquire(timeout=_SLOT_S):
+            with contextlib.suppress(OSError):
+                request.settimeout(_SLOT_S)
+                if self._tls is None:  # with TLS a handshake would come first, which is what there is no time for
+                    request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
+            self.shutdown_request(request)
+            return
+        self._open[request] = time.monotonic() + _CONNECTION_S
+        threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="gon-edge http", daemon=True
+        ).start()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            if self._tls is not None:
+                request.do_handshake()
+            super().process_request_thread(request, client_address)
+        except OSError as error:  # of the handshake: all else is caught where it happens
+            log.debug("no TLS with %s: %s", client_address, error)
+            self.shutdown_request(request)
+        finally:
+            self._open.pop(request, None)
+            self._slots.release()
+
+    def service_actions(self) -> None:
+        now = time.monotonic()
+        for request, until in list(self._open.items()):
+            if now > until:
+                with contextlib.suppress(OSError):
+                    # Not SSLSocket's own, which takes TLS away under the thread that is using it.
+                    socket.socket.shutdown(request, socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("HTTP connection from %s ended", client_address, exc_info=True)
+
+
+class _Limited:
+    """The reading side of a connection, up to a number of bytes."""
+
+    def __init__(self, file: Any, limit_bytes: int) -> None:
+        self._file = file
+        self._left = limit_bytes
+
+    def readline(self, size: int = -1) -> bytes:
+        line: bytes = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.LineTooLong("request")  # http.server answers 431
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version = "gon-edge"
+    sys_version = ""
+    timeout = _CONNECTION_S
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Limited(self.rfile, _REQUEST_BYTES)  # type: ignore[assignment]
+
+    def do_GET(self) -> None:
+        headers: Mapping[str, str] = {}
+        try:
+            path = urlsplit(self.path).path
+            refusal = self.server.guard.refusal(path, self.headers, self.client_address[0])
+            if refusal is not None:
+                status, headers = refusal.status, refusal.headers
+                content_type, body = "text/plain", refusal.text.encode()
+            else:
+                status, content_type, body = self._answer(path)
+        except Exception:
+            log.exception("no answer to %r", self.path)
+            status, content_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error\n"
+        self._send(status, content_type, body, headers)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what http.server refuses by itself: bad requests and methods, lines that are too long."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:  # its answer to a method without a do_ of that name
+            code = HTTPStatus.METHOD_NOT_ALLOWED
+        status = HTTPStatus(code)
+        self.close_connection = True
+        headers = {"Allow": "GET, HEAD"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
+        self._send(status, "text/plain", f"{status.phrase.lower()}\n".encode(), headers)
+
+    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        status = HTTPStatus.OK
+        if path not in CONTENT_TYPES:
+            return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
+        if path == "/":
+            body = self.server.page.body
+        elif path == "/metrics":
+            body = generate_latest(self.server.registry)
+        else:
+            status, body = api.answer(path, self.server.snapshot())
+        return status, CONTENT_TYPES[path], body
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", self.server.page.policy)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name is the base class's
+        log.debug("%s %r", self.address_string(), format % args)
