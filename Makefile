@@ -35,12 +35,12 @@ test-all: $(VENV)/.make-dev  ## the slow ones as well: long runs, killed process
 e2e: $(VENV)/.make-dev  ## only the end-to-end tests, against real servers
 	$(PYTEST) tests/e2e $(ARGS)
 
-check: $(VENV)/.make-dev  ## lint, format, types, direction of imports, docstrings
+check: $(VENV)/.make-dev  ## lint, format, types, direction of imports, house rules
 	$(BIN)/ruff check gon_edge tools tests
 	$(BIN)/ruff format --check gon_edge tools tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/check_docstrings.py gon_edge tools
+	$(BIN)/python tools/check_style.py gon_edge tools
 
 # For example: make fuzz TARGETS="payloads topics" RUNS=100000
 RUNS ?= 1000000

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 _KEY = "gon-edge capture"
-_WRITE_EVERY_S = 0.5
+_WRITE_EVERY_S = 0.5  # seconds of messages that a power cut costs; not critical
 
 
 class Captured(NamedTuple):

@@ -16,7 +16,7 @@ BACKLOG_BYTES = 2 << 20
 """Memory for rows that wait while the first model is being trained, 36,000 of them at 8 features; beyond it the oldest
 go without a score.  Only a replay at full speed comes near it."""
 
-_BLOCK_ROWS = 256
+_BLOCK_ROWS = 256  # not critical: a block of 8 features has 15 kB, and one at most is half empty
 
 
 class _Block:

@@ -17,7 +17,8 @@ LEARNING_TICKS = 8  # distinct timestamps of the fastest feature before an inter
 LEARNING_SPAN_S = 2.0  # ... and the least they span: a broker's backlog arrives within a second, whatever its interval
 LEARNING_LIMIT = 64  # timestamps remembered; after half as many that disagree, the median step of all is taken
 
-MIN_INTERVAL_S = 0.01
+MIN_INTERVAL_S = 0.01  # 100 rows a second take 0.3 % of a core at 28 us each; faster is a wrong clock
+# What people write into device settings, from 10 Hz to an hour.
 NICE_INTERVALS_S = (0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 

@@ -23,9 +23,9 @@ from gon_edge.stream.align import Aligner
 from gon_edge.stream.backlog import Backlog, Newest
 from gon_edge.stream.history import ScoreHistory
 
-RECENT_SCORES = 120
+RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
 
-_SILENT_S = 60.0
+_SILENT_S = 60.0  # the default of max_gap: what would begin a new window is a silence
 
 
 @dataclass(frozen=True, slots=True)
