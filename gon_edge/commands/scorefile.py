@@ -1,6 +1,7 @@
 """A CSV file in, a CSV file with scores out: a model without a broker.
 
-Rows are judged exactly as the daemon judges them once they are aligned, one after the other, none by later ones.
+Rows are judged by the daemon's own code once they are aligned (`Stream.judge`), one after the other, none by later
+ones.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from gon_edge.config.schema import StreamConfig
 from gon_edge.errors import InputError
 from gon_edge.events import Row
-from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.state.csvfile import CsvFile, cell_number
+from gon_edge.stream.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,18 @@ def score_csv(
     time_index = None if time_column is None else table.column(time_column, "--time-column")
     unknown = tuple(name for name in table.columns if name not in model.features and name != time_column)
     judged = csv_rows(model, table, time_column)
-    detector: Detector | None = None
+    stream: Stream | None = None
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([time_column or "row", "score", "threshold", "is_anomaly", "top_feature"])
     rows = anomalies = unreadable = 0
     for rows, (cells, row, texts) in enumerate(judged, 1):
         unreadable += texts
-        if detector is None:
-            detector = Detector(at_level_of(model, row.values, table.name), top=1)
-        verdict = detector.update(row)
+        if stream is None:
+            own = at_level_of(model, row.values, table.name)
+            stream = Stream("", StreamConfig(), max_features=len(model.features), model=own)
+        (outcome,) = stream.judge([row])
+        verdict, causes = outcome.verdict, stream.causes()
+        assert verdict is not None  # the stream has a model
         anomalies += verdict.is_anomaly
         writer.writerow(
             [
@@ -85,7 +90,7 @@ def score_csv(
                 f"{verdict.score:.9g}",
                 f"{verdict.threshold:.9g}",
                 int(verdict.is_anomaly),
-                verdict.causes[0].feature if verdict.causes else "",
+                causes[0].feature if causes else "",
             ]
         )
         progress(rows, table.fraction if rows % 100 == 0 else None)
