@@ -26,6 +26,7 @@ from gon_edge.config.file import parse_config
 from gon_edge.config.schema import Config
 from gon_edge.errors import InputError
 from gon_edge.model.file import Model
+from gon_edge.state.folder import ModelFolder
 from gon_edge.training.fit import fit_model
 
 WALL = 1_700_000_000.0
@@ -268,3 +269,13 @@ def test_a_recording_goes_on_after_the_broker_was_away(mosquitto: Mosquitto, tmp
     finally:
         process.kill()
     assert not read(path)[1].cut_off
+
+
+def test_a_new_stream_takes_the_place_of_one_that_fell_silent_as_in_the_daemon(model: Model, tmp_path: Path):
+    """The path of replay was a copy of the daemon's, and lacked this: the stream that fails had no place."""
+    ModelFolder(tmp_path).install("pump", model)
+    ghost = message('{"flow": 1.0}', 0.0, topic="telemetry/ghost", received_at=-100.0, wall=WALL - 200.0)
+    path = write(tmp_path / "c.jsonl", [ghost, *story(stamped=True)], 260.0, {**HEAD, "received_at": -100.0})
+    with Capture(str(path)) as capture:
+        judged = list(alerts(capture, config(tmp_path, limits={"streams": 1})))
+    assert {(alert.stream, alert.type) for alert in judged} >= {("pump", "new")}
