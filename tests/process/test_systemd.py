@@ -1,13 +1,14 @@
-"""Notifications, read from a real datagram socket."""
+"""Notifications by systemd-python and without it, read from a real datagram socket."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,31 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield end, address
 
 
-def test_each_message_is_what_systemd_expects(manager: tuple[socket.socket, str]) -> None:
+@pytest.fixture(params=["protocol", "library"])
+def notifier_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Notifier]:
+    """A notifier that talks to an address: by its own datagrams, or by systemd-python."""
+    if request.param == "library":
+        pytest.importorskip(
+            "systemd.daemon",
+            reason="systemd-python is missing; type: apt install libsystemd-dev; pip install systemd-python",
+        )
+    else:
+        monkeypatch.setitem(sys.modules, "systemd", None)  # as where it is not installed
+
+    def make(address: str) -> Notifier:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        notifier = Notifier()
+        assert (notifier._library is not None) == (request.param == "library")
+        return notifier
+
+    return make
+
+
+def test_each_message_is_what_systemd_expects(
+    manager: tuple[socket.socket, str], notifier_for: Callable[[str], Notifier]
+) -> None:
     end, address = manager
-    notifier = Notifier({"NOTIFY_SOCKET": address})
+    notifier = notifier_for(address)
     for say, expected in (
         (lambda: notifier.ready("scoring 3 streams"), b"READY=1\nSTATUS=scoring 3 streams"),
         (lambda: notifier.ready(), b"READY=1"),
@@ -40,40 +63,62 @@ def test_each_message_is_what_systemd_expects(manager: tuple[socket.socket, str]
         assert end.recv(4096) == expected
 
 
-def test_a_reload_carries_its_monotonic_time(manager: tuple[socket.socket, str]) -> None:
+def test_a_reload_carries_its_monotonic_time(
+    manager: tuple[socket.socket, str], notifier_for: Callable[[str], Notifier]
+) -> None:
     end, address = manager
     before = time.monotonic()
-    Notifier({"NOTIFY_SOCKET": address}).reloading()
+    notifier_for(address).reloading()
     first, second = end.recv(4096).decode().split("\n")
     assert first == "RELOADING=1"
     assert before - 0.001 <= int(second.removeprefix("MONOTONIC_USEC=")) / 1e6 <= time.monotonic()
 
 
-def test_outside_systemd_and_with_a_dead_manager_nothing_happens(tmp_path: Path) -> None:
-    for environ in ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": str(tmp_path / "gone")}, {"NOTIFY_SOCKET": "x" * 200}):
-        notifier = Notifier(environ)
+def test_outside_systemd_nothing_happens() -> None:
+    for environ in ({}, {"NOTIFY_SOCKET": ""}):
+        Notifier(environ).ready("x")
+
+
+def test_with_a_dead_manager_nothing_happens(tmp_path: Path, notifier_for: Callable[[str], Notifier]) -> None:
+    for address in (str(tmp_path / "gone"), "x" * 200):
+        notifier = notifier_for(address)
         notifier.ready("x")
         notifier.watchdog()
         notifier.stopping()
 
 
-def test_a_manager_that_does_not_read_does_not_stop_the_caller(tmp_path: Path) -> None:
+def test_a_manager_that_does_not_read_does_not_stop_the_caller(
+    tmp_path: Path, notifier_for: Callable[[str], Notifier]
+) -> None:
+    # The notify of systemd-python alone never came back from a full queue.
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(address)
-        notifier = Notifier({"NOTIFY_SOCKET": address})
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        limit = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+        notifier = notifier_for(address)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as flood:
             flood.setblocking(False)
-            for _ in range(limit + 10):
-                try:
+            with contextlib.suppress(BlockingIOError):
+                while True:
                     flood.sendto(b"x", address)
-                except BlockingIOError:
-                    break
         began = time.monotonic()
         notifier.watchdog()
         assert time.monotonic() - began < 5
+        assert end.recv(16) == b"x"
+        notifier.stopping()
+        end.setblocking(False)
+        received = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                received.append(end.recv(64))
+        assert received[-1] == b"STOPPING=1"
+
+
+def test_the_library_is_not_loaded_outside_systemd() -> None:
+    program = (
+        "import os, sys; os.environ.pop('NOTIFY_SOCKET', None)\n"
+        "from gon_edge.process.systemd import Notifier\nNotifier().ready()\nsys.exit('systemd' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(
@@ -89,11 +134,3 @@ def test_a_manager_that_does_not_read_does_not_stop_the_caller(tmp_path: Path) -
 )
 def test_the_watchdog_interval_is_for_this_process_only(environ: dict[str, str], expected: float | None) -> None:
     assert Notifier(environ).watchdog_interval_s == expected
-
-
-def test_the_environment_of_the_process_is_the_default(manager: tuple[socket.socket, str]) -> None:
-    end, address = manager
-    program = "from gon_edge.process.systemd import Notifier; Notifier().ready('up')"
-    environ = os.environ | {"NOTIFY_SOCKET": address}
-    subprocess.run([sys.executable, "-c", program], env=environ, check=True, cwd=Path(__file__).parents[2])
-    assert end.recv(4096) == b"READY=1\nSTATUS=up"
