@@ -50,7 +50,7 @@ from gon_edge.training.gate import GateReport, GateScores  # noqa: E402
 
 _SEE = {
     "configuration": "[What people change first](../operating.md#what-people-change-first) is on a page of its own.",
-    "metrics": "How to use them, with queries: [metrics.md](../metrics.md).",
+    "metrics": "For queries, see [metrics in use](../metrics.md).",
 }
 
 
@@ -60,19 +60,19 @@ def _note(*what: str) -> str:
 
 _RENAMED = {"stream": "name"}  # JSON has it under another name than the dataclass
 _SAID = {  # where a docstring says nothing beyond the type
-    "type": "`new` first, then `update`s, then `end`; the `id` stays.",
-    "kind": "Something is not as usual, or something is silent or frozen.",
+    "type": "`new` first, then `update`, then `end`; the `id` stays the same.",
+    "kind": "Something is unusual, or something is silent or frozen.",
     "stream": "Its name.",
-    "severity": "`critical` once the score reached `critical_ratio` times the threshold.",
-    "top_features": "The causes, largest first, five at most; of `missing`, the features that are.",
+    "severity": "`critical` from the time the score reaches `critical_ratio` times the threshold.",
+    "top_features": "The causes, largest first, five at most; for `missing`, the missing features.",
     "model_version": "The model that judged.",
     "feature": "Its name.",
     "score": "The newest; null before there is a model.",
-    "threshold": "What it is compared with.",
+    "threshold": "The threshold for it.",
     "features": "How many it has.",
     "duration_s": "How long it took.",
     "passed": "Whether the new model may be used.",
-    "challenger": "What the new model did, see below.",
+    "challenger": "What the new model scored, see below.",
     "model_bytes": "Size of its file.",
 }
 
@@ -289,14 +289,14 @@ _CLOSED = {
 }
 _VALUES = {  # what is not said by the word itself
     "dropped": "the queue was full, the oldest went",
-    "ignored": "no subscription of ours, retained, or a stream past `limits.streams`",
+    "ignored": "no subscription matches, retained, or a stream beyond `limits.streams`",
     "invalid": "not readable; `gon_edge_messages_rejected_total` says why",
     "late": "its row was already judged",
-    "limit": "past `limits.features`",
-    "name": "the feature's name is unusable",
+    "limit": "beyond `limits.features`",
+    "name": "the feature's name cannot be used",
     "rejected": "by the gate",
     "stale": "no reading for longer than a gap",
-    "taken_over": "another client uses our identifier",
+    "taken_over": "another client uses the same identifier",
 }
 _MORE = {  # behind the line that `/metrics` itself has room for
     "gon_edge_alert_active": "0 while a silence holds it back.",
@@ -310,11 +310,11 @@ _MORE = {  # behind the line that `/metrics` itself has room for
         "are configured."
     ),
     "gon_edge_clock_steps_total": "Those of a device's clock count too.",
-    "gon_edge_config_last_reload_successful": "Where it was, the one before it stays.",
-    "gon_edge_disk_written_bytes_total": "Absent where the kernel does not say.",
+    "gon_edge_config_last_reload_successful": "Then the one before it stays in use.",
+    "gon_edge_disk_written_bytes_total": "Absent if the kernel does not say.",
     "gon_edge_ingest_to_verdict_seconds": "Without rows that waited for the first model.",
     "gon_edge_last_row_timestamp_seconds": "By the clock of whoever stamped it.",
-    "gon_edge_messages_total": "What holds several readings, an array or several lines, counts as several.",
+    "gon_edge_messages_total": "A message with several readings (an array, several lines) counts as several.",
     "gon_edge_missing_features": "They fell silent or froze.",
     "gon_edge_mqtt_events_dropped_total": "1000 may wait.",
     "gon_edge_readings_masked_total": "The rest of their message was used.",
@@ -359,8 +359,8 @@ def metrics() -> str:
         "# Series",
         _note("gon_edge/links/prometheus.py"),
         (
-            f"What `/metrics` serves. {_SEE['metrics']} `process_*` and `python_info` of the Prometheus client "
-            "library come on top."
+            f"What `/metrics` serves. {_SEE['metrics']} The Prometheus client library adds `process_*` "
+            "and `python_info`."
         ),
         "\n".join(_table(("Series", "Type", "Labels", "What it says"), rows)),
         "## Values of labels",
@@ -377,9 +377,9 @@ def metrics() -> str:
 
 # First level below BASE/NODE: level(s) as shown, retained, what it carries.
 _TOPICS = {
-    "alert": (("alert",), "no, QoS 1", "News of alerts, see [events](#events)."),
-    "state": (("state", "STREAM"), "yes", "How a stream is, see [states](#states); at most once a second."),
-    "status": (("status",), "yes", "`online`, or `offline`, the latter also as the last will."),
+    "alert": (("alert",), "no, QoS 1", "Alerts, see [events](#events)."),
+    "state": (("state", "STREAM"), "yes", "The state of a stream, see [states](#states); at most once a second."),
+    "status": (("status",), "yes", "`online` or `offline`; the broker sends the latter too (last will)."),
     "homeassistant": (("homeassistant", "STREAM"), "yes", "With `homeassistant.enabled`: a stream's entities, JSON."),
     "doctor": (("doctor",), "no", "A message of `gon-edge doctor` to itself."),
 }
@@ -388,8 +388,8 @@ _STATE_KEYS = {
     "state": "`warming-up`, `training`, `scoring` or `stale`.",
     "timestamp": "Unix seconds of the newest row.",
     "score": "The newest score, or null.",
-    "threshold": "What it is compared with, or null.",
-    "is_anomaly": "Whether it is above.",
+    "threshold": "Its threshold, or null.",
+    "is_anomaly": "Whether the score is above the threshold.",
     "alerts": "`id` of each open alert that no silence holds back.",
     "missing": "Features that are masked from the score: stale or frozen.",
     "model_version": "The model in use, `shipped:NAME` for a starter, or null.",
@@ -460,7 +460,11 @@ def topics() -> str:
     home.start()
     (gateway,) = sent
     rows.append((f"`{gateway.replace('/gon-edge/config', '/STREAM/config')}`", "yes", "Discovery by Home Assistant."))
-    said = ("Home Assistant's birth.", "What an earlier run announced.", "The switch, with `homeassistant.silence`.")
+    said = (
+        "Home Assistant says that it has started.",
+        "What an earlier run announced.",
+        "The switch, with `homeassistant.silence`.",
+    )
     heard = [(f"`{topic}`", text) for topic, text in zip(home.subscriptions, said, strict=True)]
     example = events.Alert("i", "new", "anomaly", "s", 0.0, 0.0, 2.0, 1.0, "warning", (), "1")
     lines = [
@@ -500,10 +504,10 @@ def _same(what: str, found: Iterable[object], described: Mapping[Any, object]) -
 # -- HTTP --------------------------------------------------------------------------------------------------------------
 
 _PATHS = {
-    "/": "The status page, one file without anything from elsewhere.",
+    "/": "The status page: one file that loads nothing from elsewhere.",
     "/metrics": "[Series](metrics.md) for Prometheus.",
-    "/healthz": f"200 while the scoring loop comes round, 503 when it has not for {api.HEARTBEAT_LIMIT_S:g} s.",
-    "/readyz": "200 when configuration and models are loaded, 503 before. The broker does not matter.",
+    "/healthz": f"200 while the scoring loop runs, 503 if it has not for {api.HEARTBEAT_LIMIT_S:g} s.",
+    "/readyz": "200 once configuration and models are loaded, 503 before. It does not depend on the broker.",
     "/api/v1/status": "[The daemon](#apiv1status): broker, queue, memory, latency.",
     "/api/v1/streams": "[Every stream](#apiv1streams) as it is now.",
     "/api/v1/alerts": (
@@ -511,7 +515,7 @@ _PATHS = {
         f"{reporting.ALERTS_SHOWN} "
         "at most."
     ),
-    "/api/v1/silences": "[Silences](#apiv1silences) that count now, the first to end first.",
+    "/api/v1/silences": "[Silences](#apiv1silences) in force, the first to end first.",
     "/api/v1/history": "[Scores and thresholds](#apiv1history) of the last hour.",
     "/api/v1/trainings": (
         f"[The last {app.TRAININGS_SHOWN} trainings](#apiv1trainings), newest first, and what the gate measured."
@@ -520,12 +524,12 @@ _PATHS = {
 }
 _STATUSES = {
     "OK": "",
-    "UNAUTHORIZED": "No token or password, or a wrong one; not for what is open to all.",
-    "NOT_FOUND": "There is no such path.",
-    "METHOD_NOT_ALLOWED": "There is no such method.",
-    "MISDIRECTED_REQUEST": "Asked for under a name that is not known, see [http.names](configuration.md#httpnames).",
+    "UNAUTHORIZED": "No token or password, or a wrong one.",
+    "NOT_FOUND": "No such path.",
+    "METHOD_NOT_ALLOWED": "No such method.",
+    "MISDIRECTED_REQUEST": "The request is for an unknown name, see [http.names](configuration.md#httpnames).",
     "TOO_MANY_REQUESTS": "Too many wrong passwords from this address; `Retry-After` says when to come back.",
-    "INTERNAL_SERVER_ERROR": "A bug; the log has more. Please report it.",
+    "INTERNAL_SERVER_ERROR": "A bug. The log has more; please report it.",
     "SERVICE_UNAVAILABLE": f"Not healthy, not ready, or {server.MAX_THREADS} connections are open already.",
 }
 _MODEL_KEYS = {
@@ -539,9 +543,9 @@ _MODEL_KEYS = {
     "gate": "What the gate measured before it was used, as below, without `latency_s`.",
 }
 _HEALTH_KEYS = {
-    "healthy": "Whether it comes round.",
-    "heartbeat_age_s": "Seconds since it last did.",
-    "ready": "Whether it is.",
+    "healthy": "Whether the scoring loop runs.",
+    "heartbeat_age_s": "Seconds since its last round.",
+    "ready": "Whether configuration and models are loaded.",
 }
 _STATUS_KEYS = {
     "node": "Its name, `node` of the configuration.",
@@ -549,8 +553,8 @@ _STATUS_KEYS = {
     "now": "Unix seconds by the daemon's clock.",
     "started_at": "Unix seconds.",
     "uptime_s": "Seconds since.",
-    "ready": "As `/readyz` says it.",
-    "heartbeat_age_s": "Seconds since the scoring loop last came round.",
+    "ready": "As in `/readyz`.",
+    "heartbeat_age_s": "Seconds since the last round of the scoring loop.",
     "mqtt": "`connected` (true or false), `url` (without user and password), `error` (why not; empty when connected).",
     "queue_length": "Messages received and not yet scored.",
     "rss_bytes": "Resident memory.",
@@ -559,8 +563,8 @@ _STATUS_KEYS = {
 _HISTORY_KEYS = {
     "stream": "Its name.",
     "end": "End of the newest bucket, Unix seconds by the stream's own clock.",
-    "scores": "Highest score of each bucket, oldest first, from the first one on that has any; null where none was.",
-    "thresholds": "`[bucket, threshold]` wherever it changed; a stream that never did has one.",
+    "scores": "Highest score of each bucket, oldest first, starting with the first that has one; null for none.",
+    "thresholds": "`[bucket, threshold]` for the first and wherever it changed.",
 }
 
 
@@ -666,35 +670,35 @@ def http() -> str:
 # What is in a state directory, as shell patterns: a test makes one and looks for each file here.
 STATE_FILES = {
     "models/*/model.npz": ("models/STREAM/model.npz", "The model in use. `gon-edge score --model` reads it too."),
-    "models/*/model-*.npz": ("models/STREAM/model-VERSION.npz", "A copy of it and of the four before it."),
-    "models/*/current": ("models/STREAM/current", "The version in use, for when `model.npz` is damaged."),
-    "models/*/*.damaged": ("models/STREAM/*.damaged", "A model file that could not be read, kept to look at."),
-    "models/*/job.json": ("models/STREAM/job.json", "What the last training was asked for."),
-    "models/*/candidate.npz": ("models/STREAM/candidate.npz", "Its result, before it is judged."),
+    "models/*/model-*.npz": ("models/STREAM/model-VERSION.npz", "A copy of it, and of the four models before it."),
+    "models/*/current": ("models/STREAM/current", "The version in use, in case `model.npz` is damaged."),
+    "models/*/*.damaged": ("models/STREAM/*.damaged", "A model file that could not be read, kept for you to look at."),
+    "models/*/job.json": ("models/STREAM/job.json", "The order for the last training."),
+    "models/*/candidate.npz": ("models/STREAM/candidate.npz", "Its result, before the gate judges it."),
     DATABASE: (DATABASE, "Recent rows, alert history, states, silences, history of trainings (SQLite, WAL mode)."),
     f"{DATABASE}-*": (f"{DATABASE}-wal`, `{DATABASE}-shm", "Belong to it while the daemon runs: copy all three."),
     f"{DATABASE}.damaged-*": (f"{DATABASE}.damaged-N", "A database that was set aside; the newest two are kept."),
-    LOCK: (LOCK, "Held by the gon-edge that runs here: one at a time."),
-    "training.lock": ("training.lock", "Held by a training: one at a time."),
+    LOCK: (LOCK, "Held by the gon-edge that runs here: only one can."),
+    "training.lock": ("training.lock", "Held by a training: only one can run."),
     SOCKET: (
         SOCKET,
         (
-            "How commands reach the daemon, for owner and group (mode 0660). Who may write to it may train, accept, "
-            "silence and roll back; there is no other password."
+            "How commands reach the daemon, for owner and group (mode 0660). Whoever may write to it may train, "
+            "accept, silence and roll back; there is no other password."
         ),
     ),
 }
 _PLACES = (
-    (arguments.DEFAULT_CONFIG, "The configuration, where no `--config` and no `$GON_EDGE_CONFIG` names another."),
-    ("/var/lib/gon-edge", "The state directory, where `state_dir` names no other."),
-    ("share/gon-edge/models", "Shipped models: below the prefix of the installation, `/usr/local` or `/usr`."),
+    (arguments.DEFAULT_CONFIG, "The configuration, unless `--config` or `$GON_EDGE_CONFIG` names another."),
+    ("/var/lib/gon-edge", "The state directory, unless `state_dir` names another."),
+    ("share/gon-edge/models", "Shipped models, below the prefix of the installation, `/usr/local` or `/usr`."),
 )
 _ENVIRONMENT = (
     ("GON_EDGE_CONFIG", "The configuration, for commands without `--config`."),
-    ("CREDENTIALS_DIRECTORY", "Where relative paths of secrets are looked for; systemd sets it (`LoadCredential=`)."),
-    ("NOTIFY_SOCKET", "Where readiness, status and watchdog are told to; systemd sets it (`Type=notify`)."),
-    ("NO_COLOR", "Terminals get no colour when it is set to anything."),
-    ("OPENBLAS_NUM_THREADS", "Threads of numpy's linear algebra. 1 is best: matrices here are small."),
+    ("CREDENTIALS_DIRECTORY", "Where relative paths of secrets are looked for. systemd sets it (`LoadCredential=`)."),
+    ("NOTIFY_SOCKET", "Where gon-edge reports readiness, status and watchdog. systemd sets it (`Type=notify`)."),
+    ("NO_COLOR", "If it is set to anything, terminals get no colour."),
+    ("OPENBLAS_NUM_THREADS", "Threads of numpy's linear algebra. 1 is best, because the matrices are small."),
 )
 
 
@@ -705,15 +709,15 @@ def files() -> str:
         _note("gon_edge/state/database.py", "gon_edge/links/control.py", "itself"),
         "## In the state directory",
         (
-            "Streams whose names are no file names have them percent-encoded. To back all of it up: "
+            "Names of streams that cannot be file names are percent-encoded. To back everything up, see "
             "[backup.md](../backup.md)."
         ),
         "\n".join(_table(("File", "What"), ((f"`{name}`", text) for name, text in STATE_FILES.values()))),
         "## Elsewhere",
         "\n".join(_table(("Place", "What"), ((f"`{name}`", text) for name, text in _PLACES))),
-        "What a package brings along: [installing.md](../installing.md).",
+        "For what the package installs, see [installing.md](../installing.md).",
         "## Environment variables",
-        "The configuration may use any other as `${NAME}`.",
+        "The configuration can use any other variable as `${NAME}`.",
         "\n".join(_table(("Variable", "What"), ((f"`{name}`", text) for name, text in _ENVIRONMENT))),
     ]
     return _page(lines)
@@ -743,10 +747,10 @@ def exit_codes() -> str:
         "Scripts may rely on them. An error is one line on stderr that says what to do.",
         "\n".join(_table(("Code", "Meaning", "Exception", "`sysexits.h`"), rows)),
         (
-            "`run` ends with 0 on SIGTERM and Ctrl-C. Of `demo`, 1 also means that the fault raised no alert; of "
-            "`replay`, that not every row was acknowledged; of `doctor` and `models verify`, that something is wrong. "
-            "3, 4 and 5 come from `retrain` and `accept`; 75 from `retrain` while another training runs, without "
-            "`--wait`. Numbers from 66 to 78 are those of `sysexits.h`."
+            "`run` ends with 0 on SIGTERM and Ctrl-C. 1 has a special meaning in some commands: in `demo`, the fault "
+            "raised no alert; in `replay`, not every row was acknowledged; in `doctor` and `models verify`, something is "
+            "wrong. 3, 4 and 5 come from `retrain` and `accept`. 75 comes from `retrain` without `--wait`, if another "
+            "training runs. Numbers from 66 to 78 are those of `sysexits.h`."
         ),
     ]
     return _page(lines)
