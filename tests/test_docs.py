@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import csv
 import http.client
 import json
 import os
@@ -326,3 +327,24 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     assert {"index.html", "tutorial.html", "reference", "source"} <= {path.name for path in tmp_path.iterdir()}
     text = "".join(page.read_text(encoding="utf-8") for page in tmp_path.glob("*.html"))
     assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?:", text), "reading it needs no network"
+
+
+def test_the_tables_of_results_are_those_of_the_one_file():
+    command = [sys.executable, str(ROOT / "tools" / "results.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{name}.md" for name in ("explanation", "index", "library", "limits", "tutorial"))]
+)
+def test_figures_of_detection_on_a_page_come_from_the_one_file(page: str):
+    """The page on detection itself has a log of what was tried, with figures of each trial."""
+    with (ROOT / "docs" / "results.csv").open(encoding="utf-8") as file:
+        known = {f"{float(value):.3f}" for row in csv.DictReader(file) for value in row.values() if _is_number(value)}
+    quoted = re.findall(r"(?<![\d.])0?\.\d{3}\b", (ROOT / page).read_text(encoding="utf-8"))
+    assert {f"0{figure}" if figure[0] == "." else figure for figure in quoted} <= known
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", text) is not None

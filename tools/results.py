@@ -1,0 +1,183 @@
+"""The one table of detection results, docs/results.csv, and the pages that show parts of it.
+
+    python tools/results.py                                    # write the tables of README and docs anew
+    python tools/results.py --check                            # exit status 1 where a page shows something else
+    python tools/results.py --cells build/benchmark/cells-corrected.jsonl    # take new figures in first
+
+A page holds its table between ``<!-- results: NAME -->`` and ``<!-- end of results -->``; what NAME shows is in
+`TABLES`.  Each row of the file has the day and the commit its figures are of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+RESULTS = ROOT / "docs" / "results.csv"
+OURS = "gon-edge"
+BOLD = ("ap", "roc_auc", "vus_pr", "best_f1", "f1")
+"""Figures of ours that stand out."""
+
+
+class Column(NamedTuple):
+    """A heading, the field of the file, and how its numbers are written."""
+
+    heading: str
+    field: str
+    form: str = ".3f"
+
+
+class Table(NamedTuple):
+    """What a page shows: which field names a row (rows without it are left out), and which columns."""
+
+    page: str
+    name_field: str
+    heading: str
+    columns: tuple[Column, ...]
+
+
+TABLES = {
+    "short": Table(
+        "README.md",
+        "short",
+        "Method",
+        (
+            Column("Average precision", "ap"),
+            Column("ROC-AUC", "roc_auc"),
+            Column("F1 at its own threshold", "f1"),
+        ),
+    ),
+    "all": Table(
+        "docs/detection.md",
+        "title",
+        "Method",
+        (
+            Column("seeds", "seeds", ".0f"),
+            Column("AP", "ap"),
+            Column("ROC-AUC", "roc_auc"),
+            Column("VUS-PR", "vus_pr"),
+            Column("best F1", "best_f1"),
+            Column("F1", "f1"),
+            Column("false events a day", "false_events_a_day", ".0f"),
+            Column("Hit@100", "hit_100"),
+            Column("NDCG", "ndcg_100"),
+            Column("train s", "train_s", ".1f"),
+            Column("µs a row", "row_us", ".0f"),
+            Column("model KiB", "model_kib", ".0f"),
+            Column("MiB", "peak_mib", ".0f"),
+        ),
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the tables, or check them; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where a page differs")
+    parser.add_argument("--cells", type=Path, help="cells of reproduce_table.py, whose figures replace those there")
+    options = parser.parse_args(arguments)
+    rows = read()
+    if options.cells:
+        write(take_in(rows, [json.loads(line) for line in options.cells.read_text().splitlines()]))
+        rows = read()
+    stale = []
+    for name, table in TABLES.items():
+        path = ROOT / table.page
+        before = path.read_text(encoding="utf-8")
+        after = with_table(before, name, markdown(rows, table))
+        if after != before:
+            stale.append(table.page)
+            if not options.check:
+                path.write_text(after, encoding="utf-8")
+    for page in stale:
+        print(f"{page}: {'differs from docs/results.csv; run tools/results.py' if options.check else 'written'}")
+    return int(options.check and bool(stale))
+
+
+def read() -> list[dict[str, str]]:
+    """Return the rows of the file, the best average precision first."""
+    with RESULTS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(rows: list[dict[str, str]]) -> None:
+    """Write the file, the best average precision first."""
+    with RESULTS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: -float(row["ap"])))
+
+
+def take_in(rows: list[dict[str, str]], cells: list[dict[str, object]]) -> list[dict[str, str]]:
+    """Return the rows with new figures for every method that has run on all sets."""
+    from gon_edge.research import table
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    summaries = {summary.method: summary for summary in table.summarise(cells)}
+    most = max(summary.sets for summary in summaries.values())
+    for row in rows:
+        summary = summaries.get(row["method"])
+        if summary is None or summary.sets < most:
+            continue
+        found = {
+            **summary.means,
+            "seeds": summary.seeds,
+            "false_events_a_day": summary.false_alarms_a_day,
+            "model_kib": summary.means["model_bytes"] / 1024,
+            "peak_mib": summary.means["peak_rss_bytes"] / table.MIB,
+        }
+        figures = {column.field for column in TABLES["all"].columns}
+        row.update({key: f"{value:.6g}" for key, value in found.items() if key in figures and math.isfinite(value)})
+        row.update(date=str(datetime.datetime.now(datetime.UTC).date()), commit=commit)
+    return rows
+
+
+def markdown(rows: list[dict[str, str]], table: Table) -> str:
+    """Return a table as a page shows it."""
+    lines = [
+        "| " + " | ".join([table.heading, *(column.heading for column in table.columns)]) + " |",
+        "|" + "---|" * (1 + len(table.columns)),
+    ]
+    for row in rows:
+        if not row[table.name_field]:
+            continue
+        cells = [row[table.name_field], *(_figure(row, column) for column in table.columns)]
+        if row["method"] == OURS:
+            cells[0] = f"**{cells[0]}**"
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(row: dict[str, str], column: Column) -> str:
+    if not row[column.field]:
+        return ""
+    text = format(float(row[column.field]), column.form)
+    text = text.removeprefix("0") if column.form == ".3f" else text
+    return f"**{text}**" if row["method"] == OURS and column.field in BOLD else text
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """Return a page with a table put between its marks."""
+    begin, end = f"<!-- results: {name} -->", "<!-- end of results -->"
+    found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
+    if found[1] != 1:
+        sys.exit(f"results: the mark {begin} stands {found[1]} times; once is right")
+    return found[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
