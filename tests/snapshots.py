@@ -1,11 +1,46 @@
-"""A daemon at one moment: the one fixture for tests of whatever shows it."""
+"""A daemon at one moment: the one fixture for tests of whoever shows it."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
-from gon_edge.links.snapshot import Snapshot
+from gon_edge.events import Cause
+from gon_edge.links.snapshot import Snapshot, StreamSnapshot
+
+HOSTILE = "<img src=x onerror=document.title='owned'>"
+
+SCORING = StreamSnapshot(
+    name="pump",
+    state="scoring",
+    rows=5000,
+    rows_needed=600,
+    interval_s=1.0,
+    score=0.5,
+    threshold=2.0,
+    scores=(0.4, float("nan"), 0.5),
+    model_version="v3",
+    model_trained_at=1.7e9 - 7200,
+    last_timestamp=1.7e9,
+    features=16,
+    missing=("flow",),
+    causes=(Cause("cpu.total", 97.0, None, 0.62),),
+)
+WARMING = StreamSnapshot(name=HOSTILE, state="warming-up", rows=150, rows_needed=600, eta_s=450.0, features=3)
+ALERT: dict[str, Any] = {
+    "id": "a1",
+    "type": "update",
+    "kind": "anomaly",
+    "stream": "pump",
+    "since": 1.7e9 - 240,
+    "timestamp": 1.7e9,
+    "score": 6.0,
+    "threshold": 2.0,
+    "severity": "critical",
+    "top_features": [{"feature": "cpu.total", "value": 97.0, "expected": 4.0, "contribution": 0.62}],
+    "model_version": "v3",
+}
 
 
 def plain_snapshot(**changes: object) -> Snapshot:

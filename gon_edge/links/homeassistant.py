@@ -4,7 +4,7 @@ What it needs to know goes out as retained messages, in the shape of "MQTT devic
 ``<prefix>/device/<node_id>/<object_id>/config`` says which entities there are, ``<base>/<node>/homeassistant/<object>``
 their state.  The state is a topic of its own, because the one other programs read changes once a second, and Home
 Assistant keeps every change in its database.  Knows topics and payloads; sockets, streams' insides and silences are the
-daemon's.  A new entity is a new component in :func:`_components` and a new key in :func:`_state`.
+daemon's.  A new entity is a line in ``_ENTITIES`` and a key in :func:`_state`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,55 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gon_edge.config.schema import HomeAssistantConfig
-from gon_edge.events import Alert
+from gon_edge.events import STREAM_STATES, Alert
 from gon_edge.stream.stream import Stream
 
 RESEND_EVERY_S = 10.0
-"""At most one round of answers to birth messages in this time: anybody may send one."""
+"""Not critical: at most one round of answers to birth messages in this time: anybody may send one."""
 
 ORPHANS_AFTER_S = 600.0
-"""How long after the start a device of an earlier run may still come back before it is removed."""
+"""Not critical: how long after the start a device of an earlier run may still come back before it is removed."""
 
-_CAUSES = 3
+_CAUSES = 3  # not critical: as many as a card of Home Assistant shows in one line each
 _GATEWAY = "gon-edge"  # object id of gon-edge itself
 _Message = dict[str, object]
+
+_DIAGNOSTIC = {"entity_category": "diagnostic"}
+_ENTITIES: tuple[tuple[str, str, str, dict[str, object]], ...] = (
+    ("binary_sensor", "alert", "Anomaly", {"device_class": "problem"}),
+    ("binary_sensor", "missing", "Sensor missing", {"device_class": "problem", **_DIAGNOSTIC}),
+    (
+        "sensor",
+        "level",
+        "Anomaly level",
+        {
+            "unit_of_measurement": "%",
+            "state_class": "measurement",
+            "suggested_display_precision": 0,
+            "icon": "mdi:pulse",
+        },
+    ),
+    (
+        "sensor",
+        "score",
+        "Score",
+        {
+            "state_class": "measurement",
+            "suggested_display_precision": 2,
+            "icon": "mdi:chart-bell-curve",
+            **_DIAGNOSTIC,
+        },
+    ),
+    ("sensor", "state", "State", {"device_class": "enum", "options": list(STREAM_STATES), **_DIAGNOSTIC}),
+    ("sensor", "model_trained_at", "Model trained", {"device_class": "timestamp", **_DIAGNOSTIC}),
+)
+"""Platform, key in the state, name for people, and what else Home Assistant is told."""
+
+_ATTRIBUTES = {
+    "alert": "{{ {'causes': value_json.causes, 'severity': value_json.severity} | tojson }}",
+    "missing": "{{ {'sensors': value_json.missing_sensors} | tojson }}",
+}
+"""What hangs on an entity, by its key."""
 
 
 class HomeAssistant:
@@ -211,61 +248,13 @@ def _components(unique: str, state_topic: str, command_topic: str | None) -> _Me
         template = f"{{{{ value_json.{key} }}}}"
         return {"platform": platform, "unique_id": f"{unique}.{key}", "name": name, "value_template": template, **more}
 
-    alert = entity(
-        "binary_sensor",
-        "alert",
-        "Anomaly",
-        device_class="problem",
-        json_attributes_topic=state_topic,
-        json_attributes_template="{{ {'causes': value_json.causes, 'severity': value_json.severity} | tojson }}",
-    )
-    missing = entity(
-        "binary_sensor",
-        "missing",
-        "Sensor missing",
-        device_class="problem",
-        entity_category="diagnostic",
-        json_attributes_topic=state_topic,
-        json_attributes_template="{{ {'sensors': value_json.missing_sensors} | tojson }}",
-    )
-    components: _Message = {
-        "alert": alert,
-        "missing": missing,
-        "level": entity(
-            "sensor",
-            "level",
-            "Anomaly level",
-            unit_of_measurement="%",
-            state_class="measurement",
-            suggested_display_precision=0,
-            icon="mdi:pulse",
-        ),
-        "score": entity(
-            "sensor",
-            "score",
-            "Score",
-            state_class="measurement",
-            suggested_display_precision=2,
-            icon="mdi:chart-bell-curve",
-            entity_category="diagnostic",
-        ),
-        "state": entity(
-            "sensor",
-            "state",
-            "State",
-            device_class="enum",
-            options=["warming-up", "training", "scoring", "stale"],
-            entity_category="diagnostic",
-        ),
-        "model_trained_at": entity(
-            "sensor", "model_trained_at", "Model trained", device_class="timestamp", entity_category="diagnostic"
-        ),
-    }
+    components = {key: entity(platform, key, name, **more) for platform, key, name, more in _ENTITIES}
+    for key, attributes in _ATTRIBUTES.items():
+        components[key] |= {"json_attributes_topic": state_topic, "json_attributes_template": attributes}
     if command_topic is not None:
-        components["silenced"] = entity(
-            "switch", "silenced", "Silence", icon="mdi:bell-sleep", command_topic=command_topic, retain=False
-        )
-    return components
+        more = {"icon": "mdi:bell-sleep", "command_topic": command_topic, "retain": False}
+        components["silenced"] = entity("switch", "silenced", "Silence", **more)
+    return dict(components)
 
 
 def _state(stream: Stream, *, silenced: bool) -> _Message:

@@ -46,12 +46,30 @@ from gon_edge.events import (
     Verdict,
 )
 
-TOP_FEATURES = 5  # a stream; the rest of the score is rarely worth a series
-MAX_CONTRIBUTIONS = 200  # of all streams together: a fault that hits every stream at once must not flood Prometheus
+TOP_FEATURES = 5  # not critical: of a stream; the rest of the score is rarely worth a series
+# Not critical: of all streams together.  A fault that hits every stream at once must not flood Prometheus.
+MAX_CONTRIBUTIONS = 200
 
 # From one window scored alone on a fast machine (50 µs) to a queue that has fallen behind (10 s), three a decade.
 _SECONDS = (50e-6, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+# From a training of a few hundred rows on a fast machine to the deadline of a slow one.
 _TRAINING_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+class _Declare:
+    """Makes series of a registry, all with the prefix ``gon_edge_``."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"gon_edge_{name}", text, labels, registry=self._registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"gon_edge_{name}", text, labels, registry=self._registry)
+
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"gon_edge_{name}", text, buckets=buckets, registry=self._registry)
 
 
 class Telemetry:
@@ -81,74 +99,95 @@ class Telemetry:
     def __init__(self, registry: CollectorRegistry, *, version: str, proc: Path = Path("/proc")) -> None:
         # A second series for every counter, which nothing here needs.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"gon_edge_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"gon_edge_{name}", text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"gon_edge_{name}", text, buckets=buckets, registry=registry)
-
         build = Info("gon_edge_build", "Version of gon-edge and what it runs on.", registry=registry)
         build.info({"version": version, "python": platform.python_version(), "arch": platform.machine()})
+        declare = _Declare(registry)
+        self._declare_ingest(declare)
+        self._declare_streams(declare)
+        self._declare_training(declare)
+        self._declare_daemon(declare)
+        self._start_counters_at_0()
+        self._results = {result: self._messages.labels(result) for result in MESSAGE_RESULTS}
+        self._streams: dict[str, _Stream] = {}
+        self._contributions = 0
+        registry.register(_DiskWrites(proc))
+        ProcessCollector(proc=str(proc), registry=registry)
+        PlatformCollector(registry=registry)
 
-        self._mqtt_connected = gauge("mqtt_connected", "1 while the broker accepts us.")
-        self._mqtt_refused = gauge("mqtt_subscriptions_refused", "Topic filters the broker refuses to send us.")
-        self._mqtt_reconnects = counter("mqtt_reconnects_total", "Connections and attempts that failed.", "reason")
-        self._events_dropped = counter(
+    def _declare_ingest(self, declare: _Declare) -> None:
+        self._mqtt_connected = declare.gauge("mqtt_connected", "1 while the broker accepts us.")
+        self._mqtt_refused = declare.gauge("mqtt_subscriptions_refused", "Topic filters the broker refuses to send us.")
+        self._mqtt_reconnects = declare.counter(
+            "mqtt_reconnects_total", "Connections and attempts that failed.", "reason"
+        )
+        self._events_dropped = declare.counter(
             "mqtt_events_dropped_total", "Alert events that went because too many waited for a broker."
         )
-        self._messages = counter("messages_total", "Messages from the broker by what became of them.", "result")
-        self._rejected = counter("messages_rejected_total", "Invalid messages, or lines of them, by reason.", "reason")
-        self._masked = counter("readings_masked_total", "Values that could not be used, by reason.", "reason")
-        self._queue_length = gauge("queue_length", "Messages received and not yet scored.")
+        self._messages = declare.counter("messages_total", "Messages from the broker by what became of them.", "result")
+        self._rejected = declare.counter(
+            "messages_rejected_total", "Invalid messages, or lines of them, by reason.", "reason"
+        )
+        self._masked = declare.counter("readings_masked_total", "Values that could not be used, by reason.", "reason")
+        self._queue_length = declare.gauge("queue_length", "Messages received and not yet scored.")
 
-        self._rows = counter("rows_total", "Rows of the regular grid.", "stream")
-        self._unscored = counter("rows_unscored_total", "Rows without a score, by reason.", "reason")
-        self._last_row = gauge("last_row_timestamp_seconds", "Unix time of the newest row.", "stream")
-        self._state = gauge("stream_state", "1 for the state a stream is in.", "stream", "state")
-        self._score = gauge("anomaly_score", "Newest score; high is anomalous.", "stream")
-        self._threshold = gauge("anomaly_threshold", "Threshold of the score.", "stream")
-        self._contribution = gauge(
+    def _declare_streams(self, declare: _Declare) -> None:
+        self._rows = declare.counter("rows_total", "Rows of the regular grid.", "stream")
+        self._unscored = declare.counter("rows_unscored_total", "Rows without a score, by reason.", "reason")
+        self._last_row = declare.gauge("last_row_timestamp_seconds", "Unix time of the newest row.", "stream")
+        self._state = declare.gauge("stream_state", "1 for the state a stream is in.", "stream", "state")
+        self._score = declare.gauge("anomaly_score", "Newest score; high is anomalous.", "stream")
+        self._threshold = declare.gauge("anomaly_threshold", "Threshold of the score.", "stream")
+        self._contribution = declare.gauge(
             "anomaly_contribution_ratio",
             f"Share of the score of an anomalous row, the {TOP_FEATURES} largest of a stream.",
             "stream",
             "feature",
         )
-        self._value = gauge("anomaly_value", "What a feature that contributes read.", "stream", "feature")
-        self._expected = gauge("anomaly_expected_value", "What it should have read.", "stream", "feature")
-        self._missing = gauge("missing_features", "Features masked from the newest score.", "stream")
-        self._scoring = histogram("scoring_duration_seconds", "Time one row took to score.", _SECONDS)
-        self._latency = histogram(
+        self._value = declare.gauge("anomaly_value", "What a feature that contributes read.", "stream", "feature")
+        self._expected = declare.gauge("anomaly_expected_value", "What it should have read.", "stream", "feature")
+        self._missing = declare.gauge("missing_features", "Features masked from the newest score.", "stream")
+        self._scoring = declare.histogram("scoring_duration_seconds", "Time one row took to score.", _SECONDS)
+        self._latency = declare.histogram(
             "ingest_to_verdict_seconds", "From the newest message of a row being received to its verdict.", _SECONDS
         )
-        self._alert_active = gauge("alert_active", "1 while an alert is open.", "stream", "kind")
-        self._alerts = counter("alerts_total", "Alerts opened.", "stream", "kind")
+        self._alert_active = declare.gauge("alert_active", "1 while an alert is open.", "stream", "kind")
+        self._alerts = declare.counter("alerts_total", "Alerts opened.", "stream", "kind")
 
-        self._model = gauge("model_info", "1 for the model in use.", "stream", "version")
-        self._model_trained = gauge("model_trained_timestamp_seconds", "Unix time of the model's training.", "stream")
-        self._retrains = counter("retrain_rounds_total", "Trainings by outcome.", "stream", "outcome")
-        self._retrain_duration = histogram("retrain_duration_seconds", "Time one training took.", _TRAINING_SECONDS)
-        self._retrain_peak = gauge("retrain_peak_memory_bytes", "Peak resident memory of the last training.")
-        self._budget = gauge("memory_budget_bytes", "Memory one training may use.")
+    def _declare_training(self, declare: _Declare) -> None:
+        self._model = declare.gauge("model_info", "1 for the model in use.", "stream", "version")
+        self._model_trained = declare.gauge(
+            "model_trained_timestamp_seconds", "Unix time of the model's training.", "stream"
+        )
+        self._retrains = declare.counter("retrain_rounds_total", "Trainings by outcome.", "stream", "outcome")
+        self._retrain_duration = declare.histogram(
+            "retrain_duration_seconds", "Time one training took.", _TRAINING_SECONDS
+        )
+        self._retrain_peak = declare.gauge("retrain_peak_memory_bytes", "Peak resident memory of the last training.")
+        self._budget = declare.gauge("memory_budget_bytes", "Memory one training may use.")
 
-        self._store_errors = counter("store_write_errors_total", "Writes of the state database that failed.")
-        self._store_recovered = gauge("store_recovered", "1 when a damaged database was set aside at the start.")
-        self._certificates = gauge(
+    def _declare_daemon(self, declare: _Declare) -> None:
+        self._store_errors = declare.counter("store_write_errors_total", "Writes of the state database that failed.")
+        self._store_recovered = declare.gauge(
+            "store_recovered", "1 when a damaged database was set aside at the start."
+        )
+        self._certificates = declare.gauge(
             "certificate_expiry_timestamp_seconds",
             "Unix time at which the first certificate of a file ends; NaN when it cannot be read.",
             "file",
         )
-        self._clock_steps = counter("clock_steps_total", "Steps of the wall clock.")
-        self._silences = gauge("silences", "Silences that count now.")
-        self._control_refused = counter("control_refused_total", "Requests on the control socket that were none.")
-        self._config_ok = gauge("config_last_reload_successful", "1 unless the last configuration read was refused.")
-        self._config_at = gauge(
+        self._clock_steps = declare.counter("clock_steps_total", "Steps of the wall clock.")
+        self._silences = declare.gauge("silences", "Silences that count now.")
+        self._control_refused = declare.counter(
+            "control_refused_total", "Requests on the control socket that were none."
+        )
+        self._config_ok = declare.gauge(
+            "config_last_reload_successful", "1 unless the last configuration read was refused."
+        )
+        self._config_at = declare.gauge(
             "config_last_reload_success_timestamp_seconds", "Unix time at which the configuration in use was read."
         )
 
+    def _start_counters_at_0(self) -> None:
         for family, label_values in (
             (self._mqtt_reconnects, RECONNECT_REASONS),
             (self._messages, MESSAGE_RESULTS),
@@ -158,13 +197,6 @@ class Telemetry:
         ):
             for value in label_values:
                 family.labels(value)
-        self._results = {result: self._messages.labels(result) for result in MESSAGE_RESULTS}
-        self._streams: dict[str, _Stream] = {}
-        self._contributions = 0
-
-        registry.register(_DiskWrites(proc))
-        ProcessCollector(proc=str(proc), registry=registry)
-        PlatformCollector(registry=registry)
 
     # Ingest
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from e2e.daemons import Subscriber as ProcessSubscriber
-from e2e.servers import Mosquitto, free_port, wait_until
+from e2e.servers import Mosquitto, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gon_edge.commands.replay import replay
 from gon_edge.config.file import parse_config
 from gon_edge.config.schema import MqttConfig
-from gon_edge.errors import InputError, UnreachableError
-from gon_edge.links.publisher import Publisher, publish_samples
+from gon_edge.errors import InputError
+from gon_edge.links.publisher import Publisher
 from gon_edge.state.csvfile import CsvFile, cell_number
 
 
@@ -249,62 +249,3 @@ def test_a_broker_that_restarts_meanwhile_loses_no_row(tmp_path: Path, csv: Call
             assert received == set(range(300))
     finally:
         broker.kill()
-
-
-def test_a_broker_that_stays_away_is_given_up(mosquitto: Mosquitto) -> None:
-    publisher = Publisher(settings(mosquitto.url), patience_s=0.5)
-    publisher.send("telemetry/pump", b"{}")
-    assert publisher.drain()
-    mosquitto.kill()
-    with pytest.raises(UnreachableError, match=r"waited 0 s|waited 1 s"):
-        publisher.wait_until(time.monotonic() + 20.0)
-
-
-def test_no_broker_at_all_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UnreachableError, match=r"no broker at mqtt://127\.0\.0\.1:\d+: Connection refused"):
-        Publisher(settings(f"mqtt://127.0.0.1:{free_port()}"))
-
-
-def test_a_broker_that_refuses_us_is_one_line_without_the_password(tmp_path: Path) -> None:
-    broker = Mosquitto(tmp_path / "broker", allow_anonymous=False)
-    secret = tmp_path / "secret"
-    secret.write_text("hunter2\n")
-    broker.start()
-    try:
-        with pytest.raises(UnreachableError, match=r"refuses us.*--username") as raised:
-            Publisher(settings(broker.url, username="me", password_file=str(secret)))
-        assert "hunter2" not in str(raised.value)
-    finally:
-        broker.kill()
-
-
-def test_messages_the_broker_refuses_are_counted_with_the_reason(tmp_path: Path) -> None:
-    acl = tmp_path / "acl"
-    acl.write_text("topic write telemetry/good\n")
-    acl.chmod(0o600)
-    broker = Mosquitto(tmp_path / "broker", settings=f"acl_file {acl}")
-    broker.start()
-    try:
-        with Publisher(settings(broker.url)) as publisher:
-            publisher.send("telemetry/good", b"{}")
-            publisher.send("telemetry/bad", b"{}")
-            assert publisher.drain()
-        assert (publisher.sent, publisher.acknowledged, publisher.refused) == (2, 1, 1)
-        assert "authorized" in publisher.refusal.lower()
-    finally:
-        broker.kill()
-
-
-def test_samples_come_at_a_regular_pace(mosquitto: Mosquitto, subscriber: Subscriber) -> None:
-    count = iter(range(5))
-    with Publisher(settings(mosquitto.url)) as publisher:
-        publish_samples(
-            publisher,
-            "telemetry/host",
-            lambda: {"n": next(count)},
-            0.1,
-            stopped=lambda: publisher.sent >= 5,
-        )
-    wait_until(lambda: len(subscriber.payloads) == 5)
-    assert [json.loads(payload)["n"] for payload in subscriber.payloads] == [0, 1, 2, 3, 4]
-    assert subscriber.moments[-1] - subscriber.moments[0] >= 0.3

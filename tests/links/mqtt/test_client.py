@@ -1,4 +1,4 @@
-"""The MQTT connection, against a real mosquitto; a raw socket plays the brokers that mosquitto cannot play."""
+"""The daemon's connection, against a real mosquitto; a raw socket plays the brokers that mosquitto cannot play."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,14 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from e2e.servers import Mosquitto, free_port, require, wait_until
+from oldbroker import ACCEPT_THEN_TAKE_OVER, REFUSE_AS_3_1_1, REFUSE_AS_5, OldBroker
 
 from gon_edge.config.schema import MqttConfig
 from gon_edge.errors import ConfigError
 from gon_edge.events import RECONNECT_REASONS
 from gon_edge.links.mqtt.client import MqttClient, backoff_s
-from gon_edge.links.mqtt.queue import Message, MessageQueue
+from gon_edge.links.mqtt.queue import Message
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def settings(url: str, **changes: object) -> MqttConfig:
@@ -66,48 +66,6 @@ def receive(mqtt: MqttClient, count: int, timeout_s: float = 10.0) -> list[Messa
     while len(messages) < count and time.monotonic() < deadline:
         messages += mqtt.queue.get_batch(1000, 0.2)
     return messages
-
-
-def message(text: str) -> Message:
-    return Message("t", text.encode(), 0.0, False)
-
-
-# The queue
-
-
-def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
-    queue = MessageQueue(max_messages=3, max_bytes=1000)
-    queue.put_many(message(str(i)) for i in range(5))
-    assert [m.payload for m in queue.get_batch(10, 0)] == [b"2", b"3", b"4"]
-    assert queue.dropped == 2
-
-
-def test_bytes_bound_the_queue_as_well() -> None:
-    queue = MessageQueue(max_messages=100, max_bytes=22)
-    for text in ("a" * 10, "b" * 10, "c" * 10):  # 11 bytes each, topic included
-        queue.put(message(text))
-    assert [m.payload[:1] for m in queue.get_batch(10, 0)] == [b"b", b"c"]
-    queue.put(message("x" * 30))
-    assert (len(queue), queue.dropped) == (0, 2)
-    queue.put(message("fits"))
-    assert len(queue) == 1
-
-
-def test_a_batch_is_no_larger_than_asked_for_and_keeps_the_order() -> None:
-    queue = MessageQueue(100, 10_000)
-    queue.put_many(message(str(i)) for i in range(10))
-    batches = [queue.get_batch(4, 0) for _ in range(4)]
-    assert [len(batch) for batch in batches] == [4, 4, 2, 0]
-    assert [m.payload for batch in batches for m in batch] == [str(i).encode() for i in range(10)]
-
-
-def test_a_waiting_reader_wakes_when_something_arrives_and_when_told() -> None:
-    queue = MessageQueue(100, 10_000)
-    for wake in (lambda: queue.put(message("x")), queue.wake):
-        threading.Timer(0.05, wake).start()
-        began = time.monotonic()
-        queue.get_batch(10, timeout=10)
-        assert time.monotonic() - began < 5
 
 
 # Reading
@@ -413,45 +371,9 @@ def test_a_refused_publication_is_counted(tmp_path: Path) -> None:
 
 # Brokers mosquitto cannot play
 
-REFUSE_AS_3_1_1 = bytes.fromhex("20020001")  # how a broker from before MQTT 5 says "unacceptable protocol version"
-REFUSE_AS_5 = bytes.fromhex("2003008400")
 
-
-ACCEPT_THEN_TAKE_OVER = bytes.fromhex("2003000000e0028e00")  # mosquitto 2.0 closes without giving this reason
-
-
-class OldBroker(threading.Thread):
-    """Answers MQTT 5 with `to_mqtt_5` and closes, accepts 3.1.1, and refuses every subscription."""
-
-    def __init__(self, to_mqtt_5: bytes) -> None:
-        super().__init__(daemon=True)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._to_mqtt_5 = to_mqtt_5
-        self.port: int = self._listener.getsockname()[1]
-        self.versions: list[int] = []
-
-    def run(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            with connection:
-                connect = connection.recv(4096)
-                if b"MQTT" not in connect:  # closed again
-                    continue
-                version = connect[connect.index(b"MQTT") + 4]
-                self.versions.append(version)
-                if version == 5:
-                    connection.sendall(self._to_mqtt_5)
-                    continue
-                connection.sendall(bytes.fromhex("20020000"))
-                while packet := connection.recv(4096):
-                    at = packet.find(b"\x82")  # SUBSCRIBE: fixed header, length, packet id
-                    if at >= 0:
-                        connection.sendall(b"\x90\x03" + packet[at + 2 : at + 4] + b"\x80")
-
-
-@pytest.mark.parametrize("answer", [REFUSE_AS_3_1_1, REFUSE_AS_5, b""])
-def test_a_broker_that_knows_no_mqtt_5_gets_3_1_1(answer: bytes) -> None:
-    broker = OldBroker(answer)
+def test_a_broker_that_knows_no_mqtt_5_gets_3_1_1_and_refused_topics_are_named() -> None:
+    broker = OldBroker(REFUSE_AS_3_1_1)
     broker.start()
     with client(f"mqtt://127.0.0.1:{broker.port}", "t") as mqtt:
         connected(mqtt)
