@@ -17,7 +17,7 @@ import yaml
 from e2e.servers import require
 
 import gon_edge
-from gon_edge.commands.completion import _commands
+from gon_edge.commands.arguments import commands_in
 from gon_edge.commands.main import build_parser
 from gon_edge.config.file import load_config
 
@@ -96,7 +96,7 @@ def test_what_the_package_brings_along_is_pinned_by_hash():
 
 def test_every_command_has_a_man_page_that_names_its_options(tmp_path):
     subprocess.run([sys.executable, ROOT / "tools" / "make_manpages.py", tmp_path], check=True, capture_output=True)
-    for name, (command, _) in _commands(build_parser()).items():
+    for name, (command, _) in commands_in(build_parser()).items():
         page = (tmp_path / f"gon-edge-{name}.1").read_text().replace("\\-", "-")
         for action in command._actions:
             assert all(option in page for option in action.option_strings)

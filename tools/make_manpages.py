@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gon_edge import __version__
-from gon_edge.commands.completion import _commands
+from gon_edge.commands.arguments import commands_in
 from gon_edge.commands.main import build_parser
 from gon_edge.errors import EXIT_CODES
 
@@ -86,7 +86,7 @@ def page(parser: argparse.ArgumentParser, title: str, summary: str, date: str) -
     date : str
         ISO 8601.
     """
-    commands = _commands(parser)
+    commands = commands_in(parser)
     lines = [f'.TH "{escape(title.upper())}" 1 {date} "gon\\-edge {__version__}" "User commands"']
     lines += [".SH NAME", f"{escape(title)} \\- {escape(summary)}", ".SH SYNOPSIS", synopsis(parser)]
     lines += [".SH DESCRIPTION", *body(parser.description or "")]
@@ -126,7 +126,7 @@ def main() -> None:
     date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
     parser = build_parser()
     pages = {"gon-edge": page(parser, "gon-edge", "anomaly detection for streams of sensor readings", date)}
-    for name, (command, text) in _commands(parser).items():
+    for name, (command, text) in commands_in(parser).items():
         pages[f"gon-edge-{name}"] = page(command, f"gon-edge-{name}", text, date)
     for title, text in pages.items():
         (folder / f"{title}.1").write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ from prometheus_client import CollectorRegistry  # noqa: E402
 from gon_edge import errors, events  # noqa: E402
 from gon_edge.commands import arguments  # noqa: E402
 from gon_edge.commands import main as cli  # noqa: E402
-from gon_edge.commands.completion import _commands  # noqa: E402
+from gon_edge.commands.arguments import commands_in  # noqa: E402
 from gon_edge.config import schema as config  # noqa: E402
 from gon_edge.daemon import app, reload, reporting  # noqa: E402
 from gon_edge.links import prometheus  # noqa: E402
@@ -248,7 +248,7 @@ def _command(parser: argparse.ArgumentParser, level: str) -> Iterator[str]:
         yield "\n".join(arguments)
     if example := (parser.epilog or "").partition("example:\n")[2]:
         yield f"```sh\n{textwrap.dedent(example).strip()}\n```"
-    for inner, _ in _commands(parser).values():
+    for inner, _ in commands_in(parser).values():
         yield from _command(inner, level + "#")
 
 
@@ -265,11 +265,11 @@ def commands() -> str:
         "\n".join(
             _table(
                 ("Command", ""),
-                ((f"[`{name}`](#gon-edge-{name})", _prose(text)) for name, (_, text) in _commands(parser).items()),
+                ((f"[`{name}`](#gon-edge-{name})", _prose(text)) for name, (_, text) in commands_in(parser).items()),
             )
         ),
     ]
-    for command, _ in _commands(parser).values():
+    for command, _ in commands_in(parser).values():
         lines += _command(command, "##")
     return _page(lines)
 

@@ -82,6 +82,15 @@ def commands_of(
     return add
 
 
+def commands_in(parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.ArgumentParser, str]]:
+    """Return the commands of a program, or of a command: for each name its parser and its line of help."""
+    for action in parser._actions:  # argparse has no public way to look at itself
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            return {name: (command, helps.get(name, "")) for name, command in action.choices.items()}
+    return {}
+
+
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from gon_edge.commands.arguments import AddCommand, HelpFormatter, commands_of, write_json
 from gon_edge.errors import EXIT_CODES, GonEdgeError
@@ -148,9 +149,8 @@ def _add_completion(add: AddCommand) -> None:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    from gon_edge.commands.completion import completion_script
-
-    sys.stdout.write(completion_script(build_parser(), options.shell))
+    # Made by tools/make_completion.py.
+    sys.stdout.write((Path(__file__).parent / "completion" / options.shell).read_text(encoding="utf-8"))
     return 0
 
 

@@ -462,56 +462,6 @@ def test_a_place_that_cannot_be_written_is_73(model_path: str) -> None:
     assert result.stderr == "gon-edge: /nonexistent/x.csv: cannot be written: No such file or directory\n"
 
 
-# -- completion --------------------------------------------------------------------------------------------------------
-
-
-def complete(*words: str) -> list[str]:
-    """What bash offers after these words; the last one is being typed."""
-    script = (
-        f"source <({sys.executable} -m gon_edge completion bash)\n"
-        f"COMP_WORDS=(gon-edge {' '.join(repr(word) for word in words)}); COMP_CWORD={len(words)}\n"
-        "$(complete -p gon-edge | sed 's/.*-F \\([^ ]*\\) .*/\\1/')\n"
-        'printf "%s\\n" "${COMPREPLY[@]}"\n'
-    )
-    result = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert result.stderr == ""
-    return result.stdout.split()
-
-
-def test_bash_completes_the_actions_of_a_command_and_their_options() -> None:
-    assert complete("models", "") == ["list", "show", "verify", "diff", "rollback", "export", "import"]
-    assert complete("models", "ve") == ["verify"]
-    assert {"--state-dir", "--force", "--json"} <= set(complete("models", "import", "--"))
-
-
-def test_bash_completes_commands_options_choices_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert complete("") == COMMANDS
-    assert complete("re") == ["record", "replay", "report", "retrain"]
-    assert complete("replay", "--as") == ["--as-fast-as-possible"]
-    assert complete("run", "--log-level", "") == ["debug", "info", "warning", "error"]
-    assert complete("completion", "") == ["bash", "zsh", "fish"]
-    assert complete("version", "") == ["-h", "--help", "--json"]
-    (tmp_path / "pump.csv").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    assert complete("replay", "pu") == ["pump.csv"]
-    assert complete("run", "--config", "pu") == ["pump.csv"]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_names_every_option_and_the_shell_reads_it(
-    shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert main(["completion", shell]) == 0
-    script = capsys.readouterr().out
-    for option in ("--log-level", "--no-fault", "--as-fast-as-possible", "--model", "--url"):
-        assert option in script or f"-l {option[2:]}" in script
-    program = require(shell)
-    path = tmp_path / "script"
-    path.write_text(script)
-    assert subprocess.run([program, "-n", str(path)], capture_output=True, text=True, timeout=20).stderr == ""
-
-
 # -- logs --------------------------------------------------------------------------------------------
 
 
