@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -146,7 +147,9 @@ def test_the_package_holds_what_a_service_needs(package):
         "lib/systemd/system/gon-edge-retrain@.timer",
         "usr/lib/sysusers.d/gon-edge.conf",
         "usr/share/bash-completion/completions/gon-edge",
-        "usr/share/gon-edge/python/gon_edge/static/index.html",
+        "usr/share/zsh/vendor-completions/_gon-edge",
+        "usr/share/fish/vendor_completions.d/gon-edge.fish",
+        "usr/share/gon-edge/python/gon_edge/links/static/index.html",
         "usr/share/man/man1/gon-edge-run.1.gz",
     } <= files
     models = {path.name for path in (ROOT / "models").glob("*.npz")}
@@ -219,6 +222,19 @@ def test_the_image_has_the_packages_that_pip_would_install():
     names = set(re.findall(r"^([\w-]+)", wanted["options"]["install_requires"], re.MULTILINE))
     pinned = (ROOT / "deploy" / "container" / "requirements.txt").read_text()
     assert set(re.findall(r"^([\w-]+)==", pinned, re.MULTILINE)) == names | {"pip"}
+
+
+def test_the_image_runs_without_the_experiments(tmp_path):
+    spec = importlib.util.spec_from_file_location("assemble", ROOT / "deploy" / "container" / "assemble.py")
+    assemble = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(assemble)
+    shutil.copytree(ROOT / "gon_edge", tmp_path / "gon_edge", ignore=assemble.LEFT_OUT)
+    assert not (tmp_path / "gon_edge" / "research").exists()
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for words in (["demo", "--help"], ["completion", "fish"], ["top", "--help"]):
+        subprocess.run(
+            [sys.executable, "-m", "gon_edge", *words], cwd=tmp_path, env=environ, check=True, stdout=subprocess.DEVNULL
+        )
 
 
 def test_install_sh_explains_itself_and_refuses_what_it_does_not_know():

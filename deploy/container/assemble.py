@@ -14,11 +14,11 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-# Of the standard library: tests, editors, installers.  Of packages: their tests and compilers.
+# Of the standard library: tests, editors, installers.  Of packages: their tests and compilers, and our experiments.
 LEFT_OUT = shutil.ignore_patterns(
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "turtle.py", "ensurepip", "lib2to3",
     "pydoc_data", "distutils", "config-*", "dist-packages", "site-packages", "f2py", "*.a", "*.pyi", "*.h", "*.pxd",
-    "conftest.py",
+    "conftest.py", "research",
 )  # fmt: skip
 USER = 65532
 FILES = {
