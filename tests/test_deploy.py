@@ -149,7 +149,7 @@ def test_the_package_holds_what_a_service_needs(package):
         "usr/share/bash-completion/completions/gon-edge",
         "usr/share/zsh/vendor-completions/_gon-edge",
         "usr/share/fish/vendor_completions.d/gon-edge.fish",
-        "usr/share/gon-edge/python/gon_edge/links/static/index.html",
+        "usr/share/gon-edge/python/gon_edge/links/web/static/index.html",
         "usr/share/man/man1/gon-edge-run.1.gz",
     } <= files
     models = {path.name for path in (ROOT / "models").glob("*.npz")}
