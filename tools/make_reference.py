@@ -749,8 +749,8 @@ def exit_codes() -> str:
         (
             "`run` ends with 0 on SIGTERM and Ctrl-C. 1 has a special meaning in some commands: in `demo`, the fault "
             "raised no alert; in `replay`, not every row was acknowledged; in `doctor` and `models verify`, something "
-            "is wrong. 3, 4 and 5 come from `retrain` and `accept`. 75 comes from `retrain` without `--wait`, if another "
-            "training runs. Numbers from 66 to 78 are those of `sysexits.h`."
+            "is wrong. 3, 4 and 5 come from `retrain` and `accept`. 75 comes from `retrain` without `--wait`, if "
+            "another training runs. Numbers from 66 to 78 are those of `sysexits.h`."
         ),
     ]
     return _page(lines)
