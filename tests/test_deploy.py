@@ -129,6 +129,7 @@ def package(tmp_path_factory):
 
 
 @pytest.mark.e2e
+@pytest.mark.slow  # two builds of the package
 def test_two_builds_are_the_same_file(package):
     built, _ = package
     assert len(built) == 2
@@ -136,6 +137,7 @@ def test_two_builds_are_the_same_file(package):
 
 
 @pytest.mark.e2e
+@pytest.mark.slow  # two builds of the package
 def test_the_package_holds_what_a_service_needs(package):
     _, tree = package
     files = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
@@ -159,6 +161,7 @@ def test_the_package_holds_what_a_service_needs(package):
 
 
 @pytest.mark.e2e
+@pytest.mark.slow  # two builds of the package
 def test_the_installed_configuration_is_valid_and_takes_its_name_from_the_machine(package, monkeypatch):
     _, tree = package
     monkeypatch.setattr("socket.gethostname", lambda: "cellar")
@@ -167,6 +170,7 @@ def test_the_installed_configuration_is_valid_and_takes_its_name_from_the_machin
 
 
 @pytest.mark.e2e
+@pytest.mark.slow  # two builds of the package
 def test_the_launcher_takes_no_code_from_its_surroundings(package, tmp_path):
     _, tree = package
     launcher = tmp_path / "gon-edge"

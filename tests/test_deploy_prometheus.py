@@ -42,7 +42,8 @@ def series_of_the_program() -> set[str]:
     "command",
     [
         ("promtool", "check", "rules", "gon-edge.rules.yml"),
-        ("promtool", "test", "rules", "gon-edge.rules.test.yml"),
+        # Slow: promtool evaluates days of series for it.
+        pytest.param(("promtool", "test", "rules", "gon-edge.rules.test.yml"), marks=pytest.mark.slow),
         ("promtool", "check", "config", "prometheus.yml"),
         ("amtool", "check-config", str(ALERTMANAGER)),
     ],

@@ -19,8 +19,6 @@ from gon_edge.model.gon import Discriminator
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.research import datasets, metrics
 
-pytestmark = pytest.mark.timeout(300)
-
 
 class KeptFloat(QuantizedLinear):
     """int8 weights that remember what they were."""

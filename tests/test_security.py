@@ -684,6 +684,7 @@ def test_a_large_payload_made_to_hurt_costs_less_than_a_second(payload: bytes) -
 # -- a running daemon --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # 10,000 streams and broken messages
 @pytest.mark.e2e
 def test_a_daemon_under_attack_stays_bounded_and_inside_its_directory_and_says_no_secret(tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"

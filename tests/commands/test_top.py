@@ -128,7 +128,7 @@ def test_square_brackets_in_names_are_no_markup():
 def test_a_daemon_that_is_not_there_is_one_line():
     port = free_port()
     done = subprocess.run(
-        [*COMMAND, "--url", f"http://127.0.0.1:{port}"], capture_output=True, text=True, timeout=30, check=False
+        [*COMMAND, "--url", f"http://127.0.0.1:{port}"], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 69
     assert done.stderr.count("\n") == 1
@@ -169,7 +169,7 @@ class Terminal:
         return next(([line.rstrip() for line in p] for p in reversed(pictures) if len(p) == height), [])
 
     def end(self) -> int:
-        code = self.process.wait(10)
+        code = self.process.wait(60)
         self.read()
         return code
 
@@ -185,7 +185,7 @@ class Terminal:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         os.close(self.ours)
         os.close(self._theirs)
 
@@ -236,7 +236,7 @@ def test_signals_leave_the_terminal_as_it_was(mosquitto: Mosquitto, tmp_path: Pa
         finally:
             terminal.close()
         plain = subprocess.run(
-            [*COMMAND, "--config", str(daemon.config)], capture_output=True, text=True, timeout=30, check=True
+            [*COMMAND, "--config", str(daemon.config)], capture_output=True, text=True, timeout=120, check=True
         )
         assert "\x1b" not in plain.stdout
         assert "no stream yet" in plain.stdout

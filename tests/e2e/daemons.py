@@ -53,7 +53,7 @@ class DaemonProcess:
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
 
     @property
     def log(self) -> str:
@@ -78,12 +78,12 @@ class DaemonProcess:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def get(self, path: str) -> tuple[int, str]:
         try:
@@ -129,7 +129,7 @@ class Subscriber:
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 def rows(count: int, *, start: float = 1_700_000_000.0, seed: int = 0, fault: float = 0.0) -> Iterator[str]:

@@ -106,7 +106,7 @@ def test_nobody_comes_in_without_a_password_or_without_tls(broker):
     anonymous = [require("mosquitto_pub"), "-h", "localhost", "-p", str(broker.port), "-t", "telemetry/pump", "-m", "1"]
     assert subprocess.run([*anonymous, "--cafile", broker.ca_file], capture_output=True).returncode != 0
     plain = [*anonymous, "-u", "pump", "-P", "pmup"]
-    assert subprocess.run(plain, capture_output=True, timeout=20).returncode != 0
+    assert subprocess.run(plain, capture_output=True, timeout=120).returncode != 0
     wrong = [*anonymous, "--cafile", broker.ca_file, "-u", "pump", "-P", "wrong"]
     assert subprocess.run(wrong, capture_output=True).returncode != 0
 
@@ -121,7 +121,7 @@ def mqtt(broker: Guarded, folder: Path, **changed: object) -> dict[str, object]:
 
 def doctor(daemon: DaemonProcess) -> tuple[int, list[dict[str, str]]]:
     command = [sys.executable, "-m", "gon_edge", "doctor", "--json", "--config", str(daemon.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)["findings"]
 
@@ -137,7 +137,7 @@ def test_the_daemon_reads_telemetry_and_says_that_it_is_there(broker, tmp_path):
         broker.send("pump", "telemetry/pump", json.dumps({"time": time.time(), "flow": 1.0}))
         wait_until(lambda: daemon.stream("pump"), 10, "the reading")
         sub = [require("mosquitto_sub"), *broker.arguments("operator"), "-t", "gon-edge/pi-1/status", "-C", "1"]
-        assert subprocess.run(sub, capture_output=True, text=True, timeout=20).stdout == "online\n"
+        assert subprocess.run(sub, capture_output=True, text=True, timeout=120).stdout == "online\n"
         code, findings = doctor(daemon)
         assert [state for state, _ in broker_findings(findings)] == ["ok", "ok", "ok"]
         assert any(f["check"] == "certificate" and f["state"] == "ok" for f in findings)

@@ -70,7 +70,7 @@ def test_a_fault_becomes_an_alert_that_names_the_sensor_and_ends_with_the_fault(
         assert new["score"] > new["threshold"]
         assert new["model_version"] == "1"
         wait_until(lambda: any(e["type"] == "end" and e["id"] == new["id"] for e in subscriber.events()), 20, "the end")
-        assert daemon.messages("accepted") == 620
+        wait_until(lambda: daemon.messages("accepted") == 620, 20, "every message")
         assert daemon.metric('gon_edge_rows_total{stream="pump"}') == 620
         state = json.loads(mosquitto.retained("gon-edge/pi-1/state/pump") or b"{}")
         assert state["state"] == "scoring"
@@ -79,7 +79,7 @@ def test_a_fault_becomes_an_alert_that_names_the_sensor_and_ends_with_the_fault(
         assert daemon.get("/healthz")[0] == 200
         page = daemon.get("/metrics")[1]
         lint = subprocess.run(
-            [require("promtool"), "check", "metrics"], input=page, capture_output=True, text=True, timeout=30
+            [require("promtool"), "check", "metrics"], input=page, capture_output=True, text=True, timeout=120
         )
         assert lint.returncode == 0, lint.stderr
         assert daemon.stop() == 0
@@ -122,6 +122,7 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(mosquitto: Mosquitto, 
         wait_until(lambda: daemon.messages("accepted") == 20, 10, "messages")
 
 
+@pytest.mark.slow  # 10,000 messages
 def test_ten_thousand_broken_payloads_are_counted_and_cost_nothing(mosquitto: Mosquitto, tmp_path: Path) -> None:
     broken = ["{", "not json", "[]", "{}", '"text"', "\x01\x02", '{"time": "never", "a": 1}', "nan", "null", "[[[[["]
     with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
@@ -176,6 +177,7 @@ def test_damaged_files_are_set_aside_and_the_previous_model_is_used(mosquitto: M
         assert "using the one before" in daemon.log
 
 
+@pytest.mark.slow  # 8 s of readings at their pace
 def test_a_clock_that_is_set_makes_no_gap(mosquitto: Mosquitto, tmp_path: Path) -> None:
     settings = {"streams": {"defaults": {"warmup_rows": 300, "interval": "100ms"}}}
     with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:
@@ -197,6 +199,7 @@ def test_a_clock_that_is_set_makes_no_gap(mosquitto: Mosquitto, tmp_path: Path) 
         assert daemon.messages("late") <= 1
 
 
+@pytest.mark.slow  # 7 s of silence
 def test_what_was_kept_while_it_could_not_be_sent_is_scored_in_its_order(mosquitto: Mosquitto, tmp_path: Path) -> None:
     settings = {"streams": {"defaults": {"warmup_rows": 300, "interval": "100ms"}}}
     with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:
@@ -228,7 +231,7 @@ def test_wrong_configuration_ends_with_78_and_one_line(mosquitto: Mosquitto, tmp
     daemon = DaemonProcess(tmp_path, mosquitto)
     daemon.config.write_text("mqtt:\n  url: mqtt://localhost\n  keepalife: 3\nsubscriptions:\n  - topic: a/{stream}\n")
     command = [sys.executable, "-m", "gon_edge", "run", "--config", str(daemon.config)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 78
     assert "keepalive" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -237,7 +240,7 @@ def test_wrong_configuration_ends_with_78_and_one_line(mosquitto: Mosquitto, tmp
 def test_a_second_daemon_on_the_same_state_is_refused(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, mosquitto) as daemon:
         command = [sys.executable, "-m", "gon_edge", "run", "--config", str(daemon.config)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert result.returncode == 73
         assert "another gon-edge" in result.stderr
 
@@ -330,11 +333,12 @@ def test_openssl_is_loaded_where_the_configuration_asks_for_it_and_only_there(
             wait_until(connected, 20, "MQTT and HTTP with TLS")
             assert mapped(daemon, "libcrypto")
             daemon.process.send_signal(signal.SIGTERM)
-            assert daemon.process.wait(10) == 0
+            assert daemon.process.wait(60) == 0
     finally:
         broker.kill()
 
 
+@pytest.mark.slow  # 20,000 messages and ten trainings
 def test_ten_streams_are_scored_in_less_than_46_mib(mosquitto: Mosquitto, tmp_path: Path) -> None:
     """20,000 messages; `make bench` does it with 100,000."""
     rng = np.random.default_rng(0)
@@ -351,6 +355,7 @@ def test_ten_streams_are_scored_in_less_than_46_mib(mosquitto: Mosquitto, tmp_pa
         wait_until(lambda: daemon.metrics()["process_resident_memory_bytes"] < 46 << 20, 15, "46 MiB")
 
 
+@pytest.mark.slow  # five hours of rows
 def test_a_recorded_test_bed_its_rows_are_all_accounted_for_and_most_of_its_faults_alert(
     mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
 ) -> None:
@@ -380,7 +385,7 @@ def test_a_recorded_test_bed_its_rows_are_all_accounted_for_and_most_of_its_faul
                 writer.writerows(part)
             command = [sys.executable, "-m", "gon_edge", "replay", str(tmp_path / "part.csv")]
             command += ["--broker", mosquitto.url, "--stream", "valve", "--time-column", "datetime"]
-            replay = subprocess.run([*command, "--as-fast-as-possible"], capture_output=True, text=True, timeout=60)
+            replay = subprocess.run([*command, "--as-fast-as-possible"], capture_output=True, text=True, timeout=120)
             assert replay.returncode == 0, replay.stderr
             assert f"sent {len(part)} rows" in replay.stdout
 

@@ -57,13 +57,13 @@ def tell_until(demo: subprocess.Popen[str], text: str) -> list[str]:
     pytest.fail(f"the demo ended without saying {text!r}:\n" + "\n".join(lines))
 
 
-@pytest.mark.timeout(260)
+@pytest.mark.slow  # a minute of readings at their pace
 def test_the_fault_raises_an_alert_that_names_its_causes(clean: Callable[[], None]) -> None:
     command = [*DEMO, "--fast", "--duration", "210"]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = tell_until(demo, "the fault is over")
     demo.send_signal(signal.SIGINT)
-    rest, errors = demo.communicate(timeout=30)
+    rest, errors = demo.communicate(timeout=60)
     output = "\n".join([*lines, rest])
     steps = (
         "status page http://127.0.0.1:",
@@ -87,18 +87,16 @@ def test_the_fault_raises_an_alert_that_names_its_causes(clean: Callable[[], Non
     assert (demo.returncode, errors) == (0, "")
 
 
-@pytest.mark.timeout(90)
 def test_ctrl_c_ends_everything_quietly(clean: Callable[[], None]) -> None:
     demo = subprocess.Popen([*DEMO, "--no-fault"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     tell_until(demo, "first readings")
     demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=30)
+    _, errors = demo.communicate(timeout=60)
     assert demo.returncode == 0
     assert errors == ""
     clean()
 
 
-@pytest.mark.timeout(90)
 def test_a_demo_that_is_killed_takes_everything_with_it(clean: Callable[[], None]) -> None:
     demo = subprocess.Popen([*DEMO, "--fast"], stdout=subprocess.PIPE, text=True)
     tell_until(demo, "first readings")
@@ -107,24 +105,22 @@ def test_a_demo_that_is_killed_takes_everything_with_it(clean: Callable[[], None
     clean()
 
 
-@pytest.mark.timeout(90)
 def test_too_short_for_the_fault_is_a_failure_that_says_so(clean: Callable[[], None]) -> None:
-    demo = subprocess.run([*DEMO, "--duration", "3"], capture_output=True, text=True, timeout=60)
+    demo = subprocess.run([*DEMO, "--duration", "3"], capture_output=True, text=True, timeout=120)
     assert demo.returncode == 1
     assert demo.stdout.splitlines()[-1] == "it ended before the fault began"
 
 
-@pytest.mark.timeout(90)
 def test_a_broker_that_runs_already_is_used(mosquitto: Mosquitto, clean: Callable[[], None]) -> None:
-    demo = subprocess.run(
-        [*DEMO, "--no-fault", "--duration", "8", "--broker", mosquitto.url], capture_output=True, text=True
-    )
-    assert demo.returncode == 0, demo.stderr
-    assert "first readings" in demo.stdout
+    command = [*DEMO, "--no-fault", "--broker", mosquitto.url]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    tell_until(demo, "first readings")
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=60)
+    assert (demo.returncode, errors) == (0, "")
     assert "gon-edge-demo" in mosquitto.log
 
 
-@pytest.mark.timeout(90)
 def test_in_a_terminal_a_picture_is_redrawn_in_place_and_the_cursor_comes_back(clean: Callable[[], None]) -> None:
     leader, follower = pty.openpty()
     environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}

@@ -24,7 +24,6 @@ def kept(broker: Mosquitto, topic: str) -> dict[str, Any]:
     return json.loads(payload) if payload else {}
 
 
-@pytest.mark.timeout(180)
 def test_a_stream_appears_shows_its_fault_can_be_silenced_and_is_there_after_a_restart(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ def telemetry(count: int, start: float, *, memory: float = 40.0) -> Iterator[str
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "gon_edge", "models", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_new_stream_is_scored_by_a_shipped_model_until_it_has_its_own(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_firing_alert_is_shown_with_its_cause_and_announced(page: Any, pump: t
 def test_a_silence_is_shown_with_its_reason(page: Any, pump: tuple[DaemonProcess, Mosquitto]) -> None:
     daemon, _ = pump
     command = [sys.executable, "-m", "gon_edge", "silence", "add", "pump", "--for", "2h", "--reason", "new seal <i>"]
-    subprocess.run([*command, "--config", str(daemon.config)], check=True, capture_output=True, timeout=30)
+    subprocess.run([*command, "--config", str(daemon.config)], check=True, capture_output=True, timeout=120)
     page.goto(address(daemon))
     says(page.get_by_role("region", name="Silences"), re.compile(r"pump until .*, for another 2 h: new seal <i>"))
     says(card(page, "pump"), "Silenced until")

@@ -47,7 +47,7 @@ class Recording:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self._process.send_signal(how)
-        return self._process.wait(20)
+        return self._process.wait(60)
 
 
 def judged(config: Path, capture: Path) -> list[str]:

@@ -134,6 +134,7 @@ def test_what_cannot_be_done_is_said_with_the_exit_code_for_it(mosquitto: Mosqui
         assert daemon.get("/healthz")[0] == 200
 
 
+@pytest.mark.slow  # three trainings, slowed down
 def test_of_two_at_once_one_is_busy_or_waits_its_turn(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with daemon_with(tmp_path, mosquitto, cpu_share=0.6).connected() as daemon:
         warm_up(mosquitto, daemon)
@@ -153,6 +154,7 @@ def test_of_two_at_once_one_is_busy_or_waits_its_turn(mosquitto: Mosquitto, tmp_
         assert version(daemon) == "3"
 
 
+@pytest.mark.slow  # three trainings and a restart
 def test_what_is_killed_in_the_middle_costs_the_round_and_nothing_else(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with daemon_with(tmp_path, mosquitto).connected() as daemon:
         warm_up(mosquitto, daemon)
@@ -161,13 +163,13 @@ def test_what_is_killed_in_the_middle_costs_the_round_and_nothing_else(mosquitto
         asked = subprocess.Popen(command(daemon, "retrain", "pump", "--json"), stdout=subprocess.PIPE, text=True)
         (child,) = wait_until(lambda: children(daemon), 20, "the training process")
         os.kill(child, signal.SIGKILL)
-        (result,) = json.loads(asked.communicate(timeout=30)[0])
+        (result,) = json.loads(asked.communicate(timeout=60)[0])
         assert (asked.returncode, result["outcome"]) == (1, "failed")
         assert "ended with status -9" in result["reason"]
         asked = subprocess.Popen(command(daemon, "retrain", "pump"), stderr=subprocess.PIPE, text=True)
         (child,) = wait_until(lambda: children(daemon), 20, "the training process")
         daemon.kill()
-        assert "hung up" in asked.communicate(timeout=30)[1]
+        assert "hung up" in asked.communicate(timeout=60)[1]
         assert asked.returncode == 69
         wait_until(lambda: not Path(f"/proc/{child}").exists(), 10, "the end of the training process")
         daemon.connected()
@@ -175,7 +177,7 @@ def test_what_is_killed_in_the_middle_costs_the_round_and_nothing_else(mosquitto
         asked = subprocess.Popen(command(daemon, "retrain", "pump"))
         (child,) = wait_until(lambda: children(daemon), 20, "the training process")
         asked.send_signal(signal.SIGINT)
-        assert asked.wait(20) == 130
+        assert asked.wait(60) == 130
         wait_until(lambda: not Path(f"/proc/{child}").exists(), 10, "the end of the training process")
         publish(mosquitto, daemon, 20, 320, seed=1)
         assert version(daemon) == "1"
@@ -183,6 +185,7 @@ def test_what_is_killed_in_the_middle_costs_the_round_and_nothing_else(mosquitto
         assert not (daemon.state_dir / "control.sock").exists()
 
 
+@pytest.mark.slow  # 4,000 rows and three trainings
 def test_a_drift_that_a_person_accepts_is_learned_and_its_twin_keeps_its_alert(
     mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
 ) -> None:
@@ -217,6 +220,7 @@ def test_a_drift_that_a_person_accepts_is_learned_and_its_twin_keeps_its_alert(
         assert "from an earlier time on" in refused.stderr
 
 
+@pytest.mark.slow  # two trainings
 def test_a_sensor_that_is_gone_for_good_is_accepted_as_gone(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with daemon_with(tmp_path, mosquitto).connected() as daemon:
         warm_up(mosquitto, daemon)
@@ -252,7 +256,7 @@ def test_a_silence_is_heard_of_nowhere_and_ends(mosquitto: Mosquitto, subscriber
             [sys.executable, "-m", "gon_edge", "status", "--url", f"http://127.0.0.1:{daemon.port}"],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         ).stdout
         assert "new bearing" in status
         publish(mosquitto, daemon, 60, 380, seed=2, fault=8.0)
@@ -270,6 +274,7 @@ def test_a_silence_is_heard_of_nowhere_and_ends(mosquitto: Mosquitto, subscriber
         assert plan["quarantined_rows"] >= 78  # silenced and alarmed ones, less the 60 that kill -9 took
 
 
+@pytest.mark.slow  # two trainings, two starts
 def test_without_a_daemon_the_same_commands_work_on_the_files(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, mosquitto, retrain=CALM, store={"flush_every": "1s"}).connected() as daemon:
         warm_up(mosquitto, daemon)
@@ -358,6 +363,7 @@ def test_hostile_input_on_the_socket_is_counted_and_the_daemon_goes_on(mosquitto
         assert "Traceback" not in daemon.log
 
 
+@pytest.mark.slow  # 2,000 rows, two trainings
 def test_a_stream_is_trained_again_by_itself_but_not_while_an_alert_is_open(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ def test_the_pump_of_the_tutorial_raises_one_anomaly_alert_that_blames_the_flow_
         alerts = Subscriber(mosquitto, f"gon-edge/{shown['node']}/alert", tmp_path)
         command = [sys.executable, "-m", "gon_edge", *arguments, "--broker", mosquitto.url]
         try:
-            sent = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            sent = subprocess.run(command, capture_output=True, text=True, timeout=120)
             assert sent.returncode == 0, sent.stderr
             wait_until(lambda: any(event["type"] == "end" for event in alerts.events()), 60, "the end of the alert")
             events = [event for event in alerts.events() if event["kind"] == "anomaly"]

@@ -118,9 +118,14 @@ CHECKS = [
 ]
 
 
+def marked(name):
+    """The peers of stumpy are slow: numba compiles them for half a minute each."""
+    return pytest.param(name, marks=pytest.mark.slow) if "matrix" in name else name
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [*map(marked, PEERS)])
 def test_peer(name, check):
     pytest.importorskip("river" if "hstrees" in name else "stumpy" if "matrix" in name else "sklearn")
     check(name)

@@ -240,6 +240,7 @@ WRITER = """
 """
 
 
+@pytest.mark.slow  # a process killed again and again
 def test_kill_9_in_the_middle_of_writes_loses_nothing_that_was_flushed(tmp_path):
     pauses_s = np.random.default_rng(0).uniform(0.0, 0.2, 6)
     for pause_s in pauses_s:
@@ -395,6 +396,7 @@ def test_a_disk_that_is_full_at_the_start_does_not_stop_it(tmp_path):
             assert len(store.rows("pump")[0]) == 10
 
 
+@pytest.mark.slow  # 60,000 rows
 def test_a_disk_that_stays_full_costs_bounded_memory(tmp_path):
     directory = tmp_path / "small"
     names = tuple(f"f{i}" for i in range(100))

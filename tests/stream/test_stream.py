@@ -14,8 +14,8 @@ from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Reading
 from gon_edge.model.file import Model, load_model
 from gon_edge.model.window import Scaler
+from gon_edge.stream import backlog
 from gon_edge.stream.alerts import alert_json
-from gon_edge.stream.backlog import BACKLOG_BYTES
 from gon_edge.stream.payload import Decoder
 from gon_edge.stream.stream import Outcome, Stream
 from gon_edge.stream.topics import TopicTemplate
@@ -111,11 +111,12 @@ def test_rows_that_come_while_another_stream_is_trained_wait_too(model: Model) -
     assert len(stream.catch_up(100)) == 30
 
 
-def test_rows_beyond_the_memory_of_the_backlog_come_out_without_a_score() -> None:
+def test_rows_beyond_the_memory_of_the_backlog_come_out_without_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "BACKLOG_BYTES", 256 << 10)
     stream = stream_with(None)
     run(stream, values(50, 1))
     stream.train()
-    count = BACKLOG_BYTES // 20
+    count = backlog.BACKLOG_BYTES // 20
     outcomes = run(stream, np.ones((count, 3)), start=1050.0)
     assert outcomes
     assert all(o.verdict is None and o.waited for o in outcomes)

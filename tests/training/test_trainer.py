@@ -257,6 +257,7 @@ def test_a_few_rows_that_a_person_accepted_are_enough(state_dir: Path) -> None:
     assert few.verdict.champion is not None
 
 
+@pytest.mark.slow  # three trainings
 def test_a_judged_job_gives_the_same_bytes_too(state_dir: Path) -> None:
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
     promoted(state_dir, trainer, until=1500.0)
@@ -290,6 +291,7 @@ def worse(state_dir: Path) -> Path:
     return state_dir
 
 
+@pytest.mark.slow  # 8,000 rows and three trainings
 def test_a_worse_model_is_rejected_with_reasons_unless_a_person_forces_it(worse: Path) -> None:
     trainer, models = trainer_for(worse), ModelFolder(worse)
     file = models.file("fan")

@@ -107,6 +107,7 @@ def test_a_large_message_arrives_whole(mosquitto: Mosquitto) -> None:
         assert receive(mqtt, 1)[0].payload == payload
 
 
+@pytest.mark.slow  # 20,000 messages
 def test_a_burst_of_20000_messages_beside_a_busy_thread_loses_none(mosquitto: Mosquitto) -> None:
     stop = threading.Event()
 
