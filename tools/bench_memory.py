@@ -26,11 +26,12 @@ import numpy as np
 
 from gon_edge.events import Row
 from gon_edge.state.folder import ModelFolder
+from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
 from gon_edge.training.job import Job
 from gon_edge.training.plan import plan
 from gon_edge.training.settings import FitSettings
-from gon_edge.training.trainer import Round, Trainer
+from gon_edge.training.trainer import Trainer
 
 MIB = 1 << 20
 BUDGETS = {8: 48 * MIB, 38: 64 * MIB, 128: 64 * MIB}
@@ -79,7 +80,7 @@ def measure(features: int, rows: int, *, with_torch: bool) -> dict:
         spent = children_s()
         ended = finished(trainer, second)
         spent = children_s() - spent
-        if ended.verdict is None:
+        if ended.gate is None:
             raise SystemExit(f"F = {features}: the round ended as {ended.outcome}: {ended.reason}")
     result = {
         "features": features,
@@ -132,12 +133,12 @@ def job(folder: Path, models: ModelFolder, features: int, *, version: str, champ
     )
 
 
-def finished(trainer: Trainer, asked: Job) -> Round:
+def finished(trainer: Trainer, asked: Job) -> RetrainRecord:
     """The round, run to its end."""
     trainer.start(asked)
     while (ended := trainer.poll()) is None:
         time.sleep(0.05)
-    return ended
+    return ended[0]
 
 
 def children_s() -> float:

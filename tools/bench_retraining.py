@@ -150,7 +150,7 @@ def rounds(parts: list[NDArray[np.float32]], seed: int, *, accepted: bool = Fals
                 trainer.start(job(folder, models, version=len(outcomes) + 1, champion=bool(used), seed=seed))
                 while (ended := trainer.poll()) is None:
                     time.sleep(0.02)
-                outcomes.append(ended.outcome)
+                outcomes.append(ended[0].outcome)
                 if models.file("bench").exists():
                     used.append(load_model(models.file("bench")))
     return used, ", ".join(outcomes)

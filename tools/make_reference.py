@@ -35,7 +35,7 @@ from gon_edge.commands import arguments  # noqa: E402
 from gon_edge.commands import main as cli  # noqa: E402
 from gon_edge.commands.arguments import commands_in  # noqa: E402
 from gon_edge.config import schema as config  # noqa: E402
-from gon_edge.daemon import app, reload, reporting  # noqa: E402
+from gon_edge.daemon import orders, reload, reporting  # noqa: E402
 from gon_edge.links import prometheus  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
@@ -518,7 +518,7 @@ _PATHS = {
     "/api/v1/silences": "[Silences](#apiv1silences) in force, the first to end first.",
     "/api/v1/history": "[Scores and thresholds](#apiv1history) of the last hour.",
     "/api/v1/trainings": (
-        f"[The last {app.TRAININGS_SHOWN} trainings](#apiv1trainings), newest first, and what the gate measured."
+        f"[The last {orders.TRAININGS_SHOWN} trainings](#apiv1trainings), newest first, and what the gate measured."
     ),
     "/api/v1/models": "[The model in use](#apiv1models) of each stream that has one of its own.",
 }

@@ -9,8 +9,9 @@ import argparse
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gon_edge.commands.arguments import (
     AddCommand,
@@ -25,6 +26,9 @@ from gon_edge.commands.arguments import (
     wrong_usage,
 )
 from gon_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from gon_edge.config.schema import Config
 
 
 def _add_models(add: AddCommand) -> None:
@@ -180,18 +184,10 @@ def _models_diff(options: argparse.Namespace) -> int:
 
 
 def _models_rollback(options: argparse.Namespace) -> int:
-    from gon_edge.links.control import listens, request
-    from gon_edge.state.folder import ModelFolder
+    from gon_edge.training.ask import ask
 
-    state_dir = _needed_state_dir(options)
-    running = listens(state_dir)
-    if running:
-        asked = {"do": "rollback", "stream": options.stream, "version": options.version}
-        version = str(request(state_dir, asked).get("version", options.version))
-    else:
-        with writing(state_dir):
-            version = ModelFolder(state_dir).rollback(options.stream, options.version).version
-    _say_in_use(options.stream, version, running=running)
+    asked = {"do": "rollback", "stream": options.stream, "version": options.version}
+    _say_in_use(ask(_needed_config(options), asked))
     return 0
 
 
@@ -207,23 +203,20 @@ def _models_export(options: argparse.Namespace) -> int:
 
 
 def _models_import(options: argparse.Namespace) -> int:
-    from gon_edge.links.control import listens, request
     from gon_edge.state.catalog import find
     from gon_edge.state.inspection import import_model
+    from gon_edge.training.ask import ask
 
-    state_dir = _needed_state_dir(options)
-    with writing(state_dir):
-        model = import_model(find(options.model, state_dir), options.stream, state_dir, force=options.force)
-    running = listens(state_dir)
-    if running:
-        request(state_dir, {"do": "reload-model", "stream": options.stream})
-    _say_in_use(options.stream, model.version, running=running)
+    config = _needed_config(options)
+    with writing(config.state_dir):
+        import_model(find(options.model, config.state_dir), options.stream, config.state_dir, force=options.force)
+    _say_in_use(ask(config, {"do": "reload-model", "stream": options.stream}))
     return 0
 
 
-def _say_in_use(stream: str, version: str, *, running: bool) -> None:
-    when = "from the next row on" if running else "when the daemon starts: none runs here"
-    sys.stdout.write(f"stream {stream!r} is scored by version {version}, {when}\n")
+def _say_in_use(answer: Mapping[str, Any]) -> None:
+    when = "from the next row on" if answer.get("live", True) else "when the daemon starts: none runs here"
+    sys.stdout.write(f"stream {answer['stream']!r} is scored by version {answer['version']}, {when}\n")
 
 
 def _state_dir(options: argparse.Namespace) -> Path | None:
@@ -240,11 +233,17 @@ def _state_dir(options: argparse.Namespace) -> Path | None:
     return default if (default / "models").is_dir() else None
 
 
-def _needed_state_dir(options: argparse.Namespace) -> Path:
+def _needed_config(options: argparse.Namespace) -> Config:
+    """The configuration of the daemon whose streams are meant; the plainest one where only its state_dir is known."""
+    from gon_edge.config.file import load_config, parse_config
+
+    if options.config is not None:
+        return load_config(options.config)
     state_dir = _state_dir(options)
     if state_dir is None:
         raise InputError("whose streams? name their daemon with --config FILE or --state-dir DIR")
-    return state_dir
+    plainest = {"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "{stream}"}]}
+    return parse_config({**plainest, "state_dir": str(state_dir)})
 
 
 def _add_retrain(add: AddCommand) -> None:
@@ -295,10 +294,6 @@ def _add_retrain(add: AddCommand) -> None:
 
 
 def _retrain(options: argparse.Namespace) -> int:
-    from gon_edge.commands.terminal import RoundProgress
-    from gon_edge.commands.text import plan_exit_code, plan_text
-    from gon_edge.training import operations as upkeep
-
     if bool(options.streams) == options.all:
         raise wrong_usage("name the streams to train, or write --all")
     if options.rows_file is not None:
@@ -306,8 +301,8 @@ def _retrain(options: argparse.Namespace) -> int:
             raise wrong_usage("--from is for one stream")
         if not Path(options.rows_file).is_file():
             raise InputError(f"{options.rows_file}: no such file")
-    config = config_of(options)
     asked = {
+        "do": "retrain",
         "streams": options.streams,
         "budget_bytes": options.memory_budget,
         "since": options.since,
@@ -317,16 +312,39 @@ def _retrain(options: argparse.Namespace) -> int:
         "wait": options.wait,
         "apart": options.apart,
     }
-    if options.dry_run:
-        plans = upkeep.plans(config, asked)
-        if options.json:
-            write_json([{"stream": name, **dataclasses.asdict(planned)} for name, planned in plans])
-        else:
-            sys.stdout.write("".join(plan_text(name, planned) for name, planned in plans))
-        return next((code for _, planned in plans if (code := plan_exit_code(planned))), 0)
+    return _plan(options, asked) if options.dry_run else _train(options, asked)
+
+
+def _plan(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
+    """Show what a training would learn, in which memory."""
+    from gon_edge.commands.text import plan_exit_code, plan_text
+    from gon_edge.training.ask import ask
+    from gon_edge.training.job import Job
+    from gon_edge.training.plan import plan
+
+    jobs = map(Job.from_json, ask(config_of(options), {**asked, "dry_run": True})["jobs"])
+    plans = [(job.stream, plan(job)) for job in jobs]
+    if options.json:
+        write_json([{"stream": name, **dataclasses.asdict(planned)} for name, planned in plans])
+    else:
+        sys.stdout.write("".join(plan_text(name, planned) for name, planned in plans))
+    return next((code for _, planned in plans if (code := plan_exit_code(planned))), 0)
+
+
+def _train(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
+    """Have rounds run to their end, and show what came of them."""
+    from gon_edge.commands.terminal import RoundProgress
+    from gon_edge.commands.text import result_text
+    from gon_edge.training.ask import ask
+
+    config = config_of(options)
     with RoundProgress() as progress:
-        results = upkeep.retrain(config, asked, progress)
-    return _write_results(results, as_json=options.json)
+        results: list[dict[str, Any]] = ask(config, asked, progress)["rounds"]
+    if options.json:
+        write_json(results)
+    else:
+        sys.stdout.write("".join(result_text(result) for result in results))
+    return next((int(result["exit_code"]) for result in results if result["exit_code"]), 0)
 
 
 def _add_accept(add: AddCommand) -> None:
@@ -359,23 +377,8 @@ def _add_accept(add: AddCommand) -> None:
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from gon_edge.commands.terminal import RoundProgress
-    from gon_edge.training import operations as upkeep
-
-    config = config_of(options)
-    with RoundProgress() as progress:
-        results = upkeep.accept(config, options.stream, options.since, options.until, progress, only=options.only)
-    return _write_results(results, as_json=options.json)
-
-
-def _write_results(results: list[dict[str, Any]], *, as_json: bool) -> int:
-    from gon_edge.commands.text import result_text
-
-    if as_json:
-        write_json(results)
-    else:
-        sys.stdout.write("".join(result_text(result) for result in results))
-    return next((int(result["exit_code"]) for result in results if result["exit_code"]), 0)
+    names = {"stream": options.stream, "since": options.since, "until": options.until, "only": options.only}
+    return _train(options, {"do": "accept", **names})
 
 
 def _add_silence(add: AddCommand) -> None:
@@ -419,9 +422,11 @@ def _add_silence(add: AddCommand) -> None:
 
 def _silence_add(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import silences_text
-    from gon_edge.training import operations as upkeep
+    from gon_edge.training.ask import ask
 
-    added = upkeep.silence(config_of(options), options.stream, options.feature or "", options.for_s, options.reason)
+    names = {"stream": options.stream, "feature": options.feature or ""}
+    asked = {"do": "silence", **names, "for_s": options.for_s, "reason": options.reason}
+    added = ask(config_of(options), asked)["silence"]
     if options.json:
         write_json(added)
     else:
@@ -431,9 +436,9 @@ def _silence_add(options: argparse.Namespace) -> int:
 
 def _silence_list(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import silences_text
-    from gon_edge.training import operations as upkeep
+    from gon_edge.training.ask import ask
 
-    found = upkeep.silences(config_of(options))
+    found = ask(config_of(options), {"do": "silences"})["silences"]
     if options.json:
         write_json(found)
     else:
@@ -443,9 +448,10 @@ def _silence_list(options: argparse.Namespace) -> int:
 
 def _silence_rm(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import silences_text
-    from gon_edge.training import operations as upkeep
+    from gon_edge.training.ask import ask
 
-    removed = upkeep.unsilence(config_of(options), options.stream, options.feature)
+    asked = {"do": "unsilence", "stream": options.stream, "feature": options.feature}
+    removed = ask(config_of(options), asked)["removed"]
     if options.json:
         write_json(removed)
     elif removed:

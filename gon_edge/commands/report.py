@@ -28,7 +28,8 @@ from gon_edge.state.catalog import find
 from gon_edge.state.folder import ModelFolder, ModelVersion
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
-from gon_edge.training.rounds import moment, newest_row
+from gon_edge.training.job import moment
+from gon_edge.training.site import newest_row
 
 _MOST_ALERTS = 200
 _MOST_ROUNDS = 50

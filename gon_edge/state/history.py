@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gon_edge.events import TrainingOutcome
 from gon_edge.state.database import Database
 
 ALERTS_KEPT = 1000  # not critical: a week of one every ten minutes
@@ -31,8 +32,7 @@ class RetrainRecord:
     started : float
         Unix seconds.
     duration_s : float
-    outcome : str
-        One word, as in the series `gon_edge_retrain_rounds_total`.
+    outcome : TrainingOutcome
     peak_bytes : int
         Largest resident memory of the child.
     rows : int
@@ -47,7 +47,7 @@ class RetrainRecord:
     version: str
     started: float
     duration_s: float
-    outcome: str
+    outcome: TrainingOutcome
     peak_bytes: int
     rows: int
     reason: str

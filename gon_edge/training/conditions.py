@@ -1,23 +1,21 @@
-"""What the machine says about itself before and while it trains: heat, load, power, and whether its clock is set.
+"""What the machine says about itself before and while it trains: heat, load and power.
 
 Files of Linux's ``/sys`` and, on a Raspberry Pi whose kernel does not say it there, ``vcgencmd``.  What a machine does
-not tell is taken as fine.  ``daemon`` decides what to do about it.
+not tell is taken as fine.  `rounds` decides what to do about it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 _THROTTLED = 0x1 | 0x4 | 0x8
-"""Of get_throttled: under-voltage now, throttled now, soft temperature limit now.  Higher bits are about the past."""
-_TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronised
-_PLAUSIBLE = 1_704_067_200.0  # 2024, before the first gon-edge
-_BOOT_S = 600.0
+"""Bits of ``vcgencmd get_throttled`` (Raspberry Pi documentation): under-voltage now, throttled now, soft temperature
+limit now.  Higher bits are about the past."""
+_ANSWER_S = 0.5  # for vcgencmd, which takes milliseconds.  Not critical: without an answer nothing is wrong
 
 
 class Conditions:
@@ -64,33 +62,13 @@ class Conditions:
         flags = _text(self._sys / "devices/platform/soc/soc:firmware/get_throttled")
         if not flags and self._vcgencmd is not None:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                answer = subprocess.run([self._vcgencmd, "get_throttled"], capture_output=True, text=True, timeout=0.5)
+                answer = subprocess.run(
+                    [self._vcgencmd, "get_throttled"], capture_output=True, text=True, timeout=_ANSWER_S
+                )
                 flags = answer.stdout.strip().removeprefix("throttled=")
         with contextlib.suppress(ValueError):
             return bool(int(flags, 16) & _THROTTLED)
         return False
-
-
-def clock_is_set(wall: float, uptime_s: float) -> bool:
-    """Whether the wall clock can be believed.
-
-    A clock before 2024 is that of a machine without one that has not reached a time server.  One that is plausible but
-    not synchronised may be an old one restored at boot, so for the first ten minutes the kernel's word counts; after
-    that it is taken as one that nobody synchronises.
-
-    Parameters
-    ----------
-    wall : float
-        Unix seconds.
-    uptime_s : float
-    """
-    if wall < _PLAUSIBLE:
-        return False
-    if uptime_s > _BOOT_S:
-        return True
-    with contextlib.suppress(OSError, AttributeError):
-        return bool(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) != _TIME_ERROR)
-    return True
 
 
 def _text(path: Path) -> str:

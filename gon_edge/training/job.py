@@ -1,19 +1,66 @@
-"""What the training child is told: one `Job`, written as a file beside the model it is to replace.
+"""What is wanted and what the training child is told: an `Order` becomes a `Job`, a file beside the model it replaces.
 
-The dataclasses of one training are four: `rounds.Order` (what somebody wants), `Job` (what the child is told),
-`plan.Plan` (what it takes of the rows, in which memory) and `state.store.RetrainRecord` (what came of it).
-Knows no rows and no fit: the daemon loads this module, the child does the work.
+The dataclasses of one training are four: `Order` (what somebody wants), `Job` (what the child is told), `plan.Plan`
+(what it takes of the rows, in which memory) and `state`'s `RetrainRecord` (what came of it).  `FitSettings` is part of
+the job.  Knows no rows and no fit: the daemon loads this module, the child does the work.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from gon_edge.errors import InputError
+from gon_edge.events import TrainingReason
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
 from gon_edge.training.settings import FitSettings
+from gon_edge.training.site import Site
+
+_LEAST_RISK, _MOST_RISK = 1e-6, 0.1
+"""Of a false alarm for one row, whatever ``alerts.budget`` asks for.  Below the first a threshold is a guess: a warm-up
+has a few hundred rows.  Above the second, peaks over threshold has no peaks left."""
+
+_DAY_S = 86400.0  # ``alerts.budget`` is for a day
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One round that somebody, or something, wants.
+
+    Attributes
+    ----------
+    stream : str
+    why : str
+        ``first`` for a stream's first model, ``time``, ``drift`` or ``new feature`` for one that starts by itself,
+        ``asked`` and ``accepted`` for a person's.
+    budget_bytes : int or None
+        In place of ``retrain.memory_budget``.
+    since : mapping or None
+        Oldest row to learn: ``{"at": Unix seconds}`` or ``{"ago_s": seconds before the newest row}``.
+    include_quarantined : bool
+    rows_file : str
+        CSV to learn from; empty for the store.
+    force : bool
+        Promote what the gate rejects.
+    """
+
+    stream: str
+    why: Literal["first", "asked", "accepted"] | TrainingReason
+    budget_bytes: int | None = None
+    since: Mapping[str, float] | None = None
+    include_quarantined: bool = False
+    rows_file: str = ""
+    force: bool = False
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether it started by itself, for a stream that has a model."""
+        return self.why in ("time", "drift", "new feature")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +136,82 @@ class Job:
         """
         accepted = tuple((since, until) for since, until in values["accepted"])
         return cls(**{**values, "accepted": accepted, "settings": FitSettings(**values["settings"])})
+
+
+def make_job(order: Order, site: Site) -> Job:
+    """What the training child is told to carry out an order.
+
+    Every row so far is on the disk then, where the child finds it.
+
+    Raises
+    ------
+    InputError
+        ``order.since`` is no moment.
+    """
+    site.keep()
+    stream, config, models = order.stream, site.config, site.models
+    options, retrain, plain = config.stream(stream), config.retrain, FitSettings()
+    model = site.model(stream)
+    newest, interval_s = site.newest_row(stream)
+    interval_s = interval_s or (model.interval_s if model is not None else 0.0) or 1.0
+    budget = options.alerts.budget
+    file = models.file(stream)
+    return Job(
+        stream=stream,
+        state_dir=str(config.state_dir.absolute()),
+        candidate=str(file.with_name("candidate.npz")),
+        version=next_version(models, stream),
+        parent=model.version if model is not None else "",
+        trained_at=round(time.time(), 3),
+        until=newest if newest is not None else float("inf"),
+        max_rows=retrain.max_rows,
+        interval_s=interval_s,
+        settings=FitSettings(
+            window=options.window or plain.window,
+            risk=plain.risk if budget is None else min(_MOST_RISK, max(_LEAST_RISK, budget * interval_s / _DAY_S)),
+        ),
+        budget_bytes=order.budget_bytes or retrain.memory_budget_bytes,
+        nice=retrain.nice,
+        deadline_s=retrain.deadline_s,
+        since=None if order.since is None or newest is None else moment(order.since, newest),
+        include_quarantined=order.include_quarantined,
+        accepted=accepted_spans(site.store, stream) if newest is not None else (),
+        champion=str(file) if model is not None and file.exists() else "",
+        rows_file=order.rows_file,
+        force=order.force,
+    )
+
+
+def moment(since: Mapping[str, float], newest: float) -> float:
+    """Unix seconds of ``{"at": ...}``, or of ``{"ago_s": ...}`` before the stream's newest row.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+
+    Examples
+    --------
+    >>> moment({"ago_s": 60.0}, newest=1000.0), moment({"at": 30.0}, newest=1000.0)
+    (940.0, 30.0)
+    """
+    if "at" in since:
+        return since["at"]
+    if "ago_s" in since:
+        return newest - since["ago_s"]
+    raise InputError("write since when as a duration or as a time")
+
+
+def next_version(models: ModelFolder, stream: str) -> str:
+    """The name of a stream's next model: numbers go up, also past versions that were rolled back."""
+    numbers = [int(found.version) for found in models.versions(stream) if found.version.isdecimal()]
+    return str(max(numbers, default=0) + 1)
+
+
+def accepted_spans(store: Store, stream: str) -> tuple[tuple[float, float], ...]:
+    """Spans of a stream, Unix seconds, that a person has said are normal."""
+    spans = store.state(f"accepted/{stream}")
+    return tuple((float(since), float(until)) for since, until in spans) if isinstance(spans, list) else ()
 
 
 def write_job(job: Job, path: Path) -> None:

@@ -1,280 +1,228 @@
-"""What a person does to running streams: train, accept, silence; through the daemon where one runs, else right here.
+"""What people do to running streams: train, accept, silence, go back to an earlier model.
 
-Both ways give the same results, as plain values; ``cli`` prints them.  A running daemon is asked over its socket
-(``control``) and does the work between its rows.  Without one the rounds run in this process (``rounds``), and silences
-and accepted spans are written into the store, where the next daemon finds them.
+An operation is a plain dict, ``{"do": "accept", "stream": "pump", ...}``, as it comes over the control socket: nothing
+in it has been checked.  Each is carried out by one function here, whoever asks and wherever it happens: a `site.Site`
+is the running daemon (`daemon.orders`) or a command while none runs (`ask`).  What the answers look like to a person is
+the commands' business.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gon_edge.config.schema import Config
-from gon_edge.errors import GonEdgeError, InputError, StoreError
-from gon_edge.links.control import listens, request
-from gon_edge.state.database import DATABASE
-from gon_edge.state.folder import ModelFolder
-from gon_edge.state.store import Store
-from gon_edge.stream.silences import Silence, Silences
-from gon_edge.training import rounds
-from gon_edge.training.conditions import Conditions
-from gon_edge.training.job import Job
-from gon_edge.training.plan import Plan, plan
-from gon_edge.training.trainer import Trainer
+from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, StoreError
+from gon_edge.stream.silences import Silence
+from gon_edge.training.job import Order, accepted_spans, make_job, moment
+from gon_edge.training.settings import FitSettings
+from gon_edge.training.site import Client, Site
 
-_POLL_S = 0.05
-_MIB = 1 << 20
+log = logging.getLogger(__name__)
 
-Progress = Callable[[Mapping[str, Any]], None]
+_ACCEPTED_KEPT = 32
+"""Spans kept of each stream, the newest.  Not critical: a person accepts a few in a year, and each is two numbers."""
+
+_STREAMS_NAMED = 10  # in an error.  Not critical: one line
+
+Asked = Mapping[str, Any]
+Operation = Callable[[Site, Asked, Client], None]
 
 
-class _Here:
-    """The client of rounds that run in this process."""
+def carry_out(site: Site, asked: Asked, client: Client) -> None:
+    """Carry out what is asked; the client gets the answer, now or when the rounds it asks for have ended.
 
-    gone = False
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.result: list[dict[str, Any]] | None = None
-
-    def tell(self, **progress: Any) -> None:
-        self._progress(progress)
-
-    def answer(self, **result: Any) -> None:
-        self.result = result["rounds"]
-
-    def refuse(self, error: GonEdgeError | str) -> None:
-        raise AssertionError(error)  # nobody refuses here
-
-
-def retrain(config: Config, asked: Mapping[str, Any], progress: Progress) -> list[dict[str, Any]]:
-    """Train streams again; returns when every round has ended.
-
-    Parameters
-    ----------
-    config : Config
-        Of the daemon whose streams are meant.
-    asked : mapping
-        As `rounds.orders` reads it, ``wait``, and ``apart``: train below this process also where a daemon runs, from
-        the rows it has written, and hand it the model.
-    progress : callable
-        Gets what happens on the way, as `rounds.Rounds` tells it.
-
-    Returns
-    -------
-    list of dict
-        `rounds.result_json` of each round.
-
-    Raises
-    ------
-    InputError
-        A stream is not known.
-    RetrainBusy
-        Another round runs, and ``wait`` is false.
-    UnreachableError
-        The daemon has hung up.
+    Whatever is wrong with the request is an answer, too: nothing that a client sends ends the caller.
     """
-    if listens(config.state_dir) and not asked.get("apart"):
-        answer: list[dict[str, Any]] = request(config.state_dir, {"do": "retrain", **asked}, progress=progress)[
-            "rounds"
-        ]
-        return answer
-    store = _stored(config)
     try:
-        wanted = rounds.orders(asked, rounds.known_streams(ModelFolder(config.state_dir), store))
-        return _train_here(config, wanted, store, progress, wait=bool(asked.get("wait")))
-    finally:
-        if store is not None:
-            store.close()
+        operation = OPERATIONS.get(asked["do"])
+        if operation is None:
+            raise InputError("this gon-edge does not know that request; is the command a newer one?")
+        operation(site, asked, client)
+    except GonEdgeError as error:
+        client.refuse(error)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        log.debug("not a request: %s", asked, exc_info=True)
+        client.refuse(f"not a request: {error!r}")
+    except OSError as error:
+        client.refuse(StoreError(f"the state directory cannot be written: {error.strerror or error}"))
 
 
-def plans(config: Config, asked: Mapping[str, Any]) -> list[tuple[str, Plan]]:
-    """What training would do, a plan for each stream; nothing is started."""
-    if listens(config.state_dir):
-        jobs = request(config.state_dir, {"do": "retrain", **asked, "dry_run": True})["jobs"]
-        found = [Job.from_json(job) for job in jobs]
-    else:
-        store = _stored(config)
-        models = ModelFolder(config.state_dir)
-        wanted = rounds.orders(asked, rounds.known_streams(models, store))
-        found = [_job(order, config, models, store) for order in wanted]
-        if store is not None:
-            store.close()
-    return [(job.stream, plan(job)) for job in found]
+# -- models ------------------------------------------------------------------------------------------------------------
 
 
-def accept(
-    config: Config,
-    stream: str,
-    since: Mapping[str, float],
-    until: Mapping[str, float] | None,
-    progress: Progress,
-    *,
-    only: bool = False,
-) -> list[dict[str, Any]]:
-    """Say that a stream's rows of some time are normal, and have them learned.
+def retrain(site: Site, asked: Asked, client: Client) -> None:
+    """Train streams again; ``dry_run`` answers the jobs and starts nothing."""
+    wanted = orders(asked, site.streams())
+    if asked.get("dry_run"):
+        client.answer(jobs=[asdict(make_job(order, site)) for order in wanted])
+        return
+    site.rounds.ask(wanted, client, wait=bool(asked.get("wait")))
 
-    Parameters
-    ----------
-    config : Config
-    stream : str
-    since, until : mapping
-        As `rounds.moment` reads them; without ``until`` up to the newest row.
-    progress : callable
-    only : bool
-        Learn nothing that is older.
 
-    Returns
-    -------
-    list of dict
-        What came of the one round.
+def accept(site: Site, asked: Asked, client: Client) -> None:
+    """Say that rows of some time are normal, and have them learned: ``since``, ``until``, and ``only`` these."""
+    stream = _stream(site, asked)
+    newest, _ = site.newest_row(stream)
+    if newest is None:
+        raise InputError(f"stream {stream!r} has no rows yet")
+    since, until = moment(asked["since"], newest), moment(asked.get("until") or {"at": newest}, newest)
+    released = _release(site, stream, since, until)
+    log.info("stream %r: %d rows are accepted as normal", stream, released)
+    site.rounds.cancel(stream)  # it began without these rows
+    client.tell(released=released)
+    order = Order(stream, "accepted", since={"at": since} if asked.get("only") else None)
+    site.rounds.ask([order], client, wait=True)
+
+
+def _release(site: Site, stream: str, since: float, until: float) -> int:
+    """Release the rows of a span, and remember it; how many rows that were left out lie there.
 
     Raises
     ------
     NotEnoughData
-        Too few rows lie there to be learned.
+        Fewer than two windows, which make a training worth it.  They are released all the same.
     """
-    if listens(config.state_dir):
-        asked = {"do": "accept", "stream": stream, "since": since, "until": until, "only": only}
-        answer: list[dict[str, Any]] = request(config.state_dir, asked, progress=progress)["rounds"]
-        return answer
-    models = ModelFolder(config.state_dir)
-    with Store.open(config.state_dir) as store:
-        known = rounds.known_streams(models, store)
-        newest, _ = rounds.newest_row(store, stream)
-        if newest is None:
-            raise rounds.unknown_stream(stream, known)
-        begin, end = rounds.moment(since, newest), rounds.moment(until or {"at": newest}, newest)
-        try:
-            released = rounds.accept(store, stream, begin, end, needed=rounds.rows_to_accept(config, stream))
-        finally:
-            if not store.flush(time.monotonic()):
-                raise StoreError(f"{store.last_error}")
-        progress({"released": released})
-    with Store.open(config.state_dir, read_only=True) as store:
-        order = rounds.Order(stream, "accepted", since={"at": begin} if only else None)
-        return _train_here(config, [order], store, progress, wait=True)
+    released = site.store.release(stream, since, until)
+    spans = [span for span in accepted_spans(site.store, stream) if span != (since, until)]
+    site.store.put_state(f"accepted/{stream}", [*spans, (since, until)][-_ACCEPTED_KEPT:])
+    site.keep()
+    needed = 2 * (site.config.stream(stream).window or FitSettings().window)
+    if released < needed:
+        raise NotEnoughData(
+            stream,
+            f"{released} rows that were left out lie in that time, and a model needs {needed} to learn what is new; "
+            "accept it again when there are more, or from an earlier time on",
+        )
+    return released
 
 
-def silence(config: Config, stream: str, feature: str, for_s: float, reason: str) -> dict[str, Any]:
-    """Silence a stream, or one of its features, for some seconds; return the silence.
+def rollback(site: Site, asked: Asked, client: Client) -> None:
+    """Put an earlier model in use: ``version``, or the one before."""
+    stream, version = _stream(site, asked), asked.get("version")
+    model = site.models.rollback(stream, None if version is None else str(version))
+    site.rounds.cancel(stream)
+    site.use(stream, model)
+    log.info("stream %r: back to model %s", stream, model.version)
+    client.answer(stream=stream, version=model.version, live=site.live)
+
+
+def reload_model(site: Site, asked: Asked, client: Client) -> None:
+    """Use the model that somebody else has put in the stream's folder."""
+    stream = _stream(site, asked)
+    model, wrong = site.models.load(stream)
+    if model is None:
+        raise InputError(f"stream {stream!r} has no model: {wrong or 'train one'}")
+    site.rounds.cancel(stream)
+    site.use(stream, model)
+    log.info("stream %r: model %s is in use", stream, model.version)
+    client.answer(stream=stream, version=model.version, wrong=wrong, live=site.live)
+
+
+# -- silences ----------------------------------------------------------------------------------------------------------
+
+
+def silence(site: Site, asked: Asked, client: Client) -> None:
+    """Hear nothing of a stream, or of one of its features, ``for_s`` seconds."""
+    now = time.time()
+    stream, feature = _stream(site, asked), str(asked.get("feature") or "")
+    added = Silence(stream, feature, now, now + float(asked["for_s"]), str(asked.get("reason", "")))
+    try:
+        site.silences.add(added)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    keep_silences(site)
+    log.info("%s is silenced for %.0f s: %r", _what(added), added.until - now, added.reason)
+    client.answer(silence=asdict(added))
+
+
+def unsilence(site: Site, asked: Asked, client: Client) -> None:
+    """End the silence of a ``feature``, an empty one for the whole stream; without, every silence of the stream."""
+    stream, feature = str(asked["stream"]), asked.get("feature")
+    removed = site.silences.remove(stream, None if feature is None else str(feature))
+    if removed:
+        keep_silences(site)
+        for one in removed:
+            log.info("%s is no longer silenced", _what(one))
+    client.answer(removed=[asdict(one) for one in removed])
+
+
+def silences(site: Site, _asked: Asked, client: Client) -> None:
+    """Which silences count now, the first to end first."""
+    client.answer(silences=[asdict(one) for one in site.silences.active(time.time())])
+
+
+def _what(silence: Silence) -> str:
+    whole = f"stream {silence.stream!r}"
+    return f"feature {silence.feature!r} of {whole}" if silence.feature else whole
+
+
+def keep_silences(site: Site) -> None:
+    """Write the silences to the disk, and let the streams know them."""
+    site.store.put_state("silences", site.silences.state())
+    site.keep()
+    site.silences_changed()
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+OPERATIONS: Mapping[str, Operation] = {
+    "retrain": retrain,
+    "accept": accept,
+    "rollback": rollback,
+    "reload-model": reload_model,
+    "silence": silence,
+    "unsilence": unsilence,
+    "silences": silences,
+}
+
+
+def orders(asked: Asked, known: Collection[str]) -> list[Order]:
+    """The orders in a request ``{"do": "retrain", ...}``.
+
+    Parameters
+    ----------
+    asked : mapping
+        ``streams`` (list of names, empty for all), and what `Order` takes; checked here.
+    known : collection of str
+        Streams there are.
 
     Raises
     ------
     InputError
-        No such stream, or too long a time.
+        A stream is not known, or a value is none.
     """
-    if listens(config.state_dir):
-        asked = {"do": "silence", "stream": stream, "feature": feature, "for_s": for_s, "reason": reason}
-        answer: dict[str, Any] = request(config.state_dir, asked)["silence"]
-        return answer
-    now = time.time()
-    added = Silence(stream, feature, now, now + for_s, reason)
-    with Store.open(config.state_dir) as store:
-        known = rounds.known_streams(ModelFolder(config.state_dir), store)
-        if stream not in known:
-            raise rounds.unknown_stream(stream, known)
-        book = Silences(store.state("silences"))
-        try:
-            book.add(added)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        _keep(store, book)
-    return asdict(added)
-
-
-def unsilence(config: Config, stream: str, feature: str | None) -> list[dict[str, Any]]:
-    """Remove the silence of a feature, or without one every silence of the stream; return what was removed."""
-    if listens(config.state_dir):
-        asked = {"do": "unsilence", "stream": stream, "feature": feature}
-        answer: list[dict[str, Any]] = request(config.state_dir, asked)["removed"]
-        return answer
-    with Store.open(config.state_dir) as store:
-        book = Silences(store.state("silences"))
-        removed = book.remove(stream, feature)
-        _keep(store, book)
-    return [asdict(one) for one in removed]
-
-
-def silences(config: Config) -> list[dict[str, Any]]:
-    """The silences that count now, the first to end first."""
-    if listens(config.state_dir):
-        answer: list[dict[str, Any]] = request(config.state_dir, {"do": "silences"})["silences"]
-        return answer
-    store = _stored(config)
-    if store is None:
-        return []
-    with store:
-        return [asdict(one) for one in Silences(store.state("silences")).active(time.time())]
-
-
-def _keep(store: Store, book: Silences) -> None:
-    store.put_state("silences", book.state())
-    if not store.flush(time.monotonic()):
-        raise StoreError(f"{store.last_error}")
-
-
-def _stored(config: Config) -> Store | None:
-    """The store, for reading; ``None`` where there is none yet."""
-    if not (config.state_dir / DATABASE).exists():
-        return None
-    return Store.open(config.state_dir, read_only=True)
-
-
-def _job(order: rounds.Order, config: Config, models: ModelFolder, store: Store | None) -> Job:
-    newest, interval_s = rounds.newest_row(store, order.stream) if store is not None else (None, None)
-    return rounds.make_job(
-        order,
-        config,
-        models,
-        model=models.load(order.stream)[0],
-        interval_s=config.stream(order.stream).interval_s or interval_s,
-        newest=newest,
-        accepted=rounds.accepted_spans(store, order.stream) if store is not None else (),
-        wall=time.time(),
-    )
-
-
-def _train_here(
-    config: Config, wanted: list[rounds.Order], store: Store | None, progress: Progress, *, wait: bool
-) -> list[dict[str, Any]]:
     try:
-        config.state_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{config.state_dir} cannot be made: {error.strerror}; set state_dir") from None
-    models = ModelFolder(config.state_dir)
-    running = rounds.Rounds(Trainer(config.state_dir, models), config.retrain, Conditions())
-    client = _Here(progress)
-    running.ask(wanted, client, wait=wait)
-    ended: list[rounds.Ended] = []
-    try:
-        while client.result is None:
-            step = running.step(time.monotonic(), lambda order: _job(order, config, models, store))
-            if step is not None:
-                ended.append(step)
-                running.report(step)
-            else:
-                time.sleep(_POLL_S)
-    finally:
-        running.stop()
-    _remember(config, ended)
-    return client.result
+        names = [str(name) for name in asked.get("streams") or sorted(known)]
+        budget, since = asked.get("budget_bytes"), asked.get("since")
+        common = {
+            "budget_bytes": None if budget is None else int(budget),
+            "since": None if since is None else {str(key): float(value) for key, value in since.items()},
+            "include_quarantined": bool(asked.get("include_quarantined", False)),
+            "rows_file": str(asked.get("rows_file", "")),
+            "force": bool(asked.get("force", False)),
+        }
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"not a request for training: {error}") from None
+    for name in names:
+        if name not in known and not common["rows_file"]:
+            raise _unknown(name, known)
+    if not names:
+        raise InputError("there is no stream yet: no message has arrived on a subscribed topic")
+    return [Order(name, "asked", **common) for name in dict.fromkeys(names)]  # type: ignore[arg-type]
 
 
-def _remember(config: Config, ended: list[rounds.Ended]) -> None:
-    """Write the rounds into the history; a daemon that has been started since is told of the new models instead."""
-    if listens(config.state_dir):
-        for one in ended:
-            if one.round.model is not None:
-                request(config.state_dir, {"do": "reload-model", "stream": one.order.stream})
-        return
-    try:
-        with Store.open(config.state_dir) as store:
-            for one in ended:
-                store.add_retrain(rounds.record(one.round))
-            store.flush(time.monotonic())
-    except StoreError:
-        pass  # held by a daemon that is just starting: it reads the new models anyway
+def _stream(site: Site, asked: Asked) -> str:
+    """The stream that is asked for, which there is."""
+    name = asked["stream"]
+    if not isinstance(name, str) or not site.knows(name):
+        raise _unknown(str(name), site.streams())
+    return name
+
+
+def _unknown(name: str, known: Collection[str]) -> InputError:
+    """The error that says which streams there are."""
+    shown = ", ".join(sorted(known)[:_STREAMS_NAMED]) or "none yet"
+    return InputError(f"no stream {name!r}; there are: {shown}{', ...' if len(known) > _STREAMS_NAMED else ''}")

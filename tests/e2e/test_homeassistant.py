@@ -93,6 +93,6 @@ def test_the_access_rights_of_the_document_are_enough_and_keep_others_from_the_s
             publish("devices", SWITCH, "ON")
             publish("homeassistant", SWITCH, "ON")
             wait_until(lambda: daemon.metric("gon_edge_silences") == 1.0, 10, "the silence")
-            assert daemon.log.count("is silenced by Home Assistant") == 1
+            assert daemon.log.count("silenced for 3600 s: 'Home Assistant'") == 1
     finally:
         broker.kill()

@@ -14,23 +14,15 @@ import pytest
 
 from gon_edge.config.file import parse_config
 from gon_edge.config.schema import Config, RetrainConfig
-from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, RetrainBusy
+from gon_edge.errors import GonEdgeError, RetrainBusy
 from gon_edge.events import Row
+from gon_edge.model.file import Model
 from gon_edge.state.folder import ModelFolder
+from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
 from gon_edge.training.conditions import Conditions
-from gon_edge.training.job import Job
-from gon_edge.training.rounds import (
-    Order,
-    Rounds,
-    accept,
-    accepted_spans,
-    make_job,
-    moment,
-    newest_row,
-    next_version,
-    orders,
-)
+from gon_edge.training.job import Order, make_job, next_version
+from gon_edge.training.rounds import Rounds
 from gon_edge.training.trainer import Trainer
 
 CALM = RetrainConfig(max_load=None)
@@ -73,6 +65,7 @@ class Machine:
                     row = Row(name, 1000.0 + t, ("a", "b"), values, np.zeros(2, np.bool_), t == 0)
                     store.add_row(row, False, now=float(t))
             store.flush(500.0)
+        self.store = Store.open(self.config.state_dir, read_only=True)
         self.models = ModelFolder(self.config.state_dir)
         self.trainer = Trainer(self.config.state_dir, self.models)
         self._zone = folder / "sys" / "class" / "thermal" / "thermal_zone0" / "temp"
@@ -80,22 +73,31 @@ class Machine:
         self.celsius(40)
         self.rounds = Rounds(self.trainer, settings, Conditions(folder, vcgencmd="/nonexistent"))
         self.now = 1000.0
-        self.ended: list[str] = []
+        self.began_rounds: list[str] = []
+        self.ended_rounds: list[str] = []
 
     def celsius(self, celsius: int) -> None:
         self._zone.write_text(f"{celsius * 1000}\n")
 
-    def job(self, order: Order) -> Job:
-        model = self.models.load(order.stream)[0]
-        return make_job(
-            order, self.config, self.models, model=model, interval_s=1.0, newest=1399.0, accepted=(), wall=5000.0
-        )
+    def keep(self) -> None:
+        pass
+
+    def model(self, stream: str) -> Model | None:
+        return self.models.load(stream)[0]
+
+    def newest_row(self, stream: str) -> tuple[float | None, float | None]:
+        return 1399.0, 1.0
+
+    def began(self, order: Order) -> None:
+        self.began_rounds.append(order.stream)
+
+    def ended(self, order: Order, record: RetrainRecord, model: Model | None) -> None:
+        assert (record.outcome == "promoted") is (model is not None)
+        self.ended_rounds.append(order.stream)
 
     def step(self, seconds: float = 0.1) -> None:
         self.now += seconds
-        if (ended := self.rounds.step(self.now, self.job)) is not None:
-            self.ended.append(ended.order.stream)
-            self.rounds.report(ended)
+        self.rounds.step(self.now, self)
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 0.1) -> None:
         deadline = time.monotonic() + 60.0
@@ -116,7 +118,7 @@ class Machine:
 
     def told_something(self) -> bool:
         progress = self.rounds.progress
-        return progress is not None and progress.phase != "starting"
+        return progress is not None and progress["phase"] != "starting"
 
 
 @pytest.fixture
@@ -130,6 +132,7 @@ def machine(tmp_path: Path) -> Any:
     yield make
     for each in made:
         each.rounds.stop()
+        each.store.close()
 
 
 def test_who_asks_for_several_gets_one_answer_and_hears_of_the_way(machine: Any) -> None:
@@ -153,8 +156,8 @@ def test_a_second_one_is_busy_or_waits_and_comes_before_what_starts_by_itself(ma
     with pytest.raises(RetrainBusy, match="--wait"):
         here.rounds.ask([Order("pump", "asked")], second)
     here.rounds.ask([Order("pump", "asked", force=True)], second, wait=True)
-    here.until(lambda: len(here.ended) == 3, "three rounds", 0.6)
-    assert here.ended == ["pump", "pump", "boiler"]
+    here.until(lambda: len(here.ended_rounds) == 3, "three rounds", 0.6)
+    assert here.ended_rounds == ["pump", "pump", "boiler"]
     assert second.told[0] == {"stream": "pump", "waiting": "pump"}
 
 
@@ -168,7 +171,7 @@ def test_who_hangs_up_takes_the_round_along(machine: Any) -> None:
     here.step()
     assert not Path(f"/proc/{pid}").exists()
     here.until(lambda: other.results, "the other's turn")
-    assert here.ended == ["boiler"]
+    assert here.ended_rounds == ["boiler"]
     assert here.models.load("pump") == (None, "")
 
 
@@ -213,9 +216,9 @@ def test_a_loaded_machine_holds_back_what_nobody_asked_for_and_nothing_else(mach
     person = Person()
     here.rounds.ask([Order("boiler", "asked")], person)
     here.until(lambda: person.results, "the person's")
-    assert here.ended == ["boiler"]
+    assert here.ended_rounds == ["boiler"]
     here.rounds.settings = CALM
-    here.until(lambda: here.ended == ["boiler", "pump"], "the other one", 10.0)
+    here.until(lambda: here.ended_rounds == ["boiler", "pump"], "the other one", 10.0)
 
 
 def test_what_started_by_itself_ends_when_learning_is_frozen_and_what_a_person_asked_for_does_not(machine: Any) -> None:
@@ -246,7 +249,7 @@ def test_a_share_of_the_processor_is_kept_by_standing_still(machine: Any) -> Non
 def test_another_process_that_trains_is_waited_for_or_reported(machine: Any) -> None:
     here, hasty, patient = machine(), Person(), Person()
     other = Trainer(here.config.state_dir, here.models)
-    other.start(dataclasses.replace(here.job(Order("boiler", "asked"))))
+    other.start(make_job(Order("boiler", "asked"), here))
     try:
         here.rounds.ask([Order("pump", "asked")], hasty)
         here.step()
@@ -269,39 +272,3 @@ def test_a_disk_that_cannot_be_written_is_an_answer(machine: Any, tmp_path: Path
     here.until(lambda: person.results, "the answer")
     assert (person.results[0]["outcome"], person.results[0]["exit_code"]) == ("failed", 1)
     assert os.strerror(20) in person.results[0]["reason"]
-
-
-def test_requests_are_checked() -> None:
-    known = {"pump", "boiler"}
-    assert [o.stream for o in orders({}, known)] == ["boiler", "pump"]
-    (order,) = orders({"streams": ["pump", "pump"], "since": {"ago_s": 60}, "budget_bytes": 5e7, "force": 1}, known)
-    assert (order.why, order.since, order.budget_bytes, order.force) == ("asked", {"ago_s": 60.0}, 50_000_000, True)
-    assert orders({"streams": ["new"], "rows_file": "/tmp/x.csv"}, known)[0].stream == "new"
-    for wrong in ({"streams": ["x"]}, {"streams": 7}, {"since": 5}, {"since": {"at": "x"}}, {"budget_bytes": "much"}):
-        with pytest.raises(InputError):
-            orders(wrong, known)
-    with pytest.raises(InputError, match="no stream yet"):
-        orders({}, set())
-
-
-def test_a_moment_is_a_time_or_counted_from_the_newest_row() -> None:
-    with pytest.raises(InputError):
-        moment({"when": 1.0}, 5.0)
-
-
-def test_accepted_rows_are_released_and_remembered(machine: Any) -> None:
-    here = machine()
-    with Store.open(here.config.state_dir) as store:
-        assert newest_row(store, "pump") == (1399.0, 1.0)
-        assert newest_row(store, "nobody") == (None, None)
-        assert store.quarantine("pump", 1200.0, 1299.0) == 100
-        assert accept(store, "pump", 1250.0, 1299.0, needed=30) == 50
-        assert accepted_spans(store, "pump") == ((1250.0, 1299.0),)
-        with pytest.raises(NotEnoughData, match="50 rows that were left out"):
-            accept(store, "pump", 1200.0, 1399.0, needed=80)
-        assert accepted_spans(store, "pump") == ((1250.0, 1299.0), (1200.0, 1399.0))
-        for i in range(100):
-            with pytest.raises(NotEnoughData):
-                accept(store, "pump", float(i), float(i + 1), needed=80)
-        assert len(accepted_spans(store, "pump")) == 32
-        assert accepted_spans(store, "boiler") == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import subprocess
@@ -19,12 +20,13 @@ from gon_edge.errors import ModelFileError, RetrainBusy
 from gon_edge.events import Row
 from gon_edge.model.file import Model, dumps, load_model
 from gon_edge.state.folder import VERSIONS_KEPT, ModelFolder
+from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
 from gon_edge.training.fit import fit_model
-from gon_edge.training.job import Job, write_job
+from gon_edge.training.job import write_job
 from gon_edge.training.plan import predicted_peak_bytes
 from gon_edge.training.settings import FitSettings
-from gon_edge.training.trainer import Round, Trainer
+from gon_edge.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -39,19 +41,17 @@ def state_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def job(state_dir: Path, trainer: Trainer, **changes: object) -> Job:
-    return plain_job(state_dir, **{"candidate": str(trainer.candidate("pump")), **changes})
-
-
 def trainer_for(state_dir: Path) -> Trainer:
     return Trainer(state_dir, ModelFolder(state_dir))
 
 
-def ended(trainer: Trainer) -> Round:
+def ended(trainer: Trainer) -> RetrainRecord:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if (outcome := trainer.poll()) is not None:
-            return outcome
+        if (found := trainer.poll()) is not None:
+            record, model = found
+            assert record.version == (model.version if model is not None else "")
+            return record
         time.sleep(0.02)
     pytest.fail("the training did not end")
 
@@ -60,7 +60,7 @@ def test_a_child_is_the_first_to_go_from_its_first_moment_on(state_dir: Path) ->
     # While it loaded numpy the kernel, short of memory, killed the daemon beside it, which is larger; and again after
     # each restart, because training began anew.
     trainer = trainer_for(state_dir)
-    trainer.start(job(state_dir, trainer))
+    trainer.start(plain_job(state_dir))
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     assert "1000\n" in [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in children]
     trainer.stop()
@@ -68,7 +68,7 @@ def test_a_child_is_the_first_to_go_from_its_first_moment_on(state_dir: Path) ->
 
 def test_a_round_ends_with_a_model_in_place_and_its_lineage(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
-    trainer.start(job(state_dir, trainer))
+    trainer.start(plain_job(state_dir))
     assert trainer.stream == "pump"
     result = ended(trainer)
     assert (result.outcome, result.reason, result.rows) == ("promoted", "", 800)
@@ -85,7 +85,7 @@ def test_a_round_ends_with_a_model_in_place_and_its_lineage(state_dir: Path) -> 
         "seed": 0,
     }
     assert trainer.stream is None
-    assert not trainer.candidate("pump").exists()
+    assert not (state_dir / "candidate.npz").exists()
 
 
 def test_the_same_job_gives_the_same_bytes_and_a_copy_is_kept(state_dir: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_same_job_gives_the_same_bytes_and_a_copy_is_kept(state_dir: Path) -
     file = ModelFolder(state_dir).file("pump")
     written = []
     for _ in range(2):
-        trainer.start(job(state_dir, trainer))
+        trainer.start(plain_job(state_dir))
         assert ended(trainer).outcome == "promoted"
         written.append(file.read_bytes())
     assert written[0] == written[1]
@@ -102,7 +102,7 @@ def test_the_same_job_gives_the_same_bytes_and_a_copy_is_kept(state_dir: Path) -
 
 def test_rows_after_until_are_not_learned(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
-    trainer.start(job(state_dir, trainer, until=1399.0))
+    trainer.start(plain_job(state_dir, until=1399.0))
     assert ended(trainer).rows == 400
 
 
@@ -118,20 +118,20 @@ def test_a_round_that_cannot_work_says_why_and_leaves_no_model(
     state_dir: Path, changes: dict[str, object], outcome: str, says: str
 ) -> None:
     trainer = trainer_for(state_dir)
-    trainer.start(job(state_dir, trainer, **changes))
+    trainer.start(plain_job(state_dir, **changes))
     result = ended(trainer)
-    assert (result.outcome, result.model) == (outcome, None)
+    assert (result.outcome, result.version) == (outcome, "")
     assert says in result.reason
     assert not ModelFolder(state_dir).file("pump").exists()
 
 
 def test_a_child_past_its_deadline_is_ended_and_the_old_model_stays(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
-    trainer.start(job(state_dir, trainer))
+    trainer.start(plain_job(state_dir))
     assert ended(trainer).outcome == "promoted"
     before = ModelFolder(state_dir).file("pump").read_bytes()
     hasty = trainer_for(state_dir)
-    hasty.start(job(state_dir, hasty, version="2", deadline_s=0.01))
+    hasty.start(plain_job(state_dir, version="2", deadline_s=0.01))
     result = ended(hasty)
     assert result.outcome == "failed"
     assert "retrain.deadline" in result.reason
@@ -140,19 +140,17 @@ def test_a_child_past_its_deadline_is_ended_and_the_old_model_stays(state_dir: P
 
 def test_a_child_that_is_killed_is_a_failed_round(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
-    trainer.start(job(state_dir, trainer))
-    assert trainer._running is not None
-    os.kill(trainer._running.process.pid, 9)
+    trainer.start(plain_job(state_dir))
+    assert trainer.pid is not None
+    os.kill(trainer.pid, 9)
     result = ended(trainer)
-    assert (result.outcome, result.model) == ("failed", None)
+    assert (result.outcome, result.version) == ("failed", "")
     assert "-9" in result.reason
 
 
 def test_a_child_does_not_outlive_the_daemon(state_dir: Path) -> None:
-    trainer = trainer_for(state_dir)
     file = state_dir / "job.json"
-    write_job(job(state_dir, trainer, max_rows=800, window=200), file)
-    trainer.candidate("pump").parent.mkdir(parents=True)
+    write_job(plain_job(state_dir, max_rows=800, window=200), file)
     start = (
         "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'gon_edge.training.child', sys.argv[1]], "
         "stdout=subprocess.PIPE, text=True); print(p.pid, p.stdout.readline(), flush=True); input()"
@@ -169,23 +167,23 @@ def test_a_child_does_not_outlive_the_daemon(state_dir: Path) -> None:
     while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
         assert time.monotonic() < deadline, "the child goes on without its parent"
         time.sleep(0.01)
-    assert not trainer.candidate("pump").exists()
+    assert not (state_dir / "candidate.npz").exists()
 
 
 def test_only_one_round_at_a_time_across_trainers(state_dir: Path) -> None:
     one, other = trainer_for(state_dir), trainer_for(state_dir)
-    one.start(job(state_dir, one))
+    one.start(plain_job(state_dir))
     for busy in (one, other):
         with pytest.raises(RetrainBusy):
-            busy.start(job(state_dir, busy))
+            busy.start(plain_job(state_dir))
     one.stop()
-    other.start(job(state_dir, other))
+    other.start(plain_job(state_dir))
     assert ended(other).outcome == "promoted"
 
 
 def test_the_predicted_peak_bounds_the_measured_one(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
-    trainer.start(job(state_dir, trainer, window=40))
+    trainer.start(plain_job(state_dir, window=40))
     result = ended(trainer)
     assert result.outcome == "promoted"
     predicted = predicted_peak_bytes(800, 3, FitSettings(window=40))
@@ -206,8 +204,8 @@ def test_any_stream_name_is_one_folder_inside_the_models(tmp_path: Path, stream:
 # -- the gate's word ---------------------------------------------------------------------------------------------------
 
 
-def promoted(state_dir: Path, trainer: Trainer, **changes: object) -> Round:
-    trainer.start(job(state_dir, trainer, **changes))
+def promoted(state_dir: Path, trainer: Trainer, **changes: object) -> RetrainRecord:
+    trainer.start(plain_job(state_dir, **changes))
     result = ended(trainer)
     assert result.outcome == "promoted", result.reason
     return result
@@ -216,15 +214,15 @@ def promoted(state_dir: Path, trainer: Trainer, **changes: object) -> Round:
 def test_a_second_model_is_judged_beside_the_first_on_rows_neither_learned(state_dir: Path) -> None:
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
     first = promoted(state_dir, trainer, until=1500.0)
-    assert first.verdict is not None
-    assert first.verdict.champion is None
+    assert first.gate is not None
+    assert first.gate["champion"] is None
     second = promoted(state_dir, trainer, version="2", parent="1", champion=str(models.file("pump")))
-    assert second.verdict is not None
-    assert second.verdict.champion is not None
-    assert (second.rows, second.verdict.held_out_rows) == (800, 100)
+    assert second.gate is not None
+    assert second.gate["champion"] is not None
+    assert (second.rows, second.gate["held_out_rows"]) == (800, 100)
     gate = load_model(models.file("pump")).lineage["gate"]
     assert gate["champion"]["separation"].keys() == gate["challenger"]["separation"].keys() != set()
-    assert gate["challenger"]["alarm_rate"] == second.verdict.challenger.alarm_rate
+    assert gate["challenger"]["alarm_rate"] == second.gate["challenger"]["alarm_rate"]
     assert "latency_s" not in gate
 
 
@@ -232,8 +230,8 @@ def test_only_rows_the_model_in_use_has_not_learned_judge_it(state_dir: Path) ->
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
     promoted(state_dir, trainer, until=1749.0)
     second = promoted(state_dir, trainer, version="2", champion=str(models.file("pump")))
-    assert second.verdict is not None
-    assert second.verdict.held_out_rows == 50
+    assert second.gate is not None
+    assert second.gate["held_out_rows"] == 50
 
 
 def test_training_again_at_once_compares_two_models_that_know_all_rows(state_dir: Path) -> None:
@@ -241,10 +239,10 @@ def test_training_again_at_once_compares_two_models_that_know_all_rows(state_dir
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
     promoted(state_dir, trainer)
     again = promoted(state_dir, trainer, version="2", champion=str(models.file("pump")))
-    assert again.verdict is not None
-    assert again.verdict.held_out_rows == 0
-    assert again.verdict.champion is not None
-    assert again.verdict.champion.separation == again.verdict.challenger.separation
+    assert again.gate is not None
+    assert again.gate["held_out_rows"] == 0
+    assert again.gate["champion"] is not None
+    assert again.gate["champion"]["separation"] == again.gate["challenger"]["separation"]
 
 
 def test_a_few_rows_that_a_person_accepted_are_enough(state_dir: Path) -> None:
@@ -252,9 +250,9 @@ def test_a_few_rows_that_a_person_accepted_are_enough(state_dir: Path) -> None:
     promoted(state_dir, trainer, until=1500.0)
     changes = {"since": 1740.0, "accepted": ((1740.0, 1799.0),), "champion": str(models.file("pump"))}
     few = promoted(state_dir, trainer, version="2", **changes)
-    assert few.verdict is not None
-    assert (few.rows, few.verdict.held_out_rows) == (60, 0)
-    assert few.verdict.champion is not None
+    assert few.gate is not None
+    assert (few.rows, few.gate["held_out_rows"]) == (60, 0)
+    assert few.gate["champion"] is not None
 
 
 @pytest.mark.slow  # three trainings
@@ -282,7 +280,7 @@ def worse(state_dir: Path) -> Path:
         for i, values in enumerate(calm):
             store.add_row(Row("fan", 1000.0 + i, features, values, fresh, i == 0), False, now=0.0)
         store.flush(0.0)
-    promoted(state_dir, trainer, stream="fan", candidate=str(trainer.candidate("fan")))
+    promoted(state_dir, trainer, stream="fan")
     with Store.open(state_dir) as store:
         for i in range(6000):
             wild = np.float32(rng.normal(0.0, 30.0, 3)) if i < 5000 else calm[i - 5000]
@@ -296,16 +294,16 @@ def test_a_worse_model_is_rejected_with_reasons_unless_a_person_forces_it(worse:
     trainer, models = trainer_for(worse), ModelFolder(worse)
     file = models.file("fan")
     before = file.read_bytes()
-    bad = job(worse, trainer, stream="fan", candidate=str(trainer.candidate("fan")), version="2", champion=str(file))
+    bad = plain_job(worse, stream="fan", version="2", champion=str(file))
     trainer.start(bad)
     result = ended(trainer)
-    assert (result.outcome, result.model) == ("rejected", None)
-    assert result.verdict is not None
+    assert (result.outcome, result.version) == ("rejected", "")
+    assert result.gate is not None
     assert "injected faults" in result.reason
-    assert result.reason == "; ".join(result.verdict.reasons)
+    assert result.reason == "; ".join(result.gate["reasons"])
     assert file.read_bytes() == before
     assert not Path(bad.candidate).exists()
-    trainer.start(bad, force=True)
+    trainer.start(dataclasses.replace(bad, force=True))
     forced = ended(trainer)
     assert forced.outcome == "promoted"
     assert forced.reason.startswith("forced: ")
@@ -324,7 +322,7 @@ def test_rows_left_out_for_lack_of_room_are_logged(state_dir: Path, caplog: pyte
 def test_progress_goes_from_reading_to_the_gate_with_memory_below_the_budget(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
     assert trainer.progress is None
-    trainer.start(job(state_dir, trainer, window=40))
+    trainer.start(plain_job(state_dir, window=40))
     seen = []
     deadline = time.monotonic() + 60
     while trainer.poll() is None:
@@ -333,19 +331,19 @@ def test_progress_goes_from_reading_to_the_gate_with_memory_below_the_budget(sta
             seen.append(trainer.progress)
         time.sleep(0.005)
     assert trainer.progress is None
-    shares = [progress.share for progress in seen]
+    shares = [progress["share"] for progress in seen]
     assert shares == sorted(shares)
     assert shares[-1] <= 1.0
-    assert {"starting", "calibrate", "fit"} <= {progress.phase for progress in seen}
-    assert any(progress.loss is not None for progress in seen)
-    assert all(0 <= progress.rss_bytes < progress.budget_bytes for progress in seen)
+    assert {"starting", "calibrate", "fit"} <= {progress["phase"] for progress in seen}
+    assert any(progress["loss"] is not None for progress in seen)
+    assert all(0 <= progress["rss_bytes"] < progress["budget_bytes"] for progress in seen)
 
 
 def test_a_damaged_champion_is_none_to_compare_with(state_dir: Path) -> None:
     (state_dir / "broken.npz").write_bytes(b"broken")
-    verdict = promoted(state_dir, trainer_for(state_dir), champion=str(state_dir / "broken.npz")).verdict
+    verdict = promoted(state_dir, trainer_for(state_dir), champion=str(state_dir / "broken.npz")).gate
     assert verdict is not None
-    assert verdict.champion is None
+    assert verdict["champion"] is None
 
 
 def test_rows_of_a_file_are_learned_without_a_store(tmp_path: Path) -> None:

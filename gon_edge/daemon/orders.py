@@ -1,0 +1,336 @@
+"""What is asked of the running daemon: by commands over the control socket, by Home Assistant, and by time itself.
+
+The daemon as a `training.site.Site`: operations and rounds, which live in `training`, act here on streams that are
+being scored.  Everything happens on the scoring thread, between two rows, and nothing in here waits.  No operation is
+told here, and no row is judged here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+from gon_edge.config.schema import Config
+from gon_edge.daemon.reporting import Reporter
+from gon_edge.errors import GonEdgeError
+from gon_edge.events import ALERT_KINDS, Verdict
+from gon_edge.links.control import ControlServer
+from gon_edge.links.prometheus import Telemetry
+from gon_edge.model.file import Model
+from gon_edge.process.clock import monotonic
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.history import RetrainRecord
+from gon_edge.state.store import Store
+from gon_edge.stream.pipeline import Pipeline
+from gon_edge.stream.silences import Silences
+from gon_edge.stream.stream import Stream
+from gon_edge.training.conditions import Conditions
+from gon_edge.training.job import Order
+from gon_edge.training.operations import carry_out, keep_silences
+from gon_edge.training.rounds import Rounds
+from gon_edge.training.schedule import ScoreDrift, StreamSchedule, is_quiet
+from gon_edge.training.site import newest_row
+from gon_edge.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+_RETRY_TRAINING_S = 60.0
+"""From a first training that failed to the next.  Not critical: it takes some new rows to end differently."""
+
+TRAININGS_SHOWN = 20  # on the status page.  Not critical: a page full
+
+
+class Orders:
+    """Trainings, silences and other models of the running streams, as they are asked for.
+
+    Parameters
+    ----------
+    config : Config
+    store : Store
+    models : ModelFolder
+    telemetry : Telemetry
+    pipeline : Pipeline
+        Whose streams are meant.
+    reporter : Reporter
+        Hears what becomes of streams.
+
+    Attributes
+    ----------
+    silences : Silences
+    rounds : Rounds
+    trainings : deque of dict
+        The newest rounds that have ended, the newest first.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        models: ModelFolder,
+        telemetry: Telemetry,
+        pipeline: Pipeline,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.store, self.models = config, store, models
+        self.silences = Silences(store.state("silences"))
+        self.rounds = Rounds(Trainer(config.state_dir, models), config.retrain, Conditions())
+        self.trainings: deque[dict[str, Any]] = deque(map(asdict, store.retrains(TRAININGS_SHOWN)), TRAININGS_SHOWN)
+        self._telemetry, self._pipeline, self._reporter = telemetry, pipeline, reporter
+        self._rng = random.Random()  # noqa: S311  jitter; importing numpy.random costs 7 MiB
+        self._schedules: dict[str, StreamSchedule] = {}
+        self._silenced: dict[str, frozenset[str] | None] = {}  # features, or None for all, of streams that have any
+        self._retry_at: dict[str, float] = {}
+
+    # -- between two rows --------------------------------------------------------------------------------------------
+
+    def serve(self, control: ControlServer) -> None:
+        """Carry out what commands have asked for."""
+        while control.requests:
+            request = control.requests.popleft()
+            carry_out(self, request.asked, request)
+
+    def step(self, now: float) -> None:
+        """Let trainings go on, the first one of a stream that has warmed up among them."""
+        for stream in self._pipeline.streams.values():
+            if stream.warmed_up and now >= self._retry_at.get(stream.name, 0.0) and not self.rounds.wants(stream.name):
+                self.rounds.ask([Order(stream.name, "first")])
+        self.rounds.step(now, self)
+
+    def beat(self, now: float, wall: float) -> None:
+        """Once a second: let silences end, and have models trained that are due."""
+        if self.silences.expire(wall):
+            keep_silences(self)
+        for stream in self._pipeline.streams.values():
+            self._apply_silences(stream)
+        self._train_again(now)
+
+    def switch(self, name: str, wanted: bool) -> None:
+        """Silence a whole stream, or end that silence, as Home Assistant's switch says."""
+        for_s = self.config.homeassistant.silence_s
+        if wanted and for_s is not None:
+            carry_out(self, {"do": "silence", "stream": name, "for_s": for_s, "reason": "Home Assistant"}, _Switch())
+        else:
+            carry_out(self, {"do": "unsilence", "stream": name, "feature": ""}, _Switch())
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    def open(self, name: str) -> None:
+        """Begin with a stream, by the model that is in its folder."""
+        self.opened(self._pipeline.open(name, monotonic()))
+
+    def opened(self, stream: Stream) -> None:
+        """Take a stream that has begun into schedules, series and silences."""
+        name, model = stream.name, stream.model
+        self._schedules[name] = self._schedule(stream)
+        if model is not None:
+            self._telemetry.model(name, model.version, float(model.lineage.get("trained_at", 0.0)))
+        for alert in stream.policy.active:
+            self._telemetry.alert(alert)
+        self._telemetry.stream_state(name, stream.state)
+        self._apply_silences(stream)
+
+    def _schedule(self, stream: Stream) -> StreamSchedule:
+        last = [record.started for record in self.store.retrains(1, stream.name)]
+        if stream.model is not None:
+            last.append(float(stream.model.lineage.get("trained_at", 0.0)))
+        return StreamSchedule(
+            self._drift(stream),
+            now=monotonic(),
+            every_s=self.config.retrain.every_s,
+            since_round_s=time.time() - max(last, default=time.time()),
+            jitter=self._rng.random(),
+        )
+
+    def forget(self, name: str) -> None:
+        """Let go of a stream that is no more."""
+        for kept in (self._schedules, self._silenced, self._retry_at):
+            kept.pop(name, None)
+
+    def judged(self, stream: Stream, verdict: Verdict, normal: bool) -> None:
+        """Take a row that the stream's own model has scored: a training may be due for it."""
+        self._schedules[stream.name].row(verdict.score, normal=normal, new_feature=stream.new_feature)
+
+    def alerted(self, stream: Stream) -> None:
+        """End what learns by itself: an alert has begun, and what raised it must not be learned."""
+        if self.rounds.freeze(stream.name):
+            log.info("stream %r: the training is ended; nothing is learned while an alert is open", stream.name)
+
+    def silenced(self, name: str) -> frozenset[str] | None:
+        """Silenced features of a stream; ``None`` when the whole stream is silenced."""
+        return self._silenced.get(name, frozenset())
+
+    def configure(self, config: Config) -> None:
+        """Heed the configuration that has been read again."""
+        self.config = config
+        self.rounds.settings = config.retrain
+        for schedule in self._schedules.values():
+            schedule.every(config.retrain.every_s)
+
+    def store_state(self) -> None:
+        """Give the store what a restart must not forget."""
+        for name, stream in self._pipeline.streams.items():
+            scores = self._schedules[name].drift.reference
+            if stream.model is not None and scores is not None:
+                kept = {"version": stream.model.version, "scores": scores.round(4).tolist()}
+                self.store.put_state(f"drift/{name}", kept)
+
+    def training_of(self, name: str) -> str:
+        """How far a stream's training is, for people; empty when it has none."""
+        running, progress = self.rounds.running, self.rounds.progress
+        if running is None or running.stream != name or progress is None:
+            return ""
+        return self.rounds.held or f"{progress['phase']}, {100 * progress['share']:.0f} %"
+
+    # -- the site of an operation ------------------------------------------------------------------------------------
+
+    def streams(self) -> Collection[str]:
+        """The streams that are scored, or collect rows."""
+        return self._pipeline.streams.keys()
+
+    def knows(self, stream: str) -> bool:
+        """Whether there is such a stream; one of which only the model is there is opened."""
+        if stream not in self._pipeline.streams and stream in self.models.streams():
+            self.open(stream)
+        return stream in self._pipeline.streams
+
+    def model(self, stream: str) -> Model | None:
+        """The model of its own that scores a stream."""
+        found = self._pipeline.streams.get(stream)
+        return found.model if found is not None else None
+
+    def newest_row(self, stream: str) -> tuple[float | None, float | None]:
+        """Of the live stream, else of the store."""
+        found = self._pipeline.streams.get(stream)
+        if found is None or found.last_row is None:
+            at, interval_s = newest_row(self.store, stream)
+            return at, (found.aligner.interval_s if found is not None else None) or interval_s
+        return found.last_row.timestamp, found.aligner.interval_s
+
+    def keep(self) -> None:
+        """Write to the disk; a store that cannot says so by itself, and tries again."""
+        self.store.flush(monotonic())
+
+    def use(self, stream: str, model: Model) -> None:
+        """Score by another model from the next row on; the next training is counted from here."""
+        self._schedules[stream].began(monotonic(), self._rng.random())
+        self._use(self._pipeline.streams[stream], model)
+
+    def silences_changed(self) -> None:
+        """Tell every stream's policy."""
+        for stream in self._pipeline.streams.values():
+            self._apply_silences(stream)
+
+    def began(self, order: Order) -> None:
+        """Count the next training from here, and show the stream as being trained."""
+        stream = self._pipeline.streams.get(order.stream)
+        if stream is None:
+            log.info("stream %r: training, from %s", order.stream, order.rows_file)
+            return
+        self._schedules[stream.name].began(monotonic(), self._rng.random())
+        if order.why == "first":
+            stream.train()
+            log.info("stream %r: %d rows collected, training its first model", stream.name, stream.rows)
+        else:
+            log.info("stream %r: training again (%s)", stream.name, order.why)
+        self._reporter.state(stream, force=True)
+
+    def ended(self, order: Order, record: RetrainRecord, model: Model | None) -> None:
+        """Use the new model, or say why there is none; remember the round."""
+        name = order.stream
+        stream = self._pipeline.streams.get(name)
+        self._telemetry.retrain(name, record.outcome, duration_s=record.duration_s, peak_bytes=record.peak_bytes)
+        self.store.add_retrain(record)
+        self.trainings.appendleft(asdict(record))
+        if model is None:
+            level = logging.INFO if record.outcome == "rejected" else logging.ERROR
+            old = "the model in use stays" if stream is not None and stream.model else "there is no model yet"
+            log.log(level, "stream %r: no new model (%s): %s; %s", name, record.outcome, record.reason, old)
+            if stream is not None and order.why == "first":
+                self._reporter.rows(stream, stream.give_up_training())
+                self._retry_at[name] = monotonic() + _RETRY_TRAINING_S
+        else:
+            mib = record.peak_bytes / (1 << 20)
+            text = "stream %r: model %s from %d rows in %.1f s, %.0f MiB"
+            log.info(text, name, model.version, record.rows, record.duration_s, mib)
+            if stream is not None:
+                self._use(stream, model)
+            elif len(self._pipeline.streams) < self.config.limits.streams:
+                self.open(name)
+        if stream is not None:
+            self._reporter.state(stream, force=True)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _use(self, stream: Stream, model: Model) -> None:
+        if stream.starter is not None:
+            log.info("stream %r: its own model takes over from %s", stream.name, stream.starter.version)
+        stream.use(model)
+        self._telemetry.model(stream.name, model.version, float(model.lineage.get("trained_at", 0.0)))
+        self._schedules[stream.name].new_model(self._drift(stream))
+        self._reporter.state(stream, force=True)
+
+    def _train_again(self, now: float) -> None:
+        """Have models trained that are due; nothing is learned while an alert is open."""
+        retrain, local = self.config.retrain, time.localtime()
+        if is_quiet(60 * local.tm_hour + local.tm_min, retrain.quiet_hours):
+            return
+        for name, stream in self._pipeline.streams.items():
+            if stream.model is None or stream.policy.active or self.rounds.wants(name):
+                continue
+            why = self._schedules[name].due(
+                now,
+                rows=stream.settings.warmup_rows,
+                on_drift=retrain.on_drift,
+                on_features=retrain.on_features,
+            )
+            if why is not None:
+                log.info("stream %r: another training is due (%s)", name, why)
+                self.rounds.ask([Order(name, why)])
+
+    def _drift(self, stream: Stream) -> ScoreDrift:
+        """Memory of the scores of the model in use, which may be that of an earlier run."""
+        version = stream.model.version if stream.model else ""
+        kept = self.store.state(f"drift/{stream.name}")
+        known = isinstance(kept, dict) and kept.get("version") == version
+        window = stream.model.discriminator.window if stream.model else 1
+        return ScoreDrift(window, kept["scores"] if known else None)
+
+    def _apply_silences(self, stream: Stream) -> None:
+        """Tell a stream's policy what nobody wants to hear of, when that has changed."""
+        name = stream.name
+        features = self.silences.features(name, time.time())
+        if features == self._silenced.get(name, frozenset()):
+            return
+        if features is not None and not features:
+            del self._silenced[name]
+        else:
+            self._silenced[name] = features
+        stream.policy.silence(features)
+        audible = {alert.kind for alert in stream.policy.audible}
+        for kind in ALERT_KINDS:
+            self._telemetry.alert_audible(name, kind, kind in audible)
+        if stream.state == "stale":
+            self._reporter.tell(stream, stream.silent(monotonic() + self._pipeline.offset_s))
+        self._reporter.state(stream, force=True)
+
+
+class _Switch:
+    """Home Assistant's switch as a client: it hears of the silence by the state that is shown."""
+
+    gone = False
+
+    def tell(self, **progress: Any) -> None:
+        """Nothing happens on the way."""
+
+    def answer(self, **result: Any) -> None:
+        """Nothing is to be said."""
+
+    def refuse(self, error: GonEdgeError | str) -> None:
+        log.warning("Home Assistant's switch has no effect: %s", error)

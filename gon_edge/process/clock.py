@@ -1,0 +1,39 @@
+"""The clocks of this machine: one that never jumps, and whether the one on the wall can be believed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import time
+
+_TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronised
+_TIMEX_BYTES = 512  # struct timex has 208 on 64-bit Linux
+_PLAUSIBLE = 1_704_067_200.0  # 2024, before the first gon-edge
+_BOOT_S = 600.0  # in which a machine with a network has reached a time server.  Not critical
+
+
+def monotonic() -> float:
+    """Seconds that no clock step touches and that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def clock_is_set(wall: float, uptime_s: float) -> bool:
+    """Whether the wall clock can be believed.
+
+    A clock before 2024 is that of a machine without one that has not reached a time server.  One that is plausible but
+    not synchronised may be an old one restored at boot, so for the first ten minutes the kernel's word counts; after
+    that it is taken as one that nobody synchronises.
+
+    Parameters
+    ----------
+    wall : float
+        Unix seconds.
+    uptime_s : float
+    """
+    if wall < _PLAUSIBLE:
+        return False
+    if uptime_s > _BOOT_S:
+        return True
+    with contextlib.suppress(OSError, AttributeError):
+        return bool(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)) != _TIME_ERROR)
+    return True
