@@ -19,6 +19,8 @@ from gon_edge.model.gon import Discriminator
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.research import datasets, metrics
 
+pytestmark = pytest.mark.slow  # every development set is learned and scored
+
 
 class KeptFloat(QuantizedLinear):
     """int8 weights that remember what they were."""

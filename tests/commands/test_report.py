@@ -131,6 +131,7 @@ def test_what_is_not_there_is_one_clear_line(state_dir: Path, stream: str, since
         stream_report(state_dir, stream, since)
 
 
+@pytest.mark.slow  # tracemalloc looks at every allocation
 def test_memory_does_not_grow_with_the_rows(state_dir: Path):
     peaks = []
     for at in (START + 1260.0, START):

@@ -132,6 +132,7 @@ def test_the_constraint_is_part_of_the_graph():
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow  # six trainings
 def test_the_tool_measures_draws_and_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ["--quick", "--out", str(tmp_path), "--classes", "0", "--show", "0", "--steps", "8", "--latent", "8"]

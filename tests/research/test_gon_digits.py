@@ -157,6 +157,7 @@ def tool(*arguments):
     return digits.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow  # two trainings by torch
 def test_the_tool_trains_resumes_and_shows(tmp_path):
     pytest.importorskip("matplotlib")
     common = ("--quick", "--hidden", "32", "--out", tmp_path, "--classes", "0,1")
@@ -183,6 +184,7 @@ def test_the_tool_says_what_it_lacks(tmp_path, capsys):
         assert complaint.count("\n") == 1
 
 
+@pytest.mark.slow  # every claim is an experiment
 def test_the_tool_tests_the_claims_and_compares(tmp_path):
     pytest.importorskip("matplotlib")
     for command in ("ablate", "compare"):
@@ -201,6 +203,7 @@ def test_the_tool_tests_the_claims_and_compares(tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # every variant is trained
 def test_what_was_interrupted_goes_on_from_the_last_finished_run(tmp_path):
     ablate = ("ablate", "--quick", "--steps", "2", "--seeds", "1", "--out", tmp_path)
     assert tool(*ablate) == 0

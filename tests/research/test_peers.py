@@ -119,8 +119,8 @@ CHECKS = [
 
 
 def marked(name):
-    """The peers of stumpy are slow: numba compiles them for half a minute each."""
-    return pytest.param(name, marks=pytest.mark.slow) if "matrix" in name else name
+    """Of the peers, those of stumpy are slow (numba compiles each for half a minute), and trees in plain Python."""
+    return pytest.param(name, marks=pytest.mark.slow) if "matrix" in name or "hstrees" in name else name
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")

@@ -121,6 +121,7 @@ def a_trained_gon(rows, **changes):
     return ReferenceGON(epochs=4, learning_rate=5e-3, quirks=dataclasses.replace(AS_RELEASED, **changes)).fit(rows)
 
 
+@pytest.mark.slow  # two trainings by torch
 def test_fakes_from_data_leave_the_loss_at_ln_2_and_fakes_from_noise_do_not():
     corner = 0.9 + 0.05 * some_rows(400)
     stuck, free = a_trained_gon(corner), a_trained_gon(corner, fakes_from_data=False)
@@ -209,6 +210,7 @@ def test_an_unknown_method_is_a_key_error():
         protocol.make("nothing", random_state=0, dataset="SMD")
 
 
+@pytest.mark.slow  # trains the network of the paper by torch, on its data
 @pytest.mark.parametrize(("name", "f1"), [("FTSAD-1", 0.814), ("FTSAD-25", 0.975), ("FTSAD-55", 0.950), ("SMD", 0.834)])
 def test_the_released_gons_published_figure_is_reproduced(name, f1):
     try:
