@@ -138,7 +138,7 @@ def _add_doctor(add: AddCommand) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from gon_edge.commands.doctor import examine
+    from gon_edge.commands.doctor.examine import examine
     from gon_edge.commands.terminal import wants_colour
     from gon_edge.commands.text import visible
 

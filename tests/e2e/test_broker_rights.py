@@ -165,7 +165,7 @@ def test_doctor_finds_out_that_what_is_sent_gets_nowhere(broker, tmp_path):
         ({"username": "pi-9"}, "refuses us"),
         ({"ca_file": ""}, "certificate is not valid"),
         ({"url": "mqtts://127.0.0.1:{port}"}, "certificate is not valid"),
-        ({"url": "mqtt://localhost:{port}", "ca_file": ""}, "instead of answering CONNECT"),
+        ({"url": "mqtt://localhost:{port}", "ca_file": ""}, "without an answer to CONNECT"),
     ],
     ids=["wrong user", "unknown authority", "wrong name", "no TLS"],
 )

@@ -1,0 +1,129 @@
+"""The broker: connect, subscribe, and a message there and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from gon_edge.commands.doctor.finding import Finding, certificate, one_line
+from gon_edge.config.schema import Config
+from gon_edge.errors import ConfigError
+from gon_edge.links.mqtt.connection import Connection, Lost, Session, broker_url, connect
+from gon_edge.links.mqtt.outbox import Outgoing
+from gon_edge.links.mqtt.queue import Message
+
+_ANSWER_S = 10.0  # not critical: a broker that lives answers at once
+_BACK_S = 5.0  # not critical: a message takes milliseconds
+
+_ADVICE = {
+    "address": "is the broker running, and are host and port of mqtt.url right?",
+    "certificate": "mqtt.ca_file must name the authority that signed it, and mqtt.url a name that stands in it",
+    "tls": "check mqtt.ca_file, cert_file and key_file, and that the port is the one for TLS",
+    "login": "check mqtt.username and the password; with TLS use mqtts://",
+}
+"""What to look at, by what `Lost` concerns."""
+
+
+def check_broker(config: Config, filters: tuple[str, ...]) -> Iterator[Finding]:
+    """Whether we get in, may read our topics, and are heard.
+
+    Parameters
+    ----------
+    config : Config
+    filters : tuple of str
+        Topic filters of the subscriptions.
+    """
+    url = broker_url(config.mqtt)
+    # Another client identifier than the daemon's, whose session would end otherwise; and no session of its own.
+    client_id = f"{config.mqtt.client_id or 'gon-edge-' + config.node}-doctor"
+    try:
+        connection = connect(config.mqtt, Session(client_id))
+    except ConfigError as error:
+        advice = _ADVICE["tls"] if config.mqtt.tls else _ADVICE["login"]
+        yield Finding("broker", "fault", f"{url}: {one_line(error)}", advice)
+        return
+    except Lost as lost:
+        yield Finding("broker", "fault", f"{url}: {lost}", _ADVICE[lost.concerns])
+        return
+    try:
+        yield Finding("broker", "ok", f"{url}: connected{', with TLS' if config.mqtt.tls else ''}")
+        expiry = connection.certificate_expiry()
+        if expiry is not None:
+            yield certificate("the broker's certificate", expiry)
+        probe = _Probe(connection)
+        for topic in filters:
+            refusal = probe.subscribe(topic)
+            if refusal:
+                advice = "let this user read it: see the access rights (acl_file) of the broker"
+                yield Finding("broker", "fault", f"the subscription to {topic!r} is refused: {refusal}", advice)
+            else:
+                yield Finding("broker", "ok", f"subscribed to {topic!r}")
+        yield _round_trip(config, probe)
+    except Lost as lost:
+        yield Finding("broker", "fault", f"{url}: {lost}", "see the broker's log")
+    finally:
+        connection.leave()
+
+
+def _round_trip(config: Config, probe: _Probe) -> Finding:
+    """Send a message to a topic of our own and see it come back.
+
+    A denied message is acknowledged as if it had been sent, by MQTT 3.1.1 always and by 5 on some brokers: only what
+    comes back proves anything.
+    """
+    topic = f"{config.mqtt.base_topic}/{config.node}/doctor"
+    payload = os.urandom(8).hex().encode()  # not critical: nobody else sends the same
+    readable = not probe.subscribe(topic)
+    began = time.monotonic()
+    refusal = probe.publish(topic, payload)
+    advice = f"let this user write {config.mqtt.base_topic}/{config.node}/#, and read and write {topic}"
+    if refusal:
+        return Finding("broker", "fault", f"messages to {topic!r} are refused: {refusal}", advice)
+    if not readable:
+        text = f"{topic!r} was written and cannot be read back, so whether alerts get through is not known"
+        return Finding("broker", "warning", text, advice)
+    if not probe.comes_back():
+        text = f"a message to {topic!r} was acknowledged and did not come back: the broker drops what we send"
+        return Finding("broker", "fault", text, advice)
+    return Finding("broker", "ok", f"a message to {topic!r} came back after {1000 * (time.monotonic() - began):.1f} ms")
+
+
+class _Probe:
+    """Asks the broker one thing at a time, and waits for the answer; each raises `Lost` without one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._refusals: list[str] = []  # answers; an empty one is a yes
+        self._expected = b""
+        self._arrived = False
+        connection.on_subscribed = lambda refused: self._refusals.append(next(iter(refused.values()), ""))
+        connection.on_published = lambda message, refusal: self._refusals.append(refusal)
+        connection.on_messages = self._take
+
+    def subscribe(self, topic: str) -> str:
+        """Subscribe, and return why that is refused; empty when it is granted."""
+        self._connection.subscribe((topic,))
+        return self._answer(f"the subscription to {topic!r}")
+
+    def publish(self, topic: str, payload: bytes) -> str:
+        """Publish with QoS 1, and return why that is refused; empty when it is acknowledged."""
+        self._expected = payload
+        self._connection.send(Outgoing(topic, payload))
+        return self._answer(f"the message to {topic!r}")
+
+    def comes_back(self) -> bool:
+        """Whether the published message arrives."""
+        with contextlib.suppress(Lost):
+            return self._connection.wait(lambda: self._arrived, _BACK_S)
+        return False
+
+    def _answer(self, what: str) -> str:
+        if not self._connection.wait(lambda: bool(self._refusals), _ANSWER_S):
+            raise Lost("timeout", f"no answer to {what} within {_ANSWER_S:g} s")
+        return self._refusals.pop()
+
+    def _take(self, messages: list[Message]) -> None:
+        # What devices send meanwhile arrives here too.
+        self._arrived |= any(message.payload == self._expected for message in messages)
