@@ -16,7 +16,8 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(!?)\[((?:[^][]|\[[^][]*\])*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
-# A phone is shown about as large as it is.  Names in the first column of a table stay whole where there is room, and wide tables of figures leave room for them.
+# A phone is shown about as large as it is.  Names in the first column of a table stay whole where there is room, and
+# wide tables of figures leave room for them.
 _STYLE = """.md-typeset img[src*="-phone."] { width: 16em; }
 @media (min-width: 60em) {
   .md-typeset table:not([class]) td:first-child { min-width: 12em; }
