@@ -237,7 +237,7 @@ def test_what_was_recorded_is_sent_again_as_it_was_without_what_was_retained(mos
     began = time.monotonic()
     assert main(["replay", str(path), "--broker", mosquitto.url, "--speed", "0.5"]) == 0
     pace_s = 2.0 * (taken[-1].received_at - taken[1].received_at)
-    assert pace_s <= time.monotonic() - began < pace_s + 10.0
+    assert pace_s <= time.monotonic() - began < pace_s + 60.0
     wait_until(lambda: len(read(again)[0]) == 5, 20, "what was sent again")
     process.kill()  # no end is written, and nothing is lost
     process.wait(60)

@@ -231,7 +231,7 @@ def test_signals_leave_the_terminal_as_it_was(mosquitto: Mosquitto, tmp_path: Pa
             began = time.monotonic()
             terminal.process.send_signal(how)
             assert terminal.end() == code
-            assert time.monotonic() - began < 5.0
+            assert time.monotonic() - began < 30.0
             assert terminal.is_as_before()
         finally:
             terminal.close()

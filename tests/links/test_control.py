@@ -42,7 +42,7 @@ def said(channel: socket.socket) -> list[dict]:
 
 
 def taken(server: ControlServer) -> Request:
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 60.0
     while not server.requests:
         assert time.monotonic() < deadline, "no request came"
         time.sleep(0.002)
@@ -69,7 +69,7 @@ def test_a_request_gets_its_progress_and_its_answer(server: ControlServer) -> No
     got = taken(server)
     assert got.asked == {"do": "retrain", "streams": ["pump"]}
     got.tell(phase="fit", share=0.5)
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 60.0
     while not progress and time.monotonic() < deadline:
         time.sleep(0.005)
     got.answer(version="2")
@@ -132,7 +132,7 @@ def test_one_client_too_many_is_told_to_come_again(server: ControlServer) -> Non
         assert answer["exit_code"] == 75
         waiting[0].answer()
         held.pop(0).close()
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 60.0
         while time.monotonic() < deadline:  # the slot is free once the server has seen the end
             with connected(server) as again:
                 again.sendall(b'{"do": "now"}\n')
@@ -154,7 +154,7 @@ def test_a_client_that_hangs_up_is_noticed(server: ControlServer) -> None:
         channel.sendall(b'{"do": "retrain"}\n')
         got = taken(server)
         assert not got.gone
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 60.0
     while not got.gone:
         assert time.monotonic() < deadline
         time.sleep(0.005)

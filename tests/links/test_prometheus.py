@@ -250,12 +250,12 @@ def test_a_row_costs_far_less_than_scoring_it(telemetry: Telemetry) -> None:
     telemetry.verdict(calm, scoring_s=0.001, latency_s=0.001)
 
     def once() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(1000):
             telemetry.message("accepted")
             telemetry.stream_state("pump", "scoring")
             telemetry.row("pump", 1.7e9)
             telemetry.verdict(calm, scoring_s=0.001, latency_s=0.001)
-        return (time.perf_counter() - began) / 1000
+        return (time.process_time() - began) / 1000
 
     assert min(once() for _ in range(5)) < 50e-6  # 7 µs where this was written

@@ -133,10 +133,10 @@ def test_any_number_of_features_is_scored(features):
 
 def test_500_features_are_fitted_and_scored_in_time():
     rows = np.random.default_rng(0).normal(size=(120, 500))
-    began = time.perf_counter()
+    began = time.process_time()
     detector = GONDetector(window=15).fit(rows)
     assert np.isfinite(detector.decision_function(rows[:20])).all()
-    assert time.perf_counter() - began < 60.0
+    assert time.process_time() - began < 60.0
 
 
 @pytest.mark.parametrize("rows", [1, 2, 30])

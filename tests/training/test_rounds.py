@@ -191,7 +191,8 @@ def test_a_hot_machine_stops_a_round_and_lets_it_go_on_when_it_has_cooled(machin
     assert person.results[0]["outcome"] == "promoted"
 
 
-def test_a_held_round_can_be_cancelled(machine: Any) -> None:
+def test_a_held_round_can_be_cancelled(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gon_edge.training.trainer._TERMINATE_S", 120.0)  # a process that is held hears no SIGTERM
     here, person = machine(), Person()
     here.rounds.ask([Order("pump", "asked")], person)
     here.until(here.told_something, "the first message")
@@ -200,7 +201,7 @@ def test_a_held_round_can_be_cancelled(machine: Any) -> None:
     pid = here.trainer.pid
     began = time.monotonic()
     assert here.rounds.cancel("pump")
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 60.0
     assert not Path(f"/proc/{pid}").exists()
     assert (person.results[0]["outcome"], person.results[0]["reason"]) == ("failed", "cancelled")
     assert not here.rounds.cancel("pump")

@@ -163,7 +163,7 @@ def test_a_child_does_not_outlive_the_daemon(state_dir: Path) -> None:
     assert Path(f"/proc/{child}").exists()
     parent.kill()
     parent.wait(10)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
         assert time.monotonic() < deadline, "the child goes on without its parent"
         time.sleep(0.01)
