@@ -1,7 +1,8 @@
 """When a certificate ends, read from its file.
 
-Python's ``ssl`` gives no public way to look into a certificate that belongs to no connection, and a library that does
-weighs more than the daemon may.  The four lines of DER that are needed are read here.
+Python's ``ssl`` has no public way to look into a certificate that belongs to no connection, and a library that has one
+weighs more than the daemon may.  So the little DER that is needed is read here; whether the certificate is valid
+otherwise is not looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+_UTC_TIME = 0x17  # tag of DER, X.690
+_VERSION = 0xA0  # context-specific tag [0], RFC 5280
+_LONG_FORM, _COUNT = 0x80, 0x7F  # of a length, X.690 section 8.1.3
+_LAST_CENTURY = 50  # RFC 5280, section 4.1.2.5.1: two digits from 50 on are 19xx
 
 
 def first_certificate(pem: Path) -> bytes:
@@ -42,12 +48,12 @@ def certificate_expiry(pem: Path) -> float:
     try:
         # RFC 5280: Certificate { tbsCertificate { [0] version?, serial, algorithm, issuer, validity { from, until } ...
         inside = _der_items(_der_items(_der_items(first_certificate(pem))[0][1])[0][1])
-        if inside[0][0] == 0xA0:
+        if inside[0][0] == _VERSION:
             inside = inside[1:]
         tag, until = _der_items(inside[3][1])[1]
         written = until.decode("ascii")
-        if tag == 0x17:  # UTCTime has two digits for the year, 50 and later are of the last century
-            written = ("19" if int(written[:2]) >= 50 else "20") + written
+        if tag == _UTC_TIME:  # it has two digits for the year
+            written = ("19" if int(written[:2]) >= _LAST_CENTURY else "20") + written
         return datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except IndexError:
         raise ValueError(f"{pem}: a certificate that is cut off") from None
@@ -60,8 +66,8 @@ def _der_items(der: bytes) -> list[tuple[int, bytes]]:
         if at + 2 > len(der):
             raise ValueError("a certificate that is cut off")
         tag, length, at = der[at], der[at + 1], at + 2
-        if length & 0x80:
-            count = length & 0x7F
+        if length & _LONG_FORM:
+            count = length & _COUNT
             length, at = int.from_bytes(der[at : at + count], "big"), at + count
         items.append((tag, der[at : at + length]))
         at += length

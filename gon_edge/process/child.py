@@ -1,7 +1,7 @@
 """Child processes that never outlive the process that started them, however it ends.
 
-Linux only, like everything that runs here.  Knows nothing of what the children do; ``broker`` and ``demo`` use it.  The
-kernel sends the signal when the *thread* that started the child ends, so start children from the main thread.
+Linux only, like everything that runs here.  This module knows nothing of what the children do; the demo uses it.  The
+kernel sends its signal when the *thread* that started a child ends, so start children from the main thread.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PATIENCE_S = 10.0  # not critical: mosquitto ends in milliseconds
 _LIBC = ctypes.CDLL(None)  # here and not after fork, where only async-signal-safe work is allowed
 
 
@@ -44,7 +45,7 @@ def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen[byte
     return subprocess.Popen(command, preexec_fn=die_with_parent, start_new_session=True, **options)
 
 
-def end_child(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
+def end_child(process: subprocess.Popen[bytes], timeout_s: float = _PATIENCE_S) -> None:
     """End a child with SIGTERM, after `timeout_s` with SIGKILL, and wait for it; fine when it has ended already."""
     process.terminate()
     try:

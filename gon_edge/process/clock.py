@@ -9,7 +9,7 @@ import time
 _TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES = 512  # struct timex has 208 on 64-bit Linux
 _PLAUSIBLE = 1_704_067_200.0  # 2024, before the first gon-edge
-_BOOT_S = 600.0  # in which a machine with a network has reached a time server.  Not critical
+_BOOT_S = 600.0  # not critical: a machine with a network has reached a time server by then
 
 
 def monotonic() -> float:
@@ -34,6 +34,12 @@ def clock_is_set(wall: float, uptime_s: float) -> bool:
         return False
     if uptime_s > _BOOT_S:
         return True
-    with contextlib.suppress(OSError, AttributeError):
-        return bool(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)) != _TIME_ERROR)
-    return True
+    return is_synchronised() is not False
+
+
+def is_synchronised() -> bool | None:
+    """Whether the kernel takes its clock for synchronised with a time server; ``None`` where it does not say."""
+    with contextlib.suppress(OSError, AttributeError):  # a libc without it
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))  # modes = 0: nothing is set
+        return None if state < 0 else bool(state != _TIME_ERROR)
+    return None

@@ -1,8 +1,9 @@
 """Telemetry of the machine this runs on, by psutil: a stream that every machine has.
 
-Names are read in alerts, so they say what is measured and in which unit.  A value that the machine does not have
-(frequency and temperature in a virtual machine, a swap that is off) is absent, never NaN or an invented 0.  Sending the
-values somewhere is ``publisher``'s work.
+People read the names in alerts, so each says what is measured and in which unit.  A value that the machine does not
+have (frequency and temperature in a virtual machine, a swap that is off) is absent, never NaN or an invented 0.
+Sending the values is ``links.publisher``'s work.  The shipped model ``host`` knows these names: changing one means
+training it again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import psutil
 
 _PRESSURE = Path("/proc/pressure/cpu")
 _LEAST_S = 0.05  # a rate over less than this is the rounding of the kernel's counters
+_DECIMALS = 3  # not critical: finer than any of these is measured
 
 
 class HostTelemetry:
@@ -61,7 +63,7 @@ class HostTelemetry:
             values.update(_rates(self._before, counters))
             self._before = counters
         values.update(_gauges())
-        return {name: round(value, 3) for name, value in values.items() if math.isfinite(value)}
+        return {name: round(value, _DECIMALS) for name, value in values.items() if math.isfinite(value)}
 
 
 class _Counters(NamedTuple):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +22,6 @@ from gon_edge.demo import broker as broker_module
 from gon_edge.demo.broker import embedded_broker
 from gon_edge.errors import GonEdgeError
 from gon_edge.links.publisher import Publisher
-from gon_edge.process.child import end_child, start_child
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
@@ -119,23 +116,6 @@ def test_a_broker_whose_owner_is_killed_is_killed_too(program: str) -> None:
     owner.wait()
     owner.stdout.close()
     wait_until(lambda: not alive(process_id), what="the end of the broker")
-
-
-def test_a_child_that_ignores_sigterm_is_killed() -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
-    child = start_child([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    child.stdout.readline()
-    end_child(child, timeout_s=0.2)
-    assert child.returncode == -signal.SIGKILL
-
-
-def test_ctrl_c_in_the_terminal_does_not_reach_a_child_directly() -> None:
-    child = start_child(["sleep", "600"])
-    try:
-        assert os.getpgid(child.pid) != os.getpgid(0)
-    finally:
-        end_child(child)
 
 
 def test_a_chosen_port_is_used() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
-from gon_edge.process.clock import clock_is_set
+from gon_edge.process.clock import clock_is_set, is_synchronised
 
 
 def test_a_clock_before_2024_is_not_set_and_a_plausible_one_is_after_a_while() -> None:
     assert not clock_is_set(1_600_000_000.0, 1e6)
     assert clock_is_set(time.time(), 1e6)
     assert isinstance(clock_is_set(time.time(), 1.0), bool)
+
+
+def test_the_kernel_says_whether_its_clock_is_synchronised_or_nothing() -> None:
+    assert is_synchronised() in (True, False, None)

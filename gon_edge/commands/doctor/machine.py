@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from gon_edge.commands.doctor.finding import DAY_S, MIB, Finding, files_below
 from gon_edge.commands.doctor.service import UNIT
 from gon_edge.config.schema import Config
 from gon_edge.links.client import daemon_api
+from gon_edge.process.clock import is_synchronised
 
 _DAEMON_BYTES = 64 * MIB  # with ten streams of 8 features it holds 55 MiB after an overload
 _MARGIN_BYTES = 64 * MIB  # not critical: room in MemoryMax beside daemon and training
@@ -23,9 +22,7 @@ _LEAST_FREE_BYTES = 16 * MIB  # not critical: a model and a flush need less than
 _SPARE_BYTES = 32 * MIB  # not critical: for models, the WAL and one candidate
 _KNOWN_AFTER_S = 3600.0  # two flushes with the default store.flush_every
 _REWRITES_A_YEAR = 1.0  # of the whole medium; cheap cards bear some hundreds in all
-_BUILT_AFTER = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
-_TIMEX_BYTES = 512  # struct timex has at most 208
+_BUILT_AFTER = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # no earlier time can be right: there was no gon-edge
 
 
 def check_disk(config: Config, daemon: Mapping[str, Any]) -> Iterator[Finding]:
@@ -133,15 +130,11 @@ def check_clock() -> Iterator[Finding]:
         shown = datetime.fromtimestamp(now, UTC).date().isoformat()
         yield Finding("clock", "fault", f"the clock says {shown}", "set it, or wait for the time server")
         return
-    state: int | None = None
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            # With modes = 0 nothing is set.
-            state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
-    if state == _TIME_ERROR:
+    synchronised = is_synchronised()
+    if synchronised is None:
+        yield Finding("clock", "ok", "whether the clock is synchronised is not known here")
+    elif synchronised:
+        yield Finding("clock", "ok", "synchronised")
+    else:
         advice = "timedatectl set-ntp true; readings stamped on receipt move when the clock is set"
         yield Finding("clock", "warning", "the clock is not synchronised with a time server", advice)
-    elif state is None or state < 0:
-        yield Finding("clock", "ok", "whether the clock is synchronised is not known here")
-    else:
-        yield Finding("clock", "ok", "synchronised")
