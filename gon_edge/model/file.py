@@ -83,6 +83,15 @@ class Model:
         )
 
     @property
+    def finite(self) -> bool:
+        """Whether every value that a score depends on is finite."""
+        levels = [self.threshold, self.typical, self.discriminator.bias]
+        levels += [value for scale in self.discriminator.scales for value in (scale.kappa, scale.tau, scale.share)]
+        arrays = [a for scale in self.discriminator.scales for a in (scale.gain, scale.prototypes, scale.weight.step)]
+        known = np.isfinite([*levels, *self.scaler.mean, *self.scaler.scale]).all()
+        return bool(known) and all(bool(np.isfinite(array).all()) for array in arrays)
+
+    @property
     def relative(self) -> tuple[str, ...]:
         """Features this model knows as changes since a first row, not as levels; see :meth:`at_level_of`."""
         return tuple(name for name in self.lineage.get("relative", ()) if name in self.features)

@@ -119,27 +119,8 @@ class GateReport:
     latency_s: float
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values; :meth:`from_json` is the inverse."""
+        """JSON values, as the child says them and the history keeps them."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> GateReport:
-        """The report in :meth:`as_json`'s form.
-
-        Raises
-        ------
-        KeyError, TypeError
-            It is not one.
-        """
-        champion = values["champion"]
-        return cls(
-            **{
-                **values,
-                "reasons": tuple(values["reasons"]),
-                "challenger": GateScores(**values["challenger"]),
-                "champion": None if champion is None else GateScores(**champion),
-            }
-        )
 
 
 def judge(
@@ -177,7 +158,7 @@ def judge(
     -------
     GateReport
     """
-    finite = is_finite(challenger)
+    finite = challenger.finite
     error = max(_tilt(scale.weight.dequantize()) for scale in challenger.discriminator.scales)
     model_bytes = len(dumps(challenger))
     reasons = [] if finite else ["it holds values that are not finite"]
@@ -207,15 +188,6 @@ def judge(
         model_bytes=model_bytes,
         latency_s=latency[0] if latency else math.inf,
     )
-
-
-def is_finite(model: Model) -> bool:
-    """Whether every value of a model that a score depends on is finite."""
-    levels = [model.threshold, model.typical, model.discriminator.bias]
-    levels += [value for scale in model.discriminator.scales for value in (scale.kappa, scale.tau, scale.share)]
-    arrays = [a for scale in model.discriminator.scales for a in (scale.gain, scale.prototypes, scale.weight.step)]
-    finite = np.isfinite([*levels, *model.scaler.mean, *model.scaler.scale]).all()
-    return bool(finite) and all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _worse(new: GateScores, old: GateScores, risk: float, rows: int) -> list[str]:

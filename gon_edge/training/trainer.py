@@ -25,7 +25,6 @@ from gon_edge.model.file import Model, load_model
 from gon_edge.process.memory import pss_bytes, rss_bytes
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
-from gon_edge.training.gate import is_finite
 from gon_edge.training.job import Job, write_job
 
 _TERMINATE_S = 2.0  # from SIGTERM to SIGKILL.  Not critical: the child holds nothing that could be lost
@@ -163,7 +162,7 @@ class Trainer:
         try:
             model = load_model(job.candidate)
             reasons = "; ".join(gate["reasons"])
-            usable = gate["finite"] and is_finite(model)
+            usable = gate["finite"] and model.finite
             if not usable or not (gate["passed"] or job.force):
                 return None, "rejected", reasons or "it holds values that are not finite"
             self._models.install(job.stream, model)
