@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,18 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
         yield broker.start()
     finally:
         broker.kill()
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Callable[..., str]:
+    """Writes lines to a CSV file and returns its path."""
+
+    def write(*lines: str, name: str = "pump.csv") -> str:
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return str(path)
+
+    return write
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

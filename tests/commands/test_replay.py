@@ -59,16 +59,6 @@ def subscriber(mosquitto: Mosquitto) -> Iterator[Subscriber]:
         yield subscriber
 
 
-@pytest.fixture
-def csv(tmp_path: Path) -> Callable[..., str]:
-    def write(*lines: str, name: str = "pump.csv") -> str:
-        path = tmp_path / name
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return str(path)
-
-    return write
-
-
 def send(mosquitto: Mosquitto, path: str, **options: object) -> object:
     options = {"time_column": None, "speed": None, **options}
     with CsvFile(path) as table, Publisher(settings(mosquitto.url)) as publisher:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,13 +29,6 @@ from gon_edge.state.store import Store
 pytestmark = pytest.mark.e2e
 
 START = 1_700_000_000.0
-
-
-@pytest.fixture
-def subscriber(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Subscriber]:
-    collected = Subscriber(mosquitto, "gon-edge/pi-1/alert", tmp_path)
-    yield collected
-    collected.stop()
 
 
 def data_folder() -> Path:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ pytestmark = pytest.mark.e2e
 
 START = 1_700_000_000.0
 CALM = {"every": "off", "max_load": "off", "max_temperature": "off"}
-
-
-@pytest.fixture
-def subscriber(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Subscriber]:
-    collected = Subscriber(mosquitto, "gon-edge/pi-1/alert", tmp_path)
-    yield collected
-    collected.stop()
 
 
 def daemon_with(folder: Path, broker: Mosquitto, **retrain: Any) -> DaemonProcess:

@@ -12,16 +12,6 @@ from gon_edge.errors import InputError
 from gon_edge.state.csvfile import CsvFile
 
 
-@pytest.fixture
-def csv(tmp_path: Path) -> Callable[..., str]:
-    def write(*lines: str, name: str = "pump.csv") -> str:
-        path = tmp_path / name
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return str(path)
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
