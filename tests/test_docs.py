@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import csv
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -117,6 +118,13 @@ def test_every_make_target_in_the_documents_exists():
 def code(text: str) -> str:
     """What a page shows as code: fenced blocks and spans."""
     return "\n".join([*blocks(text, "sh"), *re.findall(r"`([^`\n]+)`", prose(text))])
+
+
+def test_every_module_a_shown_log_line_comes_from_exists():
+    text = "".join(block for page in TEXT.values() for block in blocks(page, "text"))
+    modules = set(re.findall(r"^(?:info|warning|error) (gon_edge[\w.]*):", text, re.MULTILINE))
+    assert modules
+    assert [module for module in modules if importlib.util.find_spec(module) is None] == []
 
 
 @pytest.mark.parametrize(
