@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gon_edge.errors import (
-        CandidateRejected,
         ConfigError,
         GonEdgeError,
         InputError,
@@ -38,7 +37,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Alert",
-    "CandidateRejected",
     "Cause",
     "ConfigError",
     "Detector",

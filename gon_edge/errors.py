@@ -1,22 +1,22 @@
-"""The exceptions gon-edge raises on purpose.
+"""The exceptions gon-edge raises on purpose, and what a script can tell from their exit codes.
 
 ::
 
-    GonEdgeError                  exit code
-    ├── ConfigError               78
-    ├── PayloadError              never leaves the daemon: counted by reason
-    ├── ModelFileError            78
-    ├── InputError                66
-    ├── StoreError                73
-    ├── UnreachableError          69
-    └── RetrainError              1
-        ├── CandidateRejected     3
-        ├── NotEnoughData         4
-        ├── OverBudget            5
-        └── RetrainBusy           75
+    GonEdgeError            exit code   raised by
+    ├── ConfigError         78          config; whoever opens a file or topic that the configuration names
+    ├── PayloadError                    stream.payload; never leaves the daemon, where it is counted by reason
+    ├── ModelFileError      78          model.file, state.folder, state.catalog
+    ├── InputError          66          commands and state.csvfile, for a file or name that a person gave
+    ├── StoreError          73          state.database
+    ├── UnreachableError    69          links.client, links.control, links.publisher
+    └── RetrainError        1           training
+        ├── NotEnoughData   4           training.fit, training.child
+        ├── OverBudget      5           training.child
+        └── RetrainBusy     75          training.trainer
 
-Every message says what to do next; what a program needs is an attribute.  Exit codes follow ``sysexits.h``
-where it has one, and 3, 4 and 5 are the retraining outcomes a script wants to tell apart.
+Every message says what to do next; what a program needs is an attribute.  Exit codes follow ``sysexits.h`` where it has
+one; 3, 4 and 5 are outcomes of a training that a script wants to tell apart.  3 is no error: the gate has judged, and
+the old model stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXIT_CODES: Mapping[int, str] = {
     78: "wrong configuration, or a damaged model",
     130: "interrupted by Ctrl-C",
 }
-"""What scripts may rely on; help, man page and reference have it from here."""
+"""What scripts may rely on.  Help, man page and reference take it from here."""
 
 
 class GonEdgeError(Exception):
@@ -117,17 +117,11 @@ class UnreachableError(GonEdgeError):
 
 
 class RetrainError(GonEdgeError):
-    """A training round that gave no new model.  ``stream`` is the stream it was for."""
+    """A training round that could not be carried out.  ``stream`` is the stream it was for."""
 
     def __init__(self, stream: str, message: str) -> None:
         super().__init__(f"stream {stream!r}: {message}")
         self.stream = stream
-
-
-class CandidateRejected(RetrainError):
-    """The new model was worse than the one in use."""
-
-    exit_code = 3
 
 
 class NotEnoughData(RetrainError):

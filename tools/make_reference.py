@@ -728,9 +728,10 @@ def exit_codes() -> str:
     raised: dict[int, list[str]] = {}
     for value in vars(errors).values():
         # A PayloadError is counted and never leaves the daemon; a RetrainError that is none of its kinds is "failed".
+        # 3 is a result and no error: the gate has done its work.
         if inspect.isclass(value) and hasattr(value, "exit_code") and value is not errors.PayloadError:
             raised.setdefault(value.exit_code, []).append(value.__name__)
-    _same("exit codes of gon_edge/errors.py", {*raised, 0, 2, 130}, errors.EXIT_CODES)
+    _same("exit codes of gon_edge/errors.py", {*raised, 0, 2, 3, 130}, errors.EXIT_CODES)
     sysexits = {getattr(os, name): name for name in dir(os) if name.startswith("EX_")}
     rows = [
         (

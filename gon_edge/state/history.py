@@ -32,7 +32,8 @@ class RetrainRecord:
     started : float
         Unix seconds.
     duration_s : float
-    outcome : TrainingOutcome
+    outcome : str
+        One word, as in the series `gon_edge_retrain_rounds_total`.
     peak_bytes : int
         Largest resident memory of the child.
     rows : int
