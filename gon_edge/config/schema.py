@@ -441,3 +441,13 @@ class Config:
     def stream(self, name: str) -> StreamConfig:
         """Return the options of one stream: its override, or the defaults."""
         return self.streams.overrides.get(name, self.streams.defaults)
+
+    @property
+    def certificates(self) -> dict[str, Path]:
+        """The files with certificates whose end is worth knowing, by the option that names each."""
+        files = {
+            "mqtt.ca_file": self.mqtt.ca_file,
+            "mqtt.cert_file": self.mqtt.cert_file,
+            "http.cert_file": self.http.cert_file,
+        }
+        return {option: file for option, file in files.items() if file is not None}

@@ -8,7 +8,6 @@ an error with one line.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import random
 import signal
@@ -23,22 +22,20 @@ from gon_edge.config.file import load_config
 from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Orders
 from gon_edge.daemon.reload import merged, waiting
-from gon_edge.daemon.reporting import STATE_EVERY_S, Reporter
-from gon_edge.daemon.snapshot import history_snapshots, status_line, stream_snapshot
+from gon_edge.daemon.reporting import STATE_EVERY_S, Reporter, Tally
+from gon_edge.daemon.snapshot import Viewer, exposure, status_line
 from gon_edge.errors import ConfigError, StoreError
 from gon_edge.links.control import ControlServer
 from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
 from gon_edge.links.prometheus import Telemetry
-from gon_edge.links.snapshot import Snapshot
 from gon_edge.links.web.server import WebServer
 from gon_edge.process.clock import clock_is_set, monotonic
-from gon_edge.process.memory import return_memory, rss_bytes, tame_malloc
+from gon_edge.process.memory import return_memory, tame_malloc
 from gon_edge.process.systemd import Notifier
 from gon_edge.state.catalog import check_starters, starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.stream.history import HISTORY_BUCKET_S
 from gon_edge.stream.pipeline import TICK_S, Pipeline
 from gon_edge.stream.stream import Stream
 
@@ -47,9 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BATCH = 256
-_CATCH_UP_ROWS = 64
-_TRIM_EVERY_S = 10.0
+_BATCH = 256  # messages between two looks at everything else; not critical: 40 ms at 6,000 a second (docs/cost.md)
+_CATCH_UP_ROWS = 64  # of a stream, between two looks at the queue; not critical: a few ms
+_TRIM_EVERY_S = 10.0  # not critical: giving memory back takes a few ms
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
 
 
@@ -72,8 +69,8 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         tame_malloc()
-        self._config = config
         check_starters(config)
+        self._config = config
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
         self._telemetry.memory_budget(config.retrain.memory_budget_bytes)
@@ -84,6 +81,7 @@ class Daemon:
             flush_every_s=config.store.flush_every_s,
         )
         self._models = ModelFolder(config.state_dir)
+        # The hops of a message: broker, pipeline, reporter; and what people ask for between two rows.
         self._pipeline = Pipeline(
             config,
             self._make_stream,
@@ -91,34 +89,8 @@ class Daemon:
             is_wanted=lambda name: self._orders.rounds.wants(name),
         )
         self._streams = self._pipeline.streams
-        self._home: HomeAssistant | None = None
-        if config.homeassistant.enabled:
-            from gon_edge.links.homeassistant import HomeAssistant  # 0.4 MiB, where it is used
-
-            self._home = HomeAssistant(
-                config.homeassistant,
-                node=config.node,
-                version=gon_edge.__version__,
-                topic=partial(own_topic, config.mqtt, config.node),
-                publish=lambda topic, payload: self._client.publish(topic, payload, retain=True),
-                silence=lambda name, wanted: self._orders.switch(name, wanted),
-                now=monotonic(),
-            )
-        self._client = MqttClient(
-            config.mqtt,
-            node=config.node,
-            subscriptions=(
-                *self._pipeline.subscriptions,
-                *(self._home.subscriptions if self._home is not None else ()),
-            ),
-            rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
-            on_reconnect=self._telemetry.mqtt_reconnect,
-        )
-        self._telemetry.watch(
-            mqtt_connected=lambda: self._client.connected,
-            subscriptions_refused=lambda: len(self._client.subscribe_refused),
-            queue_length=lambda: len(self._client.queue),
-        )
+        self._home = self._home_assistant() if config.homeassistant.enabled else None
+        self._client = self._broker()
         self._reporter = Reporter(
             self._telemetry,
             self._client,
@@ -128,27 +100,53 @@ class Daemon:
             on_alert=lambda stream: self._orders.alerted(stream),
         )
         self._orders = Orders(config, self._store, self._models, self._telemetry, self._pipeline, self._reporter)
-        self._notifier = Notifier()
         self._control: ControlServer | None = None
-        self._refused = 0
-        self._reload_wanted = False
-        self._dropped = self._lost_events = self._store_errors = 0
-        self._stopping = False
-        self._began = monotonic()
-        self._started_at = time.time()
-        self._heartbeat = 0.0
-        self._trimmed_at = 0.0
-        self._snapshot = self._take_snapshot(ready=False)
+        self._tallies = [
+            Tally(lambda: self._client.queue.dropped, self._reporter.dropped),
+            Tally(lambda: self._client.events_dropped, self._telemetry.events_dropped),
+            Tally(lambda: self._store.write_errors, self._telemetry.store_write_errors),
+            Tally(lambda: self._control.refused if self._control else 0, self._telemetry.control_refused),
+        ]
+        # What is seen of it.
+        self._notifier = Notifier()
+        self._viewer = Viewer(config, self._pipeline, self._client, self._reporter, self._orders)
+        self._snapshot = self._viewer.take(ready=False)
         self._web: WebServer | None = None
         if config.http.enabled:
             self._web = WebServer(config.http, snapshot=lambda: self._snapshot, registry=self._registry)
-        for option, certificate in (
-            ("mqtt.ca_file", config.mqtt.ca_file),
-            ("mqtt.cert_file", config.mqtt.cert_file),
-            ("http.cert_file", config.http.cert_file),
-        ):
-            if certificate is not None:
-                self._telemetry.certificate(option, certificate)
+        for option, certificate in config.certificates.items():
+            self._telemetry.certificate(option, certificate)
+        self._reload_wanted = self._stopping = False
+        self._trimmed_at = 0.0
+
+    def _home_assistant(self) -> HomeAssistant:
+        from gon_edge.links.homeassistant import HomeAssistant  # 0.4 MiB, where it is used
+
+        return HomeAssistant(
+            self._config.homeassistant,
+            node=self._config.node,
+            version=gon_edge.__version__,
+            topic=partial(own_topic, self._config.mqtt, self._config.node),
+            publish=lambda topic, payload: self._client.publish(topic, payload, retain=True),
+            silence=lambda name, wanted: self._orders.switch(name, wanted),
+            now=monotonic(),
+        )
+
+    def _broker(self) -> MqttClient:
+        home = self._home.subscriptions if self._home is not None else ()
+        client = MqttClient(
+            self._config.mqtt,
+            node=self._config.node,
+            subscriptions=(*self._pipeline.subscriptions, *home),
+            rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
+            on_reconnect=self._telemetry.mqtt_reconnect,
+        )
+        self._telemetry.watch(
+            mqtt_connected=lambda: client.connected,
+            subscriptions_refused=lambda: len(client.subscribe_refused),
+            queue_length=lambda: len(client.queue),
+        )
+        return client
 
     @property
     def url(self) -> str:
@@ -197,22 +195,15 @@ class Daemon:
         if self._web is not None:
             self._web.start()
             log.info("status page %s", self._web.url)
-            if not (http := self._config.http).loopback and not (http.tls and http.guarded):
-                missing = [
-                    text
-                    for there, text in (
-                        (http.guarded, "no password is asked for (http.token_file, or http.username)"),
-                        (http.tls, "nothing is encrypted (http.cert_file)"),
-                    )
-                    if not there
-                ]
-                log.warning("http.listen %s shows your readings to the network: %s", http.listen, "; ".join(missing))
+            if exposed := exposure(self._config.http):
+                log.warning("http.listen %s shows your readings to the network: %s", self._config.http.listen, exposed)
         try:
             self._control = ControlServer(self._config.state_dir)
             self._control.start()
         except (StoreError, OSError) as error:
             log.warning("commands cannot reach this daemon: %s", error)
-        self._snapshot = self._take_snapshot()
+        self._viewer.heartbeat_at = time.monotonic()
+        self._snapshot = self._viewer.take()
         return_memory()
         self._notifier.ready(status_line(self._streams.values(), self._client))
 
@@ -272,7 +263,7 @@ class Daemon:
                 self._reporter.seldom.say(
                     "store", logging.WARNING, f"cannot write state: {self._store.last_error}; trying again"
                 )
-        if time.monotonic() - self._heartbeat > STATE_EVERY_S:
+        if time.monotonic() - self._viewer.heartbeat_at > STATE_EVERY_S:
             self._beat(now)
 
     def _take(self, message: Message) -> None:
@@ -346,19 +337,8 @@ class Daemon:
 
     def _beat(self, now: float) -> None:
         """Once a second: counters kept elsewhere, the snapshot, the watchdog."""
-        queue, client, store = self._client.queue, self._client, self._store
-        if queue.dropped > self._dropped:
-            self._reporter.seldom.say(
-                "queue", logging.WARNING, "messages arrive faster than they are scored; the oldest go"
-            )
-            self._telemetry.message("dropped", queue.dropped - self._dropped)
-            self._dropped = queue.dropped
-        if client.events_dropped > self._lost_events:
-            self._telemetry.events_dropped(client.events_dropped - self._lost_events)
-            self._lost_events = client.events_dropped
-        for _ in range(self._store_errors, store.write_errors):
-            self._telemetry.store_write_error()
-        self._store_errors = store.write_errors
+        for tally in self._tallies:
+            tally.look()
         wall = time.time()
         if not self._reporter.clock_set:
             self._reporter.clock_set = clock_is_set(wall, monotonic())
@@ -371,39 +351,10 @@ class Daemon:
         if self._home is not None:
             self._home.step(now)
         self._telemetry.silences(len(self._orders.silences.active(wall)))
-        if self._control is not None and self._control.refused > self._refused:
-            self._telemetry.control_refused(self._control.refused - self._refused)
-            self._refused = self._control.refused
-        self._heartbeat = time.monotonic()
-        self._snapshot = self._take_snapshot()
+        self._viewer.heartbeat_at = time.monotonic()
+        self._snapshot = self._viewer.take()
         if now - self._trimmed_at > _TRIM_EVERY_S:
             self._trimmed_at = now
             return_memory()
         self._notifier.watchdog()
         self._notifier.status(status_line(self._streams.values(), self._client))
-
-    def _take_snapshot(self, *, ready: bool = True) -> Snapshot:
-        return Snapshot(
-            node=self._config.node,
-            version=gon_edge.__version__,
-            started_at=self._started_at,
-            now=monotonic() + self._pipeline.offset_s,
-            mqtt_connected=self._client.connected,
-            mqtt_url=self._client.url,
-            mqtt_error=self._client.last_error,
-            queue_length=len(self._client.queue),
-            rss_bytes=rss_bytes(),
-            heartbeat_at=self._heartbeat or time.monotonic(),
-            ready=ready,
-            streams=tuple(
-                stream_snapshot(stream, self._orders.training_of(name))
-                for name, stream in sorted(self._streams.items())
-            ),
-            alerts=tuple(reversed(self._reporter.alerts.values())),
-            silences=tuple(dataclasses.asdict(silence) for silence in self._orders.silences.active(time.time())),
-            bucket_s=HISTORY_BUCKET_S,
-            history=history_snapshots(self._streams.values()),
-            trainings=tuple(self._orders.trainings),
-            models={name: s.model.lineage for name, s in sorted(self._streams.items()) if s.model is not None},
-            latency_s=tuple(self._reporter.latencies),
-        )

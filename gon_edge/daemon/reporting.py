@@ -30,6 +30,29 @@ ALERTS_SHOWN = 50  # on the page, as many as fit two screens
 _LATENCIES = 128  # newest ones, of which the page shows quantiles; not critical
 
 
+class Tally:
+    """A count that is kept elsewhere, and told as it grows.
+
+    Parameters
+    ----------
+    read : callable
+        The count so far.
+    tell : callable
+        Hears by how much it has grown.
+    """
+
+    def __init__(self, read: Callable[[], int], tell: Callable[[int], None]) -> None:
+        self._read, self._tell = read, tell
+        self._told = 0
+
+    def look(self) -> None:
+        """Tell what has come since the last look."""
+        count = self._read()
+        if count > self._told:
+            self._tell(count - self._told)
+            self._told = count
+
+
 class Reporter:
     """Hop 8.
 
@@ -171,6 +194,11 @@ class Reporter:
             "model_version": stream.scored_by.version if stream.scored_by else None,
         }
         self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)
+
+    def dropped(self, count: int) -> None:
+        """Count messages that the queue had no room for."""
+        self.seldom.say("queue", logging.WARNING, "messages arrive faster than they are scored; the oldest go")
+        self._telemetry.message("dropped", count)
 
     def forget(self, stream: Stream) -> None:
         """Take a stream's series away, and its retained state."""

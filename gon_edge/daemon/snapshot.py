@@ -2,12 +2,75 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import asdict
 
+from gon_edge import __version__
+from gon_edge.config.schema import Config, HttpConfig
+from gon_edge.daemon.orders import Orders
+from gon_edge.daemon.reporting import Reporter
 from gon_edge.links.mqtt.client import MqttClient
-from gon_edge.links.snapshot import HistorySnapshot, StreamSnapshot
+from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot
+from gon_edge.process.clock import monotonic
+from gon_edge.process.memory import rss_bytes
+from gon_edge.stream.history import HISTORY_BUCKET_S
+from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.stream import Stream
+
+
+class Viewer:
+    """Takes snapshots of the running daemon.
+
+    Parameters
+    ----------
+    config : Config
+    pipeline : Pipeline
+    client : MqttClient
+    reporter : Reporter
+    orders : Orders
+
+    Attributes
+    ----------
+    heartbeat_at : float
+        When the scoring loop came round last, by ``time.monotonic``; by it HTTP threads see a loop that hangs.
+    """
+
+    def __init__(
+        self, config: Config, pipeline: Pipeline, client: MqttClient, reporter: Reporter, orders: Orders
+    ) -> None:
+        self.heartbeat_at = time.monotonic()
+        self._config = config
+        self._pipeline, self._client, self._reporter, self._orders = pipeline, client, reporter, orders
+        self._started_at = time.time()
+
+    def take(self, *, ready: bool = True) -> Snapshot:
+        """What there is to see now; called on the scoring thread."""
+        streams = sorted(self._pipeline.streams.items())
+        return Snapshot(
+            node=self._config.node,
+            version=__version__,
+            started_at=self._started_at,
+            now=monotonic() + self._pipeline.offset_s,
+            mqtt_connected=self._client.connected,
+            mqtt_url=self._client.url,
+            mqtt_error=self._client.last_error,
+            queue_length=len(self._client.queue),
+            rss_bytes=rss_bytes(),
+            heartbeat_at=self.heartbeat_at,
+            ready=ready,
+            streams=tuple(stream_snapshot(stream, self._orders.training_of(name)) for name, stream in streams),
+            alerts=tuple(reversed(self._reporter.alerts.values())),
+            silences=tuple(asdict(silence) for silence in self._orders.silences.active(time.time())),
+            bucket_s=HISTORY_BUCKET_S,
+            history=tuple(
+                HistorySnapshot(name, *stream.history.copy()) for name, stream in streams if stream.verdict is not None
+            ),
+            trainings=tuple(self._orders.trainings),
+            models={name: stream.model.lineage for name, stream in streams if stream.model is not None},
+            latency_s=tuple(self._reporter.latencies),
+        )
 
 
 def stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
@@ -35,15 +98,6 @@ def stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
     )
 
 
-def history_snapshots(streams: Collection[Stream]) -> tuple[HistorySnapshot, ...]:
-    """The last hour of every stream that has been scored, by name."""
-    return tuple(
-        HistorySnapshot(stream.name, *stream.history.copy())
-        for stream in sorted(streams, key=lambda stream: stream.name)
-        if stream.verdict is not None
-    )
-
-
 def status_line(streams: Collection[Stream], client: MqttClient) -> str:
     """One line: how many streams are in which state, open alerts, and the broker."""
     states = Counter(stream.state for stream in streams)
@@ -51,3 +105,15 @@ def status_line(streams: Collection[Stream], client: MqttClient) -> str:
     found = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no stream yet"
     broker = "connected" if client.connected else f"broker: {client.last_error}"
     return f"{found}; {alerts} alert{'' if alerts == 1 else 's'}; {broker}"
+
+
+def exposure(http: HttpConfig) -> str:
+    """What is missing where the HTTP port can be reached from the network; empty where nothing is."""
+    if http.loopback:
+        return ""
+    found = []
+    if not http.guarded:
+        found.append("no password is asked for (http.token_file, or http.username)")
+    if not http.tls:
+        found.append("nothing is encrypted (http.cert_file)")
+    return "; ".join(found)

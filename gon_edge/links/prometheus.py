@@ -362,9 +362,9 @@ class Telemetry:
         """Show when the certificate in `path` ends, read at every scrape; `option` is the option that names it."""
         self._certificates.labels(option).set_function(lambda: _expiry(path))
 
-    def store_write_error(self) -> None:
-        """Count a write of the state database that failed."""
-        self._store_errors.inc()
+    def store_write_errors(self, count: int) -> None:
+        """Count writes of the state database that failed."""
+        self._store_errors.inc(count)
 
     def store_recovered(self, recovered: bool) -> None:
         """Show whether a damaged database was set aside at the start."""
