@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from gon_edge.links.client import DaemonApi
 
 DEFAULT_CONFIG = "/etc/gon-edge/gon-edge.yaml"
+_SHORTEST_S = 0.05
+"""Between samples, and between looks.  Not critical: measuring a machine takes a few milliseconds."""
+
+_TIMES_FROM_S = 1e8
+"""A number as large as this is Unix seconds (1973), a smaller one is seconds ago (three years)."""
+
 CONFIG_HELP = f"the daemon's configuration (default: $GON_EDGE_CONFIG, else {DEFAULT_CONFIG})"
 
 Run = Callable[[argparse.Namespace], int]
@@ -38,7 +44,7 @@ an example; returns its parser, for arguments."""
 class OutputError(GonEdgeError):
     """A file cannot be written."""
 
-    exit_code = 73
+    exit_code = 73  # EX_CANTCREAT of sysexits.h
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -279,7 +285,7 @@ def moment(text: str) -> dict[str, float]:
 
     with contextlib.suppress(ValueError):
         seconds = parse_duration(text)
-        return {"at": seconds} if seconds > 1e8 else {"ago_s": seconds}
+        return {"at": seconds} if seconds > _TIMES_FROM_S else {"ago_s": seconds}
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -290,10 +296,10 @@ def moment(text: str) -> dict[str, float]:
 
 
 def interval(text: str) -> float:
-    """Return seconds between two things, 0.05 at least."""
+    """Return seconds between two things, `_SHORTEST_S` at least."""
     seconds = duration(text)
-    if seconds < 0.05:
-        raise argparse.ArgumentTypeError(f"{text!r}: write at least 0.05 s")
+    if seconds < _SHORTEST_S:
+        raise argparse.ArgumentTypeError(f"{text!r}: write at least {_SHORTEST_S:g} s")
     return seconds
 
 

@@ -14,6 +14,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -173,12 +174,14 @@ def status_text(status: Mapping[str, Any]) -> str:
     else:
         lines.append("no stream yet: no message has arrived on a subscribed topic")
     active = [alert for alert in status["alerts"] if alert["type"] != "end"]
-    lines += [""] if active else []
+    if active:
+        lines.append("")
     for alert in active:
         since = datetime.fromtimestamp(alert["since"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
         causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:3])
         lines.append(f"{alert['severity']} {alert['kind']} on {alert['stream']} since {since} UTC: {causes}")
-    lines += [""] if status["silences"] else []
+    if status["silences"]:
+        lines.append("")
     for silence in status["silences"]:
         left = duration_text(max(0.0, silence["until"] - status["now"]))
         what = f"{silence['feature']} of {silence['stream']}" if silence["feature"] else silence["stream"]
@@ -314,13 +317,11 @@ def duration_text(seconds: float) -> str:
     ('7 s', '3 min 20 s', '2 h 13 min', '2 d 7 h')
     """
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    for small, small_name, large, large_name in ((1, "s", 60, "min"), (60, "min", 3600, "h"), (3600, "h", 86400, "d")):
-        if whole < large * (60 if large < 3600 else 24 if large == 3600 else 10**9):
-            rest = whole % large // small
-            return f"{whole // large} {large_name}" + (f" {rest} {small_name}" if rest else "")
-    raise AssertionError("the last unit has no end")
+    for (size_s, name), (small_s, small_name) in pairwise(((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))):
+        if whole >= size_s:
+            rest = whole % size_s // small_s
+            return f"{whole // size_s} {name}" + (f" {rest} {small_name}" if rest else "")
+    return f"{whole} s"
 
 
 def columns(text: str) -> int:

@@ -22,8 +22,15 @@ from typing import IO, Literal
 from gon_edge.errors import GonEdgeError
 from gon_edge.process.child import end_child, start_child
 
-_START_S = 20.0  # amqtt on a Raspberry Pi imports for some seconds
+_START_S = 20.0
+"""amqtt on a Raspberry Pi imports for some seconds."""
+
 _ATTEMPTS = 5
+"""Ports to try.  Not critical: losing one in a race is rare, losing two is not seen."""
+
+_LOOK_EVERY_S = 0.02
+"""Between two looks whether the broker answers.  Not critical."""
+
 # Debian keeps mosquitto out of a user's PATH.
 _PLACES = (None, "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin")
 
@@ -146,7 +153,7 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> bool:
         # Only the broker's own socket is an answer, and it has the port to itself once it listens.
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
             return process.poll() is None
-        time.sleep(0.02)
+        time.sleep(_LOOK_EVERY_S)
     return False
 
 

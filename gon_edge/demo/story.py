@@ -36,6 +36,8 @@ _ACCEPTANCES = 2
 class DemoSettings:
     """What kind of demonstration.
 
+    None of its times is critical: each is long enough to be followed by eye, and short enough to be waited for.
+
     Attributes
     ----------
     fast : bool
