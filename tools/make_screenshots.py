@@ -1,19 +1,25 @@
-"""The pictures of the status page in README and docs/operating.md: docs/img/status-page*.png.
+"""The pictures of the status page and of the demonstration in README and docs: docs/img/status-page*.png and demo.png.
 
-A daemon with a broker of its own hears three made-up machines: the bearing of `pump-2` grows hot now, as it did half an
-hour ago; `boiler` is trained a second time; `compressor` is new.  Needs mosquitto, Chromium and playwright, takes two
-minutes, and differs in its times from run to run::
+For the status page a daemon with a broker of its own hears three made-up machines: the bearing of `pump-2` grows hot
+now, as it did half an hour ago; `boiler` is trained a second time; `compressor` is new.  The demonstration is run for
+real, in tmux, and wants a machine that has nothing else to do.  Needs mosquitto, Chromium, playwright and, for the
+demonstration, tmux; takes two minutes, and differs in its times from run to run::
 
     python tools/make_screenshots.py            writes docs/img/status-page*.png
-    python tools/make_screenshots.py FOLDER     writes them there, and the whole page, light and dark, wide and narrow
+    python tools/make_screenshots.py --demo     writes docs/img/demo.png
+    python tools/make_screenshots.py FOLDER     writes the status page there, and the whole page, light and dark, wide
+                                                and narrow
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +34,9 @@ from typing import Any
 
 import paho.mqtt.client
 from playwright.sync_api import Browser, sync_playwright
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -38,6 +47,17 @@ PAST_S = 45 * 60
 WARMUP_ROWS = 900
 HOT = ((-1650.0, -1590.0), (20.0, math.inf))  # seconds from now in which the bearing of pump-2 is hot
 NEW_ROWS = 413
+TERMINAL = (97, 23)
+TERMINAL_THEME = TerminalTheme(
+    (23, 25, 29), (222, 222, 222),
+    [(23, 25, 29), (255, 107, 107), (128, 200, 155), (240, 195, 95), (110, 160, 240), (200, 140, 230), (95, 200, 180),
+     (222, 222, 222)],
+)  # fmt: skip
+TERMINAL_PAGE = (
+    "<body style='margin: 0; background: {background}'>"
+    "<pre style='display: inline-block; padding: 24px; margin: 0; font: 13px/1.2 DejaVu Sans Mono, monospace; "
+    "background: {background}; color: {foreground}'>{code}</pre>"
+)
 WIDE, PHONE = {"width": 1120, "height": 660}, {"width": 390, "height": 844}
 
 
@@ -164,11 +184,46 @@ def shoot(browser: Browser, address: str, path: Path, *, size: Any, dark: bool, 
     context.close()
 
 
+def demonstration(path: Path) -> None:
+    """Run the demonstration in a terminal, and take its picture when the fault is nearly over."""
+    tmux = ["tmux", "-L", "gon-edge-screenshot"]
+    size = ["-x", str(TERMINAL[0]), "-y", str(TERMINAL[1])]
+    demo = f"cd {shlex.quote(str(ROOT))}; {shlex.quote(sys.executable)} -m gon_edge demo"
+    subprocess.run([*tmux, "new-session", "-d", *size, demo], check=True)
+    try:
+        wait(lambda: re.search(r"making a fault: .*, [0-2] s left", screen(tmux)), "the end of the fault", 300.0)
+        shown = screen(tmux, "-e")
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=True)
+    if "its alert came" not in shown:
+        sys.exit("the fault raised no alert of its own; try again when this machine is idle")
+    console = Console(record=True, width=TERMINAL[0], file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text.from_ansi(shown.rstrip()))
+    page = console.export_html(theme=TERMINAL_THEME, inline_styles=True, code_format=TERMINAL_PAGE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        context = browser.new_context(device_scale_factor=1.5)
+        drawn = context.new_page()
+        drawn.set_content(page)
+        drawn.locator("pre").screenshot(path=path)
+        browser.close()
+
+
+def screen(tmux: list[str], *options: str) -> str:
+    """Return what the terminal of tmux shows."""
+    return subprocess.run([*tmux, "capture-pane", "-p", *options], capture_output=True, text=True, check=True).stdout
+
+
 def main() -> None:
     """Set the scene and take the pictures."""
     parser = argparse.ArgumentParser(description="Take pictures of the status page.")
     parser.add_argument("folder", nargs="?", type=Path, help="where to; default: docs/img")
-    folder: Path | None = parser.parse_args().folder
+    parser.add_argument("--demo", action="store_true", help="take docs/img/demo.png instead")
+    options = parser.parse_args()
+    if options.demo:
+        demonstration(ROOT / "docs" / "img" / "demo.png")
+        return
+    folder: Path | None = options.folder
     target = folder or ROOT / "docs" / "img"
     client = paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2)
     client.max_inflight_messages_set(500)

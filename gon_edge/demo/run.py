@@ -115,8 +115,8 @@ class Load:
         After which they end, whatever becomes of us.
     """
 
-    # They yield to other work (nice 5), and are the first the kernel kills when memory runs out (1000 is the most).  One
-    # byte on each page of 4096 is enough to hold it.
+    # They yield to other work (nice 5), and are the first the kernel kills when memory runs out (1000 is the most).
+    # One byte on each page of 4096 is enough to hold it.
     _BUSY = (
         "import os,sys,time\nend=time.monotonic()+float(sys.argv[1])\nos.nice(5)\n"
         "while time.monotonic()<end: sum(range(9999))"
