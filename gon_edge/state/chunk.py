@@ -1,15 +1,17 @@
-"""A few hundred rows of one stream as bytes and back: what `store` writes, small enough to spare an SD card.
+"""A few hundred rows of one stream as bytes and back: what `rows` writes, small enough to spare an SD card.
 
-Each feature of a chunk becomes integers on its own scale, the better of plain and delta coding, high bytes apart from
-low bytes, and one zlib stream whose checksum also guards against a bit that flips on the disk.  Timestamps are kept to
-the microsecond.  A value is kept exactly where it has few decimals for what it moves, as most sensors write them;
-otherwise to half a step of
+Each feature of a chunk becomes integers on its own scale, coded plainly or as differences, whichever is smaller.  High
+bytes stand apart from low bytes, and all of it is one zlib stream, whose checksum also notices a bit that flips on the
+disk.  Timestamps are kept to the microsecond.  A value with few decimals, as most sensors write them, is kept exactly;
+any other to half a step of
 
     max(range / 65534, median change from row to row / 16)
 
-within the chunk: noise below a thirtieth of itself is not worth wearing out a card, and training cannot see it.
-This module knows no file and no SQL.  A change of the format needs a new `_VERSION` here; chunks of another version are
-refused, and the store then leaves them out.
+within the chunk.  What is lost is at most a thirtieth of the noise: training cannot see it, and it is not worth wearing
+out a card.
+
+This module knows no file and no SQL.  A change of the format needs a new `_VERSION`; chunks of another version are
+refused, and the store leaves them out.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from numpy.typing import NDArray
 _VERSION = 1
 _HEADER = struct.Struct("<BIIHqB")  # version, crc32 of stream and features, N, F, first microsecond, has_nan
 
-_MAX_CODE = 65534
+_MAX_CODE = 65534  # 16 bits hold one more.  Not critical
 _LARGEST_CONTENT = 16 << 20
-"""Bytes unpacked; the store makes chunks of 256 KiB."""
+"""Bytes unpacked.  Not critical: the store makes chunks of 256 KiB, so more than this is no chunk of ours."""
 _LARGEST = float(np.finfo(np.float32).max)
 _STEPS_PER_CHANGE = 16
 """Measured at 1 Hz, 16 features of Gaussian noise: 16 gives 6.3 bits a value, 32 gives 7.2, 64 gives 8.4; a full int16
 gives 15.5, with which a day cannot be written below 5 MB."""
 
-_DECIMALS = 4
+_DECIMALS = 4  # not critical: sensors write one to three
 _EXACT_RATIO = 4
 """Steps this many times finer are taken where they keep a feature exact: two bits a value."""
 

@@ -1,7 +1,7 @@
-"""A CSV file a row at a time: compressed or not, from a path or standard input, with whatever it is delimited by.
+"""A CSV file a row at a time: compressed or not, from a path or standard input, whatever its delimiter.
 
-Says where a file is wrong: path and line, in an :class:`~gon_edge.errors.InputError`.  Knows nothing of what the
-columns mean.
+Where a file is wrong an :class:`~gon_edge.errors.InputError` names path and line.  What the columns mean is the
+caller's: this module knows no time, no stream and no model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, Self, cast
 from gon_edge.errors import InputError
 
 _DELIMITERS = ",;\t"
-_LARGEST_CELL = 1 << 20
+_LARGEST_CELL = 1 << 20  # not critical: a longer line is no table, and must not fill the memory
 
 
 class CsvFile:

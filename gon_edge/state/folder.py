@@ -1,4 +1,8 @@
-"""The models of all streams on the disk: the one in use, and the versions before it."""
+"""The models of all streams on the disk: the one in use, and the versions before it.
+
+Decides which file is read, kept and dropped; what is in one is ``model.file``'s, and whether a new model deserves its
+place is ``training``'s.  A change of the names of files is a change of what older versions of gon-edge find.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +58,21 @@ class ModelFolder:
         return self.path / _file_name(stream) / "model.npz"
 
     def load(self, stream: str, version: str | None = None) -> tuple[Model | None, str]:
-        """The model in use, or else the newest that can be read, and what was wrong with it (empty when nothing was).
+        """Return the model in use, or else the newest that can be read.
 
-        With ``version`` that one or none.  A damaged file is renamed, so that it is looked at once and can be looked at
-        by a person.
+        A damaged file is renamed: it is tried only once, and a person can look at it.
+
+        Parameters
+        ----------
+        stream : str
+        version : str, optional
+            Only this one.
+
+        Returns
+        -------
+        model : Model or None
+        wrong : str
+            What was wrong with the one in use; empty when nothing was.
         """
         file = self.file(stream)
         if version is not None:
