@@ -1,4 +1,4 @@
-"""A training job of a small store: the one fixture for tests of who orders it, who watches it and who does it."""
+"""Small stores, and a training job of one: for tests of who orders a training, who watches it and who does it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from configurations import SMALLEST
 
+from gon_edge.config.file import parse_config
+from gon_edge.config.schema import Config
 from gon_edge.events import Row
 from gon_edge.state.store import Store
 from gon_edge.training.job import Job
@@ -45,3 +48,17 @@ def stored(folder: Path, rows: int, *, quarantined: range = range(0), features: 
             store.add_row(Row("pump", 1000.0 + i, features, values, fresh, i == 0), i in quarantined, now=0.0)
         store.flush(0.0)
     return folder
+
+
+def two_streams(folder: Path, *, quarantined: range = range(0)) -> Config:
+    """A daemon that does not run: 400 rows of pump and boiler from second 1000; some of the pump's are quarantined."""
+    mapping = {**SMALLEST, "state_dir": str(folder / "state"), "streams": {"defaults": {"window": 15}}}
+    config = parse_config(mapping)
+    rng, fresh = np.random.default_rng(0), np.zeros(2, np.bool_)
+    with Store.open(config.state_dir) as store:
+        for name in ("pump", "boiler"):
+            for t, values in enumerate(rng.normal(size=(400, 2)).astype(np.float32)):
+                row = Row(name, 1000.0 + t, ("a", "b"), values, fresh, t == 0)
+                store.add_row(row, name == "pump" and t in quarantined, now=float(t))
+        store.flush(500.0)
+    return config

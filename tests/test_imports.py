@@ -17,7 +17,7 @@ from gon_edge.process.memory import deferred
 with deferred():  # as gon-edge run does
     importlib.import_module(sys.argv[1])
 rss_kib = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
-print(json.dumps({"modules": sorted({name.partition(".")[0] for name in sys.modules}), "rss_kib": rss_kib}))
+print(json.dumps({"modules": sorted(sys.modules), "rss_kib": rss_kib}))
 """
 
 resident = pytest.mark.parametrize(
@@ -34,7 +34,13 @@ def imported(module):
 
 @resident
 def test_no_research_library_is_imported(module):
-    assert not FORBIDDEN & set(imported(module)["modules"])
+    assert not FORBIDDEN & {name.partition(".")[0] for name in imported(module)["modules"]}
+
+
+def test_the_daemon_orders_trainings_and_loads_nothing_that_trains():
+    # A dataclass of the child's module, and two of the gate's, once brought the whole fit along.
+    trains = {f"gon_edge.training.{name}" for name in ("child", "fit", "gate", "plan", "rows", "source", "threshold")}
+    assert not trains & set(imported("gon_edge.daemon.app")["modules"])
 
 
 @resident

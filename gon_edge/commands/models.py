@@ -45,25 +45,33 @@ def _add_models(add: AddCommand) -> None:
         group, title="actions", metavar="ACTION", text="gon-edge models ACTION --help explains one"
     )
 
-    def action(
-        name: str, run: Run, text: str, description: str, example: str, *, json: bool = True
-    ) -> argparse.ArgumentParser:
+    def action(name: str, run: Run | None, text: str, description: str, example: str) -> argparse.ArgumentParser:
         sub = add_action(name, run, text, description, f"gon-edge models {example}")
         whose = sub.add_mutually_exclusive_group()
         whose.add_argument("--config", metavar="FILE", help="the daemon's configuration; it names the state_dir")
         whose.add_argument("--state-dir", metavar="DIR", help="the daemon's state_dir (default: /var/lib/gon-edge)")
-        if json:
-            sub.add_argument("--json", action="store_true", help="print everything, as JSON")
         return sub
 
-    action(
+    _add_looks(action)
+    _add_changes(action)
+
+
+def _add_looks(action: AddCommand) -> None:
+    """Add the actions that only look; each can print JSON."""
+
+    def look(name: str, run: Run, text: str, description: str, example: str) -> argparse.ArgumentParser:
+        sub = action(name, run, text, description, example)
+        sub.add_argument("--json", action="store_true", help="print everything, as JSON")
+        return sub
+
+    look(
         "list",
         _models_list,
         "list the models there are",
         "List the shipped models and, where there is a state directory, every version of every stream.",
         "list --state-dir /var/lib/gon-edge",
     )
-    sub = action(
+    sub = look(
         "show",
         _models_show,
         "show one model",
@@ -72,7 +80,7 @@ def _add_models(add: AddCommand) -> None:
         "show host",
     )
     sub.add_argument("model", metavar="MODEL", help="which one")
-    sub = action(
+    sub = look(
         "verify",
         _models_verify,
         "check models",
@@ -81,7 +89,7 @@ def _add_models(add: AddCommand) -> None:
         "verify host ./pump.npz",
     )
     sub.add_argument("models", metavar="MODEL", nargs="*", help="which ones (default: all)")
-    sub = action(
+    sub = look(
         "diff",
         _models_diff,
         "compare two models",
@@ -91,13 +99,16 @@ def _add_models(add: AddCommand) -> None:
     )
     sub.add_argument("a", metavar="A", help="a MODEL")
     sub.add_argument("b", metavar="B", help="another MODEL")
+
+
+def _add_changes(action: AddCommand) -> None:
+    """Add the actions that put models in place."""
     sub = action(
         "rollback",
         _models_rollback,
         "put an earlier version in use",
         "Put an earlier version of a stream's model in use; a running daemon scores by it from the next row on.",
         "rollback pump 2 --config /etc/gon-edge/gon-edge.yaml",
-        json=False,
     )
     sub.add_argument("stream", metavar="STREAM", help="name of the stream")
     sub.add_argument("version", metavar="VERSION", nargs="?", help="which version (default: the one before)")
@@ -107,7 +118,6 @@ def _add_models(add: AddCommand) -> None:
         "copy a model to a file",
         "Copy a model, of a stream or shipped, to a file that gon-edge score and models import read.",
         "export pump@2 pump-2.npz",
-        json=False,
     )
     sub.add_argument("model", metavar="MODEL", help="which one")
     sub.add_argument("file", metavar="FILE", help="where to write; what is there is replaced")
@@ -118,7 +128,6 @@ def _add_models(add: AddCommand) -> None:
         "Check a model and put it in use as the newest version of a stream; rollback undoes it.  One with other "
         "features than the stream's model has is refused.",
         "import pump pump-2.npz --config /etc/gon-edge/gon-edge.yaml",
-        json=False,
     )
     sub.add_argument("stream", metavar="STREAM", help="name of the stream")
     sub.add_argument("model", metavar="MODEL", help="which one; mostly a file")

@@ -1,14 +1,10 @@
 """The training child: ``python -m gon_edge.training.child JOB``, a fresh process that fits one model and ends.
 
-Reads rows from the daemon's store (read-only), a chunk at a time and never all of them, fits, lets the gate compare the
-result with the model in use, writes a candidate file and tells its parent on stdout, a JSON object a line.  It is the
-first the kernel kills, has the lowest priority and one thread, and stops itself when it would outgrow its budget: the
-daemon beside it must go on scoring.  It decides nothing: ``retrain`` applies what the gate found.
-
-Which rows are used: all that may be learned, or, where these are more than fit, blocks of consecutive rows spread over
-their whole span, one at a random place in each of equal parts, so that a week's cycle is seen and not its last hours.
-Rows that a person confirmed as normal get at least a quarter of the places.  Nothing is written but the candidate: no
-scratch file wears out the card.
+It plans, reads rows (`source`), fits (`fit`), has the gate compare the result with the model in use (`gate`), writes a
+candidate file, and tells its parent how far it is on stdout, a JSON object a line.  The daemon beside it must go on
+scoring.  So the child has one thread and the lowest priority, is the first that the kernel kills, and stops itself
+before it outgrows its budget.  It decides nothing: `trainer` acts on what the gate found.  It writes nothing but the
+candidate, because a scratch file would wear out the card.
 """
 
 from __future__ import annotations
@@ -30,6 +26,7 @@ from numpy.typing import NDArray
 
 from gon_edge.errors import GonEdgeError, ModelFileError, NotEnoughData, OverBudget, StoreError
 from gon_edge.model.file import Model, load_model, save_model
+from gon_edge.process.memory import rss_bytes
 from gon_edge.state.chunk import RowChunk
 from gon_edge.training.fit import fit_model
 from gon_edge.training.gate import GateReport, judge
@@ -39,8 +36,11 @@ from gon_edge.training.settings import FitSettings
 from gon_edge.training.source import Source, confirmed
 
 _HELD_OUT_SHARE = 0.125
-_HELD_OUT_WINDOWS = 3  # at least
-_READ_SHARE, _HALFWAY, _FITTED_SHARE = 0.1, 0.5, 0.97  # of a round: after reading, the judged fit, the last fit
+"""Of the rows, the newest, for the gate.  A judgement: enough of them to count alarms, few enough that the judged twin
+is like the model that is used."""
+_HELD_OUT_WINDOWS = 3  # at least.  Not critical: with fewer, injected faults say nothing of two models
+_READ_SHARE, _HALFWAY, _FITTED_SHARE = 0.1, 0.5, 0.97
+"""Of a round: after reading, after the judged fit, after the last fit.  Not critical: how far the bar is."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -54,6 +54,7 @@ def peak_bytes() -> int:
 
 
 def _status_bytes(key: str) -> int:
+    """A line of proc(5)'s ``status`` for this process; 0 where there is none."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -78,7 +79,7 @@ def _limit_growth(budget_bytes: int) -> None:
     # The first product makes OpenBLAS map its work area (32 MiB, hardly touched); later it would fail for good.
     np.linalg.eigh(np.ones((64, 64)) @ np.ones((64, 64)))
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)
-    room = max(0, budget_bytes - _status_bytes("VmRSS"))
+    room = max(0, budget_bytes - rss_bytes())
     mapped = _status_bytes("VmData")
     resource.setrlimit(resource.RLIMIT_DATA, (mapped + room, mapped + room))
 
@@ -90,7 +91,7 @@ def _tell(**message: object) -> None:
 
 def _tell_progress(phase: str, share: float, loss: float | None = None) -> None:
     shown = None if loss is None else round(loss, 4)
-    _tell(phase=phase, share=round(share, 3), loss=shown, rss_bytes=_status_bytes("VmRSS"), peak_bytes=peak_bytes())
+    _tell(phase=phase, share=round(share, 3), loss=shown, rss_bytes=rss_bytes(), peak_bytes=peak_bytes())
 
 
 def run(job: Job) -> None:
@@ -130,11 +131,11 @@ def run(job: Job) -> None:
 def _fit_and_judge(job: Job, rows: RowChunk, longest_run: NDArray[np.int32]) -> Model:
     """The candidate, fitted on all rows.
 
-    The gate judges its twin, fitted without the newest rows, on those of them that the champion does not know either.
-    Learning them after all is worth the second fit: after three rounds the mean average precision was that of one fit
-    on everything (0.681), and 0.676 without (docs/retraining.md).  Where nothing can be held out from both, because the
-    champion knows nearly all rows (a person trains again without waiting) or because there are few (a person has
-    accepted the last minutes), the candidate is judged on rows it knows.
+    The gate judges a twin that was fitted without the newest rows, on those of them that the champion does not know
+    either.  Learning them after all is worth the second fit: after three rounds the mean average precision was that of
+    one fit on everything (0.681), and 0.676 without (docs/retraining.md).  Sometimes nothing can be held out from both:
+    the champion knows nearly all rows (a person trains again without waiting), or there are few (a person has accepted
+    the last minutes).  The candidate is then judged on rows it knows.
     """
     champion = _champion(job)
     count = len(rows.values)

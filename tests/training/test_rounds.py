@@ -9,13 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from jobs import two_streams
 
-from gon_edge.config.file import parse_config
-from gon_edge.config.schema import Config, RetrainConfig
+from gon_edge.config.schema import RetrainConfig
 from gon_edge.errors import GonEdgeError, RetrainBusy
-from gon_edge.events import Row
 from gon_edge.model.file import Model
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
@@ -50,21 +48,7 @@ class Machine:
     """Rounds on a store of two streams, with a clock and a temperature that the test sets."""
 
     def __init__(self, folder: Path, settings: RetrainConfig = CALM) -> None:
-        self.config: Config = parse_config(
-            {
-                "mqtt": {"url": "mqtt://localhost"},
-                "subscriptions": [{"topic": "{stream}"}],
-                "state_dir": str(folder / "state"),
-                "streams": {"defaults": {"window": 15}},
-            }
-        )
-        with Store.open(self.config.state_dir) as store:
-            rng = np.random.default_rng(0)
-            for name in ("pump", "boiler"):
-                for t, values in enumerate(rng.normal(size=(400, 2)).astype(np.float32)):
-                    row = Row(name, 1000.0 + t, ("a", "b"), values, np.zeros(2, np.bool_), t == 0)
-                    store.add_row(row, False, now=float(t))
-            store.flush(500.0)
+        self.config = two_streams(folder)
         self.store = Store.open(self.config.state_dir, read_only=True)
         self.models = ModelFolder(self.config.state_dir)
         self.trainer = Trainer(self.config.state_dir, self.models)

@@ -1,0 +1,105 @@
+"""How an order becomes a job, and that a job's file says all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs import plain_job, two_streams
+
+from gon_edge.config.schema import Config
+from gon_edge.errors import InputError
+from gon_edge.model.file import Model, load_model
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.training.job import Job, Order, accepted_spans, make_job, moment, next_version, read_job, write_job
+from gon_edge.training.settings import FitSettings
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "pump.npz"
+
+
+class Here:
+    """What a job is made of; the store has 400 rows a second apart, up to 1399."""
+
+    def __init__(self, config: Config, *, newest: float | None = 1399.0, interval_s: float | None = 1.0) -> None:
+        self.config = config
+        self.models = ModelFolder(config.state_dir)
+        self.store = Store.open(config.state_dir, read_only=True)
+        self.kept = 0
+        self._newest = newest, interval_s
+
+    def keep(self) -> None:
+        self.kept += 1
+
+    def model(self, stream: str) -> Model | None:
+        return self.models.load(stream)[0]
+
+    def newest_row(self, stream: str) -> tuple[float | None, float | None]:
+        return self._newest
+
+    def job(self, **order: Any) -> Job:
+        return make_job(Order("pump", "asked", **order), self)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return two_streams(tmp_path)
+
+
+def test_a_first_job_has_no_champion_and_learns_up_to_the_newest_row_which_is_on_the_disk(config: Config) -> None:
+    here = Here(config)
+    job = here.job()
+    assert here.kept == 1
+    assert (job.version, job.parent, job.champion, job.until, job.since) == ("1", "", "", 1399.0, None)
+    assert Path(job.candidate).parent == here.models.file("pump").parent
+    assert job.settings == FitSettings(window=15)
+    assert (job.budget_bytes, job.max_rows) == (config.retrain.memory_budget_bytes, config.retrain.max_rows)
+
+
+def test_a_later_job_names_the_model_in_use(config: Config) -> None:
+    here = Here(config)
+    here.models.install("pump", load_model(GOLDEN).with_lineage(version="7"))
+    job = here.job(budget_bytes=1 << 20, since={"ago_s": 99.0}, force=True)
+    assert (job.version, job.parent, job.champion) == ("8", "7", str(here.models.file("pump")))
+    assert (job.budget_bytes, job.since, job.force) == (1 << 20, 1300.0, True)
+    assert next_version(here.models, "boiler") == "1"
+
+
+@pytest.mark.parametrize(
+    ("budget", "interval_s", "risk"),
+    [(None, 1.0, 1e-5), (1.0, 1.0, 1 / 86400), (0.001, 1.0, 1e-6), (1e6, 1.0, 0.1), (1.0, 60.0, 60 / 86400)],
+)
+def test_false_alarms_a_day_become_the_risk_of_a_row(
+    config: Config, budget: float | None, interval_s: float, risk: float
+) -> None:
+    defaults = config.streams.defaults
+    alerts = dataclasses.replace(defaults.alerts, budget=budget)
+    streams = dataclasses.replace(config.streams, defaults=dataclasses.replace(defaults, alerts=alerts))
+    here = Here(dataclasses.replace(config, streams=streams), interval_s=interval_s)
+    assert here.job().settings.risk == pytest.approx(risk)
+
+
+def test_without_a_row_everything_in_a_file_may_be_learned(config: Config) -> None:
+    job = Here(config, newest=None, interval_s=None).job(rows_file="/tmp/rows.csv", since={"ago_s": 60.0})
+    assert (job.until, job.since, job.interval_s, job.rows_file) == (float("inf"), None, 1.0, "/tmp/rows.csv")
+
+
+def test_what_a_person_accepted_goes_along(config: Config) -> None:
+    with Store.open(config.state_dir) as store:
+        store.put_state("accepted/pump", [[1000.0, 1010.0], [1100.0, 1200.0]])
+        store.flush(0.0)
+    here = Here(config)
+    assert here.job().accepted == accepted_spans(here.store, "pump") == ((1000.0, 1010.0), (1100.0, 1200.0))
+
+
+def test_a_job_comes_back_from_its_file(tmp_path: Path) -> None:
+    job = plain_job(tmp_path, accepted=((1.0, 2.0), (3.0, 4.0)), since=5.0, window=7)
+    write_job(job, tmp_path / "job.json")
+    assert read_job(tmp_path / "job.json") == job
+
+
+def test_a_moment_is_a_time_or_counted_from_the_newest_row() -> None:
+    with pytest.raises(InputError):
+        moment({"when": 1.0}, 5.0)
