@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from gon_edge.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of the tables below
 DATABASE = "state.db"
 LOCK = "lock"
 DAMAGED_KEPT = 2
@@ -37,6 +37,7 @@ _CACHE_KIB = 256  # a flush touches fewer pages; SQLite's own is 2 MB
 _STATEMENTS = 32  # there are fewer than this
 
 _APPLICATION_ID = 0x676F6E00  # "gon", plus the version
+_PRIMARY = 0xFF  # the primary result code in an extended one (sqlite.org/rescode.html)
 
 _DAMAGE_CODES = {
     sqlite3.SQLITE_ERROR,  # a table is gone
@@ -300,4 +301,10 @@ def is_damage(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # raised by Python itself
         return isinstance(error, (sqlite3.OperationalError, UnicodeDecodeError, DamageError))
-    return code & 0xFF in _DAMAGE_CODES or code == sqlite3.SQLITE_IOERR_SHORT_READ
+    return code & _PRIMARY in _DAMAGE_CODES or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+def is_full_or_busy(error: Exception) -> bool:
+    """Whether a write may succeed later through the same connection."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & _PRIMARY in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
