@@ -6,7 +6,7 @@ the socket file may ask for anything: there is no password, and HTTP changes not
 
 The thread here only moves lines.  Requests go into a queue, the scoring thread takes them between two rows, and what it
 says goes back through the thread, so that a client that does not read costs the scoring nothing.  What requests mean is
-known to ``daemon``; how a command uses them, to ``cli``.
+known to ``daemon``; how a command uses them, to ``commands``.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from gon_edge.errors import GonEdgeError, StoreError, UnreachableError
 SOCKET = "control.sock"
 
 LINE_BYTES = 64 << 10
-"""Longest request."""
+"""Longest request.  Not critical: the longest a command writes names a stream and is under 2 KiB."""
 
 CLIENTS = 8
-"""Connections at a time; another one is told to come again later."""
+"""Connections at a time.  Not critical: another one is told to come again later."""
 
 WAITING_BYTES = 256 << 10
-"""Answers that wait for a client; one that reads too slowly for them is cut off."""
+"""Answers that wait for a client.  Not critical: one that reads too slowly for them is cut off."""
 
 _PATH_BYTES = 107  # sun_path of unix(7), less the zero byte
-_IDLE_S = 10.0  # a connection without a request
-_PERMISSIONS = 0o660
+_IDLE_S = 10.0  # not critical: then a connection without a request is closed
+_PERMISSIONS = 0o660  # whoever may write to the file may ask for anything: the user of the daemon, and its group
 
 
 def socket_path(state_dir: Path) -> Path:

@@ -46,8 +46,8 @@ from gon_edge.events import (
     Verdict,
 )
 
-TOP_FEATURES = 5  # not critical: of a stream; the rest of the score is rarely worth a series
-# Not critical: of all streams together.  A fault that hits every stream at once must not flood Prometheus.
+TOP_FEATURES = 5  # not critical: causes shown of one stream; the rest of the score is rarely worth a series
+# Not critical: causes shown of all streams together.  A fault that hits them all at once must not flood Prometheus.
 MAX_CONTRIBUTIONS = 200
 
 # From one window scored alone on a fast machine (50 µs) to a queue that has fallen behind (10 s), three a decade.

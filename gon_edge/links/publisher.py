@@ -141,7 +141,7 @@ class Publisher:
         """Disconnect."""
         with contextlib.suppress(Lost):
             self._connection.flush()
-            self._connection.leave()
+        self._connection.leave()
 
     def _connect(self) -> Connection:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from gon_edge.commands.doctor.finding import Finding, certificate, one_line
 from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError
+from gon_edge.links.mqtt.client import own_topic
 from gon_edge.links.mqtt.connection import Connection, Lost, Session, broker_url, connect
 from gon_edge.links.mqtt.outbox import Outgoing
 from gon_edge.links.mqtt.queue import Message
@@ -73,12 +74,12 @@ def _round_trip(config: Config, probe: _Probe) -> Finding:
     A denied message is acknowledged as if it had been sent, by MQTT 3.1.1 always and by 5 on some brokers: only what
     comes back proves anything.
     """
-    topic = f"{config.mqtt.base_topic}/{config.node}/doctor"
+    topic = own_topic(config.mqtt, config.node, "doctor")
     payload = os.urandom(8).hex().encode()  # not critical: nobody else sends the same
     readable = not probe.subscribe(topic)
     began = time.monotonic()
     refusal = probe.publish(topic, payload)
-    advice = f"let this user write {config.mqtt.base_topic}/{config.node}/#, and read and write {topic}"
+    advice = f"let this user write {own_topic(config.mqtt, config.node)}/#, and read and write {topic}"
     if refusal:
         return Finding("broker", "fault", f"messages to {topic!r} are refused: {refusal}", advice)
     if not readable:

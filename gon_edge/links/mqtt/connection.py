@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gon_edge.config.schema import MqttConfig
 
 _CONNECT_TIMEOUT_S = 10.0  # not critical: for the socket, and again for CONNACK
-_PACKETS_A_ROUND = 250  # not critical: then keep-alive and sending have their turn, however fast the broker sends
+_PACKETS_A_ROUND = 250  # not critical: however fast the broker sends, keep-alive and sending then have their turn
 # Messages the broker may have on the way to us unacknowledged.  Brokers queue the rest, and drop beyond a bound
 # (mosquitto: 20 on the way and 1000 queued by default); the largest value MQTT allows makes that bound 66 times wider.
 _RECEIVE_MAXIMUM = 65535
@@ -112,7 +112,7 @@ def broker_url(settings: MqttConfig) -> str:
 
 
 def versions(settings: MqttConfig) -> tuple[bool, ...]:
-    """Return whether to speak MQTT 5 (else 3.1.1), for each attempt in turn that a wrong version is to be met with."""
+    """Return what to speak, in the order to try: true is MQTT 5, false 3.1.1."""
     return {"auto": (True, False), "5": (True,), "3.1.1": (False,)}[settings.protocol]
 
 

@@ -24,6 +24,14 @@ def test_a_broker_that_is_down_is_a_fault_with_its_address(look, settings):
     assert finding.advice
 
 
+@pytest.mark.e2e
+def test_the_topic_that_is_tried_is_one_the_daemon_writes_below(look, settings, mosquitto):
+    # Of a node called a%b it was gon-edge/a%b/doctor, which its rights on gon-edge/a%25b/# do not reach.
+    settings |= {"mqtt": {"url": mosquitto.url}, "node": "a%b"}
+    findings = look(settings, "broker")
+    assert "'gon-edge/a%25b/doctor' came back" in findings[-1].text
+
+
 @pytest.fixture
 def guarded(tmp_path: Path, settings: dict[str, object]) -> Iterator[Mosquitto]:
     """A broker whose only user, `reader`, may not send."""

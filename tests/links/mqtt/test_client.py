@@ -107,6 +107,29 @@ def test_a_large_message_arrives_whole(mosquitto: Mosquitto) -> None:
         assert receive(mqtt, 1)[0].payload == payload
 
 
+def test_a_connection_without_tls_loads_no_openssl(mosquitto: Mosquitto) -> None:
+    # paho asks of each exception of a socket whether it is one of OpenSSL's: what is not loaded raised none.
+    program = (
+        "import random, sys\n"
+        "from gon_edge.process.memory import deferred\n"
+        "with deferred():\n"
+        "    from gon_edge.config.schema import MqttConfig\n"
+        "    from gon_edge.links.mqtt.client import MqttClient\n"
+        "m = MqttClient(MqttConfig(url=sys.argv[1]), node='n', subscriptions=('t',), rng=random.Random(0))\n"
+        "m.start()\n"
+        "received = 0\n"
+        "m.publish('t', bytes(1_000_000))\n"  # comes in many blocks, between which there is nothing to read
+        "while not received:\n"
+        "    received = len(m.queue.get_batch(10, 10.0))\n"
+        "    m.publish('t', bytes(1_000_000))\n"
+        "m.stop()\n"
+        "print(sorted({'ssl', '_ssl'} & sys.modules.keys()))\n"
+    )
+    command = [sys.executable, "-c", program, mosquitto.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.slow  # 20,000 messages
 def test_a_burst_of_20000_messages_beside_a_busy_thread_loses_none(mosquitto: Mosquitto) -> None:
     stop = threading.Event()
