@@ -20,7 +20,7 @@ from gon_edge.model.file import Model, load_model, loads
 from gon_edge.process.digest import sha256
 from gon_edge.state.folder import ModelFolder, ModelVersion
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 1  # of index.json; tools/train_models.py writes it
 
 
 @dataclass(frozen=True, slots=True)

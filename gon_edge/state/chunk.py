@@ -100,6 +100,7 @@ def encode(stream: str, chunk: RowChunk) -> bytes:
 
 def _deflated(*sections: bytes) -> bytes:
     """One zlib stream; a section is flushed apart from the next, so each has a code table fitted to what it holds."""
+    # Strongest level, largest window, default memory; Z_FILTERED is for small differences.
     deflate = zlib.compressobj(9, zlib.DEFLATED, 15, 8, zlib.Z_FILTERED)
     parts = [deflate.compress(section) + deflate.flush(zlib.Z_SYNC_FLUSH) for section in sections]
     return b"".join(parts) + deflate.flush()

@@ -73,7 +73,7 @@ def memory_bytes(model: Model) -> int:
     for scale in model.discriminator.scales:
         arrays += [scale.weight.values, scale.weight.step, scale.gain, scale.prototypes]
     layer = sum(scale.weight.values.size for scale in model.discriminator.scales)
-    return sum(array.nbytes for array in arrays) + 4 * layer
+    return sum(array.nbytes for array in arrays) + 4 * layer  # bytes of a float32
 
 
 def listing(state_dir: Path | None) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class _Buffer:
     def __init__(self, features: tuple[str, ...]) -> None:
         self.features = features
         self.length = 0
-        self.row_bytes = 10 + 4 * len(features)
+        self.row_bytes = 8 + 4 * len(features) + 2  # a timestamp, the values, two flags
         self.limit = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // self.row_bytes))
         self._allocate(min(_FIRST_ROWS, self.limit))
 

@@ -13,7 +13,6 @@ uses one `Store`.  Only one writing process may hold a state directory; readers 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from gon_edge.errors import StoreError
 from gon_edge.events import Row
 from gon_edge.state.chunk import RowChunk
-from gon_edge.state.database import DATABASE_ERRORS, DamageError, Database, is_damage, said
+from gon_edge.state.database import DATABASE_ERRORS, DamageError, Database, is_damage, is_full_or_busy, said
 from gon_edge.state.history import History, RetrainRecord
 from gon_edge.state.rows import Rows
 
@@ -34,7 +33,6 @@ BUFFER_BYTES = 256 << 10
 _FIRST_FLUSH_S = 60.0  # after a start; then twice as long each time, up to flush_every_s
 _URGENT_EVERY_S = 60.0  # a new or ended alert is written at once, but not more often than this
 _RETRY_MIN_S, _RETRY_MAX_S = 30.0, 3600.0  # not critical: soon enough after a short trouble, rare in a long one
-_SQLITE_PRIMARY = 0xFF  # the low byte of an extended result code (sqlite.org/rescode.html)
 
 
 class Store:
@@ -292,7 +290,7 @@ class Store:
                 self._set_aside(said(error))
             except OSError as refused:
                 self._database.failed(refused)
-        elif getattr(error, "sqlite_errorcode", 0) & _SQLITE_PRIMARY not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+        elif not is_full_or_busy(error):
             self._database.disconnect()  # and open again next time: the disk may have been replaced or mounted again
 
     # -- reading -------------------------------------------------------------------------------------------------------
