@@ -213,7 +213,10 @@ def show_once(api: DaemonApi, out: IO[str]) -> None:
         No daemon answers.
     """
     width = max(_NARROW, shutil.get_terminal_size().columns if out.isatty() else _WIDE)
-    console(out, width).print(picture(_Eye(api).look(), width=width, height=None))
+    terminal = console(out, width)
+    with terminal.capture() as drawn:
+        terminal.print(picture(_Eye(api).look(), width=width, height=None))
+    out.writelines(f"{line.rstrip()}\n" for line in drawn.get().splitlines())  # a table fills its columns with spaces
 
 
 def watch(api: DaemonApi, keys: IO[str], out: IO[str], *, every_s: float) -> None:

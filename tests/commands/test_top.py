@@ -240,3 +240,4 @@ def test_signals_leave_the_terminal_as_it_was(mosquitto: Mosquitto, tmp_path: Pa
         )
         assert "\x1b" not in plain.stdout
         assert "no stream yet" in plain.stdout
+        assert " \n" not in plain.stdout
