@@ -1,4 +1,5 @@
-"""What survives a restart: stored rows, alerts and trainings, the folder of models, and the files people bring.
+"""What survives a restart: the `store` (its `rows`, packed as `chunk`, its `history`, its `database`), the `folder` of
+models, their `catalog` and `inspection`, and the files people bring (`csvfile`).
 
 May import: `model`, `config`, `process`, events, errors.  Must never know a network, or what a row means to a stream.
 """
