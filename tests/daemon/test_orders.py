@@ -1,0 +1,167 @@
+"""Operations on running streams: a real daemon without a broker, whose loop is the test's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs import two_streams
+
+from gon_edge.config.schema import Config
+from gon_edge.daemon.app import Daemon
+from gon_edge.daemon.orders import Orders
+from gon_edge.errors import GonEdgeError
+from gon_edge.process.clock import monotonic
+from gon_edge.training.ask import ask
+from gon_edge.training.operations import carry_out
+
+
+class Caller:
+    """A client that writes down what it is told."""
+
+    gone = False
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.answered: dict[str, Any] | None = None
+
+    def tell(self, **progress: Any) -> None:
+        self.told.append(progress)
+
+    def answer(self, **result: Any) -> None:
+        self.answered = result
+
+    def refuse(self, error: GonEdgeError | str) -> None:
+        self.answered = {"refused": str(error)}
+
+
+def quiet(config: Config) -> Config:
+    """A daemon without a page, that trains whatever the machine is doing."""
+    retrain = dataclasses.replace(config.retrain, max_load=None, max_temperature=None)
+    home = dataclasses.replace(config.homeassistant, silence_s=3600.0)
+    http = dataclasses.replace(config.http, listen="off")
+    return dataclasses.replace(config, http=http, retrain=retrain, homeassistant=home)
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Iterator[Orders]:
+    """The orders of a daemon with two streams of 400 rows each, 100 of the pump's quarantined."""
+    daemon = Daemon(quiet(two_streams(tmp_path / "live", quarantined=range(200, 300))))
+    for name in ("pump", "boiler"):
+        daemon._orders.open(name)
+    yield daemon._orders
+    daemon._stop()
+
+
+def asked(orders: Orders, **request: Any) -> dict[str, Any]:
+    """Have it carried out, and its rounds run to their end."""
+    caller = Caller()
+    carry_out(orders, request, caller)
+    deadline = time.monotonic() + 60.0
+    while caller.answered is None:
+        assert time.monotonic() < deadline, "no answer"
+        orders.step(monotonic())
+        time.sleep(0.02)
+    return caller.answered
+
+
+REQUESTS: list[dict[str, Any]] = [
+    {"do": "silences"},
+    {"do": "silence", "stream": "pump", "feature": "a", "for_s": 60.0, "reason": "new sensor"},
+    {"do": "silence", "stream": "fan", "for_s": 60.0},
+    {"do": "silence", "stream": "pump", "for_s": -1.0},
+    {"do": "unsilence", "stream": "pump", "feature": "b"},
+    {"do": "unsilence", "stream": "pump"},
+    {"do": "retrain", "dry_run": True},
+    {"do": "retrain", "streams": ["fan"]},
+    {"do": "rollback", "stream": "pump"},
+    {"do": "reload-model", "stream": "pump"},
+    {"do": "accept", "stream": "pump", "since": {"at": 1290.0}},
+    {"do": "accept", "stream": "pump", "since": {"ago_s": 199.0}},
+    {"do": "retrain", "streams": ["pump"], "force": True},
+    {"do": "rollback", "stream": "pump"},
+    {"do": "reload-model", "stream": "pump"},
+    {"do": "rollback", "stream": "pump", "version": "9"},
+]
+
+OWN = ("since", "until", "live", "trained_at", "duration_s", "peak_bytes", "latency_s", "state_dir", "candidate")
+"""What two machines, or two moments, say differently."""
+
+
+def same(answer: Any, state_dir: Path) -> Any:
+    """An answer without what is the machine's or the moment's own."""
+    if isinstance(answer, dict):
+        return {key: same(value, state_dir) for key, value in answer.items() if key not in OWN}
+    if isinstance(answer, list | tuple):
+        return [same(value, state_dir) for value in answer]
+    return answer.replace(str(state_dir), "") if isinstance(answer, str) else answer
+
+
+def test_whoever_asks_gets_the_same_answer_of_a_running_daemon_and_of_its_files(orders: Orders, tmp_path: Path) -> None:
+    # Each operation stood twice, and the two had begun to differ.
+    files = quiet(two_streams(tmp_path / "files", quarantined=range(200, 300)))
+    for request in REQUESTS:
+        try:
+            there = ask(files, request)
+        except GonEdgeError as error:
+            there = {"refused": str(error)}
+        here = asked(orders, **request)
+        here, there = json.loads(json.dumps([here, there]))
+        assert same(here, orders.config.state_dir) == same(there, files.state_dir), request
+
+
+def test_a_new_model_is_used_shown_and_remembered(orders: Orders) -> None:
+    (result,) = asked(orders, do="retrain", streams=["boiler"])["rounds"]
+    model = orders.model("boiler")
+    assert model is not None
+    assert (result["outcome"], result["version"], model.version) == ("promoted", "1", "1")
+    assert orders.trainings[0]["outcome"] == "promoted"
+    assert orders.store.retrains(1)[0].version == "1"
+    assert orders.training_of("boiler") == ""
+
+
+def test_a_running_training_is_shown_in_words_and_ends_with_an_alert_unless_a_person_asked(orders: Orders) -> None:
+    caller = Caller()
+    carry_out(orders, {"do": "retrain", "streams": ["boiler"]}, caller)
+    orders.step(monotonic())
+    assert orders.training_of("boiler") == "starting, 0 %"
+    assert orders.training_of("pump") == ""
+    orders.alerted(orders._pipeline.streams["boiler"])
+    assert orders.rounds.running is not None
+    orders.rounds.cancel("boiler")
+    assert caller.answered is not None
+    assert caller.answered["rounds"][0]["reason"] == "cancelled"
+
+
+def test_a_silence_reaches_the_stream_and_the_switch_is_the_same_one(orders: Orders) -> None:
+    asked(orders, do="silence", stream="pump", feature="a", for_s=60.0)
+    assert orders.silenced("pump") == frozenset({"a"})
+    orders.switch("pump", True)
+    assert orders.silenced("pump") is None
+    assert orders.silenced("boiler") == frozenset()
+    orders.switch("pump", False)
+    assert orders.silenced("pump") == frozenset({"a"})
+    orders.switch("fan", True)  # a stream that is gone
+    assert [one.stream for one in orders.silences.active(time.time())] == ["pump"]
+
+
+def test_a_silence_that_is_over_is_over_for_the_stream_and_on_the_disk(orders: Orders) -> None:
+    asked(orders, do="silence", stream="pump", for_s=3600.0)
+    orders.beat(monotonic(), time.time() + 3601.0)
+    assert orders.silenced("pump") == frozenset()
+    assert orders.store.state("silences") == []
+
+
+def test_a_stream_of_which_only_the_model_is_there_is_opened_when_it_is_asked_for(orders: Orders) -> None:
+    asked(orders, do="retrain", streams=["boiler"])
+    model = orders.model("boiler")
+    assert model is not None
+    orders.models.install("fan", model)
+    assert "fan" not in orders.streams()
+    assert asked(orders, do="reload-model", stream="fan")["version"] == model.version
+    assert "fan" in orders.streams()
