@@ -67,7 +67,7 @@ def test_columns_are_bounded_and_none_bridges_a_silence(judged: Thinned):
     assert max(column.last_at - column.first_at for column in judged.columns) < 60.0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from([1.0, 1.0, 1.0, 100.0, -50.0]), min_size=1, max_size=2500))
 def test_whatever_the_times_columns_are_bounded_and_can_be_drawn(steps: list[float]):
     thinned = Thinned(("a",))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gon_edge.model.quantize import QuantizedLinear
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 9), columns=st.integers(1, 50), power=st.integers(-20, 20))
 def test_no_weight_is_further_off_than_half_a_step(seed, rows, columns, power):
     weight = (np.random.default_rng(seed).normal(size=(rows, columns)) * 10.0**power).astype(np.float32)

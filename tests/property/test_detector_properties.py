@@ -43,7 +43,7 @@ def streams(draw):
     return out
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows=streams())
 def test_any_row_gets_a_verdict(fitted, rows):
     detector = Detector(fitted.model_)
@@ -71,7 +71,7 @@ def test_any_row_gets_a_verdict(fitted, rows):
         earlier |= set(NAMES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=values))
 def test_the_stream_and_the_array_agree(fitted, rows):
     detector = Detector(fitted.model_)
@@ -80,7 +80,7 @@ def test_the_stream_and_the_array_agree(fitted, rows):
     np.testing.assert_allclose(scores, fitted.decision_function(rows), rtol=1e-3, atol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=arrays(np.float64, st.tuples(st.integers(2, 30), st.just(3)), elements=st.floats()), cut=st.integers(1, 29))
 def test_no_score_depends_on_what_comes_later(fitted, rows, cut):
     cut = min(cut, len(rows))
@@ -89,7 +89,7 @@ def test_no_score_depends_on_what_comes_later(fitted, rows, cut):
     np.testing.assert_allclose(fitted.decision_function(rows[:cut]), whole[:cut], rtol=1e-3, atol=1e-4)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     rows=arrays(
         np.float64,

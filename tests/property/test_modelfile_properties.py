@@ -57,7 +57,7 @@ BLOB = dumps(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(model=models())
 def test_a_model_survives_its_file(model):
     blob = dumps(model)
@@ -71,7 +71,7 @@ def test_a_model_survives_its_file(model):
     np.testing.assert_array_equal(again.discriminator.generate(x, steps=3), net.generate(x, steps=3))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(BLOB) - 1), st.integers(0, 255)), min_size=1, max_size=8),
     cut=st.integers(0, len(BLOB)) | st.just(len(BLOB)),
@@ -85,7 +85,7 @@ def test_damage_is_refused_or_of_no_consequence(changes, cut, tail):
         assert dumps(loads(bytes(damaged[:cut]) + tail, HERE)) == BLOB
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(blob=st.binary(max_size=200))
 def test_anything_else_is_refused(blob):
     with pytest.raises(ModelFileError):

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gon_edge.events import Row
@@ -33,7 +33,7 @@ def row(i: int, noise: float) -> Row:
 INTACT = database()
 # The same examples in every run: SQLite has no checksum over its own pages, so some overwritten byte somewhere will get
 # past everything.  Hunt for it with derandomize=False and max_examples=1000 after a change of the store.
-SLOW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=60, derandomize=True)
 
 
 def use(content: bytes, wal: bytes | None = None) -> None:
@@ -83,7 +83,7 @@ def test_garbage_for_a_file_and_its_log_does_not_stop_the_daemon(content, wal):
     use(content, wal)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_order_of_adding_and_flushing_gives_the_rows_back(data):
     """A model that is a list, against the store."""
