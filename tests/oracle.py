@@ -160,7 +160,7 @@ def abnormality_after_restart(net, energies, age, typical):
 
 
 def torch_parameters(net):
-    """The trainable parameters as float64 leaves that record gradients."""
+    """The trained parameters as float64 leaves that record gradients."""
     return {
         key: torch.tensor(value, dtype=torch.float64, requires_grad=True) for key, value in net.parameters().items()
     }
@@ -173,10 +173,10 @@ def torch_logit(net, x, parameters=None):
     for s, scale in enumerate(net.scales):
         x_s = x[:, net.window - scale.rows :].flatten(1)  # (N, rows*F)
         p = x_s @ torch.tensor(first_layer(scale)).T  # (N, H)
-        gap = (p * parameters[f"gain{s}"])[:, None] - parameters[f"prototypes{s}"]  # (N, K, H)
+        gap = (p * torch.tensor(scale.gain))[:, None] - parameters[f"prototypes{s}"]  # (N, K, H)
         unseen = (x_s**2).sum(1) - (p**2).sum(1)
         energy = (gap**2).sum(2).min(1).values + scale.kappa * unseen.clamp(min=0.0)
-        logits = logits - parameters["share"][s] * torch.log1p(energy / scale.tau)
+        logits = logits - scale.share * torch.log1p(energy / scale.tau)
     return logits
 
 

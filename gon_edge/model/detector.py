@@ -6,7 +6,6 @@ that scikit-learn and PyOD users know; both give the same scores.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -58,8 +57,6 @@ class Detector:
         self._top = top
         self._net = model.discriminator
         self._window = SlidingWindow(2 * self._net.window, len(model.features))  # two: causes look back one more
-        shares = sum(scale.share for scale in self._net.scales)
-        self._scales = [(s.rows, s.tau, s.share, model.typical * s.share / shares) for s in self._net.scales]
         self._age = 0  # rows since the last restart
         self._smoother = Smoother(model.smoothing, self._net.window)
         self._columns: NDArray[np.intp] | None = None
@@ -92,11 +89,8 @@ class Detector:
         else:
             self._window.push(z)
             self._age += 1
-        raw = 0.0  # Discriminator.abnormality_after_restart of one window
-        for energy, (rows, tau, share, neutral) in zip(
-            self._net.energies_one(self._window.view()), self._scales, strict=True
-        ):
-            raw += share * math.log1p(energy / tau) if self._age >= rows else neutral
+        energies = self._net.energies_one(self._window.view())
+        raw = self._net.abnormality_one(energies, self._age, model.typical)
         score = self._smoother.add(raw, restart=self._age == 1)
         return Verdict(
             stream=row.stream,

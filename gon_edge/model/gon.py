@@ -1,29 +1,33 @@
 """The network: one discriminator that is its own generator, by gradient steps on its input.
 
-A window x (W, F) of standardised rows is looked at on several scales: the last 1, 5, 15, ... rows.  On scale s, with
-``x_s`` those rows flattened::
+The network sees a window x (W, F) of standardised rows on several scales: the last 1, 5, 15, ... rows.  On scale s,
+with ``x_s`` those rows flattened::
 
     p_s = R_s x_s                                        first layer, H units, orthonormal rows (int8 in the file)
     e_s = min_k ||g_s * p_s - c_sk||²                    prototypes c_s1 ... c_sK: where normal windows are
           + kappa_s (||x_s||² - ||p_s||²)                and what the first layer does not see
     D(x) = bias - sum_s v_s log(1 + e_s / tau_s)         the logit; sigmoid(D) is the probability of "normal"
 
-Each scale is the negative log-likelihood of a mixture of Student-t distributions with a low-rank covariance, up to
-constants: heavy-tailed, so that one wild sensor does not drown the scales that are calm.  It starts as a good detector
-(``train`` fits R, g, kappa by principal subspaces and c by k-means); adversarial training moves g, c, v and the bias.
+Each scale is, up to constants, the negative log-likelihood of a mixture of Student-t distributions with a low-rank
+covariance.  Its tails are heavy, so one wild sensor does not drown the scales that are calm.  Principal subspaces give
+R, g and kappa, k-means gives c: that alone is a good detector.  Adversarial training moves c and the bias.  The gains g
+and the shares v stay as they are, because moving them made detection of real faults worse (docs/detection.md).
 
-``generate`` climbs D from a given window: the GON step.  All of a climb happens in the row space of the first layer
-(ARCHITECTURE.md, D4): the window stays ``beta_j x_j + sum_s R_sj' a_js`` on each block of rows j, so a step costs
+``generate`` climbs D from a given window: the GON step.  The whole climb happens in the row space of the first layer
+(ARCHITECTURE.md, D4).  The window stays ``beta_j x_j + sum_s R_sj' a_js`` on each block of rows j, so a step costs
 (S H)² instead of W F H, and windows are only built again at the end.
 
-Not here: how parameters are found (``train``), what a score is worth (``threshold``), files (``modelfile``).
+This module does not know how parameters are found (``training.fit``), what a score is worth (``training.threshold``) or
+what a file looks like (``model.file``).  A new parameter of a scale changes the file, too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +35,7 @@ from numpy.typing import NDArray
 from gon_edge.model.quantize import QuantizedLinear
 
 Float = NDArray[np.float32]
+_Number = TypeVar("_Number", float, Float, NDArray[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +108,15 @@ class Discriminator:
         self.window = self.scales[-1].rows
         self._basis = tuple(orthonormal_rows(scale.weight.dequantize()) for scale in self.scales)  # (H, rows*F) each
         self._blocks = _blocks([scale.rows for scale in self.scales], self.window)
+        self._tau = np.array([scale.tau for scale in self.scales])  # (S,)
+        self._share = np.array([scale.share for scale in self.scales])  # (S,)
+        self._shares = float(self._share.sum())
 
     def with_parameters(self, parameters: dict[str, NDArray[np.floating]]) -> Discriminator:
-        """A copy with other trainable parameters, in the form of :meth:`parameters`; the first layer is shared."""
+        """A copy with other trained parameters, in the form of :meth:`parameters`; all else is shared."""
         other = copy(self)
         other.scales = tuple(
-            replace(
-                scale,
-                gain=parameters[f"gain{s}"].astype(np.float32),
-                prototypes=parameters[f"prototypes{s}"].astype(np.float32),
-                share=float(parameters["share"][s]),
-            )
+            replace(scale, prototypes=parameters[f"prototypes{s}"].astype(np.float32))
             for s, scale in enumerate(self.scales)
         )
         other.bias = float(parameters["bias"][0])
@@ -123,33 +126,19 @@ class Discriminator:
         """A copy whose scales count from energies ``tau`` (S,) on."""
         other = copy(self)
         other.scales = tuple(replace(scale, tau=float(t)) for scale, t in zip(self.scales, tau, strict=True))
-        return other
-
-    def with_prototypes(self, prototypes: Sequence[Float]) -> Discriminator:
-        """A copy with prototypes (K, H) for each scale."""
-        other = copy(self)
-        other.scales = tuple(replace(scale, prototypes=c) for scale, c in zip(self.scales, prototypes, strict=True))
+        other._tau = np.array([scale.tau for scale in other.scales])
         return other
 
     def parameters(self) -> dict[str, NDArray[np.floating]]:
-        """What adversarial training moves: ``gain0`` (H,), ``prototypes0`` (K, H), ..., ``share`` (S,), ``bias``."""
-        parameters: dict[str, NDArray[np.floating]] = {
-            "share": np.array([scale.share for scale in self.scales]),
-            "bias": np.array([self.bias]),
-        }
-        for s, scale in enumerate(self.scales):
-            parameters[f"gain{s}"] = scale.gain.astype(np.float64)
-            parameters[f"prototypes{s}"] = scale.prototypes.astype(np.float64)
-        return parameters
+        """What adversarial training moves: ``prototypes0`` (K, H), ``prototypes1``, ..., and ``bias`` (1,)."""
+        prototypes = {f"prototypes{s}": scale.prototypes.astype(np.float64) for s, scale in enumerate(self.scales)}
+        return {**prototypes, "bias": np.array([self.bias])}
 
     # -- forward and its gradients, in the same order and with the same names ------------------------------------------
 
     def hidden(self, x: Float) -> list[Float]:
         """``g_s * p_s`` of windows (N, W, F): one array (N, H) for each scale."""
-        return [
-            (x[:, self.window - scale.rows :].reshape(len(x), -1) @ basis.T) * scale.gain
-            for scale, basis in zip(self.scales, self._basis, strict=True)
-        ]
+        return [self._project(x, s)[1] * scale.gain for s, scale in enumerate(self.scales)]
 
     def energies(self, x: Float) -> Float:
         """e_s of each window.
@@ -163,16 +152,16 @@ class Discriminator:
         ndarray, shape (N, S)
         """
         energy = np.empty((len(x), len(self.scales)), np.float32)
-        for s, (scale, basis) in enumerate(zip(self.scales, self._basis, strict=True)):
-            x_s = x[:, self.window - scale.rows :].reshape(len(x), -1)  # (N, rows*F)
-            p = x_s @ basis.T  # (N, H)
-            gap = (p * scale.gain)[:, None] - scale.prototypes  # (N, K, H)
-            unseen = np.einsum("nd,nd->n", x_s, x_s) - np.einsum("nh,nh->n", p, p)
-            energy[:, s] = np.einsum("nkh,nkh->nk", gap, gap).min(axis=1) + scale.kappa * np.maximum(unseen, 0.0)
+        for s, scale in enumerate(self.scales):
+            seen = self._see(x, s)
+            energy[:, s] = _energy(seen.closest, scale.kappa, np.maximum(seen.unseen, 0.0))
         return energy
 
     def energies_one(self, view: Float) -> list[float]:
-        """e_s of a single window (W, F): what :meth:`energies` gives, in a third of the time."""
+        """e_s of a single window (W, F): what :meth:`energies` gives, in a third of the time.
+
+        Its products are the only ones written out twice: those of BLAS for vectors, which do not take a batch.
+        """
         flat = view.ravel()
         energy = []
         for scale, basis in zip(self.scales, self._basis, strict=True):
@@ -180,7 +169,7 @@ class Discriminator:
             p = basis.dot(x_s)
             gap = p * scale.gain - scale.prototypes
             unseen = float(x_s.dot(x_s)) - float(p.dot(p))
-            energy.append(float(np.einsum("kh,kh->k", gap, gap).min()) + scale.kappa * max(unseen, 0.0))
+            energy.append(_energy(float(np.einsum("kh,kh->k", gap, gap).min()), scale.kappa, max(unseen, 0.0)))
         return energy
 
     def forward(self, x: Float) -> NDArray[np.float64]:
@@ -189,41 +178,48 @@ class Discriminator:
 
     def abnormality(self, energies: NDArray[np.floating]) -> NDArray[np.float64]:
         """``sum_s v_s log(1 + e_s / tau_s)`` for energies (..., S): ``bias - D``, the score before smoothing."""
-        tau = np.array([scale.tau for scale in self.scales])
-        share = np.array([scale.share for scale in self.scales])
-        abnormality: NDArray[np.float64] = np.log1p(energies.astype(np.float64) / tau) @ share
+        abnormality: NDArray[np.float64] = self._terms(energies) @ np.ones(len(self.scales))
         return abnormality
 
     def abnormality_after_restart(
         self, energies: NDArray[np.floating], age: NDArray[np.integer], typical: float
     ) -> NDArray[np.float64]:
-        """:meth:`abnormality` for energies (N, S) of windows that end at the ``age``-th row (N,) of a piece, from 1.
+        """:meth:`abnormality_one` of N windows: energies (N, S), ages (N,); shape (N,), equal to the last bit."""
+        abnormality: NDArray[np.float64] = self._terms(energies).sum(axis=1)  # a product adds in another order
+        for t in np.flatnonzero(age < self.window):
+            abnormality[t] = self.abnormality_one(energies[t].tolist(), int(age[t]), typical)
+        return abnormality
+
+    def abnormality_one(self, energies: Sequence[float], age: int, typical: float) -> float:
+        """:meth:`abnormality` for the energies (S,) of a window that ends at the ``age``-th row of a piece, from 1.
 
         A scale whose rows are not all there yet sees repetitions of the first row, as no normal window does.  Until
-        they are it counts as in a window of abnormality ``typical``: taken at its word, it gave every calm stream false
-        alarms after each restart, and the one at the start of the training rows set the threshold of a short record.
+        they are there it counts as in a window of abnormality ``typical``.  Taken at its word, such a scale gave every
+        calm stream false alarms after each restart, and the one at the start of the training rows set the threshold of
+        a short record.
         """
-        tau = np.array([scale.tau for scale in self.scales])
-        share = np.array([scale.share for scale in self.scales])
-        rows = np.array([scale.rows for scale in self.scales])
-        terms = share * np.log1p(energies.astype(np.float64) / tau)  # (N, S)
-        abnormality: NDArray[np.float64] = np.where(age[:, None] >= rows, terms, typical * share / share.sum()).sum(
-            axis=1
-        )
+        abnormality = 0.0
+        for energy, scale in zip(energies, self.scales, strict=True):
+            if age >= scale.rows:
+                abnormality += scale.share * math.log1p(energy / scale.tau)  # NumPy takes ten times as long for one
+            else:
+                abnormality += typical * scale.share / self._shares
         return abnormality
+
+    def _terms(self, energies: NDArray[np.floating]) -> NDArray[np.float64]:
+        """``v_s log(1 + e_s / tau_s)`` for energies (..., S), same shape."""
+        terms: NDArray[np.float64] = self._share * np.log1p(energies.astype(np.float64) / self._tau)
+        return terms
 
     def input_gradient(self, x: Float) -> Float:
         """dD/dx for windows (N, W, F), same shape."""
         gradient = np.zeros((len(x), self.window * self.features), np.float32)
-        for scale, basis in zip(self.scales, self._basis, strict=True):
-            x_s = x[:, self.window - scale.rows :].reshape(len(x), -1)  # (N, rows*F)
-            p = x_s @ basis.T  # (N, H)
-            gap = _nearest_gap(p * scale.gain, scale.prototypes)  # (N, H)
-            unseen = np.einsum("nd,nd->n", x_s, x_s) - np.einsum("nh,nh->n", p, p)
-            energy = np.einsum("nh,nh->n", gap, gap) + scale.kappa * unseen  # (N,)
+        for s, (scale, basis) in enumerate(zip(self.scales, self._basis, strict=True)):
+            seen = self._see(x, s)
+            energy = _energy(seen.closest, scale.kappa, seen.unseen)  # (N,)
             d_energy = -scale.share / (scale.tau + energy)  # (N,)
-            d_p = 2.0 * (scale.gain * gap - scale.kappa * p)  # (N, H)
-            gradient[:, -x_s.shape[1] :] += d_energy[:, None] * (d_p @ basis + 2.0 * scale.kappa * x_s)
+            d_p = 2.0 * (scale.gain * seen.gap - scale.kappa * seen.p)  # (N, H)
+            gradient[:, -seen.x.shape[1] :] += d_energy[:, None] * (d_p @ basis + 2.0 * scale.kappa * seen.x)
         return gradient.reshape(x.shape)
 
     def weight_gradient(self, x: Float, d_logit: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
@@ -235,20 +231,34 @@ class Discriminator:
         d_logit : ndarray, shape (N,)
         """
         gradient = {key: np.zeros_like(value) for key, value in self.parameters().items()}
-        for s, (scale, basis) in enumerate(zip(self.scales, self._basis, strict=True)):
-            x_s = x[:, self.window - scale.rows :].reshape(len(x), -1)  # (N, rows*F)
-            p = x_s @ basis.T  # (N, H)
-            nearest = _nearest(p * scale.gain, scale.prototypes)  # (N,)
-            gap = p * scale.gain - scale.prototypes[nearest]  # (N, H)
-            unseen = np.einsum("nd,nd->n", x_s, x_s) - np.einsum("nh,nh->n", p, p)
-            energy = np.einsum("nh,nh->n", gap, gap) + scale.kappa * unseen  # (N,)
+        for s, scale in enumerate(self.scales):
+            seen = self._see(x, s)
+            energy = _energy(seen.closest, scale.kappa, seen.unseen)  # (N,)
             d_energy = d_logit * -scale.share / (scale.tau + energy)  # (N,)
-            d_gap = 2.0 * d_energy[:, None] * gap  # (N, H)
-            gradient[f"gain{s}"] = (d_gap * p).sum(axis=0)
-            np.add.at(gradient[f"prototypes{s}"], nearest, -d_gap)
-            gradient["share"][s] = -(d_logit * np.log1p(energy / scale.tau)).sum()
+            np.add.at(gradient[f"prototypes{s}"], seen.nearest, -2.0 * d_energy[:, None] * seen.gap)
         gradient["bias"][0] = d_logit.sum()
         return gradient
+
+    def _project(self, x: Float, s: int) -> tuple[Float, Float]:
+        """``x_s`` (N, rows * F) and ``p_s`` (N, H) of windows (N, W, F)."""
+        x_s = x[:, self.window - self.scales[s].rows :].reshape(len(x), -1)
+        return x_s, x_s @ self._basis[s].T
+
+    def _see(self, x: Float, s: int) -> _Seen:
+        """What scale ``s`` sees of windows (N, W, F): everything its energy and their gradients are made of."""
+        scale = self.scales[s]
+        x_s, p = self._project(x, s)
+        u = p * scale.gain
+        nearest = _nearest(u, scale.prototypes)
+        gap = u - scale.prototypes[nearest]
+        return _Seen(
+            x=x_s,
+            p=p,
+            nearest=nearest,
+            gap=gap,
+            closest=np.einsum("nh,nh->n", gap, gap),
+            unseen=np.einsum("nd,nd->n", x_s, x_s) - np.einsum("nh,nh->n", p, p),
+        )
 
     # -- generation ----------------------------------------------------------------------------------------------------
 
@@ -277,8 +287,7 @@ class Discriminator:
         # raised an alert.
         space = _RowSpace(self._basis, self._blocks, self.features)
         kappa = np.array([scale.kappa for scale in self.scales])
-        tau = np.array([scale.tau for scale in self.scales])
-        share = np.array([scale.share for scale in self.scales])
+        tau, share = self._tau, self._share
         gain = np.concatenate([scale.gain for scale in self.scales])
         sees = space.sees  # (J, S): block j lies inside scale s
         hidden = space.hidden  # lengths of the scales' slices of the S*H hidden units
@@ -298,8 +307,8 @@ class Discriminator:
             )  # (N, SH)
             starts = hidden[:-1]
             unseen = length @ sees - np.add.reduceat(p * p, starts, axis=1)  # (N, S)
-            energy = np.add.reduceat(gap * gap, starts, axis=1) + kappa * np.maximum(unseen, 0.0)
-            climbing = self.bias - np.log1p(energy / tau) @ share < accept  # (N,)
+            energy = _energy(np.add.reduceat(gap * gap, starts, axis=1), kappa, np.maximum(unseen, 0.0))
+            climbing = self.bias - self.abnormality(energy) < accept  # (N,)
             if not climbing.any():
                 break
             d_energy = share / (tau + energy)  # (N, S)
@@ -325,6 +334,29 @@ class Discriminator:
             half_gradient = (scale.gain * gap - scale.kappa * p) @ basis + scale.kappa * row
             row = np.where(masked, row - half_gradient / scale.kappa, row).astype(np.float32)
         return row
+
+
+class _Seen(NamedTuple):
+    """One scale of :class:`Discriminator` on N windows, up to the energy."""
+
+    x: Float
+    """``x_s``, (N, rows * F)."""
+    p: Float
+    """``p_s``, (N, H)."""
+    nearest: NDArray[np.intp]
+    """Index of the nearest prototype, (N,)."""
+    gap: Float
+    """``g_s * p_s`` less the nearest prototype, (N, H)."""
+    closest: Float
+    """``||gap||²``, (N,)."""
+    unseen: Float
+    """``||x_s||² - ||p_s||²``, (N,); rounding may leave it a little below 0."""
+
+
+def _energy(closest: _Number, kappa: Any, unseen: _Number) -> _Number:
+    """e_s of the module header, from what :class:`_Seen` says: of a batch, of one window, and in the row space."""
+    energy: _Number = closest + kappa * unseen
+    return energy
 
 
 def _nearest(u: NDArray[np.floating], prototypes: Float) -> NDArray[np.intp]:

@@ -242,7 +242,8 @@ def _start(
     net = Discriminator(scales, features, bias=0.0)
     sample = _sampled(ends, _PROTOTYPE_WINDOWS, rng)
     hidden = [np.concatenate(u) for u in zip(*(net.hidden(data.windows(b)) for b in data.batches(sample)), strict=True)]
-    net = net.with_prototypes([_kmeans(u, settings.prototypes, rng) for u in hidden])
+    prototypes = {f"prototypes{s}": _kmeans(u, settings.prototypes, rng) for s, u in enumerate(hidden)}
+    net = net.with_parameters({**net.parameters(), **prototypes})
     return net.with_levels(_levels(window_energies(net, data, sample), net))
 
 
@@ -280,7 +281,7 @@ def train_adversarially(
     of start are needed: from the data alone fakes are as good as real and nothing is learned, from noise alone the
     network learns the norm of its input.
     """
-    parameters = {key: value for key, value in net.parameters().items() if key.startswith(("prototypes", "bias"))}
+    parameters = net.parameters()
     first = {key: np.zeros_like(value) for key, value in parameters.items()}
     second = {key: np.zeros_like(value) for key, value in parameters.items()}
     spread = data.z.std(axis=0)
@@ -289,7 +290,7 @@ def train_adversarially(
     fake_level = float(np.median(net.abnormality(net.energies(_distort(sample, spread, rng)))))
     parameters["bias"][0] = 0.5 * (real_level + fake_level)  # D = 0 half-way
     for step in range(1, _ADVERSARIAL_STEPS + 1):
-        net = net.with_parameters({**net.parameters(), **parameters})
+        net = net.with_parameters(parameters)
         real = data.windows(rng.choice(ends, _BATCH))
         half = real[: _BATCH // 2]
         start = np.concatenate([rng.standard_normal(half.shape, np.float32) * spread, _distort(half, spread, rng)])
@@ -306,7 +307,7 @@ def train_adversarially(
             second[key] = 0.999 * second[key] + 0.001 * gradient**2
             unbiased = first[key] / (1.0 - 0.9**step), second[key] / (1.0 - 0.999**step)
             parameters[key] = parameters[key] - _RATE * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
-    return net.with_parameters({**net.parameters(), **parameters})
+    return net.with_parameters(parameters)
 
 
 def _distort(x: Float, spread: Float, rng: np.random.Generator) -> Float:

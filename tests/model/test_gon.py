@@ -60,6 +60,16 @@ def test_a_scale_counts_as_typical_until_its_rows_are_there(shape):
 
 
 @shapes
+def test_one_window_is_as_abnormal_as_in_a_batch_to_the_last_bit(shape):
+    # Thresholds come from batches, the scores held against them from single windows.
+    net, _, rng = a_case(shape, seed=21)
+    energies = rng.gamma(1.0, 5.0, (200, len(net.scales))).astype(np.float32)
+    age = rng.integers(1, 2 * shape[1] + 1, 200)
+    one = [net.abnormality_one(e.tolist(), int(n), 1.7) for e, n in zip(energies, age, strict=True)]
+    np.testing.assert_array_equal(net.abnormality_after_restart(energies, age, 1.7), one)
+
+
+@shapes
 def test_the_input_gradient_is_autograds(shape):
     net, x, _ = a_case(shape, seed=3)
     gradient = net.input_gradient(x)
@@ -230,5 +240,6 @@ def test_copies_with_other_levels_leave_the_network_alone():
     net, x, _ = a_case((3, 6, 3), seed=19)
     before = net.forward(x)
     net.with_levels(np.full(len(net.scales), 9.0))
-    net.with_parameters({key: value + 1.0 for key, value in net.parameters().items()})
+    other = net.with_parameters({key: value + 1.0 for key, value in net.parameters().items()})
+    assert not np.array_equal(other.forward(x), before)
     np.testing.assert_array_equal(net.forward(x), before)
