@@ -1,7 +1,8 @@
 """The array face: the detector behind the verbs of scikit-learn and PyOD, a matrix at a time.
 
-The same model, scores and thresholds as ``model.detector`` a row at a time; property tests hold the two against each
-other.
+Model, scores and thresholds are those of ``model.detector``, which takes a row at a time; property tests hold the two
+against each other.  This module does not know time or names: rows are equally spaced, and ``restart`` says where they
+are not.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gon_edge.model.detector import _normalised, explain
-from gon_edge.model.file import Model, load_model, save_model
-from gon_edge.model.gon import Float
-from gon_edge.model.smoothing import Smoother, fill
-from gon_edge.model.window import windows
+from gon_edge.model.detector import explain, normalised
+from gon_edge.model.file import load_model, save_model
+from gon_edge.model.smoothing import Smoother
 from gon_edge.training.fit import fit_model
+from gon_edge.training.rows import TrainingRows
 from gon_edge.training.settings import FitSettings
 
 _BATCH = 256
+"""Windows judged at once.  Not critical, but another number rounds the last bits of scores differently."""
 
 
 class GONDetector:
@@ -46,13 +47,28 @@ class GONDetector:
     threshold_ : float
         From scores of training rows that were held out; nothing else.
 
+    Notes
+    -----
+    Rows are in order and equally spaced.  Where they come from several recordings, ``restart`` says which rows begin
+    one: no window reaches across, averages begin anew, and a scale counts once its rows are there.  Without it a seam
+    looks like a sudden change, and windows across seams are learned as normal.
+
     Examples
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> detector = GONDetector().fit(rng.normal(size=(500, 3)))
+    >>> normal = rng.normal(size=(500, 3))
+    >>> detector = GONDetector().fit(normal)
     >>> int(detector.predict(np.full((1, 3), 9.0))[0])
     1
+
+    Two recordings in one array:
+
+    >>> restart = np.zeros(500, dtype=bool)
+    >>> restart[[0, 300]] = True
+    >>> detector = GONDetector().fit(normal, restart=restart)
+    >>> detector.decision_function(normal, restart=restart).shape
+    (500,)
     """
 
     def __init__(
@@ -72,10 +88,29 @@ class GONDetector:
         self.risk = risk
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> GONDetector:
-        """Learn what is normal from rows (T, F) of the normal past: any scale, constant columns and NaN allowed.
+    def fit(self, X: ArrayLike, y: Any = None, *, restart: ArrayLike | None = None) -> GONDetector:
+        """Learn what is normal.
 
-        ``y`` is ignored, as in scikit-learn.  Returns ``self``.
+        Parameters
+        ----------
+        X : array-like, shape (T, F)
+            The normal past, oldest row first, in any unit.  NaN and infinities count as missing.
+        y : object
+            Ignored; scikit-learn passes it.
+        restart : array-like of bool, shape (T,), optional
+            True where a new recording begins at this row.
+
+        Returns
+        -------
+        GONDetector
+            This detector.
+
+        Raises
+        ------
+        ValueError
+            ``X`` is not a table, or ``restart`` has another length.
+        NotEnoughData
+            There is no row or no feature.
         """
         settings = FitSettings(
             window=self.window,
@@ -84,7 +119,9 @@ class GONDetector:
             smoothing=self.smoothing,
             risk=self.risk,
         )
-        self.model_ = fit_model(_rows(X), settings=settings, rng=np.random.default_rng(self.random_state))
+        rows = _rows(X)
+        rng = np.random.default_rng(self.random_state)
+        self.model_ = fit_model(rows, restart=_restart(restart, len(rows)), settings=settings, rng=rng)
         return self
 
     @property
@@ -92,32 +129,56 @@ class GONDetector:
         """Scores above are anomalous."""
         return self.model_.threshold
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """One score a row, shape (T,), high is anomalous; row t is judged by rows up to and including t."""
-        z = self._standardise(X)
-        net = self.model_.discriminator
-        views = windows(z, net.window)
-        energies = [net.energies(views[i : i + _BATCH]) for i in range(0, len(z), _BATCH)]
-        age = np.arange(1, len(z) + 1)
-        raw = net.abnormality_after_restart(np.concatenate(energies), age, self.model_.typical)
-        return Smoother(self.model_.smoothing, net.window).smooth(raw, np.zeros(len(raw), np.bool_))
+    def decision_function(self, X: ArrayLike, restart: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Score rows; a row is judged by itself and those before it.
 
-    def feature_scores(self, X: ArrayLike) -> NDArray[np.float64]:
-        """How much each feature contributed to each row's score, shape (T, F); a row sums to its score."""
-        z = self._standardise(X)
-        views = windows(z, self.model_.discriminator.window)
-        parts = [explain(self.model_, views[i : i + _BATCH])[1:] for i in range(0, len(z), _BATCH)]
-        share, excess = (np.concatenate(part) for part in zip(*parts, strict=True))
-        blame = share * excess[:, None]
-        length = views.shape[1]
-        whole = blame[length - 1 : len(blame) - length]  # of windows without padding, which have one after them
+        Parameters
+        ----------
+        X : array-like, shape (T, F)
+            Oldest row first; NaN and infinities count as missing.
+        restart : array-like of bool, shape (T,), optional
+            True where a new recording begins at this row.
+
+        Returns
+        -------
+        ndarray, shape (T,)
+            High is anomalous.
+
+        Raises
+        ------
+        ValueError
+            ``X`` does not have the model's F features, or ``restart`` has another length.
+        """
+        data = self._standardised(X, restart)
+        net, model = self.model_.discriminator, self.model_
+        energies = np.empty((len(data), len(net.scales)), np.float32)
+        for batch in _batches(len(data)):
+            energies[batch] = net.energies(data.windows(batch))
+        raw = net.abnormality_after_restart(energies, data.age, model.typical)
+        return Smoother(model.smoothing, net.window).smooth(raw, data.age == 1)
+
+    def feature_scores(self, X: ArrayLike, restart: ArrayLike | None = None) -> NDArray[np.float64]:
+        """How much each feature contributed to each row's score; arguments as for :meth:`decision_function`.
+
+        Returns
+        -------
+        ndarray, shape (T, F)
+            A row sums to its score, or to 0 where no feature is to blame.
+        """
+        data = self._standardised(X, restart)
+        blame = np.empty(data.z.shape)
+        for batch in _batches(len(data)):
+            _, share, excess = explain(self.model_, data.windows(batch))
+            blame[batch] = share * excess[:, None]
+        window = self.model_.discriminator.window
         total = blame.copy()
-        total[2 * length - 1 :] += whole
-        return _normalised(total) * self.decision_function(X)[:, None]
+        later = np.flatnonzero(data.age >= 2 * window)  # the window before theirs counts, as in Detector.causes
+        total[later] += blame[later - window]
+        return normalised(total) * self.decision_function(X, restart)[:, None]
 
-    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
-        """1 for an anomalous row, 0 for a normal one, shape (T,)."""
-        return (self.decision_function(X) > self.threshold_).astype(np.intp)
+    def predict(self, X: ArrayLike, restart: ArrayLike | None = None) -> NDArray[np.intp]:
+        """1 for an anomalous row, 0 for a normal one, shape (T,); arguments as for :meth:`decision_function`."""
+        return (self.decision_function(X, restart) > self.threshold_).astype(np.intp)
 
     def save(self, path: Path | str) -> None:
         """Write the int8 model file."""
@@ -137,11 +198,22 @@ class GONDetector:
         detector.model_ = model
         return detector
 
-    def _standardise(self, X: ArrayLike) -> Float:
+    def _standardised(self, X: ArrayLike, restart: ArrayLike | None) -> TrainingRows:
+        """Standardised rows; what is missing is generated from the other features of the row, as the daemon does."""
         rows = _rows(X)
-        if rows.shape[1] != len(self.model_.features):
-            raise ValueError(f"the model has {len(self.model_.features)} features, the rows have {rows.shape[1]}")
-        return _masked(self.model_, self.model_.scaler.transform(rows))
+        model = self.model_
+        if rows.shape[1] != len(model.features):
+            raise ValueError(f"the model has {len(model.features)} features, the rows have {rows.shape[1]}")
+        pieces = _restart(restart, len(rows))
+        z = model.scaler.transform(rows)
+        gaps = np.isnan(z)
+        for t in np.flatnonzero(gaps.any(axis=1)):
+            z[t] = model.discriminator.impute(z[t], gaps[t])
+        return TrainingRows(z, pieces, model.discriminator.window)
+
+
+def _batches(rows: int) -> list[NDArray[np.intp]]:
+    return [np.arange(i, min(i + _BATCH, rows)) for i in range(0, rows, _BATCH)]
 
 
 def _rows(X: ArrayLike) -> NDArray[np.float64]:
@@ -151,12 +223,11 @@ def _rows(X: ArrayLike) -> NDArray[np.float64]:
     return np.where(np.isfinite(rows), rows, np.nan)  # an infinity is a reading that failed, as in the daemon
 
 
-def _masked(model: Model, z: Float) -> Float:
-    """Standardised rows (T, F) with NaN generated from the other features of the row, as the daemon does."""
-    gaps = np.isnan(z)
-    if not gaps.any():
-        return z
-    z = fill(z)
-    for t in np.flatnonzero(gaps.any(axis=1)):
-        z[t] = model.discriminator.impute(z[t], gaps[t])
-    return z
+def _restart(restart: ArrayLike | None, rows: int) -> NDArray[np.bool_]:
+    """Where recordings begin among that many rows, shape (T,)."""
+    if restart is None:
+        return np.zeros(rows, np.bool_)
+    flags = np.asarray(restart)
+    if flags.shape != (rows,):
+        raise ValueError(f"restart says True or False for each of the {rows} rows, but has shape {flags.shape}")
+    return flags.astype(np.bool_)

@@ -12,7 +12,7 @@ import pytest
 from e2e.servers import FETCH, unmet
 from threadpoolctl import threadpool_limits
 
-import gon_edge.training.fit
+import gon_edge.training.subspaces
 from gon_edge import GONDetector
 from gon_edge.errors import InputError
 from gon_edge.model.gon import Discriminator
@@ -65,7 +65,7 @@ def precision():
     table = {}
     # One thread: on busy cores the threads of a small product wait for each other ten times as long as it takes.
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
-        patch.setattr(gon_edge.training.fit, "QuantizedLinear", KeptFloat)
+        patch.setattr(gon_edge.training.subspaces, "QuantizedLinear", KeptFloat)
         for name in datasets.DEVELOPMENT:
             data = datasets.load(name)
             KeptFloat.weights.clear()

@@ -20,7 +20,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -247,12 +247,11 @@ def train(recipe: Recipe, material: Material) -> Model:
         restart=material.restart,
         settings=recipe.settings,
         rng=np.random.default_rng(SEED),
-        interval_s=recipe.interval_s,
     )
+    model = replace(model, interval_s=recipe.interval_s)
     if recipe.starter:
         # A machine at rest may repeat a reading for hours: that is no frozen sensor.
-        model = Model(**{name: getattr(model, name) for name in Model.__slots__ if name != "longest_run"},
-                      longest_run=np.full(len(model.features), _STILL, np.int32))  # fmt: skip
+        model = replace(model, longest_run=np.full(len(model.features), _STILL, np.int32))
     return model.with_lineage(
         name=recipe.name,
         title=recipe.title,

@@ -179,19 +179,18 @@ def _fit_and_judge(job: Job, rows: RowChunk, longest_run: NDArray[np.int32]) -> 
 def _fit(job: Job, rows: RowChunk, longest_run: NDArray[np.int32], learned: int, shares: tuple[float, float]) -> Model:
     """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is."""
     begin, end = shares
-    return fit_model(
+    model = fit_model(
         rows.values[:learned],
         features=rows.features,
         restart=rows.restart[:learned],
         settings=job.settings,
         rng=np.random.default_rng(job.seed),
-        interval_s=job.interval_s,
         trusted=confirmed(job, rows.timestamps[:learned]),
-        longest_run=longest_run,
         progress=lambda phase, share, loss: _tell_progress(
             "fit" if phase == "done" else phase, begin + (end - begin) * share, loss
         ),
     )
+    return replace(model, interval_s=job.interval_s, longest_run=longest_run)
 
 
 def _judge(job: Job, rows: RowChunk, first: int, challenger: Model, champion: Model | None) -> GateReport:
@@ -205,7 +204,6 @@ def _judge(job: Job, rows: RowChunk, first: int, challenger: Model, champion: Mo
         restart,
         rows.features,
         risk=job.settings.risk,
-        interval_s=job.interval_s,
         seed=job.seed,
     )
 

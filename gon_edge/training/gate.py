@@ -5,10 +5,11 @@ faults from clean rows, six kinds of them?  Did int8 rounding bend its first lay
 large is the file?  The first model of a stream has none to be compared with and no rows held out for it, which a short
 warm-up could not spare: it must be finite and calm on the rows it learned.
 
-Synthetic faults are not real ones (moving all of a network's weights told the first apart better and the second worse,
-docs/detection.md), so separation may only forbid what is clearly worse, by margins wider than the spread over seeds.
+Synthetic faults are not real ones: moving all of a network's weights told the first apart better and the second worse
+(docs/detection.md).  So separation only forbids what is clearly worse, by margins wider than the spread over seeds.
 
-Pure numpy, no file, no process: ``train`` runs it in the child, ``retrain`` applies what it says.
+Pure numpy: this module does not know files or processes.  `child` runs it, `trainer` applies what it says, and
+docs/retraining.md names its limits.
 """
 
 from __future__ import annotations
@@ -27,39 +28,61 @@ from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model, dumps
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
-from gon_edge.training.fit import window_energies
 from gon_edge.training.rows import TrainingRows, standardise
 
 FAULTS = ("spike", "offset", "drift", "frozen", "noise", "swapped")
-"""Kinds of faults injected into held-out clean rows.  ``frozen`` and ``swapped`` need two features that
-move: one alone that stands still only looks calmer, and whether a model says so was a matter of the seed (ROC-AUC 0.13
-to 0.82); a still sensor is told by a rule of its own in ``detector``."""
+"""Kinds of faults injected into held-out clean rows.  ``frozen`` and ``swapped`` need two features that move.  One
+alone that stands still only looks calmer, and whether a model says so was a matter of the seed (ROC-AUC 0.13 to 0.82);
+a rule of its own in `detector` tells a still sensor."""
 
 ALARM_RATE = 0.02
 """Of the held-out clean rows; ten times the risk asked for where that is more.  Held out or not, the newest rows drift:
 on the development sets the rate was 0 on seven, where the champion's was 0 as well, and 0.2 to 0.3 on the wireless
 motes, where the champion's was 0.93."""
+
 ALARM_MARGIN = 0.01
-"""Above the champion's rate."""
+"""Above the champion's rate.  Not critical: half of `ALARM_RATE`."""
+
 _CALM_ROWS = 3
 """So many rows above the threshold are no reason, however few there are: one or two of 81 kept a better model out."""
+
 SEPARATION_MARGIN = 0.05
 FAULT_MARGIN = 0.15
 """ROC-AUC below the champion's, of all kinds together and of one kind.  Over three seeds the mean moved by at most 0.02
 and a kind by 0.07 (development sets)."""
+
 QUANTIZATION_ERROR = 0.05
 """Measured 0.004 to 0.007."""
+
 MODEL_BYTES = 4 << 20
 """500 features need 1 MB."""
+
 FIRST_ALARM_RATE = 0.1
 """Of the rows a first model was fitted on; 0 to 0.01 on the development sets."""
 
 _EPISODES = 24
 _FAULT_ROWS = 20
 _SPIKE_ROWS = 4
+"""Stretches of clean rows that get a fault, how long it lasts, and how long a spike is looked for.  Not critical: 480
+rows of each kind held the spread over seeds to the figures above, and the quick average has let a spike of one row go
+to a fourth after four (0.7⁴)."""
+
+_SIZE = {"spike": 6.0, "offset": 2.0, "drift": 4.0, "noise": 2.0}
+"""Sizes of faults, in standard deviations of the clean rows.  Small enough that a good model does not tell all of them
+apart, so that there is something to lose (docs/retraining.md)."""
+
+_CONSTANT = 1e-5
+"""A feature whose deviation is less than this part of its mean does not move: what `window.Scaler` believes."""
+
 _LATENCY_ROWS = 100
+"""Scores that are timed.  Not critical: enough for a median, and a hundredth of a second."""
+
 _SLOWEST_S = 0.05
+"""Seconds a score may take where the interval is unknown.  Not critical: a thousand times what it takes on a server
+(docs/cost.md)."""
+
 _CHANCE = 0.5
+"""ROC-AUC of a score that knows nothing.  A model that is surely wrong is not counted as worse than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +154,6 @@ def judge(
     features: Sequence[str],
     *,
     risk: float,
-    interval_s: float,
     seed: int,
 ) -> GateReport:
     """Compare two models on rows neither was fitted on.
@@ -139,6 +161,7 @@ def judge(
     Parameters
     ----------
     challenger : Model
+        Its ``interval_s`` says how long a score may take.
     champion : Model or None
         The model in use; None for the first one, which is judged on the rows it was fitted on.
     rows : ndarray of float32, shape (T, F)
@@ -146,17 +169,11 @@ def judge(
     restart : ndarray of bool, shape (T,)
         True where a row does not follow the one before it.
     features : sequence of str
-        Names of the F columns; those that a model lacks are not shown to it, those only it has count as their mean.
+        Names of the F columns.  Those that a model lacks are not shown to it; those only it has count as their mean.
     risk : float
         Probability of a false alarm for one normal row that was asked for.
-    interval_s : float
-        Seconds between rows; 0 when unknown.
     seed : int
         Of the injected faults; both models get the same ones.
-
-    Returns
-    -------
-    GateReport
     """
     finite = challenger.finite
     error = max(_tilt(scale.weight.dequantize()) for scale in challenger.discriminator.scales)
@@ -169,7 +186,7 @@ def judge(
     if finite and champion is None and new.alarm_rate > FIRST_ALARM_RATE:
         reasons.append(f"it calls {_percent(new.alarm_rate)} of the rows it learned abnormal")
     if finite and old is not None:
-        window = challenger.discriminator.window
+        window, interval_s = challenger.discriminator.window, challenger.interval_s
         whole = int((TrainingRows(rows, restart, window).age >= window).sum())
         reasons += _worse(new, old, risk, max(1, whole))
         slowest = max(interval_s / 2.0, 2.0 * latency[1]) if interval_s else _SLOWEST_S
@@ -258,7 +275,7 @@ def _scored(
             shown[:, column] = rows[:, place[name]]
     net = model.discriminator
     data = TrainingRows(standardise(shown, model.scaler, shown), restart, net.window)
-    energies = window_energies(net, data, np.arange(len(data)))
+    energies = data.energies(net, np.arange(len(data)))
     raw = net.abnormality_after_restart(energies, data.age, model.typical)
     return Smoother(model.smoothing, net.window).smooth(raw, restart), data.age >= net.window
 
@@ -283,17 +300,14 @@ def _episodes(rows: Float, restart: NDArray[np.bool_], window: int) -> Float | N
 
 
 def _faults(clean: Float, rows: Float, window: int, rng: np.random.Generator) -> Iterator[tuple[str, Float]]:
-    """Every kind of fault in a copy of ``clean`` (E, W + L, F), from row W on, in a quarter of the features that move.
-
-    Sizes are in standard deviations of the clean rows, small enough that a good model does not tell all of them apart.
-    """
+    """Every kind of fault in a copy of ``clean`` (E, W + L, F) from row W on, in a quarter of what moves."""
     count, features = len(clean), rows.shape[1]
     mean, spread = np.zeros((2, features))
     for f, column in enumerate(rows.T):
         known = column[np.isfinite(column)].astype(np.float64)
         if known.size:
             mean[f], spread[f] = known.mean(), known.std()
-    moving = np.flatnonzero(spread > 1e-5 * np.abs(mean))
+    moving = np.flatnonzero(spread > _CONSTANT * np.abs(mean))
     if not len(moving):
         return
     hit = np.zeros((count, 1, features), np.bool_)
@@ -303,10 +317,10 @@ def _faults(clean: Float, rows: Float, window: int, rng: np.random.Generator) ->
     ramp = np.linspace(0.0, 1.0, _FAULT_ROWS)[:, None]
     first = np.arange(_FAULT_ROWS)[:, None] == 0
     added = {
-        "spike": 6.0 * first * sign,
-        "offset": 2.0 * sign,
-        "drift": 4.0 * ramp * sign,
-        "noise": 2.0 * rng.standard_normal((count, _FAULT_ROWS, features)),
+        "spike": _SIZE["spike"] * first * sign,
+        "offset": _SIZE["offset"] * sign,
+        "drift": _SIZE["drift"] * ramp * sign,
+        "noise": _SIZE["noise"] * rng.standard_normal((count, _FAULT_ROWS, features)),
     }
     for kind in FAULTS:
         if kind in ("frozen", "swapped") and len(moving) < 2:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gon_edge.model.gon import Float
+from gon_edge.model.gon import Discriminator, Float
 from gon_edge.model.smoothing import fill
 from gon_edge.model.window import Scaler
 
@@ -72,6 +72,15 @@ class TrainingRows:
         """Windows (N, W, F) that end at rows ``ends`` (N,); before a piece begins its first row is repeated."""
         views: Float = self.z[np.maximum(ends[:, None] + self._back, self._first[ends, None])]
         return views
+
+    def energies(self, net: Discriminator, ends: NDArray[np.intp]) -> Float:
+        """Energies of the windows that end at rows ``ends`` (N,) on each scale of ``net``, shape (N, S)."""
+        energies = np.empty((len(ends), len(net.scales)), np.float32)
+        at = 0
+        for batch in self.batches(ends):
+            energies[at : at + len(batch)] = net.energies(self.windows(batch))
+            at += len(batch)
+        return energies
 
 
 def batch_windows(window: int, features: int) -> int:

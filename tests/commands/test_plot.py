@@ -7,6 +7,7 @@ import re
 import struct
 import xml.etree.ElementTree as ET
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def table(count: int, seed: int, fault: float = 0.0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return fit_model(table(500, 9), features=FEATURES, rng=np.random.default_rng(0), interval_s=1.0)
+    return replace(fit_model(table(500, 9), features=FEATURES, rng=np.random.default_rng(0)), interval_s=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_an_account_agrees_with_the_causes(model: Model):
 
 
 def test_the_svg_is_well_formed_with_hostile_names_and_holds_a_style_for_dark_mode():
-    model = fit_model(table(300, 9), features=HOSTILE, rng=np.random.default_rng(0), interval_s=1.0)
+    model = replace(fit_model(table(300, 9), features=HOSTILE, rng=np.random.default_rng(0)), interval_s=1.0)
     thinned = judge(model, table(200, 1))
     canvas = SvgCanvas(960, height(thinned))
     draw(canvas, thinned, title="<x>\x07", is_time=True, alerts=[(START, START + 9)])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_wrong_usage_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.fixture(scope="module")
 def model() -> Model:
     learned = np.array([[json.loads(row)[name] for name in FEATURES] for row in rows(500, seed=9)])
-    fitted = fit_model(learned, features=FEATURES, interval_s=1.0, rng=np.random.default_rng(0))
+    fitted = replace(fit_model(learned, features=FEATURES, rng=np.random.default_rng(0)), interval_s=1.0)
     return fitted.with_lineage(version="1")
 
 

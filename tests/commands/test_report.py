@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import tracemalloc
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a daemon leaves: calm, a fault, calm, a sensor that is gone, calm."""
     folder = tmp_path_factory.mktemp("state")
     learned = np.array([[json.loads(row)[name] for name in FEATURES] for row in rows(500, seed=9)])
-    model = fit_model(learned, features=HOSTILE, interval_s=1.0, rng=np.random.default_rng(0))
+    model = replace(fit_model(learned, features=HOSTILE, rng=np.random.default_rng(0)), interval_s=1.0)
     model = model.with_lineage(version="3", trained_at=START - 60.0, rows=500)
     ModelFolder(folder).install(NAME, model)
     config = parse_config({"mqtt": {"url": "mqtt://x"}, "subscriptions": [{"topic": "{stream}"}]})

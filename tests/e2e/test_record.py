@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ START = 1_700_000_000.0
 
 def model(interval_s: float) -> Model:
     learned = np.array([[json.loads(row)[name] for name in FEATURES] for row in rows(600, seed=9)])
-    fitted = fit_model(learned, features=FEATURES, interval_s=interval_s, rng=np.random.default_rng(0))
+    fitted = fit_model(learned, features=FEATURES, rng=np.random.default_rng(0))
+    fitted = replace(fitted, interval_s=interval_s)
     return fitted.with_lineage(version="1")
 
 

@@ -81,6 +81,27 @@ def test_the_stream_and_the_array_agree(fitted, rows):
 
 
 @settings(max_examples=60)
+@given(data=st.data(), rows=arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=values))
+def test_the_stream_and_the_array_agree_over_restarts(fitted, data, rows):
+    restart = data.draw(arrays(np.bool_, len(rows)))
+    detector = Detector(fitted.model_)
+    stale = np.zeros(3, np.bool_)
+    stream = [Row("s", float(t), NAMES, row, stale, restart=bool(restart[t])) for t, row in enumerate(rows)]
+    scores = [detector.update(row).score for row in stream]
+    np.testing.assert_allclose(scores, fitted.decision_function(rows, restart), rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), rows=arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=values))
+def test_recordings_are_judged_together_as_alone(fitted, data, rows):
+    restart = data.draw(arrays(np.bool_, len(rows)))
+    pieces = np.split(rows, np.flatnonzero(restart[1:]) + 1)
+    for judge in (fitted.decision_function, fitted.feature_scores):
+        alone = np.concatenate([judge(piece) for piece in pieces])
+        np.testing.assert_allclose(judge(rows, restart), alone, rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=60)
 @given(rows=arrays(np.float64, st.tuples(st.integers(2, 30), st.just(3)), elements=st.floats()), cut=st.integers(1, 29))
 def test_no_score_depends_on_what_comes_later(fitted, rows, cut):
     cut = min(cut, len(rows))

@@ -5,58 +5,18 @@ from __future__ import annotations
 import numpy as np
 import oracle
 import pytest
+from plants import waves
 
 import gon_edge.training.fit
 from gon_edge import GONDetector
 from gon_edge.errors import NotEnoughData
 from gon_edge.model.file import dumps
-from gon_edge.model.smoothing import Smoother, fill
+from gon_edge.model.smoothing import Smoother
 from gon_edge.training.fit import fit_discriminator, fit_model, odd_rows
 from gon_edge.training.rows import TrainingRows
 from gon_edge.training.settings import FitSettings
 
 SMALL = FitSettings(window=10, hidden=6, prototypes=3)
-
-
-def waves(rows=600, features=5, seed=0, noise=0.1):
-    """Three oscillations seen by every sensor in its own mixture."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(rows)
-    sources = np.stack([np.sin(t / 20.0), np.cos(t / 33.0), np.sin(t / 7.0)], axis=1)
-    mixture = np.random.default_rng(1).normal(size=(3, features))
-    return sources @ mixture + noise * rng.normal(size=(rows, features))
-
-
-def test_training_windows_are_those_of_a_loop_and_reach_across_no_gap():
-    z = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    restart = np.zeros(50, np.bool_)
-    restart[[0, 7, 30, 31]] = True
-    rows = TrainingRows(z, restart, 6)
-    assert len(rows) == 50
-    np.testing.assert_array_equal(rows.windows(np.arange(50)), oracle.windows(z, 6, restart))
-    np.testing.assert_array_equal(rows.windows(np.array([31, 3])), oracle.windows(z, 6, restart)[[31, 3]])
-
-
-def test_a_missing_value_is_filled_with_the_one_before():
-    z = np.random.default_rng(1).normal(size=(60, 4)).astype(np.float32)
-    z[np.random.default_rng(2).random(z.shape) < 0.4] = np.nan
-    np.testing.assert_array_equal(fill(z), oracle.forward_fill(z))
-
-
-def test_smoothing_is_the_larger_of_two_averages_begun_anew_at_a_restart():
-    rng = np.random.default_rng(3)
-    scores, restart = np.cumsum(rng.normal(size=200)), rng.random(200) < 0.03
-    for weight, window in ((0.3, 40), (1.0, 15), (0.3, 2)):
-        expected = oracle.smooth(scores, restart, weight, window)
-        np.testing.assert_allclose(Smoother(weight, window).smooth(scores, restart), expected, rtol=1e-12)
-    assert Smoother(0.3, 40).smooth(np.array([]), np.array([], np.bool_)).shape == (0,)
-
-
-def test_a_fault_is_seen_at_once_and_outlasts_its_pauses():
-    scores = np.array([1.0] * 100 + [8.0] * 40 + [1.0] * 5)
-    smoothed = Smoother(0.3, 40).smooth(scores, np.zeros(145, np.bool_))
-    assert smoothed[102] > 5.0
-    assert smoothed[-1] > 4.0
 
 
 @pytest.mark.parametrize("rows", [7, 40, 45, 100])
@@ -67,13 +27,13 @@ def test_the_newest_rows_are_judged_by_a_model_of_those_before_them(rows, monkey
         trained.append(ends.tolist())
         return fit(data, ends, settings, rng)
 
-    def watched_energies(net, data, ends, energies=gon_edge.training.fit.window_energies):
+    def watched_energies(data, net, ends, energies=TrainingRows.energies):
         judged.append(ends.tolist())
-        return energies(net, data, ends)
+        return energies(data, net, ends)
 
     monkeypatch.setattr(gon_edge.training.fit, "fit_discriminator", watched)
     monkeypatch.setattr(gon_edge.training.fit, "odd_rows", lambda raw, *_: np.zeros(len(raw), np.bool_))
-    monkeypatch.setattr(gon_edge.training.fit, "window_energies", watched_energies)
+    monkeypatch.setattr(TrainingRows, "energies", watched_energies)
     fit_model(waves(rows), settings=SMALL, rng=np.random.default_rng(0))
     expected_judged, expected_trained = oracle.held_out(rows, SMALL.window)
     assert trained == [expected_trained, list(range(rows))]
@@ -94,55 +54,6 @@ def test_half_a_minute_to_learn_from_is_no_permanent_alarm(seed):
     rng = np.random.default_rng(seed)
     detector = GONDetector(random_state=seed).fit(rng.normal(size=(60, 10)))
     assert detector.predict(rng.normal(size=(1000, 10))).mean() < 0.1
-
-
-def test_the_first_layer_sees_as_much_variance_as_the_principal_components():
-    z = waves(800).astype(np.float32)
-    data = TrainingRows(z, np.zeros(800, np.bool_), SMALL.window)
-    net = fit_discriminator(data, np.arange(800), SMALL, np.random.default_rng(0))
-    views = oracle.windows(z, SMALL.window)
-    for scale, hidden in zip(net.scales, net.hidden(data.windows(np.arange(800))), strict=True):
-        x = views[:, SMALL.window - scale.rows :].reshape(800, -1).astype(np.float64)
-        possible = np.sort(np.linalg.eigvalsh(x.T @ x / 800))[::-1][: len(scale.gain)].sum()
-        assert ((hidden / scale.gain) ** 2).sum(axis=1).mean() == pytest.approx(possible, rel=0.01)
-
-
-def test_gains_keep_the_bound_that_climbs_rely_on():
-    # generate() steps by 1 / kappa; with gain² above kappa a step could overshoot and D fall.
-    model = fit_model(waves(), settings=SMALL, rng=np.random.default_rng(0))
-    for scale in model.discriminator.scales:
-        assert (scale.gain**2 <= scale.kappa * 1.0001).all()
-
-
-def test_prototypes_lie_among_the_windows():
-    rng = np.random.default_rng(4)
-    modes = np.tile([[-5.0, 0.0], [5.0, 0.0], [0.0, 5.0]], (200, 1))
-    model = fit_model(modes + 0.1 * rng.normal(size=modes.shape), settings=FitSettings(window=1, prototypes=3), rng=rng)
-    net = model.discriminator
-    z = model.scaler.transform(modes[:3])[:, None]
-    between = model.scaler.transform(modes[:3].mean(axis=0))[None, None]
-    assert net.forward(z).min() > net.forward(between)[0] + 0.5
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_adversarial_training_tells_windows_from_noise(seed):
-    # Fakes started at the data leave the loss at ln 2 and D at 0.5 on everything, real windows and noise alike.
-    rng = np.random.default_rng(seed)
-    model = fit_model(waves(seed=seed), settings=SMALL, rng=rng)
-    z = model.scaler.transform(waves(400, seed=10 + seed))
-    real = oracle.windows(z, SMALL.window)[SMALL.window :]
-    noise = rng.standard_normal(real.shape).astype(np.float32)
-    real_level, noise_level = ((1.0 / (1.0 + np.exp(-model.discriminator.forward(x)))).mean() for x in (real, noise))
-    assert real_level - noise_level > 0.2
-
-
-def test_adversarial_training_moves_prototypes_and_bias_and_nothing_else():
-    rng = np.random.default_rng(5)
-    data = TrainingRows(waves().astype(np.float32), np.zeros(600, np.bool_), SMALL.window)
-    before = fit_discriminator(data, np.arange(600), SMALL, rng)
-    after = gon_edge.training.fit.train_adversarially(before, data, np.arange(600), rng)
-    moved = {key for key, value in after.parameters().items() if not np.array_equal(value, before.parameters()[key])}
-    assert moved == {"bias", *(f"prototypes{s}" for s in range(len(before.scales)))}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not():

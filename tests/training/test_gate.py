@@ -39,7 +39,7 @@ def again():
 def judged(challenger, champion, rows=None, **changes) -> GateReport:
     rows = waves(400, seed=3) if rows is None else rows
     restart = np.arange(len(rows)) == 0
-    asked = {"risk": 1e-4, "interval_s": 1.0, "seed": 0, "features": NAMES, **changes}
+    asked = {"risk": 1e-4, "seed": 0, "features": NAMES, **changes}
     return judge(challenger, champion, rows, restart, **asked)
 
 
@@ -153,7 +153,7 @@ def test_missing_values_and_gaps_are_borne(good, again):
     rows = waves(400, seed=3)
     rows[50:90, 1] = np.nan
     restart = np.arange(400) % 100 == 0
-    report = judge(again, good, rows, restart, NAMES, risk=1e-4, interval_s=0.0, seed=0)
+    report = judge(again, good, rows, restart, NAMES, risk=1e-4, seed=0)
     assert np.isfinite(list(report.challenger.separation.values())).all()
 
 
@@ -169,8 +169,9 @@ def test_bytes_and_rounding_have_bounds(good, again, monkeypatch, limit, value, 
 def test_a_score_slower_than_rows_come_and_than_before_is_stopped(good, again, monkeypatch):
     took = iter([0.02, 0.001, 0.02, 0.015])
     monkeypatch.setattr(gon_edge.training.gate, "_latency_s", lambda *_: next(took))
-    assert "a score takes 20.0 ms; at most 5.0 ms" in judged(again, good, interval_s=0.01).reasons[0]
-    assert judged(again, good, interval_s=0.01).passed
+    quick = dataclasses.replace(again, interval_s=0.01)
+    assert "a score takes 20.0 ms; at most 5.0 ms" in judged(quick, good).reasons[0]
+    assert judged(quick, good).passed
 
 
 def test_roc_auc_is_the_share_of_ordered_pairs():

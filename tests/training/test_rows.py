@@ -1,14 +1,25 @@
-"""Which of too many rows are taken, and how still a feature may stand."""
+"""Windows of rows, which of too many rows are taken, and how still a feature may stand."""
 
 from __future__ import annotations
 
 import itertools
 
 import numpy as np
+import oracle
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gon_edge.training.rows import BLOCK_ROWS, Stillness, choose_blocks, longest_runs
+from gon_edge.training.rows import BLOCK_ROWS, Stillness, TrainingRows, choose_blocks, longest_runs
+
+
+def test_training_windows_are_those_of_a_loop_and_reach_across_no_gap():
+    z = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    restart = np.zeros(50, np.bool_)
+    restart[[0, 7, 30, 31]] = True
+    rows = TrainingRows(z, restart, 6)
+    assert len(rows) == 50
+    np.testing.assert_array_equal(rows.windows(np.arange(50)), oracle.windows(z, 6, restart))
+    np.testing.assert_array_equal(rows.windows(np.array([31, 3])), oracle.windows(z, 6, restart)[[31, 3]])
 
 
 @given(
