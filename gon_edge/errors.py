@@ -9,6 +9,7 @@
     ├── InputError          66          commands and state.csvfile, for a file or name that a person gave
     ├── StoreError          73          state.database
     ├── UnreachableError    69          links.client, links.control, links.publisher
+    ├── MissingLibrary      69          commands.figure, commands.report, for a library that is not installed
     └── RetrainError        1           training
         ├── NotEnoughData   4           training.fit, training.child
         ├── OverBudget      5           training.child
@@ -32,7 +33,7 @@ EXIT_CODES: Mapping[int, str] = {
     4: "no new model: not enough rows that may be learned",
     5: "no new model: over the memory budget",
     66: "input missing or unreadable",
-    69: "broker or daemon unreachable",
+    69: "broker or daemon unreachable, or a library for pictures missing",
     73: "cannot write, or another gon-edge holds the state directory",
     75: "busy, try again",
     78: "wrong configuration, or a damaged model",
@@ -114,6 +115,26 @@ class UnreachableError(GonEdgeError):
     """A broker or a daemon that does not answer a command of the user."""
 
     exit_code = 69
+
+
+class MissingLibrary(GonEdgeError):
+    """A library that only some commands need, and that cannot be imported.
+
+    Attributes
+    ----------
+    name : str
+        Of the library.
+    """
+
+    exit_code = 69  # EX_UNAVAILABLE of sysexits.h: a support program or file does not exist
+
+    def __init__(self, name: str, purpose: str, reason: ImportError) -> None:
+        why = str(reason).strip().partition("\n")[0]
+        super().__init__(
+            f"{purpose} needs {name} ({why}); install it: pip install 'gon-edge[plot]', "
+            "or on Debian: sudo apt install python3-matplotlib python3-jinja2"
+        )
+        self.name = name
 
 
 class RetrainError(GonEdgeError):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-FORBIDDEN = {"torch", "scipy", "sklearn", "pandas", "matplotlib"}
+FORBIDDEN = {"torch", "scipy", "sklearn", "pandas", "matplotlib", "jinja2"}
 BUDGET_MIB = 42
 
 PROBE = """

@@ -81,8 +81,9 @@ def _add_plot(add: AddCommand) -> None:
         _plot,
         "draw the scores of a CSV file",
         "Judge a CSV file as gon-edge score does, and draw the score with its threshold, what it is made of, and "
-        "expected against actual for the features that matter most.  SVG or PNG, by the ending of the file; an SVG is "
-        "also fit for dark mode.  Long files are thinned: nothing that was high is lost.",
+        "expected against actual for the features that matter most.  SVG or PNG, by the ending of the file.  Long "
+        "files are thinned: nothing that was high is lost.  Needs matplotlib, from pip install 'gon-edge[plot]' or the "
+        "Debian package python3-matplotlib.",
         "gon-edge plot pump.csv.gz --model models/pump.npz --time-column datetime -o pump.svg",
     )
     sub.add_argument("file", metavar="FILE.csv", help="the CSV file, gzip or not; - is standard input")
@@ -94,6 +95,12 @@ def _add_plot(add: AddCommand) -> None:
     )
     sub.add_argument("--time-column", metavar="COLUMN", help="column with the row's time (default: rows are numbered)")
     sub.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write: .svg or .png")
+    sub.add_argument(
+        "--theme",
+        choices=("auto", "light", "dark"),
+        default="auto",
+        help="colours (default: auto: an SVG is what its viewer prefers, a PNG is light)",
+    )
 
 
 def _plot(options: argparse.Namespace) -> int:
@@ -108,7 +115,8 @@ def _plot(options: argparse.Namespace) -> int:
     with CsvFile(options.file) as table, Progress("rows") as progress:
         judged = judge_csv(model, table, time_column=options.time_column, progress=progress)
     title = f"{table.name}, model {options.model}: {judged.rows} rows, {judged.anomalies} anomalous"
-    drawn = picture(judged, options.output, title=title, is_time=options.time_column is not None)
+    is_time = options.time_column is not None
+    drawn = picture(judged, options.output, title=title, is_time=is_time, theme=options.theme)
     with writing(options.output):
         Path(options.output).write_bytes(drawn)
     sys.stderr.write(f"{judged.rows} rows, {judged.anomalies} of them anomalous; wrote {options.output}\n")
@@ -124,7 +132,8 @@ def _add_report(add: AddCommand) -> None:
         "made of, expected against actual, alerts with causes and durations, missing sensors, trainings and what the "
         "gate found.  It needs no network and no script, and can be mailed.  Scores are computed again from the "
         "stored rows with the model in use.  Reads the state directory; the daemon may run, and rows of its last half "
-        "hour may be missing.",
+        "hour may be missing.  Needs matplotlib and jinja2, from pip install 'gon-edge[plot]' or the Debian packages "
+        "python3-matplotlib and python3-jinja2.",
         "gon-edge report pump --since 24h -o pump.html --config /etc/gon-edge/gon-edge.yaml",
     )
     sub.add_argument("stream", metavar="STREAM", help="name of the stream")
@@ -166,7 +175,9 @@ def _add_sample(add: AddCommand) -> None:
     sub.add_argument("stream", metavar="STREAM", help="name of the stream")
     sub.add_argument("--config", metavar="FILE", required=True, help="the configuration, YAML: it names the state_dir")
     sub.add_argument("--n", type=_some, default=8, metavar="N", help="windows of each kind (default: %(default)s)")
-    sub.add_argument("--png", metavar="FILE", help="draw them, real on the left (default: no picture)")
+    sub.add_argument(
+        "--png", metavar="FILE", help="draw them, real on the left; needs matplotlib (default: no picture)"
+    )
     sub.add_argument("--csv", metavar="FILE", help="write them as CSV; - is stdout (default: no CSV)")
     sub.add_argument("--seed", type=count, default=0, metavar="N", help="another seed, other windows (default: 0)")
 
@@ -174,10 +185,11 @@ def _add_sample(add: AddCommand) -> None:
 def _sample(options: argparse.Namespace) -> int:
     import numpy as np
 
+    from gon_edge.commands import sample
     from gon_edge.commands.text import table
     from gon_edge.config.file import load_config
-    from gon_edge.model import sample
     from gon_edge.model.file import load_model
+    from gon_edge.model.sample import generated_windows, real_windows
     from gon_edge.state.folder import ModelFolder
     from gon_edge.state.store import Store
 
@@ -190,15 +202,15 @@ def _sample(options: argparse.Namespace) -> int:
     rng = np.random.default_rng(options.seed)
     with Store.open(config.state_dir, read_only=True) as store:
         _, values, features, restart = store.rows(options.stream)
-    real = sample.real_windows(model, values, features, restart, options.n, rng)
-    generated = sample.generated_windows(model, options.n, rng)
+    real = real_windows(model, values, features, restart, options.n, rng)
+    generated = generated_windows(model, options.n, rng)
+    if options.png:  # first, since it may lack a library
+        drawn = sample.picture(model, real, generated, title=f"stream {options.stream}, model {model.version}")
+        with writing(options.png):
+            Path(options.png).write_bytes(drawn)
     if options.csv:
         with output(options.csv) as out:
             sample.write_csv(out, model, real, generated)
-    if options.png:
-        title = f"stream {options.stream}, model {model.version}"
-        with writing(options.png):
-            Path(options.png).write_bytes(sample.picture(model, real, generated, title=title))
     if not options.csv and not options.png:
         sys.stdout.write("\n".join(table(sample.summary(model, real, generated))) + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""Pictures of results: contact sheets without any library, charts with matplotlib.
+"""Pictures of results: contact sheets by Pillow, which comes with matplotlib, and charts by matplotlib.
 
 Small files, since they live in a repository: few colours, 80 dots an inch.
 """
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.errors import GonEdgeError
-from gon_edge.model.sample import png_bytes
 
 
 def sheet(rows: Sequence[NDArray[np.float32]], path: Path, *, zoom: int = 2) -> None:
@@ -36,7 +35,9 @@ def sheet(rows: Sequence[NDArray[np.float32]], path: Path, *, zoom: int = 2) -> 
             top, left = i * (side + 1) + 1, j * (side + 1) + 1
             paper[top : top + side, left : left + side] = np.rint((picture.clip(-1, 1) + 1) * 127.5).transpose(1, 2, 0)
     grown = paper.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    path.write_bytes(png_bytes(grown if channels == 3 else grown[..., 0]))
+    from PIL import Image
+
+    Image.fromarray(grown if channels == 3 else grown[..., 0]).save(path, optimize=True)
 
 
 @contextmanager
