@@ -1,0 +1,75 @@
+"""tests/ mirrors gon_edge/: what tests gon_edge/ROOM/NAME.py is found in tests/ROOM/test_NAME.py.
+
+Besides the mirror there are tests/property (any input), tests/e2e (real servers), and files beside this one on what no
+single module answers for: documents, deployment, imports, attacks, shipped models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "gon_edge"
+NOT_ROOMS = {"property", "e2e"}
+
+# Modules without a mirror: the file that tests them, and why it is not the mirror.
+ELSEWHERE = {
+    "__main__": ("commands/test_main.py", "starts it as a process"),
+    "commands/arguments": ("commands/test_main.py", "options are tested with the commands that take them"),
+    "commands/doctor/finding": ("commands/doctor/test_files.py", "a finding is what the checks say"),
+    "commands/scorefile": ("commands/test_data.py", "runs score as a shell does"),
+    "daemon/app": ("e2e/test_daemon.py", "a daemon is tested as one, with a broker and a disk"),
+    "demo/command": ("e2e/test_demo.py", "runs it in a terminal"),
+    "errors": ("test_docs.py", "compares exit codes with the reference, the help and the man page"),
+    "events": ("stream/test_pipeline.py", "data without logic, which passes through here"),
+    "links/snapshot": ("links/web/test_api.py", "data without logic, which is shown there"),
+    "research/gradcon": ("research/test_ganomaly.py", "is measured together with GANomaly"),
+    "research/judge": ("research/test_images.py", "judges pictures"),
+    "research/pictures": ("research/test_gon_digits.py", "draws what was trained there"),
+    "research/reference_gon": ("research/test_protocol.py", "is measured by that protocol"),
+    "research/rivals": ("research/test_gon_digits.py", "rivals of the picture GON"),
+    "training/settings": ("training/test_fit.py", "data without logic, which a fit takes"),
+}
+
+# Files of tests without a module: what they are about instead.
+OTHERS = {
+    "commands/test_completion.py": "tools/make_completion.py",
+    "commands/test_retrain.py": "gon_edge/commands/models.py",  # its half about training
+    "research/test_fetch_datasets.py": "tools/fetch_datasets.py",
+}
+
+
+def modules() -> list[str]:
+    """Every module as ROOM/NAME; a room's __init__ only names what it offers, and every peer passes the same checks."""
+    found = (path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+    return sorted(name for name in found if not name.endswith("__init__") and "research/peers/" not in name)
+
+
+def mirror(module: str) -> Path:
+    room, _, name = module.rpartition("/")
+    return TESTS / room / f"test_{name}.py"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_has_a_mirror_or_a_line_that_says_where_its_tests_are(module: str) -> None:
+    assert mirror(module).exists() != (module in ELSEWHERE)
+
+
+def test_every_line_is_about_a_module_and_names_tests_that_exist() -> None:
+    assert set(ELSEWHERE) <= set(modules())
+    assert [file for file, _ in ELSEWHERE.values() if not (TESTS / file).exists()] == []
+    assert [page for page in OTHERS.values() if not (TESTS.parent / page).exists()] == []
+
+
+def test_every_file_of_tests_in_a_room_is_the_mirror_of_a_module_or_of_a_whole_room() -> None:
+    files = {path for path in TESTS.rglob("test_*.py") if path.parent != TESTS and path.parent.name not in NOT_ROOMS}
+    files -= {mirror(module) for module in modules()}
+    rooms = {path.parent for path in PACKAGE.rglob("__init__.py")}
+    strangers = {
+        file.relative_to(TESTS).as_posix()
+        for file in files
+        if PACKAGE / file.parent.relative_to(TESTS) / file.stem.removeprefix("test_") not in rooms
+    }
+    assert strangers == set(OTHERS)
