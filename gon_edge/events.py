@@ -28,12 +28,15 @@ ReconnectReason = Literal["refused", "lost", "timeout", "taken_over", "auth", "p
 TrainingOutcome = Literal["promoted", "rejected", "not_enough_data", "over_budget", "failed"]
 TrainingReason = Literal["time", "drift", "new feature"]
 """Why a stream is to be trained again though nobody asked."""
+OrderReason = Literal["first", "asked", "accepted"] | TrainingReason
+"""Why a stream is to be trained: its first model, a person's wish, or by itself."""
 
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 STREAM_STATES: tuple[StreamState, ...] = get_args(StreamState)
 MESSAGE_RESULTS: tuple[MessageResult, ...] = get_args(MessageResult)
 UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
 RECONNECT_REASONS: tuple[ReconnectReason, ...] = get_args(ReconnectReason)
+TRAINING_REASONS: tuple[TrainingReason, ...] = get_args(TrainingReason)
 TRAINING_OUTCOMES: tuple[TrainingOutcome, ...] = get_args(TrainingOutcome)
 
 REASONS = (

@@ -6,7 +6,7 @@ the socket file may ask for anything: there is no password, and HTTP changes not
 
 The thread here only moves lines.  Requests go into a queue, the scoring thread takes them between two rows, and what it
 says goes back through the thread, so that a client that does not read costs the scoring nothing.  What requests mean is
-known to ``daemon``; how a command uses them, to ``commands``.
+known to ``training.operations``; how a command makes them, to ``training.ask``.
 """
 
 from __future__ import annotations

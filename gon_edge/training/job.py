@@ -12,10 +12,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gon_edge.errors import InputError
-from gon_edge.events import TrainingReason
+from gon_edge.events import TRAINING_REASONS, OrderReason
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.training.settings import FitSettings
@@ -35,9 +35,7 @@ class Order:
     Attributes
     ----------
     stream : str
-    why : str
-        ``first`` for a stream's first model, ``time``, ``drift`` or ``new feature`` for one that starts by itself,
-        ``asked`` and ``accepted`` for a person's.
+    why : OrderReason
     budget_bytes : int or None
         In place of ``retrain.memory_budget``.
     since : mapping or None
@@ -50,7 +48,7 @@ class Order:
     """
 
     stream: str
-    why: Literal["first", "asked", "accepted"] | TrainingReason
+    why: OrderReason
     budget_bytes: int | None = None
     since: Mapping[str, float] | None = None
     include_quarantined: bool = False
@@ -60,7 +58,7 @@ class Order:
     @property
     def scheduled(self) -> bool:
         """Whether it started by itself, for a stream that has a model."""
-        return self.why in ("time", "drift", "new feature")
+        return self.why in TRAINING_REASONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gon_edge.config.schema import RetrainConfig
-from gon_edge.errors import GonEdgeError, RetrainBusy
+from gon_edge.errors import GonEdgeError, NotEnoughData, OverBudget, RetrainBusy, RetrainError
+from gon_edge.events import TrainingOutcome
 from gon_edge.state.history import RetrainRecord
 from gon_edge.training.conditions import Conditions
 from gon_edge.training.job import Order, make_job
@@ -35,8 +36,19 @@ _LOOK_EVERY_S = 5.0  # at the machine's conditions.  Not critical: heat and load
 _RETRY_S = 60.0  # what started by itself, when another process trains.  Not critical: a round takes seconds to minutes
 _RETRY_ASKED_S = 1.0  # a person waits for it
 
-EXIT_CODES: Mapping[str, int] = {"promoted": 0, "failed": 1, "rejected": 3, "not_enough_data": 4, "over_budget": 5}
-"""Of the command that asked for a round, by its outcome; `errors` has the same numbers."""
+EXIT_CODES: Mapping[TrainingOutcome, int] = {
+    "promoted": 0,
+    "failed": RetrainError.exit_code,
+    "rejected": 3,
+    "not_enough_data": NotEnoughData.exit_code,
+    "over_budget": OverBudget.exit_code,
+}
+"""Of the command that asked for a round, by its outcome."""
+_NEVER_BEGAN = {
+    RetrainBusy.exit_code: "busy",
+    NotEnoughData.exit_code: "not_enough_data",
+    OverBudget.exit_code: "over_budget",
+}
 
 
 class _Batch:
@@ -320,5 +332,4 @@ def _result(record: RetrainRecord, budget_bytes: int) -> dict[str, Any]:
 def _no_result(order: Order, reason: str, exit_code: int = 1) -> dict[str, Any]:
     """What whoever asked is told of a round that never began, or was ended before its time."""
     plain = _result(RetrainRecord(order.stream, "", 0.0, 0.0, "failed", 0, 0, reason), 0)
-    outcome = {75: "busy", 4: "not_enough_data", 5: "over_budget"}.get(exit_code, "failed")
-    return {**plain, "outcome": outcome, "exit_code": exit_code}
+    return {**plain, "outcome": _NEVER_BEGAN.get(exit_code, "failed"), "exit_code": exit_code}

@@ -1,7 +1,7 @@
 """When a stream's model should be trained again: by time, because its scores have moved, because it has a new feature.
 
 Pure: times are arguments (monotonic seconds unless said otherwise), jitter is a number from 0 to 1 that the caller
-draws.  ``daemon`` owns one `StreamSchedule` for each stream, feeds it every judged row and asks it now and then.
+draws.  `daemon.orders` owns one `StreamSchedule` for each stream, feeds it every judged row, and asks it once a second.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from numpy.typing import NDArray
 from gon_edge.events import TrainingReason
 
 JITTER = 0.1
-"""Share of ``every`` by which a round comes earlier or later: devices that were switched on together spread out."""
+"""Share of ``every`` by which a round comes earlier or later: devices that were switched on together spread out.  Not
+critical: a tenth of a day is hours, and a round takes seconds."""
 
 SAMPLE = 200
-"""Scores in each of the two samples that are compared: 2.2 hours each at one row a second and windows of 40 rows."""
+"""Scores in each of the two samples that are compared: 2.2 hours each at one row a second and windows of 40 rows.  A
+judgement: twice as many would see smaller moves and need a working day for both samples."""
 
 DISTANCE = 1.358 * 2.0 * math.sqrt(2.0 / SAMPLE)
-"""Kolmogorov-Smirnov distance that counts as moved, 0.27: twice the 5 % point, a chance of one in a million for two
-samples of 200 independent scores.  Smaller moves can be significant and still mean nothing for a threshold far out in
-the tail."""
+"""Kolmogorov-Smirnov distance that counts as moved, 0.27.  1.358 is the 5 % point of Kolmogorov's distribution; twice
+that has a chance of one in a million for two samples of 200 independent scores.  Smaller moves can be significant and
+still mean nothing for a threshold far out in the tail."""
 
 AFTER_START_S = 300.0
-"""No scheduled round sooner after the start: the machine is busy, its clock may not be set."""
+"""No scheduled round sooner after the start, when the machine is busy and its clock may not be set.  Not critical."""
 
 RETRY_S = 3600.0
-"""Between two rounds for drift, or for a new feature."""
+"""Between two rounds for drift, or for a new feature.  Not critical: long beside a round, short beside a day."""
 
 
 class ScoreDrift:
