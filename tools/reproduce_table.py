@@ -2,6 +2,7 @@
 
     python tools/reproduce_table.py                       # every method, the eight development sets, 5 seeds
     python tools/reproduce_table.py --methods gon-edge,pca-40 --seeds 0
+    python tools/reproduce_table.py --protocol decisions --sets machines --methods gon-edge,pca-40,knn
     python tools/reproduce_table.py --protocol published --sets paper --methods gon-reference,random
 
 Cells go to OUT/cells-PROTOCOL.jsonl as they finish; a second run takes up where the first stopped.  The table is
@@ -69,11 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not cells:
         print("reproduce_table: no cell finished", file=sys.stderr)
         return 1
+    if options.protocol == "decisions":
+        cells = table.at_best_risk(cells)
     stem = options.out / f"table-{options.protocol}"
     text = f"{heading(options)}\n\n{table.markdown(cells, protocol=options.protocol)}"
     stem.with_suffix(".md").write_text(text)
     stem.with_suffix(".csv").write_text(table.comma_separated(cells))
-    table.picture(cells, stem.with_suffix(".png"), figure="f1" if options.protocol == "published" else "ap")
+    table.picture(cells, stem.with_suffix(".png"), figure="ap" if options.protocol == "corrected" else "f1")
     print(text)
     return 1 if any("error" in cell for cell in cells) else 0
 
@@ -84,7 +87,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     listed = lambda text: [part for part in text.split(",") if part]  # noqa: E731
     parser.add_argument("--methods", type=listed, default=None, help="names, comma separated; default: every method")
     parser.add_argument(
-        "--sets", type=listed, default=["development"], help="names, or the groups development (default), paper, all"
+        "--sets",
+        type=listed,
+        default=["development"],
+        help="names, or a group: development (default), machines, paper, all",
     )
     parser.add_argument("--seeds", type=seeds, default=None, help="a count, or numbers comma separated; default 5")
     parser.add_argument("--protocol", choices=sorted(protocol.PROTOCOLS), default="corrected")
@@ -108,7 +114,11 @@ def seeds(text: str) -> list[int]:
 
 def expand_sets(group: str, folder: Path | None) -> Iterable[str]:
     """Return the names a group stands for, or the name itself."""
-    groups = {"development": datasets.DEVELOPMENT, "paper": datasets.PAPER}
+    groups = {
+        "development": datasets.DEVELOPMENT,
+        "machines": (*datasets.DEVELOPMENT, *datasets.RECORDED),
+        "paper": datasets.PAPER,
+    }
     if group == "all":
         return datasets.available(folder)
     return groups.get(group, (group,))

@@ -16,6 +16,8 @@ skab_valve                     SKAB water-circulation test bed, eight physical s
                                One third of the test is anomalous; the train part has seams.
 wsn_multihop                   Four wireless sensor motes, two features each, a single event, labels per mote.
 nab_cpu_asg_misconfiguration   NAB, univariate CPU load; the labelled window is wider than the anomaly.
+the eleven of `RECORDED`        Several recorded runs in one file, in engineering units, with the rows at which each run
+                               begins (``train_starts``, ``starts``).  No window may cross one.
 ============================== =========================================================================================
 
 The first five were published with the reference implementation of GON and are neither re-scaled nor clipped here; the
@@ -30,9 +32,10 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +52,21 @@ PAPER = ("FTSAD-1", "FTSAD-25", "FTSAD-55", "SMD", "MSDS")
 
 DEVELOPMENT = (*PAPER[1:], "smd_machine-3-10", "skab_valve", "wsn_multihop", "nab_cpu_asg_misconfiguration")
 """The eight sets whose labels are ground truth: every mean is taken over these."""
+
+RECORDED = (
+    "tep_step",
+    "hydraulic",
+    "cmapss_fd001",
+    "ahu_mzvav_sim",
+    "cnc_mill",
+    "genesis",
+    "bibmon_plant",
+    "rosa_n",
+    "tsb_daphnet",
+    "w3_well2",
+    "w3_well3",
+)
+"""Machines and plants, most of them recorded in several runs; development sets as well."""
 
 # Seconds between rows, from the publishers' descriptions.  SMAP and MSL do not say.
 _INTERVAL_S = {
@@ -82,6 +100,8 @@ class Dataset:
     interval_s : float or None
         Seconds between rows; None where unknown.
     feature_names : tuple of str
+    train_restart, restart : ndarray, bool, (N,) and (T,)
+        True at the first row of each recorded run; without seams at the very first row alone.
     """
 
     name: str
@@ -91,6 +111,14 @@ class Dataset:
     feature_labels: Flags | None = None
     interval_s: float | None = None
     feature_names: tuple[str, ...] = field(default=())
+    train_restart: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
+    restart: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def __post_init__(self) -> None:
+        """Let a set without seams be one run."""
+        for name, rows in (("train_restart", self.train), ("restart", self.test)):
+            if len(getattr(self, name)) != len(rows):
+                object.__setattr__(self, name, _restart(np.zeros(0, np.intp), len(rows)))
 
 
 def data_folder(root: Path | str | None = None) -> Path:
@@ -155,7 +183,7 @@ def load(name: str, root: Path | str | None = None) -> Dataset:
         arrays = _read_csv_pair(folder, name)
     else:
         raise InputError(f"no data set {name!r} in {folder}; there are: {', '.join(available(folder)) or 'none'}")
-    train, test, labels, feature_names = arrays
+    train, test, labels, feature_names, seams = arrays
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1] or len(labels) != len(test):
         raise InputError(
             f"{name}: train {train.shape}, test {test.shape} and labels {labels.shape} do not fit together"
@@ -169,7 +197,16 @@ def load(name: str, root: Path | str | None = None) -> Dataset:
         feature_labels=labels if per_feature else None,
         interval_s=_INTERVAL_S.get(name) or _interval(entry.get("interval")),
         feature_names=feature_names or tuple(f"x{column}" for column in range(train.shape[1])),
+        train_restart=_restart(seams[0], len(train)),
+        restart=_restart(seams[1], len(test)),
     )
+
+
+def _restart(starts: NDArray[np.intp], rows: int) -> Flags:
+    restart = np.zeros(rows, np.bool_)
+    restart[starts] = True
+    restart[:1] = True
+    return restart
 
 
 def sha256(path: Path) -> str:
@@ -199,7 +236,10 @@ def _interval(text: str | None) -> float | None:
     return float(count) * _UNITS_S[unit.rstrip("s")]
 
 
-def _read_npz(path: Path) -> tuple[Rows, Rows, Flags, tuple[str, ...]]:
+Arrays = tuple[Rows, Rows, Flags, tuple[str, ...], tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+
+def _read_npz(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             names = tuple(str(name) for name in file["feature_names"]) if "feature_names" in file else ()
@@ -208,12 +248,17 @@ def _read_npz(path: Path) -> tuple[Rows, Rows, Flags, tuple[str, ...]]:
                 np.asarray(file["test"], dtype=np.float64),
                 np.asarray(file["labels"]) > 0,
                 names,
+                (_starts(file, "train_starts"), _starts(file, "starts")),
             )
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a data set (needs train, test and labels): {error}") from error
 
 
-def _read_csv_pair(folder: Path, name: str) -> tuple[Rows, Rows, Flags, tuple[str, ...]]:
+def _starts(file: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.intp]:
+    return np.asarray(file.get(name, []), np.intp)
+
+
+def _read_csv_pair(folder: Path, name: str) -> Arrays:
     names, train = _read_csv(folder / f"{name}_train.csv")
     header, table = _read_csv(folder / f"{name}_test.csv")
     missing = [feature for feature in names if feature not in header]
@@ -224,7 +269,7 @@ def _read_csv_pair(folder: Path, name: str) -> tuple[Rows, Rows, Flags, tuple[st
     if any(column not in header for column in columns):
         raise InputError(f"{name}_test.csv: needs a column 'label', or 'label:FEATURE' for every feature")
     labels = table[:, [header.index(column) for column in columns]] > 0
-    return train, test, labels, tuple(names)
+    return train, test, labels, tuple(names), (np.zeros(0, np.intp), np.zeros(0, np.intp))
 
 
 def _read_csv(path: Path) -> tuple[Sequence[str], Rows]:

@@ -3,6 +3,9 @@
 ``corrected``
     Scores as the method gives them, the method's own threshold (fitted on train), no adjustment.  Average precision,
     ROC-AUC and VUS come first; point-adjusted F1 is there for the record and stands beside a random score's.
+``decisions``
+    What alerts the method's own decisions make, every recorded run scored alone (:mod:`gon_edge.research.decisions`).
+    Peers get each of three risks, and the table takes the best of them.
 ``published``
     What the reference implementation of GON does, each step a switch of
     :class:`~gon_edge.research.reference_gon.Quirks`: scores one row late, a quantile of train scores times a factor
@@ -32,14 +35,18 @@ from numpy.typing import NDArray
 from gon_edge.estimator import GONDetector
 from gon_edge.events import Row
 from gon_edge.model.detector import Detector
-from gon_edge.research import metrics, peers
+from gon_edge.research import decisions, metrics, peers
 from gon_edge.research.datasets import Dataset
 from gon_edge.research.peers.peer import Peer
 from gon_edge.research.reference_gon import AS_RELEASED, CORRECTED, Quirks, ReferenceGON
+from gon_edge.training.threshold import fit_pot
 
 Array = NDArray[np.float64]
 
-PROTOCOLS: dict[str, Quirks] = {"corrected": CORRECTED, "published": AS_RELEASED}
+PROTOCOLS: dict[str, Quirks] = {"corrected": CORRECTED, "decisions": CORRECTED, "published": AS_RELEASED}
+
+RISKS = (1e-3, 1e-4, 1e-5)
+"""What a peer's threshold is fitted for, each; the risk that suits it best on the mean is shown."""
 
 # Quantile and factor of the release: (for GON, for its peers).  They look tuned by hand, a data set at a time.
 _THRESHOLDS = {
@@ -96,6 +103,8 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
         ``model_bytes`` is the saved model file where a method has one, else its pickle; ``peak_rss_bytes`` is this
         process's, so start a fresh one for each method.
     """
+    if protocol == "decisions":
+        return decided(make(name, random_state=random_state, dataset=dataset.name), dataset)
     method = make(name, random_state=random_state, dataset=dataset.name)
     started = time.perf_counter()
     method.fit(dataset.train)
@@ -143,6 +152,31 @@ def detection(dataset: Dataset, scores: Array, *, threshold: float) -> dict[str,
         "segments_found": found,
         "alarm_rate": float(alarms.mean()),
     }
+
+
+def decided(method: Any, dataset: Dataset) -> dict[str, Any]:
+    """Return what :func:`decisions.judge` finds, by the method's own decisions and for peers at each of `RISKS`."""
+    restart = dataset.restart
+    if isinstance(method, GONDetector):
+        method.fit(dataset.train, restart=dataset.train_restart)
+        scores = method.decision_function(dataset.test, restart=restart)
+        calls = {"": (method.predict(dataset.test, restart=restart) > 0, method.threshold_)}
+    else:
+        method.fit(dataset.train)
+        runs = np.split(dataset.test, np.flatnonzero(restart)[1:])
+        scores = np.concatenate([np.asarray(method.decision_function(run), np.float64) for run in runs])
+        calibration = getattr(method, "calibration_", None)
+        levels = {f"@{risk:g}": fit_pot(calibration, risk) for risk in RISKS} if calibration is not None else {}
+        calls = {risk: (scores > level, level) for risk, level in {"": method.threshold_, **levels}.items()}
+    figures: dict[str, Any] = {
+        "ap": metrics.average_precision(dataset.labels, scores),
+        "roc_auc": metrics.roc_auc(dataset.labels, scores),
+        "best_f1": metrics.best_f1(dataset.labels, scores),
+        "threshold": method.threshold_,
+    }
+    for risk, (alarms, level) in calls.items():
+        figures |= {f"{key}{risk}": value for key, value in decisions.judge(dataset, scores, alarms, level).items()}
+    return figures
 
 
 def diagnosis(feature_labels: NDArray[np.bool_], contributions: Array) -> dict[str, float]:

@@ -71,6 +71,22 @@ def summarise(cells: Iterable[Cell]) -> list[Summary]:
     return sorted(summaries, key=lambda summary: -summary.means.get("ap", -math.inf))
 
 
+def at_best_risk(cells: Iterable[Cell]) -> list[Cell]:
+    """Return cells of the protocol ``decisions`` in which each method has the risk of the best mean F1."""
+    by_method: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_method[cell["method"]].append(cell)
+    chosen = []
+    for rows in by_method.values():
+        measured = [row for row in rows if "error" not in row]
+        risks = sorted({key.removeprefix("f1") for row in measured for key in row if key.startswith("f1@")} | {""})
+        best = max(risks, key=lambda risk: np.mean([row.get(f"f1{risk}", 0.0) for row in measured] or [0.0]))
+        for row in rows:
+            own = {key.removesuffix(best): value for key, value in row.items() if best and key.endswith(best)}
+            chosen.append({**row, **own})
+    return chosen
+
+
 def incomplete(summaries: Sequence[Summary]) -> list[str]:
     """Return the methods whose mean is over fewer sets than others' and hence is not comparable."""
     most = max((summary.sets for summary in summaries), default=0)
@@ -133,6 +149,18 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("model KiB", "model_bytes", ".0f"),
     ("RSS MiB", "peak_rss_bytes", ".0f"),
 )
+_DECISION_COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("AP", "ap", ".3f"),
+    ("± seeds", "sd_ap", ".3f"),
+    ("ROC-AUC", "roc_auc", ".3f"),
+    ("best F1", "best_f1", ".3f"),
+    ("F1", "f1", ".3f"),
+    ("faults found", "found", ".2f"),
+    ("false alerts/1000 rows", "false_per_1000", ".2f"),
+    ("normal rows in alarm", "in_alarm", ".2f"),
+    ("silent sets", "silent_sets", ".1f"),
+    ("blind sets", "blind_sets", ".1f"),
+)
 _PUBLISHED_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("F1 (point-adjusted)", "f1", ".3f"),
     ("random, same alarm rate", "f1_random_same_rate", ".3f"),
@@ -145,12 +173,12 @@ _PUBLISHED_COLUMNS: tuple[tuple[str, str, str], ...] = (
 def markdown(cells: Sequence[Cell], *, protocol: str = "corrected") -> str:
     """Return the main table, one row a method, and under it AP (published: F1) a set."""
     summaries = summarise(cells)
-    columns = _PUBLISHED_COLUMNS if protocol == "published" else _COLUMNS
+    columns = {"published": _PUBLISHED_COLUMNS, "decisions": _DECISION_COLUMNS}.get(protocol, _COLUMNS)
     lines = [_line(["method", *[heading for heading, _, _ in columns]])]
     lines.append(_line(["---", *["---:"] * len(columns)]))
     for summary in summaries:
         lines.append(_line([summary.method, *[_text(_figure(summary, key), form) for _, key, form in columns]]))
-    figure = "f1" if protocol == "published" else "ap"
+    figure = "ap" if protocol == "corrected" else "f1"
     names = sorted({cell["dataset"] for cell in cells})
     lines += ["", f"{figure.upper()} a set, mean over seeds:", "", _line(["method", *names])]
     lines.append(_line(["---", *["---:"] * len(names)]))
@@ -244,6 +272,8 @@ def _by_set(rows: list[Cell], figure: str) -> dict[str, float]:
 def _figure(summary: Summary, key: str) -> float:
     if key in {"sd_ap", "worst_ratio", "false_alarms_a_day"}:
         return float(getattr(summary, key))
+    if key in {"silent_sets", "blind_sets"}:
+        return summary.sets * summary.means.get(key.removesuffix("_sets"), math.nan)
     value = summary.means.get(key, math.nan)
     return value / {"model_bytes": 1024, "peak_rss_bytes": MIB}.get(key, 1)
 

@@ -13,8 +13,8 @@ from gon_edge.errors import GonEdgeError
 
 State = Literal["ok", "warning", "fault"]
 
-MIB = 1 << 20
-DAY_S = 86400.0
+MIB = 1 << 20  # bytes
+DAY_S = 86_400.0  # seconds
 
 _CERTIFICATE_SOON_S = 21 * DAY_S  # Let's Encrypt renews 30 days before the end: something is wrong then
 

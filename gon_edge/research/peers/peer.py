@@ -89,11 +89,14 @@ class RowPeer(ABC):
     threshold_ : float
         Peaks-over-threshold level of the scores of the last 30 % of train under a model that was fitted to the rest;
         the model is then fitted to all of train.  The same rule, with the same risk, for every method.
+    calibration_ : ndarray, shape (C,)
+        Those scores, for other risks.
     """
 
     unit_range = False
     clip_train = False
     threshold_: float
+    calibration_: Array
 
     def __init__(self, *, random_state: int = 0) -> None:
         self.random_state = random_state
@@ -110,6 +113,7 @@ class RowPeer(ABC):
             self._fit(rows)
         else:
             calibration = self._fit(rows).decision_function(rows)
+        self.calibration_ = calibration
         self.threshold_ = fit_pot(calibration, RISK)
         return self
 

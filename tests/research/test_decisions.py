@@ -1,0 +1,71 @@
+"""What alerts are worth: counted by hand on small recordings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gon_edge.research import decisions, protocol, table
+from gon_edge.research.datasets import Dataset
+
+
+def recording(rows: int, faults: list[tuple[int, int]], starts: tuple[int, ...] = (0,)) -> Dataset:
+    labels = np.zeros(rows, np.bool_)
+    for first, last in faults:
+        labels[first:last] = True
+    restart = np.zeros(rows, np.bool_)
+    restart[list(starts)] = True
+    return Dataset("made", np.zeros((10, 1)), np.zeros((rows, 1)), labels, restart=restart)
+
+
+def scored(rows: int, *spans: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.full(rows, 0.1)
+    for first, last in spans:
+        scores[first:last] = 5.0
+    return scores, scores > 1.0
+
+
+def test_a_found_fault_a_missed_one_and_a_false_alert_are_counted():
+    made = recording(1000, [(200, 220), (500, 520)])
+    figures = decisions.judge(made, *scored(1000, (205, 215), (800, 810)), 1.0)
+    assert figures["found"] == 0.5
+    assert figures["false_per_1000"] == pytest.approx(1000 / 960)
+    # An alert begins with its first anomalous row and ends with the fifteenth normal one.
+    assert figures["in_alarm"] == pytest.approx((9 + 24) / 960)
+    assert (figures["silent"], figures["blind"]) == (0.0, 0.0)
+    assert figures["f1"] == pytest.approx(2 * 10 / (20 + 40))
+
+
+def test_two_odd_rows_are_no_alert():
+    figures = decisions.judge(recording(300, [(100, 102)]), *scored(300, (100, 102)), 1.0)
+    assert (figures["found"], figures["silent"]) == (0.0, 1.0)
+
+
+def test_a_fault_over_a_seam_is_one_in_each_run_and_alerts_end_with_theirs():
+    made = recording(400, [(150, 250)], starts=(0, 200))
+    assert decisions.faults(made.labels, made.restart) == [(150, 200), (200, 250)]
+    scores, rows = scored(400, (160, 200))
+    assert decisions.alerts(scores, rows, 1.0, made.restart) == [(160, 200)]
+    assert decisions.judge(made, scores, rows, 1.0)["found"] == 0.5
+
+
+def test_an_alert_over_everything_is_blind_and_finds_all():
+    figures = decisions.judge(recording(300, [(100, 120)]), *scored(300, (0, 300)), 1.0)
+    assert (figures["found"], figures["blind"], figures["in_alarm"]) == (1.0, 1.0, 1.0)
+
+
+def test_every_run_is_scored_alone_and_peers_get_each_risk():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(400, 2)), rng.normal(size=(300, 2))
+    test[120:140] += 8.0
+    test[220:240] += 8.0
+    made = recording(300, [(120, 140), (220, 240)], starts=(0, 150))
+    made = Dataset("made", train, test, made.labels, restart=made.restart)
+    ours = protocol.measure("gon-edge", made, random_state=0, protocol="decisions")
+    peer = protocol.measure("pca-40", made, random_state=0, protocol="decisions")
+    assert (ours["found"], ours["silent"]) == (1.0, 0.0)
+    assert {f"f1@{risk:g}" for risk in protocol.RISKS} <= peer.keys()
+    cells = [{"method": "pca-40", "dataset": "made", "seed": 0, **peer}]
+    (chosen,) = table.at_best_risk(cells)
+    assert chosen["f1"] == max(peer[f"f1{risk}"] for risk in ("", *(f"@{risk:g}" for risk in protocol.RISKS)))
+    assert "faults found" in table.markdown([chosen], protocol="decisions")
