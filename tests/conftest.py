@@ -13,9 +13,11 @@ import hypothesis
 import pytest
 from e2e.servers import Mosquitto
 
-# A shell starts a job in the background (`make test &`) deaf to Ctrl-C, and every child of it too.  Tests send Ctrl-C.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A job in the background (`make test &`, `nohup make test`) is deaf to these signals, and so is every child of it.
+# Tests send them.  Where this process has a handler of its own, even an idle one, children start with the system's.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 # A busy machine is no failure: an example may take as long as it takes.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -192,6 +192,7 @@ sys.exit(int(terminal._color_system is not None))
 
 def test_signals_that_something_handles_already_are_left_to_it() -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before_hup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with ends_on_signals():
             assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
@@ -199,3 +200,4 @@ def test_signals_that_something_handles_already_are_left_to_it() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, before_hup)
