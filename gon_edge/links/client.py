@@ -1,4 +1,4 @@
-"""What a running daemon says over HTTP, for ``gon-edge status`` and the demonstration.
+"""Asks a running daemon over HTTP, for ``gon-edge status``, ``top``, the doctor and the demonstration.
 
 The reading side of ``web``: it knows the paths there, and the names of the fields it shows.
 """

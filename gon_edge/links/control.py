@@ -4,9 +4,9 @@ A client sends one request and reads lines until the answer; it may send another
 on the way, ``{"ok": true, ...}`` and ``{"ok": false, "error": "...", "exit_code": 4}`` are the end.  Who may write to
 the socket file may ask for anything: there is no password, and HTTP changes nothing.
 
-The thread here only moves lines.  Requests go into a queue, the scoring thread takes them between two rows, and what it
-says goes back through the thread, so that a client that does not read costs the scoring nothing.  What requests mean is
-known to ``training.operations``; how a command makes them, to ``training.ask``.
+The thread here only moves lines.  Requests wait in a queue; the scoring thread takes them between two rows, and its
+answers go back through the thread.  A client that does not read therefore costs the scoring nothing.
+``training.operations`` knows what requests mean, ``training.ask`` how a command makes them.
 """
 
 from __future__ import annotations

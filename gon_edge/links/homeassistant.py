@@ -1,10 +1,12 @@
-"""Streams as devices in Home Assistant: its MQTT discovery, one device a stream and one for gon-edge itself.
+"""Shows streams as devices in Home Assistant, by its MQTT discovery.
 
-What it needs to know goes out as retained messages, in the shape of "MQTT device discovery" of its documentation:
-``<prefix>/device/<node_id>/<object_id>/config`` says which entities there are, ``<base>/<node>/homeassistant/<object>``
-their state.  The state is a topic of its own, because the one other programs read changes once a second, and Home
-Assistant keeps every change in its database.  Knows topics and payloads; sockets, streams' insides and silences are the
-daemon's.  A new entity is a line in ``_ENTITIES`` and a key in :func:`_state`.
+Each stream is a device, and gon-edge itself is one.  What Home Assistant needs to know goes out as retained messages,
+in the shape that its documentation calls "MQTT device discovery": ``<prefix>/device/<node_id>/<object_id>/config`` says
+which entities there are, ``<base>/<node>/homeassistant/<object>`` holds their state.  That state has a topic of its
+own: the one that other programs read changes once a second, and Home Assistant keeps every change in its database.
+
+Knows topics and payloads.  Sockets, streams' insides and silences are the daemon's.  A new entity is a line in
+``_ENTITIES`` and a key in :func:`_state`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Every series gon-edge exports, in one class; their names are an interface: the README and the rules use them.
+"""Every series gon-edge exports; their names are an interface, which the README and the rules use.
 
-Counters with a closed set of labels exist at 0 from the start, so that ``rate()`` and ``absent()`` work; series of a
-stream exist from its first row until :meth:`Telemetry.remove_stream`.  Label values come from closed sets or are names
-of streams and features, whose number the configuration bounds; topics, payloads and error texts never become labels.
-Knows nothing of HTTP (``web`` serves the registry).  A new reconnect reason in ``mqtt`` needs its value here.
+Counters with a closed set of labels exist at 0 from the start, so that ``rate()`` and ``absent()`` work.  Series of a
+stream exist from its first row until :meth:`Telemetry.remove_stream`.  Label values come from the closed sets of
+``events``, or are names of streams and features, whose number the configuration bounds.  Topics, payloads and error
+texts never become labels.  Knows nothing of HTTP (``web`` serves the registry).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Sends messages to a broker and knows which of them arrived: the sending side of ``publish``, ``replay`` and ``demo``,
-and with :meth:`Publisher.subscribe` the receiving side of ``record``.
+"""Sends messages to a broker and knows which of them arrived.
 
-One thread, the caller's: the connection moves bytes inside :meth:`Publisher.send`, :meth:`Publisher.wait_until` and
-:meth:`Publisher.drain`.  How to connect is ``mqtt.connection``'s; that is all it shares with the daemon's
-``mqtt.client``, which subscribes, states its own presence and may never block.
+It is the sending side of ``publish``, ``replay`` and ``demo``, and with :meth:`Publisher.subscribe` the receiving side
+of ``record``.  There is one thread, the caller's: bytes move inside :meth:`Publisher.send`,
+:meth:`Publisher.wait_until` and :meth:`Publisher.drain`.  ``mqtt.connection`` knows how to connect.  The daemon has
+``mqtt.client`` instead, which may never block.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The daemon at one moment, as it is handed over to whoever shows it.
+"""The daemon at one moment, for whoever shows it.
 
-Plain data, frozen, of which no part changes any more: other threads read it while the daemon goes on.  The daemon fills
-it (``daemon/snapshot``), the HTTP port shows it (``web``).  A new field shows up in the API by itself, in its reference
-when it is documented here, and on the status page only when written there.
+Frozen data: the daemon fills it (``daemon/snapshot``), other threads read it while the daemon goes on, and the HTTP
+port shows it (``web``).  A new field shows up in the API by itself.  The status page shows it only when it is written
+there.
 """
 
 from __future__ import annotations

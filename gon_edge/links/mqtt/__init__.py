@@ -1,3 +1,5 @@
-"""MQTT: one way to connect (`connection`), for the daemon (`client`), for ``publish``, ``replay`` and ``record``
-(``links/publisher``) and for ``doctor``; a bounded `queue` in and a bounded `outbox` out between threads.
+"""MQTT, with one way to connect.
+
+`connection` connects, for the daemon's `client`, for ``links/publisher`` and for the doctor.  `queue` (in) and `outbox`
+(out) are bounded and lie between the network thread and the others.
 """

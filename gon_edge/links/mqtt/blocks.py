@@ -1,12 +1,12 @@
-"""A socket that paho reads and writes in blocks, and the way to give it to paho.
+"""A socket that paho reads and writes in blocks.
 
 paho reads a packet by three small ``recv`` calls and acknowledges it by a ``send``.  Each gives up the interpreter
 lock, and a busy scoring thread keeps it for a switch interval (5 ms) before it gives it back: 88 messages a second were
 left of 19,000, and the broker dropped the rest.  From memory paho takes its small pieces without giving up the lock:
 13,000 a second beside the same busy thread.
 
-Knows nothing of MQTT.  What paho asks of a socket and of a TLS context is written down by the methods here; another
-release of paho may ask for more.
+Knows nothing of MQTT.  The methods here are what paho asks of a socket and of a TLS context; another release of paho
+may ask for more.
 """
 
 from __future__ import annotations

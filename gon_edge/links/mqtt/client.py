@@ -1,8 +1,8 @@
-"""The daemon's connection to its broker: always being kept, a bounded queue in, a bounded outbox out.
+"""The daemon's connection to its broker, which is always kept.
 
-Decides when to try again and says again what a broker may have forgotten.  How to connect is `connection`'s.  Knows
-nothing of payloads or streams: topics and bytes go in and out.  A thread named ``gon-edge mqtt`` owns the connection;
-everybody else only touches :class:`~gon_edge.links.mqtt.queue.MessageQueue` and the outbox.
+Decides when to try again, and says again what a broker may have forgotten.  `connection` knows how to connect.  Topics
+and bytes go in and out; payloads and streams are unknown here.  A thread named ``gon-edge mqtt`` owns the connection.
+Other threads only touch the :class:`~gon_edge.links.mqtt.queue.MessageQueue` and the outbox.
 """
 
 from __future__ import annotations

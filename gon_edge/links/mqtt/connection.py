@@ -1,8 +1,9 @@
-"""One connection to a broker, from CONNECT to its end: the one way to connect, and the only place that knows paho.
+"""One connection to a broker, from CONNECT to its end: the one way to connect.
 
-The daemon (`client`), the commands (`links/publisher`) and ``doctor`` use it: address, TLS, user name and password,
-protocol versions, the will, and what an error or a reason code means in words are here.  Whether and when to try again
-is theirs.  paho opens the socket, in blocks of our own making (`blocks`), and our own loop drives it.
+The daemon (`client`), the commands (``links/publisher``) and the doctor use it.  It knows the address, TLS, user name
+and password, the versions of the protocol and the will, and it puts errors and reason codes into words.  Whether and
+when to try again is up to them.  Only this module knows paho: paho opens the socket and speaks MQTT, and
+:meth:`Connection.pump` drives it, in blocks of our own making (`blocks`).
 
 A new reason in :data:`gon_edge.events.RECONNECT_REASONS` is a new label value in ``prometheus``.
 """

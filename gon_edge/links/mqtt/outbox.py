@@ -1,6 +1,6 @@
-"""What waits to be sent to the broker, bounded: the latest state of each topic, and the newest events.
+"""A bounded outbox of what waits for the broker: the latest state of each topic, and the newest events.
 
-Knows no broker: it decides what is kept and in which order it leaves, from any thread.
+Decides what is kept and in which order it leaves.  Any thread may use it.  Knows no broker.
 """
 
 from __future__ import annotations

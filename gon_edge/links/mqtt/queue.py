@@ -1,6 +1,7 @@
-"""What arrived and was not scored yet: a bounded queue between the network thread and the scoring thread.
+"""A bounded queue of messages that have arrived and are not scored yet.
 
-Knows neither brokers nor payloads.  A new field of :class:`Message` needs its place in ``_HEADER``.
+The network thread puts them in, the scoring thread takes them out.  Knows neither brokers nor payloads.  A new field of
+:class:`Message` needs its place in ``_HEADER``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-# Messages a block holds before the next one begins.  At least glibc's threshold for blocks that are mapped by
-# themselves (`process.memory.tame_malloc`), so that a block that was read leaves the process.
+# A block holds so many bytes before the next one begins.  No less than the threshold from which glibc maps a block by
+# itself (`process.memory.tame_malloc`), so that it leaves the process when it has been read.
 _BLOCK_BYTES = 64 << 10
 _HEADER = struct.Struct("IId?B")  # of a message: bytes of topic and payload, when received, retained, QoS
 
@@ -40,11 +41,11 @@ class Message(NamedTuple):
 
 
 class MessageQueue:
-    """A first-in first-out queue between two threads that never grows beyond its bounds: when full the oldest goes.
+    """A first-in first-out queue between two threads.  When it is full, the oldest message goes.
 
-    Messages lie one behind the other in blocks that the allocator maps by themselves, and that leave the process when
-    they have been read.  As objects of their own they lay all over the heap: once the queue had been full, 14 MiB of it
-    were never given back.
+    Messages lie one behind the other in blocks.  The allocator maps each block by itself, so a block leaves the process
+    when it has been read.  As objects of their own, messages lay all over the heap: once the queue had been full,
+    14 MiB were never given back.
 
     Parameters
     ----------

@@ -1,3 +1,5 @@
-"""The HTTP port: `server` moves bytes, `guard` decides who may read, `api` turns a snapshot into JSON, and ``static/``
-holds the status page.  Nothing can be changed through it.
+"""The HTTP port.  Nothing can be changed through it.
+
+`server` moves bytes, `guard` decides who may read, `api` turns a snapshot into JSON, and ``static/`` holds the status
+page.
 """

@@ -1,4 +1,4 @@
-"""The read-only API: a snapshot of the daemon to JSON, one function a path.
+"""The read-only API: turns a snapshot of the daemon into JSON, one function a path.
 
 Knows no socket and no header.  A new path is a function here and a line in :data:`ANSWERS`; ``tools/make_reference``
 then asks for its description.

@@ -1,6 +1,8 @@
-"""Who may read what the HTTP port shows: TLS, the name it was asked by, token and password, how often one may guess.
+"""Decides who may read what the HTTP port shows.
 
-Certificate, key, token and password are read again when their files change; files that cannot be used leave what was
+By TLS, by the name it was asked by, by token and password, and by how often somebody has guessed.
+
+Certificate, key, token and password are read again when their files change.  Files that cannot be used leave what was
 read before.  Nothing here answers: :meth:`Guard.refusal` says why a request gets no answer.  ``ssl`` and ``hmac`` are
 loaded only where they are configured.
 """

@@ -1,10 +1,9 @@
-"""One HTTP port to look at: metrics, health, a read-only API and the status page.
+"""The server behind the HTTP port: metrics, health, a read-only API and the status page.
 
-Nothing can be changed through it.  Handlers see an immutable :class:`Snapshot`, which the daemon builds, and a
-Prometheus registry; they never touch streams or models.  Bounded in every direction: a handful of threads, a total time
-for each connection, a size for each request, no request bodies.  Who may read is decided by `guard`, what the API says
-by `api`; this module moves bytes, serves the status page (``static/index.html``) and sends it with the policy that
-keeps it harmless.
+Its threads see an immutable :class:`~gon_edge.links.snapshot.Snapshot` and a Prometheus registry; they never touch
+streams or models.  Everything is bounded: the number of threads, the time a connection may take, the size of a request.
+No request has a body.  `guard` decides who may read, `api` what the API says.  The status page (``static/index.html``)
+goes out with the policy that keeps it harmless.
 """
 
 from __future__ import annotations
