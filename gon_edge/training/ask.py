@@ -126,7 +126,7 @@ class _Here:
         return {*self.models.streams(), *(self.store.streams() if self._has_store else ())}
 
     def knows(self, stream: str) -> bool:
-        return stream in self.streams()
+        return stream in self.models.streams() or stream in self.streams()  # a rollback needs no database
 
     def model(self, stream: str) -> Model | None:
         return self.models.load(stream)[0]

@@ -42,31 +42,31 @@ class Client(Protocol):
 
 
 class Site(Protocol):
-    """Where operations are carried out.
-
-    Attributes
-    ----------
-    live : bool
-        Whether streams are scored here, so that a change counts from the next row on.
-    config : Config
-    store : Store
-    models : ModelFolder
-    silences : Silences
-    rounds : Rounds
-    """
+    """Where operations are carried out."""
 
     @property
-    def live(self) -> bool: ...  # noqa: D102
+    def live(self) -> bool:
+        """Whether streams are scored here, so that a change counts from the next row on."""
+
     @property
-    def config(self) -> Config: ...  # noqa: D102
+    def config(self) -> Config:
+        """What the daemon of these streams is told."""
+
     @property
-    def store(self) -> Store: ...  # noqa: D102
+    def store(self) -> Store:
+        """What survives a restart of it."""
+
     @property
-    def models(self) -> ModelFolder: ...  # noqa: D102
+    def models(self) -> ModelFolder:
+        """Its models, and the versions before them."""
+
     @property
-    def silences(self) -> Silences: ...  # noqa: D102
+    def silences(self) -> Silences:
+        """What nobody wants to hear of."""
+
     @property
-    def rounds(self) -> Rounds: ...  # noqa: D102
+    def rounds(self) -> Rounds:
+        """The trainings that run or wait here."""
 
     def streams(self) -> Collection[str]:
         """The streams there are."""

@@ -12,6 +12,7 @@ from jobs import two_streams
 from gon_edge.config.file import parse_config
 from gon_edge.config.schema import Config
 from gon_edge.errors import InputError, NotEnoughData
+from gon_edge.state.database import DATABASE
 from gon_edge.state.store import Store
 from gon_edge.training.ask import ask
 from gon_edge.training.job import accepted_spans
@@ -86,3 +87,5 @@ def test_a_model_is_rolled_back_and_loaded_again(config: Config) -> None:
     assert ask(config, {"do": "reload-model", "stream": "boiler"})["version"] == "1"
     with pytest.raises(InputError, match="has no model: train one"):
         ask(config, {"do": "reload-model", "stream": "pump"})
+    (config.state_dir / DATABASE).write_bytes(b"damaged")
+    assert ask(config, {"do": "rollback", "stream": "boiler", "version": "2"})["version"] == "2"
