@@ -339,10 +339,9 @@ def test_ten_streams_are_scored_in_less_than_46_mib(mosquitto: Mosquitto, tmp_pa
             values = rng.normal(20.0, 1.0, (2000, 8)).round(3).tolist()
             bodies = ({"time": START + t, **{f"x{f}": v for f, v in enumerate(row)}} for t, row in enumerate(values))
             mosquitto.publish_lines(f"telemetry/s{s}", (json.dumps(body) for body in bodies))
-        for s in range(10):
-            daemon.wait_for_state(f"s{s}", "scoring", 60)
         wait_until(lambda: daemon.messages("accepted") == 20_000, 30, "every message")
-        wait_until(lambda: daemon.metrics()["gon_edge_scoring_duration_seconds_count"] > 15_000, 30, "the scores")
+        # Each stream's model takes its turn; a stream that has been silent for a minute meanwhile is not "scoring".
+        wait_until(lambda: daemon.metrics()["gon_edge_scoring_duration_seconds_count"] > 15_000, 100, "the scores")
         # What is freed goes back within ten seconds.
         wait_until(lambda: daemon.metrics()["process_resident_memory_bytes"] < 46 << 20, 15, "46 MiB")
 
