@@ -23,7 +23,7 @@ MOST_FEATURES = 16
 """Features a picture has room for: those that vary most, in the deviations the model knows them by."""
 
 # Dots; not critical: what looked well with 8 windows of 40 rows.
-_NAME, _AXIS, _BETWEEN, _RIGHT = 190, 60, 70, 16
+_AXIS, _BETWEEN, _RIGHT = 70, 70, 16
 _TOP, _PANEL, _GAP, _FOOT = 64, 44, 12, 24
 _WINDOW = 62
 _WIDEST = 1000
@@ -107,7 +107,8 @@ def _draw(
     moves = (both.std(axis=(0, 1)) / model.scaler.scale).argsort(kind="stable")[::-1][:MOST_FEATURES]
     shown = np.sort(moves)
     wide = min(_WIDEST, _WINDOW * max(len(real), len(generated)))
-    left = _NAME + _AXIS
+    names = {f: fig.short(model.features[f]) for f in shown}
+    left = _RIGHT + max(fig.text_width(figure, name) for name in names.values()) + _AXIS
     width, height = left + wide + _BETWEEN + wide + _RIGHT, _TOP + len(shown) * (_PANEL + _GAP) + _FOOT
     fig.resize(figure, width, height)
 
@@ -133,4 +134,4 @@ def _draw(
             for place, window in zip(places, windows[..., f], strict=True):
                 axes.plot(place, window, color=colours[colour], linewidth=1.1)
             if kind == "real":
-                write(_RIGHT, top + _PANEL / 2 + 4, fig.short(model.features[f]), "ink")
+                write(_RIGHT, top + _PANEL / 2 + 4, names[f], "ink")
