@@ -88,7 +88,7 @@ def measure(dataset: datasets.Dataset, seed: int) -> dict[str, float | str]:
     def precision(model: Model) -> float:
         detector = GONDetector()
         detector.model_ = model
-        return float(average_precision(dataset.labels, detector.decision_function(dataset.test)))
+        return float(average_precision(dataset.labels, detector.decision_function(dataset.test, dataset.restart)))
 
     once = GONDetector(random_state=seed).fit(train).model_
     thirds, ended = rounds(np.array_split(train, 3), seed, accepted=True)

@@ -32,8 +32,8 @@ from gon_edge.estimator import GONDetector  # noqa: E402
 from gon_edge.events import Row  # noqa: E402
 from gon_edge.model.detector import Detector  # noqa: E402
 from gon_edge.model.file import Model  # noqa: E402
-from gon_edge.model.window import windows  # noqa: E402
 from gon_edge.training.fit import fit_model  # noqa: E402
+from gon_edge.training.rows import TrainingRows  # noqa: E402
 
 FEATURES = ("speed", "flow", "power", "bearing")
 UNITS = ("1/min", "l/s", "kW", "°C")
@@ -117,7 +117,8 @@ def scales(model: Model, rows: NDArray[np.float64], hunting: NDArray[np.float64]
         (axes[1], hunting[:NORMAL_ROWS], "a speed that swings too fast"),
     ):
         z = model.scaler.transform(values)
-        energy = net.energies(windows(z, net.window)[-140:])
+        data = TrainingRows(z, np.zeros(len(z), np.bool_), net.window)
+        energy = data.energies(net, np.arange(len(z))[-140:])
         terms = [scale.share * np.log1p(energy[:, s] / scale.tau) for s, scale in enumerate(net.scales)]
         x = np.arange(len(terms[0]))[shown] - len(terms[0]) + 1
         names = [f"{scale.rows} row{'s' if scale.rows > 1 else ''}" for scale in net.scales]

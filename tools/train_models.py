@@ -151,7 +151,7 @@ def _set(name: str, rename: Callable[[str], str], *, scaled_by_publisher: bool =
         def scores(model: Model) -> list[tuple[str, str]]:
             detector = GONDetector()
             detector.model_ = model
-            found = detector.decision_function(dataset.test * span + low)
+            found = detector.decision_function(dataset.test * span + low, dataset.restart)
             alarms = found > model.threshold
             delay, share = metrics.detection_delay(dataset.labels, alarms)
             runs = len(metrics.segments(dataset.labels))
@@ -168,7 +168,7 @@ def _set(name: str, rename: Callable[[str], str], *, scaled_by_publisher: bool =
             ]  # fmt: skip
 
         names = tuple(rename(feature) for feature in dataset.feature_names)
-        return Material(names, dataset.train * span + low, None, scores)
+        return Material(names, dataset.train * span + low, dataset.train_restart, scores)
 
     return material
 

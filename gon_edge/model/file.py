@@ -2,6 +2,9 @@
 
 ``.npz`` with a JSON header, a format version and a checksum; no pickle, ever.  A file is written beside its place,
 flushed to the disk and renamed, so that a power cut leaves the old one or the new one.
+
+This module does not know which file is in use (`state.folder`), nor how a model is found.  A new field of a model is a
+new format version.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ class Model:
     scaler : Scaler
     discriminator : Discriminator
     smoothing : float
-        Weight of the newest row in the quick average of scores, see `gon_edge.training.fit.Smoother`.
+        Weight of the newest row in the quick average of scores, see `gon_edge.model.smoothing.Smoother`.
     threshold : float
         Scores above are anomalous.
     typical : float

@@ -1,6 +1,6 @@
 """The last W rows of a stream as one contiguous view, and the scaler in front of it.
 
-Knows nothing of time, models or names.  A change of the scaler changes every stored model: ``modelfile`` holds its
+This module does not know time, models or names.  A change of the scaler changes every stored model: ``file`` holds its
 arrays.
 """
 
@@ -19,7 +19,8 @@ sensor (1e4 after a division by a tiny range) must not hide the others.  Best of
 _RESOLUTION = 1e-5
 """Smallest deviation believed, relative to the mean: float32 has 6e-8, and sensors far less."""
 
-_CHUNK_BYTES = 256 << 10  # of float64, while a scaler is fitted
+_CHUNK_BYTES = 256 << 10
+"""Of float64, held at once while a scaler is fitted.  Not critical: small beside the rows."""
 
 
 class SlidingWindow:
@@ -119,21 +120,3 @@ class Scaler:
     def inverse(self, z: ArrayLike) -> NDArray[np.float64]:
         """Standardised values in engineering units again."""
         return np.asarray(z, np.float64) * self.scale + self.mean
-
-
-def windows(rows: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """Every window that ends at a row, the first ones padded on the left with the first row.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (T, F)
-    length : int
-        W.
-
-    Returns
-    -------
-    ndarray, shape (T, W, F)
-        A read-only view of a padded copy: T + W rows of memory, not T times W.
-    """
-    padded = np.concatenate([np.repeat(rows[:1], length - 1, axis=0), rows])
-    return np.lib.stride_tricks.sliding_window_view(padded, length, axis=0).transpose(0, 2, 1)

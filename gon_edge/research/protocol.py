@@ -11,6 +11,9 @@
     :class:`~gon_edge.research.reference_gon.Quirks`: scores one row late, a quantile of train scores times a factor
     that is chosen a data set, point adjustment.
 
+Every recording of a test part is scored alone, by every method.  Where a train part has seams, only the product's
+detector can be told; the peers' windows cross them.
+
 A method is anything with ``fit``, ``decision_function`` and ``threshold_``.  :data:`METHODS` names the peers and the
 product's own detector; the table's tool starts a process for each cell and calls :func:`measure` in it.
 """
@@ -107,10 +110,10 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
         return decided(make(name, random_state=random_state, dataset=dataset.name), dataset)
     method = make(name, random_state=random_state, dataset=dataset.name)
     started = time.perf_counter()
-    method.fit(dataset.train)
+    _fit(method, dataset)
     train_s = time.perf_counter() - started
     started = time.perf_counter()
-    scores = np.asarray(method.decision_function(dataset.test), dtype=np.float64)
+    scores = _alone(method.decision_function, dataset.test, dataset.restart)
     batch_us = (time.perf_counter() - started) / len(scores) * 1e6
     peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     figures: dict[str, Any] = {
@@ -125,8 +128,7 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
     else:
         figures |= detection(dataset, scores, threshold=method.threshold_)
     if dataset.feature_labels is not None and hasattr(method, "feature_scores"):
-        contributions = np.asarray(method.feature_scores(dataset.test), dtype=np.float64)
-        figures |= diagnosis(dataset.feature_labels, contributions)
+        figures |= diagnosis(dataset.feature_labels, _alone(method.feature_scores, dataset.test, dataset.restart))
     return figures
 
 
@@ -157,14 +159,12 @@ def detection(dataset: Dataset, scores: Array, *, threshold: float) -> dict[str,
 def decided(method: Any, dataset: Dataset) -> dict[str, Any]:
     """Return what :func:`decisions.judge` finds, by the method's own decisions and for peers at each of `RISKS`."""
     restart = dataset.restart
+    _fit(method, dataset)
     if isinstance(method, GONDetector):
-        method.fit(dataset.train, restart=dataset.train_restart)
         scores = method.decision_function(dataset.test, restart=restart)
         calls = {"": (method.predict(dataset.test, restart=restart) > 0, method.threshold_)}
     else:
-        method.fit(dataset.train)
-        runs = np.split(dataset.test, np.flatnonzero(restart)[1:])
-        scores = np.concatenate([np.asarray(method.decision_function(run), np.float64) for run in runs])
+        scores = _alone(method.decision_function, dataset.test, restart)
         calibration = getattr(method, "calibration_", None)
         levels = {f"@{risk:g}": fit_pot(calibration, risk) for risk in RISKS} if calibration is not None else {}
         calls = {risk: (scores > level, level) for risk, level in {"": method.threshold_, **levels}.items()}
@@ -194,7 +194,7 @@ def published(method: Peer, dataset: Dataset, scores: Array, *, quirks: Quirks) 
 
     The released GON shifts its windows itself; other methods' scores are made as late as its are.
     """
-    train_scores = np.asarray(method.decision_function(dataset.train), dtype=np.float64)
+    train_scores = _alone(method.decision_function, dataset.train, dataset.train_restart)
     is_gon = isinstance(method, ReferenceGON)
     if quirks.late_windows and not is_gon:
         scores, train_scores = (np.concatenate([s[:1], s[:-1]]) for s in (scores, train_scores))
@@ -223,6 +223,20 @@ def quantile_threshold(train_scores: Array, quantile: float, factor: float) -> f
     """Return the released "POT": the sorted train score at ``quantile * N`` times a factor; no tail is fitted."""
     ordered = np.sort(train_scores)
     return float(ordered[min(int(quantile * len(ordered)), len(ordered) - 1)] * factor)
+
+
+def _fit(method: Any, dataset: Dataset) -> None:
+    """Fit a method; the product's detector hears where recordings begin."""
+    if isinstance(method, GONDetector):
+        method.fit(dataset.train, restart=dataset.train_restart)
+    else:
+        method.fit(dataset.train)
+
+
+def _alone(judge: Callable[[Array], Any], rows: Array, restart: NDArray[np.bool_]) -> Array:
+    """Return what ``judge`` says of rows (T, F), each recording judged as if it were alone; shape (T, ...)."""
+    runs = np.split(rows, np.flatnonzero(restart)[1:])
+    return np.concatenate([np.asarray(judge(run), dtype=np.float64) for run in runs])
 
 
 def _single_row_us(method: Any, rows: Array) -> float:

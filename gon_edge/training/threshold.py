@@ -74,7 +74,8 @@ def fit_pareto(excess: NDArray[np.float64]) -> tuple[float, float]:
     if excess.size < _FEWEST_PEAKS or float(np.ptp(excess)) == 0.0:
         return 0.0, mean
     largest = float(excess.max())
-    # x > -1/max keeps every log finite; far right of it the shape leaves the range that is believed.
+    # x > -1/max keeps every log finite; far right of it the shape leaves the range that is believed.  How fine the grid
+    # is does not matter: the most likely shape and width are flat maxima.
     grid = np.concatenate(
         [-(1.0 - np.geomspace(1e-3, 1.0, 60, endpoint=False)) / largest, np.geomspace(1e-4, 20.0, 80) / mean]
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import oracle
 import pytest
 
 from gon_edge.errors import InputError
 from gon_edge.model import sample
-from gon_edge.model.window import windows
 from gon_edge.training.fit import fit_model
 from gon_edge.training.settings import FitSettings
 
@@ -50,7 +50,7 @@ def test_real_windows_are_recorded_ones_and_none_reaches_across_a_restart(model)
     restart = np.zeros(100, np.bool_)
     restart[50] = True
     taken = sample.real_windows(model, rows, FEATURES, restart, 200, np.random.default_rng(0))
-    recorded = windows(np.float32(rows), 15)
+    recorded = oracle.windows(np.float32(rows), 15)
     whole = np.r_[14:50, 64:100]
     np.testing.assert_allclose(taken, recorded[whole], rtol=1e-4)
 

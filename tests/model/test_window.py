@@ -1,12 +1,11 @@
-"""The sliding window against a list, windows against a loop, the scaler on what sensors really send."""
+"""The sliding window against a list, and the scaler on what sensors really send."""
 
 from __future__ import annotations
 
 import numpy as np
-import oracle
 import pytest
 
-from gon_edge.model.window import CLIP, Scaler, SlidingWindow, windows
+from gon_edge.model.window import CLIP, Scaler, SlidingWindow
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])
@@ -31,18 +30,6 @@ def test_the_view_is_contiguous_and_no_copy():
         window.push(np.full(2, t, np.float32))
         assert window.view().flags.c_contiguous
         assert np.shares_memory(window.view(), window.view())
-
-
-@pytest.mark.parametrize(("rows", "length", "features"), [(1, 1, 1), (1, 5, 2), (3, 5, 1), (20, 4, 3), (6, 6, 2)])
-def test_windows_are_those_of_a_loop(rows, length, features):
-    z = np.random.default_rng(1).normal(size=(rows, features)).astype(np.float32)
-    np.testing.assert_array_equal(windows(z, length), oracle.windows(z, length))
-
-
-def test_windows_take_the_memory_of_the_rows_alone():
-    z = np.zeros((1000, 2), np.float32)
-    first, last = np.lib.array_utils.byte_bounds(windows(z, 100))
-    assert last - first <= (1000 + 100) * 2 * 4
 
 
 def test_scaled_rows_have_mean_0_and_deviation_1():

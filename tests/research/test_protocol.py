@@ -205,6 +205,27 @@ def test_the_products_detector_is_one_more_method():
     assert 0 < cell["row_us"] < 1e6
 
 
+@pytest.mark.parametrize("name", ["gon-edge", "pca", "last-difference"])
+def test_every_recording_of_the_test_is_scored_alone(name):
+    # A seam of two recordings is no fault; scored as one record, every method took it for one.
+    data = dataclasses.replace(toy(), restart=np.isin(np.arange(300), [0, 200]))
+    data.test[200:] += 20.0
+    method = protocol.make(name, random_state=0, dataset="toy").fit(data.train)
+    scores = protocol._alone(method.decision_function, data.test, data.restart)
+    np.testing.assert_array_equal(scores[200:], method.decision_function(data.test[200:]))
+    assert protocol.measure(name, data, random_state=0)["ap"] == pytest.approx(
+        metrics.average_precision(data.labels, scores)
+    )
+
+
+def test_the_products_detector_is_told_where_recordings_begin_in_train():
+    data = dataclasses.replace(toy(), train_restart=np.isin(np.arange(400), [0, 200]))
+    data.train[200:] += 20.0
+    whole = dataclasses.replace(data, train_restart=np.arange(400) == 0)
+    told, untold = (protocol.measure("gon-edge", part, random_state=0) for part in (data, whole))
+    assert told["ap"] != untold["ap"]
+
+
 def test_an_unknown_method_is_a_key_error():
     with pytest.raises(KeyError):
         protocol.make("nothing", random_state=0, dataset="SMD")
