@@ -44,6 +44,8 @@ class DaemonProcess:
             "streams": {"defaults": {"warmup_rows": 300}},
             **settings,
         }
+        # At nice 19 a training would wait for ever beside other tests that are busy.
+        config["retrain"] = {"nice": 0, **settings.get("retrain", {})}
         self.config.write_text(json.dumps(config))  # JSON is YAML
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -18,7 +18,7 @@ from e2e.servers import Mosquitto, wait_until
 pytestmark = pytest.mark.e2e
 
 START = 1_700_000_000.0
-CALM = {"every": "off", "max_load": "off", "max_temperature": "off"}
+CALM = {"every": "off", "max_load": "off", "max_temperature": "off", "nice": 0}
 
 
 def daemon_with(folder: Path, broker: Mosquitto, **retrain: Any) -> DaemonProcess:

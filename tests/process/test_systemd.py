@@ -32,7 +32,7 @@ def notifier_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if request.param == "library":
         pytest.importorskip(
             "systemd.daemon",
-            reason="systemd-python is missing; type: apt install libsystemd-dev; pip install systemd-python",
+            reason="systemd-python is missing, which libsystemd-dev builds; type: python -m pip install systemd-python",
         )
     else:
         monkeypatch.setitem(sys.modules, "systemd", None)  # as where it is not installed
