@@ -30,7 +30,6 @@ ELSEWHERE = {
     "research/pictures": ("research/test_gon_digits.py", "draws what was trained there"),
     "research/reference_gon": ("research/test_protocol.py", "is measured by that protocol"),
     "research/rivals": ("research/test_gon_digits.py", "rivals of the picture GON"),
-    "training/settings": ("training/test_fit.py", "data without logic, which a fit takes"),
 }
 
 # Files of tests without a module: what they are about instead.
