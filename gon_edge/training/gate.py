@@ -233,7 +233,8 @@ def _worse(new: GateScores, old: GateScores, risk: float, rows: int) -> list[str
 
 
 def _percent(share: float) -> str:
-    return f"{100.0 * share:.2g} %"
+    percent = 100.0 * share
+    return f"{percent:.0f} %" if percent >= 10.0 else f"{percent:.2g} %"  # .2g writes 100 as 1e+02
 
 
 def _scores(

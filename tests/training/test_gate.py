@@ -9,7 +9,7 @@ import pytest
 
 import gon_edge.training.gate
 from gon_edge.training.fit import fit_model
-from gon_edge.training.gate import FAULTS, GateReport, GateScores, _worse, judge, roc_auc
+from gon_edge.training.gate import FAULTS, GateReport, GateScores, _percent, _worse, judge, roc_auc
 from gon_edge.training.settings import FitSettings
 
 SMALL = FitSettings(window=10, hidden=4, prototypes=2)
@@ -179,3 +179,11 @@ def test_roc_auc_is_the_share_of_ordered_pairs():
     high, low = rng.integers(0, 6, 40).astype(float), rng.integers(0, 5, 30).astype(float)
     naive = np.mean([(h > lo) + 0.5 * (h == lo) for h in high for lo in low])
     assert roc_auc(high, low) == pytest.approx(naive)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1.0, "100 %"), (0.5, "50 %"), (0.0123, "1.2 %"), (0.0004, "0.04 %"), (0.0, "0 %")]
+)
+def test_a_share_is_written_as_a_person_writes_it(share: float, text: str):
+    """All rows in alarm were "1e+02 %"."""
+    assert _percent(share) == text
