@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shlex
 import signal
 import sys
@@ -24,6 +26,24 @@ hypothesis.settings.register_profile("patient", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("patient")
 
 _APT = "sudo apt install"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test marked ``alone`` wait until no other runs, and the others wait for it; the wait is not its time.
+
+    Every test shares the room, an ``alone`` one has it for itself.  All come in by one door, and who waits for the room
+    stays in the door: else the others, one after the other, would never leave it empty.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # one test after the other anyway
+        return (yield)
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # what all workers of a run have in common
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with (folder / "door").open("w") as door, (folder / "room").open("w") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, kind)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.fixture
