@@ -33,6 +33,7 @@ from gon_edge.errors import InputError
 from gon_edge.events import Alert
 from gon_edge.links.publisher import Publisher
 from gon_edge.model.file import Model
+from gon_edge.process.clock import monotonic
 from gon_edge.state.catalog import find, starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.stream.alerts import alert_json
@@ -162,7 +163,7 @@ def record(
 
 
 def _now() -> tuple[float, float]:
-    return time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
+    return monotonic(), time.time()
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from typing import TYPE_CHECKING, Any
+
+from gon_edge.process.clock import monotonic
 
 if TYPE_CHECKING:
     import ssl
@@ -65,7 +66,7 @@ class BlockSocket:
                 self.error = error
                 raise
             self._start = 0
-            self.read_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self.read_at = monotonic()
         start = self._start
         self._start = min(start + size, self._end)
         return bytes(self._view[start : self._start])
