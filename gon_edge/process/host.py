@@ -124,6 +124,7 @@ def _rates(before: _Counters, now: _Counters) -> dict[str, float]:
 
 
 def _gauges() -> dict[str, float]:
+    """What the machine says of itself now; psutil raises where it has no such thing, and that reading is left out."""
     values: dict[str, float] = {}
     memory = psutil.virtual_memory()
     values["memory.used_percent"] = memory.percent
