@@ -36,7 +36,7 @@ from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.web.server import CONTENT_TYPES, WebServer
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.held import alert_json
 from gon_edge.training.fit import fit_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -44,7 +44,7 @@ from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot  #
 from gon_edge.links.web import api, guard, server  # noqa: E402
 from gon_edge.state.database import DATABASE, LOCK  # noqa: E402
 from gon_edge.state.history import RetrainRecord  # noqa: E402
-from gon_edge.stream.alerts import alert_json  # noqa: E402
+from gon_edge.stream.held import alert_json  # noqa: E402
 from gon_edge.stream.silences import Silence  # noqa: E402
 from gon_edge.training.gate import GateReport, GateScores  # noqa: E402
 
@@ -60,7 +60,7 @@ def _note(*what: str) -> str:
 
 _RENAMED = {"stream": "name"}  # JSON has it under another name than the dataclass
 _SAID = {  # where a docstring says nothing beyond the type
-    "type": "`new` first, then `update`, then `end`; the `id` stays the same.",
+    "type": "`new` first, then `update`, then `end`; the `id` stays the same. An `update` after the `end`: it is back.",
     "kind": "Something is unusual, or something is silent or frozen.",
     "stream": "Its name.",
     "severity": "`critical` from the time the score reaches `critical_ratio` times the threshold.",

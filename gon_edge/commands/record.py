@@ -36,7 +36,7 @@ from gon_edge.model.file import Model
 from gon_edge.process.clock import monotonic
 from gon_edge.state.catalog import find, starters
 from gon_edge.state.folder import ModelFolder
-from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.held import alert_json
 from gon_edge.stream.pipeline import TICK_S, Pipeline, Step
 from gon_edge.stream.stream import Stream
 

@@ -17,7 +17,7 @@ from gon_edge.links.mqtt.client import MqttClient
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
-from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.held import alert_json
 from gon_edge.stream.pipeline import Heard, Step
 from gon_edge.stream.stream import Outcome, Stream
 

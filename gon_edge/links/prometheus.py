@@ -287,11 +287,11 @@ class Telemetry:
                 self._state.labels(stream, each).set(each == state)
 
     def alert(self, alert: Alert) -> None:
-        """Count a new alert and show whether one is open; a new one with its causes, so that no scrape finds none."""
+        """Count a new alert and show whether one is open; an open one with its causes, so that no scrape finds none."""
         self._stream(alert.stream)
+        if alert.type != "end" and alert.kind == "anomaly" and alert.top_features:
+            self.causes(alert.stream, alert.top_features)
         if alert.type == "new":
-            if alert.kind == "anomaly" and alert.top_features:
-                self.causes(alert.stream, alert.top_features)
             self._alerts.labels(alert.stream, alert.kind).inc()
         self._alert_active.labels(alert.stream, alert.kind).set(alert.type != "end")
 

@@ -210,7 +210,7 @@ class Store:
             self._next_flush = now + self._wait_s
 
     def add_alert(self, event: Mapping[str, Any]) -> None:
-        """Keep an event as `alerts.alert_json` makes it; the newest event of an alert replaces the one before."""
+        """Keep an event as `held.alert_json` makes it; the newest event of an alert replaces the one before."""
         self._history.add_alert(event)
 
     def quarantine(self, stream: str, since: float, until: float) -> int:

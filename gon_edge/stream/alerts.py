@@ -5,8 +5,8 @@ followed by a cool-down.  `missing`: features without fresh values, or a stream 
 any number of `update`, `end`, all with one id.
 
 A fault that lasts stays an alert: only rows clearly below the threshold end it, and neither time, nor a gap in the
-rows, nor a restart does.  Pure: timestamps come with the rows, nothing is published or stored here.  The shape of
-`alert_json` is what subscribers parse; a change there is a change for them.
+rows, nor a restart does.  A fault that comes and goes stays one alert: it is open again when its causes come back soon
+after its end, and takes longer to end each time.  Pure: timestamps come with the rows, nothing is published or stored.
 
 A silenced stream is frozen here: its rows neither raise nor end anything until somebody wants to hear of it again.  Of
 a stream with silenced features, alerts are held back whose causes are mainly those features.
@@ -17,78 +17,30 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Alert, AlertKind, AlertType, Cause, Severity, Verdict
+from gon_edge.stream.absence import Absences
+from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, mainly_same
 
-TOP_FEATURES = 10
-"""Causes that go into an anomaly event: what a person reads, and a bound on the message's size."""
-
-_MAINLY = 0.5
+_MAINLY_SILENCED = 0.5
 """An alert is one of silenced features when they hold more than this share of its score."""
 
+_SOON = 10
+"""An alert that would begin within this many times ``clear_rows`` after another with mainly the same causes has ended
+is that one again; and it ends after one more ``clear_rows`` each time, up to as many.  A judgement: rows and not
+minutes, as a fault of a stream with a row a minute flaps over hours."""
+
+_FLAPPING = 4
+"""Alerts that can flap in turn.  Not critical: each takes as much of the state as an open one."""
+
+_GROWN = 2.0
+"""A score this many times the highest told is news.  A judgement: it is what makes an alert critical by default."""
+
 _STATE_VERSION = 1
-
-
-def alert_json(alert: Alert) -> dict[str, Any]:
-    """Return the event as it goes out by MQTT and into the history: plain types, NaN as `None`."""
-    return {
-        "id": alert.id,
-        "type": alert.type,
-        "kind": alert.kind,
-        "stream": alert.stream,
-        "since": alert.since,
-        "timestamp": alert.timestamp,
-        "score": _number(alert.score),
-        "threshold": _number(alert.threshold),
-        "severity": alert.severity,
-        "top_features": [
-            {
-                "feature": cause.feature,
-                "value": _number(cause.value),
-                "expected": _number(cause.expected),
-                "contribution": _number(cause.contribution),
-            }
-            for cause in alert.top_features
-        ],
-        "model_version": alert.model_version,
-    }
-
-
-def _number(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _alert(event: Mapping[str, Any]) -> Alert:
-    """Inverse of `alert_json`."""
-    score, threshold = (math.nan if event[key] is None else float(event[key]) for key in ("score", "threshold"))
-    causes = tuple(Cause(**cause) for cause in event["top_features"])
-    return Alert(**{**event, "score": score, "threshold": threshold, "top_features": causes})
-
-
-@dataclass(slots=True)
-class _Held:
-    """An open anomaly: the last event sent, and the causes of its strongest row, for events on rows that have none."""
-
-    event: Alert
-    strongest_score: float
-    strongest_causes: tuple[Cause, ...]
-
-
-@dataclass(slots=True)
-class _Absence:
-    """A feature without fresh values: since when, how many rows it has been back for, whether the alert names it."""
-
-    since: float
-    rows_back: int
-    reported: bool
-
-
-_WHOLE_STREAM = "\0stream"
-"""Stands among the absent features while the stream as a whole is silent; no payload can hold this name."""
 
 
 class AlertPolicy:
@@ -135,9 +87,10 @@ class AlertPolicy:
         self._recent: deque[tuple[float, bool]] = deque(maxlen=self._settings.raise_of)
         self._normal_rows = 0
         self._ended_at: float | None = None
-        self._anomaly: _Held | None = None
+        self._anomaly: Held | None = None
+        self._ended: deque[Held] = deque(maxlen=_FLAPPING)  # the first to end first
         self._missing: Alert | None = None
-        self._absent: dict[str, _Absence] = {}
+        self._absences = Absences()
         self._last_row_at: float | None = None
         self._model_version = ""
         self._newest_id: dict[AlertKind, tuple[int, int]] = {}  # (epoch, since in microseconds), see _new_id
@@ -163,13 +116,22 @@ class AlertPolicy:
         """The open alerts that no silence holds back."""
         return tuple(event for event in self.active if not self._is_silenced(event.top_features))
 
-    def silence(self, features: frozenset[str] | None) -> None:
-        """Hold back alerts of these features from now on; ``None`` is the whole stream, the empty set is no silence."""
-        if features is None:
+    def silence(self, features: frozenset[str] | None) -> bool:
+        """Hold back alerts of these features from now on; ``None`` is the whole stream, the empty set is no silence.
+
+        Returns
+        -------
+        bool
+            Whether something was silenced and no longer is.
+        """
+        before = self._silenced
+        is_over = features is not None and (before is None or not before <= features)
+        if features is None or is_over:
             self._recent.clear()  # what is raised after the silence begins after it
             self._normal_rows = 0
         self._silenced = features
         self._ask_again_in = 0
+        return is_over
 
     def configure(self, settings: AlertsConfig) -> None:
         """Go on with other settings; what is open stays open."""
@@ -179,7 +141,7 @@ class AlertPolicy:
     def _is_silenced(self, causes: Sequence[Cause]) -> bool:
         if self._silenced is None:
             return True
-        return sum(cause.contribution for cause in causes if cause.feature in self._silenced) > _MAINLY
+        return sum(cause.contribution for cause in causes if cause.feature in self._silenced) > _MAINLY_SILENCED
 
     def update(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None = None) -> list[Alert]:
         """Take one scored row; return the news it makes, one event of each kind at most.
@@ -198,7 +160,8 @@ class AlertPolicy:
         if self._silenced and verdict.missing:
             heard = tuple(feature for feature in verdict.missing if feature not in self._silenced)
             verdict = replace(verdict, missing=heard)
-        news = (self._update_anomaly(verdict, explain), self._update_missing(verdict))
+        self._absences.take(verdict.missing, verdict.timestamp, self._settings)
+        news = (self._update_anomaly(verdict, explain), self._report_missing(verdict.timestamp))
         return [event for event in news if event is not None]
 
     def stream_silent(self, timestamp: float, features: Sequence[str] = ()) -> list[Alert]:
@@ -216,9 +179,7 @@ class AlertPolicy:
         if self._silenced is None:
             return []
         since = timestamp if self._last_row_at is None else min(self._last_row_at, timestamp)
-        for feature in (_WHOLE_STREAM, *features):
-            absence = self._absent.setdefault(feature, _Absence(since, 0, reported=True))
-            absence.reported, absence.rows_back = True, 0
+        self._absences.take_silence(since, features)
         event = self._report_missing(timestamp)
         return [] if event is None else [event]
 
@@ -233,33 +194,50 @@ class AlertPolicy:
             settings.clear_ratio * verdict.threshold if verdict.threshold > 0 else verdict.threshold
         )
         self._normal_rows = self._normal_rows + 1 if below and not verdict.is_anomaly else 0
+        for ended in self._ended:
+            ended.rows_since_end += 1
+        while self._ended and self._ended[0].rows_since_end > _SOON * settings.clear_rows:
+            self._ended.popleft()
 
         held = self._anomaly
         if held is None:
             return self._raise_anomaly(verdict, explain)
-        if verdict.causes and verdict.score > held.strongest_score:
-            held.strongest_score, held.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
-        if self._normal_rows >= settings.clear_rows:
+        held.see(verdict)
+        if self._normal_rows >= settings.clear_rows * min(1 + held.returns, _SOON):
             self._anomaly = None
             self._ended_at = verdict.timestamp
             self._recent.clear()  # the next alert begins after this one
+            held.rows_since_end = 0
+            self._ended.append(held)
             return self._follow(held, "end", verdict, held.event.severity)
-        severity = "critical" if held.event.severity == "critical" else self._severity(verdict)
-        since_event_s = verdict.timestamp - held.event.timestamp
-        if severity == held.event.severity and 0 <= since_event_s < settings.update_every_s:
+        return self._update_open(held, verdict, explain)
+
+    def _update_open(
+        self, held: Held, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None
+    ) -> Alert | None:
+        """An update where something has changed.  Causes cost ten times a score: they are looked at now and then."""
+        settings = self._settings
+        severity = self._severity(verdict, held)
+        is_worse = severity != held.event.severity
+        looked_lately = 0 <= verdict.timestamp - held.looked_at < settings.update_every_s
+        if not is_worse and (looked_lately or not verdict.is_anomaly):
             return None
         if self._ask_again_in > 0:
             self._ask_again_in -= 1
             return None
-        if explain and verdict.is_anomaly and not verdict.causes:
+        held.looked_at = verdict.timestamp
+        if explain and not verdict.causes:
             verdict = replace(verdict, causes=explain())
-            if verdict.score > held.strongest_score:
-                held.strongest_score, held.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
+            held.see(verdict)
+        has_grown = verdict.score >= _GROWN * held.told_score > 0.0
+        has_moved = bool(verdict.causes) and not mainly_same(held.event.top_features, verdict.causes)
+        if not (is_worse or has_grown or has_moved):
+            return None
         event = self._follow(held, "update", verdict, severity)
         if self._silenced and self._is_silenced(event.top_features):
             self._ask_again_in = settings.clear_rows
             return None
-        held.event = event
+        held.event, held.told_score = event, max(held.told_score, verdict.score)
         return event
 
     def _raise_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
@@ -277,6 +255,9 @@ class AlertPolicy:
             # Causes cost ten times a score, and a silenced fault lasts: another one is late by these rows at most.
             self._ask_again_in = settings.clear_rows
             return None
+        held = next((ended for ended in self._ended if mainly_same(ended.strongest_causes, causes)), None)
+        if held is not None:
+            return self._return(held, replace(verdict, causes=causes))
         event = Alert(
             id=self._new_id("anomaly", anomalous[0]),
             type="new",
@@ -290,15 +271,27 @@ class AlertPolicy:
             top_features=causes,
             model_version=verdict.model_version,
         )
-        self._anomaly = _Held(event, verdict.score, causes)
+        self._anomaly = Held(event, verdict.score, causes, told_score=verdict.score, looked_at=verdict.timestamp)
         return event
 
-    def _severity(self, verdict: Verdict) -> Severity:
+    def _return(self, held: Held, verdict: Verdict) -> Alert:
+        """Open an alert again that ended a short while ago: each time it takes longer to end."""
+        self._ended.remove(held)
+        held.returns += 1
+        held.see(verdict)
+        held.event = self._follow(held, "update", verdict, self._severity(verdict, held))
+        held.told_score, held.looked_at = max(held.told_score, verdict.score), verdict.timestamp
+        self._anomaly = held
+        return held.event
+
+    def _severity(self, verdict: Verdict, held: Held | None = None) -> Severity:
+        if held is not None and held.event.severity == "critical":
+            return "critical"
         critical = verdict.threshold > 0 and verdict.score >= self._settings.critical_ratio * verdict.threshold
         return "critical" if verdict.is_anomaly and critical else "warning"
 
     @staticmethod
-    def _follow(held: _Held, event_type: AlertType, verdict: Verdict, severity: Severity) -> Alert:
+    def _follow(held: Held, event_type: AlertType, verdict: Verdict, severity: Severity) -> Alert:
         return replace(
             held.event,
             type=event_type,
@@ -312,54 +305,36 @@ class AlertPolicy:
 
     # -- missing -------------------------------------------------------------------------------------------------------
 
-    def _update_missing(self, verdict: Verdict) -> Alert | None:
-        after_s = self._settings.missing_after_s or 0.0
-        for feature in verdict.missing:
-            absence = self._absent.setdefault(feature, _Absence(verdict.timestamp, 0, reported=False))
-            absence.rows_back = 0
-            absence.reported |= not 0 <= verdict.timestamp - absence.since < after_s
-        for feature in self._absent.keys() - set(verdict.missing):
-            absence = self._absent[feature]
-            absence.rows_back += 1
-            if not absence.reported or absence.rows_back >= self._settings.clear_rows:
-                del self._absent[feature]
-        return self._report_missing(verdict.timestamp)
-
     def _report_missing(self, timestamp: float) -> Alert | None:
         """Compare what is absent now with the last event; return the event that closes the difference."""
-        reported = {feature: absence for feature, absence in self._absent.items() if absence.reported}
-        held = self._missing
-        if not reported:
+        lack, held = self._absences.lack(), self._missing
+        if lack is None:
             self._missing = None
             return None if held is None else replace(held, type="end", timestamp=timestamp)
-        names = sorted(reported.keys() - {_WHOLE_STREAM})
-        causes = tuple(Cause(name, None, None, 1 / len(names)) for name in names)
-        severity: Severity = "critical" if _WHOLE_STREAM in reported else "warning"
         if held is None:
-            since = min(absence.since for absence in reported.values())
             self._missing = Alert(
-                id=self._new_id("missing", since),
+                id=self._new_id("missing", lack.since),
                 type="new",
                 kind="missing",
                 stream=self._stream,
-                since=since,
+                since=lack.since,
                 timestamp=timestamp,
                 score=math.nan,
                 threshold=math.nan,
-                severity=severity,
-                top_features=causes,
+                severity=lack.severity,
+                top_features=lack.causes,
                 model_version=self._model_version,
             )
             return self._missing
-        severity = "critical" if held.severity == "critical" else severity
-        if held.top_features == causes and held.severity == severity:
+        severity = "critical" if held.severity == "critical" else lack.severity
+        if held.top_features == lack.causes and held.severity == severity:
             return None
         self._missing = replace(
             held,
             type="update",
             timestamp=timestamp,
             severity=severity,
-            top_features=causes,
+            top_features=lack.causes,
             model_version=self._model_version,
         )
         return self._missing
@@ -383,22 +358,16 @@ class AlertPolicy:
 
     def state(self) -> dict[str, Any]:
         """Return everything the next events depend on, fit for JSON; give it to the next `AlertPolicy`."""
-        held = self._anomaly
         return {
             "version": _STATE_VERSION,
             "stream": self._stream,
             "recent": [list(row) for row in self._recent],
             "normal_rows": self._normal_rows,
             "ended_at": self._ended_at,
-            "anomaly": held
-            and {
-                "event": alert_json(held.event),
-                "strongest": alert_json(
-                    replace(held.event, score=held.strongest_score, top_features=held.strongest_causes)
-                ),
-            },
+            "anomaly": self._anomaly and self._anomaly.state(),
+            "ended": [held.state() for held in self._ended],
             "missing": self._missing and alert_json(self._missing),
-            "absent": {name: [a.since, a.rows_back, a.reported] for name, a in self._absent.items()},
+            "absent": self._absences.state(),
             "last_row_at": self._last_row_at,
             "model_version": self._model_version,
             "newest_id": {kind: list(newest) for kind, newest in self._newest_id.items()},
@@ -410,12 +379,12 @@ class AlertPolicy:
         self._recent.extend((float(timestamp), bool(anomalous)) for timestamp, anomalous in state["recent"])
         self._normal_rows = int(state["normal_rows"])
         self._ended_at = state["ended_at"]
-        if (held := state["anomaly"]) is not None:
-            strongest = _alert(held["strongest"])
-            self._anomaly = _Held(_alert(held["event"]), strongest.score, strongest.top_features)
+        if state["anomaly"] is not None:
+            self._anomaly = Held.of(state["anomaly"])
+        self._ended.extend(Held.of(held) for held in state.get("ended", ()))
         if state["missing"] is not None:
-            self._missing = _alert(state["missing"])
-        self._absent = {name: _Absence(float(s), int(back), bool(r)) for name, (s, back, r) in state["absent"].items()}
+            self._missing = alert_of(state["missing"])
+        self._absences = Absences(state["absent"])
         self._last_row_at = state["last_row_at"]
         self._model_version = str(state["model_version"])
         self._newest_id = {kind: (int(epoch), int(us)) for kind, (epoch, us) in state["newest_id"].items()}

@@ -22,7 +22,7 @@ from gon_edge.events import Reading
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
-from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.held import alert_json
 from gon_edge.stream.stream import Stream
 from gon_edge.training.fit import fit_model
 

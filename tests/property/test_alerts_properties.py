@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Cause, Verdict
-from gon_edge.stream.alerts import AlertPolicy, alert_json
+from gon_edge.stream.alerts import AlertPolicy
+from gon_edge.stream.held import alert_json
 
 FEATURES = ("flow", "amps", "heat")
 
@@ -61,6 +62,11 @@ def test_each_kind_has_one_alert_at_a_time_and_its_events_are_in_order(settings,
             assert kind not in open_ids
             assert event["id"] not in ended
             open_ids[kind] = event["id"]
+        elif event["type"] == "update" and event["id"] in ended:  # it is back
+            assert kind == "anomaly"
+            assert kind not in open_ids
+            ended.remove(event["id"])
+            open_ids[kind] = event["id"]
         else:
             assert open_ids[kind] == event["id"]
         if event["type"] == "end":
@@ -97,7 +103,7 @@ def test_a_stream_that_is_well_again_has_no_alert_left(settings, happened):
     policy = AlertPolicy("pump", settings)
     events_of(policy, happened)
     last = max([0.0, *(what if kind == "silent" else what.timestamp for kind, what in happened)])
-    for i in range(1, settings.clear_rows + 1):
+    for i in range(1, 10 * settings.clear_rows + 1):  # ten times as many, where it had come and gone
         policy.update(Verdict("pump", last + i, 0.1, 1.0, False, (), (), "v1"))
     assert policy.active == ()
 

@@ -7,10 +7,13 @@ import pytest
 
 from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Cause, Verdict
-from gon_edge.stream.alerts import TOP_FEATURES, AlertPolicy, alert_json
+from gon_edge.stream.alerts import AlertPolicy
+from gon_edge.stream.held import TOP_FEATURES, alert_json
 
 SETTINGS = AlertsConfig(raise_rows=3, raise_of=5, clear_rows=4, clear_ratio=0.9, cooldown_s=20, update_every_s=10)
 FLOW = Cause("flow", 9.0, 2.0, 0.8)
+VALVE = Cause("valve", 1.0, 0.0, 0.9)
+GATE = Cause("gate", 1.0, 0.0, 0.9)
 
 
 def verdict(
@@ -81,8 +84,40 @@ def test_an_absurd_time_still_makes_an_id(policy):
 # -- updates -----------------------------------------------------------------------------------------------------------
 
 
-def test_updates_come_no_more_often_than_they_should(raised):
-    assert feed(raised, [1.5] * 25, 3.0) == [(12.0, "update"), (22.0, "update")]
+def test_a_fault_that_stays_as_it_is_makes_no_update(raised):
+    assert feed(raised, [1.5, 1.9, 1.2] * 1000, 3.0) == []
+
+
+def test_other_causes_make_an_update_no_more_often_than_they_should(raised):
+    news = [
+        (event.timestamp, event.top_features)
+        for t in range(3, 60)
+        for event in raised.update(verdict(t, 1.5, causes=(VALVE if t < 30 else FLOW,)))
+    ]
+    assert news == [(12.0, (VALVE,)), (32.0, (FLOW,))]
+
+
+def test_causes_in_another_order_are_no_news(raised):
+    shares = [(0.4, 0.35), (0.35, 0.4)]
+    pairs = [(Cause("flow", 9.0, 2.0, flow), Cause("valve", 1.0, 0.0, valve)) for flow, valve in shares]
+    rows = (verdict(t, 1.5, causes=pairs[t % 2]) for t in range(3, 400))
+    assert [event.timestamp for row in rows for event in raised.update(row)] == []
+
+
+def test_a_score_twice_as_high_as_was_ever_told_makes_an_update():
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, update_every_s=10, critical_ratio=100))
+    assert feed(policy, [1.5, *[2.9] * 20, *[3.1] * 40, *[5.9] * 20, *[1.1] * 20, *[3.1] * 20, *[6.2] * 10]) == [
+        (0.0, "new"),
+        (30.0, "update"),
+        (130.0, "update"),
+    ]
+
+
+def test_causes_of_an_open_alert_are_asked_for_as_seldom_as_updates_may_come(raised):
+    asked = []
+    for t in range(3, 104):
+        raised.update(verdict(t, 1.5, causes=()), lambda t=t: asked.append(t) or (FLOW,))
+    assert asked == list(range(12, 104, 10))
 
 
 def test_an_alert_that_becomes_critical_says_so_at_once(raised):
@@ -106,8 +141,8 @@ def test_an_event_on_a_normal_row_names_the_causes_of_the_strongest_row(raised):
     valve = Cause("valve", 1.0, 0.0, 0.9)
     raised.update(verdict(3, 1.9, causes=(valve,)))
     raised.update(verdict(4, 1.2, causes=(FLOW,)))
-    (event,) = raised.update(verdict(13, 0.95))
-    assert (event.type, event.score, event.top_features) == ("update", 0.95, (valve,))
+    news = [event for t in range(5, 9) for event in raised.update(verdict(t, 0.5))]
+    assert [(event.type, event.score, event.top_features) for event in news] == [("end", 0.5, (valve,))]
 
 
 def test_a_wide_stream_names_its_largest_causes_only(policy):
@@ -131,7 +166,8 @@ def test_normal_rows_that_are_not_in_a_row_do_not_end_it(raised):
 
 
 def test_a_score_just_below_the_threshold_does_not_end_it(raised):
-    assert [kind for _, kind in feed(raised, [0.95] * 1000, 3.0)] == ["update"] * 100
+    assert feed(raised, [0.95] * 1000, 3.0) == []
+    assert raised.is_open
 
 
 def test_a_score_that_is_not_a_number_does_not_end_it(raised):
@@ -144,7 +180,9 @@ def test_a_fault_that_lasts_stays_an_alert(raised):
 
 
 def test_a_gap_in_the_rows_does_not_end_it(raised):
-    assert feed(raised, [1.5], 90_000.0) == [(90_000.0, "update")]
+    (before,) = raised.active
+    assert feed(raised, [1.5], 90_000.0) == []
+    assert raised.active == (before,)
 
 
 def test_a_threshold_below_zero_still_ends_an_alert():
@@ -154,7 +192,7 @@ def test_a_threshold_below_zero_still_ends_an_alert():
         return Verdict("pump", timestamp, score, -1.0, score > -1, (), (), "v1")
 
     types = [event.type for i in range(20) for event in policy.update(row(i, -0.5 if i < 10 else -2))]
-    assert types == ["new", "update", "end"]
+    assert types == ["new", "end"]
 
 
 # -- cool-down ---------------------------------------------------------------------------------------------------------
@@ -162,7 +200,8 @@ def test_a_threshold_below_zero_still_ends_an_alert():
 
 def test_a_fault_during_the_cool_down_is_raised_after_it(raised):
     assert feed(raised, [0.1] * 4, 3.0) == [(6.0, "end")]
-    assert feed(raised, [1.5] * 25, 7.0)[0] == (26.0, "new")  # 20 s after the end
+    rows = (verdict(t, 1.5, causes=(VALVE,)) for t in range(7, 32))
+    assert [(event.timestamp, event.type) for row in rows for event in raised.update(row)] == [(26.0, "new")]
 
 
 def test_a_fault_that_is_over_before_the_cool_down_is_not_raised(raised):
@@ -172,8 +211,59 @@ def test_a_fault_that_is_over_before_the_cool_down_is_not_raised(raised):
 
 def test_the_next_alert_begins_after_the_end_of_the_one_before():
     policy = AlertPolicy("pump", AlertsConfig(raise_rows=2, raise_of=10, clear_rows=1, cooldown_s=0))
-    assert feed(policy, [1.5, 1.5, 0.1, 1.5, 1.5]) == [(1.0, "new"), (2.0, "end"), (4.0, "new")]
-    assert policy.active[0].since == 3.0
+    assert feed(policy, [1.5, 1.5, 0.1]) == [(1.0, "new"), (2.0, "end")]
+    (event,) = [event for t in (3, 4) for event in policy.update(verdict(t, 1.5, causes=(VALVE,)))]
+    assert (event.type, event.since) == ("new", 3.0)
+
+
+# -- coming and going --------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_that_comes_and_goes_is_one_alert():
+    policy = AlertPolicy("pump", AlertsConfig())
+    flapping = ([1.5] * 20 + [0.1] * 100) * 75  # every two minutes for two hours and a half
+    events = [event for t, score in enumerate(flapping) for event in policy.update(verdict(t, score))]
+    assert {event.id for event in events} == {"pump-anomaly-19700101T000000Z"}
+    assert [event.type for event in events].count("new") == 1
+    assert len(events) <= 20  # it soon takes longer to end than it stays away
+
+
+def test_a_fault_that_comes_and_goes_at_a_row_a_minute_is_one_alert():
+    policy = AlertPolicy("pump", AlertsConfig())
+    flapping = ([1.5] * 5 + [0.1] * 40) * 30
+    events = [event for i, score in enumerate(flapping) for event in policy.update(verdict(60.0 * i, score))]
+    assert len({event.id for event in events}) == 1
+
+
+def test_a_fault_that_comes_back_long_after_is_an_alert_of_its_own(raised):
+    ended = feed(raised, [0.1] * 4, 3.0)
+    assert ended == [(6.0, "end")]
+    assert feed(raised, [0.1] * 40 + [1.5] * 3, 7.0) == [(49.0, "new")]
+    assert raised.active[0].since == 47.0
+
+
+def test_a_fault_that_comes_back_keeps_its_beginning_and_its_severity(raised):
+    raised.update(verdict(3, 2.0))
+    assert feed(raised, [0.1] * 4, 4.0) == [(7.0, "end")]
+    assert feed(raised, [0.1] * 30 + [1.5] * 2, 8.0) == []
+    (event,) = raised.update(verdict(40, 1.5))
+    assert (event.type, event.since, event.severity) == ("update", 0.0, "critical")
+    assert raised.active == (event,)
+
+
+def test_two_faults_that_come_and_go_in_turn_are_two_alerts():
+    policy = AlertPolicy("pump", AlertsConfig(raise_rows=2, clear_rows=4, cooldown_s=0))
+    rows = [(cause, score) for _ in range(9) for cause in (FLOW, VALVE) for score in [1.5] * 4 + [0.1] * 12]
+    events = [e for t, (cause, score) in enumerate(rows) for e in policy.update(verdict(t, score, causes=(cause,)))]
+    assert [event.type for event in events].count("new") == 2
+    assert len({event.id for event in events}) == 2
+
+
+def test_a_fault_that_comes_back_after_a_restart_is_the_same_alert(raised):
+    feed(raised, [0.1] * 4, 3.0)
+    again = restarted(raised)
+    assert feed(again, [0.1] * 30 + [1.5] * 3, 7.0) == [(39.0, "update")]
+    assert again.active[0].id == "pump-anomaly-19700101T000000Z"
 
 
 # -- missing features --------------------------------------------------------------------------------------------------
@@ -270,17 +360,19 @@ def test_after_silence_the_feature_that_stays_away_keeps_the_alert(policy):
 
 def test_a_clock_set_back_does_not_silence_an_open_alert(policy):
     feed(policy, [1.5] * 3, 2e9)
-    assert feed(policy, [1.5], 1e9) == [(1e9, "update")]
+    (event,) = policy.update(verdict(1e9, 1.5, causes=(VALVE,)))
+    assert (event.type, event.timestamp) == ("update", 1e9)
 
 
 def test_a_clock_set_back_does_not_lengthen_the_cool_down(policy):
     feed(policy, [1.5] * 3 + [0.1] * 4, 2e9)
-    assert feed(policy, [1.5] * 3, 1e9) == [(1e9 + 2, "new")]
+    assert feed(policy, [1.5] * 3, 1e9) == [(1e9 + 2, "update")]
 
 
 def test_the_same_second_seen_twice_makes_two_ids():
     policy = AlertPolicy("pump", AlertsConfig(raise_rows=1, raise_of=1, clear_rows=1, cooldown_s=0))
-    ids = [event.id for _ in range(3) for t in (5, 6) for event in policy.update(verdict(t, 1.5 if t == 5 else 0.1))]
+    rows = [verdict(t, 1.5 if t == 5 else 0.1, causes=(cause,)) for cause in (FLOW, VALVE, GATE) for t in (5, 6)]
+    ids = [event.id for row in rows for event in policy.update(row)]
     assert ids[0::2] == ids[1::2]
     assert len(set(ids)) == 3
 
@@ -295,13 +387,23 @@ def restarted(policy: AlertPolicy, settings: AlertsConfig = SETTINGS) -> AlertPo
 def test_an_open_alert_survives_a_restart_with_its_id(raised):
     again = restarted(raised)
     assert [alert_json(alert) for alert in again.active] == [alert_json(alert) for alert in raised.active]
-    (event,) = again.update(verdict(50, 0.5))
-    assert (event.type, event.id, event.since, event.top_features) == ("update", raised.active[0].id, 0.0, (FLOW,))
+    (event,) = again.update(verdict(50, 1.5, causes=(VALVE,)))
+    assert (event.type, event.id, event.since, event.top_features) == ("update", raised.active[0].id, 0.0, (VALVE,))
+
+
+def test_the_state_of_a_version_that_knew_no_returns_keeps_an_open_alert(raised):
+    state = raised.state()
+    del state["ended"]
+    for key in ("told_score", "looked_at", "returns", "rows_since_end"):
+        del state["anomaly"][key]
+    again = AlertPolicy("pump", SETTINGS, json.loads(json.dumps(state, allow_nan=False)))
+    assert again.active == raised.active
+    assert feed(again, [0.1] * 4, 3.0) == [(6.0, "end")]
 
 
 def test_the_cool_down_survives_a_restart(raised):
     feed(raised, [0.1] * 4, 3.0)
-    assert feed(restarted(raised), [1.5] * 25, 7.0)[0] == (26.0, "new")
+    assert feed(restarted(raised), [1.5] * 25, 7.0) == [(26.0, "update")]
 
 
 def test_a_shorter_memory_after_a_restart_keeps_the_newest_rows(policy):

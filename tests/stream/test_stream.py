@@ -15,7 +15,7 @@ from gon_edge.events import Alert, Reading
 from gon_edge.model.file import Model, load_model
 from gon_edge.model.window import Scaler
 from gon_edge.stream import backlog
-from gon_edge.stream.alerts import alert_json
+from gon_edge.stream.held import alert_json
 from gon_edge.stream.payload import Decoder
 from gon_edge.stream.stream import Outcome, Stream
 from gon_edge.stream.topics import TopicTemplate

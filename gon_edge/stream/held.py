@@ -1,0 +1,122 @@
+"""An alert that is open, or has ended a short while ago: its last event as JSON and back, its causes beside others.
+
+The shape of `alert_json` is what subscribers parse; a change there is a change for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gon_edge.events import Alert, Cause, Verdict
+
+TOP_FEATURES = 10
+"""Causes that go into an anomaly event: what a person reads, and a bound on the message's size."""
+
+_MAINLY = 0.5
+"""Two lists of causes are mainly the same when they have more than this share of the blame in common."""
+
+
+def alert_json(alert: Alert) -> dict[str, Any]:
+    """Return the event as it goes out by MQTT and into the history: plain types, NaN as `None`."""
+    return {
+        "id": alert.id,
+        "type": alert.type,
+        "kind": alert.kind,
+        "stream": alert.stream,
+        "since": alert.since,
+        "timestamp": alert.timestamp,
+        "score": _number(alert.score),
+        "threshold": _number(alert.threshold),
+        "severity": alert.severity,
+        "top_features": [
+            {
+                "feature": cause.feature,
+                "value": _number(cause.value),
+                "expected": _number(cause.expected),
+                "contribution": _number(cause.contribution),
+            }
+            for cause in alert.top_features
+        ],
+        "model_version": alert.model_version,
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def alert_of(event: Mapping[str, Any]) -> Alert:
+    """Inverse of `alert_json`."""
+    score, threshold = (math.nan if event[key] is None else float(event[key]) for key in ("score", "threshold"))
+    causes = tuple(Cause(**cause) for cause in event["top_features"])
+    return Alert(**{**event, "score": score, "threshold": threshold, "top_features": causes})
+
+
+@dataclass(slots=True)
+class Held:
+    """An anomaly that is open, or that has ended a short while ago.
+
+    Attributes
+    ----------
+    event : Alert
+        The last one sent.
+    strongest_score, strongest_causes : float, tuple of Cause
+        Of its strongest row, for events on rows that have no causes.
+    told_score : float
+        The highest score an event of it has told.
+    looked_at : float
+        Unix seconds of the row whose causes were last compared with those told.
+    returns : int
+        Times it came back soon after it had ended.
+    rows_since_end : int
+    """
+
+    event: Alert
+    strongest_score: float
+    strongest_causes: tuple[Cause, ...]
+    told_score: float
+    looked_at: float
+    returns: int = 0
+    rows_since_end: int = 0
+
+    def see(self, verdict: Verdict) -> None:
+        """Remember the causes of a row that is the strongest so far."""
+        if verdict.causes and verdict.score > self.strongest_score:
+            self.strongest_score, self.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
+
+    def state(self) -> dict[str, Any]:
+        """Return it fit for JSON."""
+        strongest = replace(self.event, score=self.strongest_score, top_features=self.strongest_causes)
+        return {
+            "event": alert_json(self.event),
+            "strongest": alert_json(strongest),
+            "told_score": _number(self.told_score),
+            "looked_at": self.looked_at,
+            "returns": self.returns,
+            "rows_since_end": self.rows_since_end,
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Held:
+        """Inverse of `state`."""
+        event, strongest = alert_of(state["event"]), alert_of(state["strongest"])
+        told = state.get("told_score", event.score)
+        return cls(
+            event,
+            strongest.score,
+            strongest.top_features,
+            math.nan if told is None else float(told),
+            float(state.get("looked_at", event.timestamp)),
+            int(state.get("returns", 0)),
+            int(state.get("rows_since_end", 0)),
+        )
+
+
+def mainly_same(some: Sequence[Cause], others: Sequence[Cause]) -> bool:
+    """Whether two lists of causes blame mainly the same features; two empty ones say nothing, and are not the same."""
+    share = {cause.feature: cause.contribution for cause in some}
+    common = sum(min(cause.contribution, share.get(cause.feature, 0.0)) for cause in others)
+    return common > _MAINLY * min(sum(share.values()), sum(cause.contribution for cause in others))

@@ -1,0 +1,49 @@
+"""An alert as JSON and back, and when two lists of causes are of one fault."""
+
+import json
+import math
+
+import pytest
+
+from gon_edge.events import Alert, Cause
+from gon_edge.stream.held import Held, alert_json, alert_of, mainly_same
+
+FLOW, HEAT = Cause("flow", 9.0, 2.0, 0.7), Cause("heat", None, None, 0.3)
+
+
+def alert(score: float = 2.0, causes: tuple[Cause, ...] = (FLOW, HEAT)) -> Alert:
+    return Alert("pump-anomaly-1", "new", "anomaly", "pump", 1.0, 2.0, score, 1.0, "warning", causes, "v1")
+
+
+def test_an_event_comes_back_from_its_json():
+    assert alert_of(json.loads(json.dumps(alert_json(alert())))) == alert()
+
+
+def test_a_score_that_is_no_number_is_null_in_json():
+    event = alert_json(alert(math.nan))
+    assert event["score"] is None
+    assert math.isnan(alert_of(event).score)
+
+
+@pytest.mark.parametrize("told", [2.5, math.nan])
+def test_an_anomaly_comes_back_from_its_state(told):
+    held = Held(alert(), 3.0, (HEAT,), told_score=told, looked_at=7.0, returns=2, rows_since_end=5)
+    again = Held.of(json.loads(json.dumps(held.state(), allow_nan=False)))
+    assert repr(again) == repr(held)
+
+
+def test_causes_are_the_same_when_they_share_most_of_the_blame():
+    assert mainly_same([FLOW, HEAT], [Cause("heat", 1.0, 0.0, 0.45), Cause("flow", 1.0, 0.0, 0.55)])
+    assert not mainly_same([FLOW, HEAT], [Cause("heat", 1.0, 0.0, 1.0)])
+    assert not mainly_same([FLOW], [HEAT])
+
+
+def test_causes_of_a_fault_of_many_features_are_the_same_though_only_some_are_named():
+    one = [Cause(f"x{i}", 1.0, 0.0, 0.05) for i in range(5)]
+    other = [Cause(f"x{i}", 1.0, 0.0, 0.05) for i in range(2, 7)]
+    assert mainly_same(one, other)
+
+
+def test_unknown_causes_are_those_of_no_other_alert():
+    assert not mainly_same([], [])
+    assert not mainly_same([FLOW], [])
