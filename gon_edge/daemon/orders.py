@@ -312,7 +312,7 @@ class Orders:
             del self._silenced[name]
         else:
             self._silenced[name] = features
-        stream.policy.silence(features)
+        stream.silence(features)
         audible = {alert.kind for alert in stream.policy.audible}
         for kind in ALERT_KINDS:
             self._telemetry.alert_audible(name, kind, kind in audible)

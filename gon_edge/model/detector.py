@@ -60,7 +60,9 @@ class Detector:
         self.model = model
         self._top = top
         self._net = model.discriminator
-        self._window = SlidingWindow(2 * self._net.window, len(model.features))  # two: causes look back one more
+        rows = 2 * self._net.window  # two windows: causes look back one more
+        self._window = SlidingWindow(rows, len(model.features))
+        self._measured = SlidingWindow(rows, len(model.features))  # as they came, neither clipped nor generated
         self._age = 0  # rows since the last restart
         self._smoother = Smoother(model.smoothing, self._net.window)
         self._columns: NDArray[np.intp] | None = None
@@ -89,9 +91,11 @@ class Detector:
             z = self._net.impute(z, masked)
         if row.restart or not self._age:
             self._window.restart(z)
+            self._measured.restart(values)
             self._age = 1
         else:
             self._window.push(z)
+            self._measured.push(values)
             self._age += 1
         energies = self._net.energies_one(self._window.view())
         raw = self._net.abnormality_one(energies, self._age, model.typical)
@@ -114,11 +118,10 @@ class Detector:
         the causes named are more often the right ones (docs/detection.md).
         """
         rows, nearest, share = self._explained()
+        measured, expected = self._measured.view()[-len(rows) :], self.model.scaler.inverse(nearest)
         # A feature is shown as it is now, unless it was much further from normal earlier.
-        move = np.abs(nearest - rows)
+        move = np.where(np.isfinite(measured), np.abs(nearest - rows), 0.0)
         worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
-        measured, expected = self.model.scaler.inverse(rows), self.model.scaler.inverse(nearest)
-        measured[-1] = self._last  # as it came, not clipped
         largest = np.argsort(-share, kind="stable")[: self._top]
         return tuple(
             Cause(self.model.features[f], float(measured[worst[f], f]), float(expected[worst[f], f]), float(share[f]))

@@ -128,6 +128,7 @@ class Stream:
         self._detector: Detector | None = None
         self._training = False
         self._silent = False
+        self._afresh = False  # the next row is judged as if none had come before it
         self._backlog = Backlog(name)
         self._newest: Newest | None = None  # of the model in use, to hand it on to the next one
         self._compared: tuple[str, ...] | None = None  # features of a row, with those of the model
@@ -284,6 +285,13 @@ class Stream:
             self._detector.score(row)
             self._newest.push(row)
 
+    def silence(self, features: frozenset[str] | None) -> None:
+        """Hold back alerts of these features from now on, as `AlertPolicy.silence` does.
+
+        When a silence is over, windows and averages begin anew: what went on under it must not raise an alert.
+        """
+        self._afresh |= self.policy.silence(features)
+
     def configure(self, settings: StreamConfig) -> None:
         """Go on with other settings; those of the grid stay as they were."""
         self.settings = settings
@@ -368,13 +376,16 @@ class Stream:
     def _score(self, row: Row) -> Outcome:
         assert self._detector is not None
         assert self._newest is not None
+        judged = row
+        if self._afresh:
+            self._afresh, judged = False, replace(row, restart=True)
         began = self._timer()
-        verdict = self._detector.score(row)
+        verdict = self._detector.score(judged)
         took = self._timer() - began
         self.verdict = verdict
         self.scores.append(verdict.score)
         self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
-        self._newest.push(row)
+        self._newest.push(judged)
         alerts = tuple(self.policy.update(verdict, self._detector.causes))
         return Outcome(row, verdict, alerts, took, withheld=self._withheld(row, verdict))
 

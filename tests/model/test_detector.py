@@ -260,3 +260,23 @@ def test_a_normal_row_has_no_causes(fitted, normal):
     calm = [verdict for verdict in map(detector.update, stream(normal[:200])) if not verdict.is_anomaly]
     assert len(calm) > 190
     assert all(verdict.causes == () for verdict in calm)
+
+
+def test_a_cause_shows_a_value_that_was_measured_however_far_out(fitted):
+    rows = plant(2000)[1300:1400].astype(np.float32)
+    rows[60:70, 3] = -1e4  # far beyond where standardised values are clipped
+    detector = Detector(fitted.model_)
+    shown = {cause.value for row in stream(rows) for cause in detector.update(row).causes if cause.feature == NAMES[3]}
+    assert -1e4 in shown
+    assert shown <= set(rows[:, 3].tolist())
+
+
+def test_a_cause_never_shows_a_value_that_was_generated_in_place_of_a_missing_one(fitted):
+    rows = plant(2000)[1300:1400].astype(np.float32)
+    rows[50:65, 3] = np.nan
+    rows[70:, 3:5] += 6.0 * fitted.model_.scaler.scale[3:5].astype(np.float32)
+    detector = Detector(fitted.model_)
+    causes = [cause for row in stream(rows) for cause in detector.update(row).causes]
+    assert {cause.feature for cause in causes} >= {NAMES[3]}
+    for cause in causes:
+        assert cause.value in rows[:, NAMES.index(cause.feature)]

@@ -313,3 +313,39 @@ def test_other_settings_count_from_the_next_reading(model: Model) -> None:
     stream.configure(replace(SETTINGS, exclude=("flow",)))
     outcomes = run(stream, values(60, 1), start=1005.0)
     assert outcomes[-1].row.stale[list(outcomes[-1].row.features).index("flow")]
+
+
+@pytest.mark.parametrize("silenced", [None, frozenset({"flow"})])
+def test_work_that_is_done_when_a_silence_ends_raises_nothing_afterwards(
+    model: Model, silenced: frozenset[str] | None
+) -> None:
+    stream = stream_with(model)
+    run(stream, values(60, 1))
+    stream.silence(silenced)
+    worked = run(stream, values(60, 2, fault=8.0), start=1060.0)
+    assert any(o.verdict.is_anomaly for o in worked if o.verdict)
+    assert [a for o in worked for a in o.alerts] == []
+    stream.silence(frozenset())
+    after = run(stream, values(100, 1), start=1120.0)
+    assert [a for o in after for a in o.alerts] == []
+    assert not after[1].verdict.is_anomaly
+
+
+def test_a_fault_that_is_there_when_a_silence_ends_is_raised_then(model: Model) -> None:
+    stream = stream_with(model)
+    stream.silence(None)
+    run(stream, values(60, 2, fault=8.0))
+    stream.silence(frozenset())
+    alerts = [a for o in run(stream, values(20, 3, fault=8.0), start=1060.0) for a in o.alerts]
+    assert (alerts[0].type, alerts[0].since) == ("new", 1060.0)
+    assert "end" not in {a.type for a in alerts}
+
+
+def test_a_silence_that_begins_or_grows_forgets_no_row(model: Model) -> None:
+    straight, silenced = stream_with(model), stream_with(model)
+    for stream in (straight, silenced):
+        run(stream, values(60, 1))
+    silenced.silence(frozenset({"flow"}))
+    silenced.silence(frozenset({"flow", "pressure"}))
+    one, other = (run(stream, values(60, 2), start=1060.0) for stream in (straight, silenced))
+    assert [o.verdict.score for o in one if o.verdict] == [o.verdict.score for o in other if o.verdict]
