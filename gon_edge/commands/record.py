@@ -411,9 +411,10 @@ def alerts(
 
     def pass_time(until: float) -> Iterator[Step]:
         nonlocal now
-        while now + TICK_S <= until:
-            now += TICK_S
+        while (at := max(pipeline.due_at(), now) + TICK_S) <= until:
+            now = at
             yield from pipeline.pass_time(now)
+        now = max(now, until)
         yield from pipeline.stopped(until)  # rows may wait for a message that comes now, this does not
 
     for count, message in enumerate(capture, 1):

@@ -12,6 +12,7 @@ import logging
 import random
 import signal
 import time
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,10 @@ from prometheus_client import CollectorRegistry
 import gon_edge
 from gon_edge.config.file import load_config
 from gon_edge.config.schema import Config
-from gon_edge.daemon.orders import Orders
+from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.reload import merged, waiting
-from gon_edge.daemon.reporting import STATE_EVERY_S, Reporter, Tally
+from gon_edge.daemon.reporting import STATE_EVERY_S, Tally
+from gon_edge.daemon.scoring import Scoring
 from gon_edge.daemon.snapshot import Viewer, exposure, status_line
 from gon_edge.errors import ConfigError, StoreError
 from gon_edge.links.control import ControlServer
@@ -30,14 +32,12 @@ from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.web.server import WebServer
-from gon_edge.process.clock import clock_is_set, monotonic
+from gon_edge.process.clock import Clock, clock_is_set, monotonic
 from gon_edge.process.memory import return_memory, tame_malloc
 from gon_edge.process.systemd import Notifier
-from gon_edge.state.catalog import check_starters, starters
-from gon_edge.state.folder import ModelFolder
-from gon_edge.state.store import Store
-from gon_edge.stream.pipeline import TICK_S, Pipeline
-from gon_edge.stream.stream import Stream
+from gon_edge.state.catalog import check_starters
+from gon_edge.stream.payload import decoders
+from gon_edge.stream.pipeline import TICK_S
 
 if TYPE_CHECKING:
     from gon_edge.links.homeassistant import HomeAssistant
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BATCH = 256  # messages between two looks at everything else; not critical: 40 ms at 6,000 a second (docs/cost.md)
-_CATCH_UP_ROWS = 64  # of a stream, between two looks at the queue; not critical: a few ms
 _TRIM_EVERY_S = 10.0  # not critical: giving memory back takes a few ms
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
 
@@ -74,32 +73,14 @@ class Daemon:
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
         self._telemetry.memory_budget(config.retrain.memory_budget_bytes)
-        self._store = Store.open(
-            config.state_dir,
-            max_bytes=config.store.max_bytes,
-            rows_per_stream=config.store.rows,
-            flush_every_s=config.store.flush_every_s,
-        )
-        self._models = ModelFolder(config.state_dir)
-        # The hops of a message: broker, pipeline, reporter; and what people ask for between two rows.
-        self._pipeline = Pipeline(
-            config,
-            self._make_stream,
-            offset_s=time.time() - monotonic(),
-            is_wanted=lambda name: self._orders.rounds.wants(name),
-        )
-        self._streams = self._pipeline.streams
+        self._clock = Clock()
         self._home = self._home_assistant() if config.homeassistant.enabled else None
         self._client = self._broker()
-        self._reporter = Reporter(
-            self._telemetry,
-            self._client,
-            self._store,
-            monotonic=monotonic,
-            on_row=lambda *row: self._orders.judged(*row),
-            on_alert=lambda stream: self._orders.alerted(stream),
-        )
-        self._orders = Orders(config, self._store, self._models, self._telemetry, self._pipeline, self._reporter)
+        # The hops of a message after the broker, and what people ask for between two rows.
+        self._scoring = Scoring(config, self._telemetry, self._client, Machine(self._clock))
+        self._store, self._pipeline = self._scoring.store, self._scoring.pipeline
+        self._reporter, self._orders = self._scoring.reporter, self._scoring.orders
+        self._streams = self._pipeline.streams
         self._control: ControlServer | None = None
         self._tallies = [
             Tally(lambda: self._client.queue.dropped, self._reporter.dropped),
@@ -137,7 +118,7 @@ class Daemon:
         client = MqttClient(
             self._config.mqtt,
             node=self._config.node,
-            subscriptions=(*self._pipeline.subscriptions, *home),
+            subscriptions=(*(decoder.template.subscription for decoder in decoders(self._config)), *home),
             rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
             on_reconnect=self._telemetry.mqtt_reconnect,
         )
@@ -185,10 +166,7 @@ class Daemon:
         self._telemetry.store_recovered(self._store.recovered)
         self._telemetry.config_loaded(time.time())
         self._notifier.extend_timeout(_START_S)
-        trained = sorted(self._models.streams())  # before names that a flood of devices has left in the database
-        for name in (*trained, *sorted(self._store.streams().keys() - trained)):
-            if len(self._streams) < self._config.limits.streams:
-                self._orders.open(name)
+        self._scoring.resume()
         if self._home is not None:
             self._home.start()
         self._client.start()
@@ -210,9 +188,7 @@ class Daemon:
     def _stop(self) -> None:
         self._notifier.stopping()
         self._notifier.extend_timeout(_STOP_S)
-        self._orders.rounds.stop()
-        self._store_state()
-        self._store.flush(monotonic())
+        self._scoring.stop()
         self._client.stop()
         if self._control is not None:
             self._control.stop()
@@ -221,48 +197,21 @@ class Daemon:
         self._store.close()
         log.info("stopped")
 
-    def _make_stream(self, name: str, now: float) -> Stream:
-        """A stream with its model, and with what an earlier run knew of it."""
-        model, wrong = self._models.load(name)
-        if wrong:
-            log.error("stream %r: %s; %s", name, wrong, "using the one before" if model else "training a new one")
-        settings = self._config.stream(name)
-        stream = Stream(
-            name,
-            settings,
-            max_features=self._config.limits.features,
-            model=model,
-            starters=starters(settings.model) if model is None else (),
-            opened_at=now,
-            timer=time.perf_counter,
-        )
-        stream.resume(self._store.streams().get(name, 0), self._store.state(f"alerts/{name}"))
-        stream.policy.silence(self._orders.silences.features(name, time.time()))
-        return stream
-
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def _round(self) -> None:
-        behind = any(stream.behind and stream.model for stream in self._streams.values())
-        for message in self._client.queue.get_batch(_BATCH, 0.0 if behind else TICK_S):
+        for message in self._client.queue.get_batch(_BATCH, 0.0 if self._scoring.behind else TICK_S):
             self._take(message)
         now = monotonic()
         if not len(self._client.queue):
             self._pass_time(now)
-        for stream in self._streams.values():
-            if stream.behind:
-                self._reporter.rows(stream, stream.catch_up(_CATCH_UP_ROWS))
+        deque(self._scoring.catch_up(), 0)
         if self._control is not None:
             self._orders.serve(self._control)
         self._orders.step(now)
         if self._reload_wanted:
             self._reload()
-        if self._store.due(now):
-            self._store_state()
-            if not self._store.flush(now):
-                self._reporter.seldom.say(
-                    "store", logging.WARNING, f"cannot write state: {self._store.last_error}; trying again"
-                )
+        self._scoring.keep(now)
         if time.monotonic() - self._viewer.heartbeat_at > STATE_EVERY_S:
             self._beat(now)
 
@@ -270,36 +219,17 @@ class Daemon:
         """Hops 2 to 8 of one message."""
         if self._home is not None and self._home.take(message.topic, message.payload, retained=message.retained):
             return
-        heard = self._pipeline.take(message.topic, message.payload, message.received_at, retained=message.retained)
-        self._reporter.message(heard)
-        for stream in heard.forgotten:
-            self._forget(stream)
-        for stream in heard.opened:
-            self._orders.opened(stream)
-            if stream.model is None:
-                log.info("new stream %r: warming up", stream.name)
-        for step in heard.steps:
-            self._reporter.step(step)
-
-    def _forget(self, stream: Stream) -> None:
-        """Let go everything that is kept of a stream the pipeline has made room of."""
-        self._reporter.forget(stream)
+        heard = self._scoring.take(message.topic, message.payload, message.received_at, retained=message.retained)
         if self._home is not None:
-            self._home.remove(stream.name)
-        self._orders.forget(stream.name)
+            for stream in heard.forgotten:
+                self._home.remove(stream.name)
 
     def _pass_time(self, now: float) -> None:
         """Rows that are due by time alone, streams that have stopped, and a wall clock that was set."""
-        if delta_s := self._pipeline.set_clock(time.time() - monotonic()):
+        if delta_s := self._pipeline.set_clock(self._clock.offset_s):
             log.warning("the wall clock moved by %.1f s; streams stamped on receipt follow it", delta_s)
             self._telemetry.clock_step()
-        for step in self._pipeline.pass_time(now):
-            self._reporter.step(step)
-
-    def _store_state(self) -> None:
-        for name, stream in self._streams.items():
-            self._store.put_state(f"alerts/{name}", stream.policy.state())
-        self._orders.store_state()
+        deque(self._scoring.pass_time(now), 0)
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
@@ -324,10 +254,7 @@ class Daemon:
         old = self._config
         later = waiting(old, new, self._streams.values())
         self._config = merged(old, new)
-        self._pipeline.max_streams = new.limits.streams
-        for name, stream in self._streams.items():
-            stream.configure(new.stream(name))
-        self._orders.configure(self._config)
+        self._scoring.configure(self._config)
         self._telemetry.memory_budget(new.retrain.memory_budget_bytes)
         if new.log.level != old.log.level:
             logging.getLogger().setLevel(new.log.level.upper())

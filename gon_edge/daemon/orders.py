@@ -12,7 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gon_edge.config.schema import Config
@@ -22,7 +22,7 @@ from gon_edge.events import ALERT_KINDS, Verdict
 from gon_edge.links.control import ControlServer
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.file import Model
-from gon_edge.process.clock import monotonic
+from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
@@ -45,6 +45,24 @@ _RETRY_TRAINING_S = 60.0
 TRAININGS_SHOWN = 20  # on the status page.  Not critical: a page full
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a daemon asks of the machine it runs on; a rehearsal asks a recording instead.
+
+    Attributes
+    ----------
+    clock : Clock
+    rng : random.Random
+        Of the jitter between two trainings.
+    conditions : Conditions or None
+        Heat and load; ``None`` where they say nothing about the time that is meant.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    rng: random.Random = field(default_factory=random.Random)  # importing numpy.random costs 7 MiB
+    conditions: Conditions | None = field(default_factory=Conditions)
+
+
 class Orders:
     """Trainings, silences and other models of the running streams, as they are asked for.
 
@@ -58,9 +76,11 @@ class Orders:
         Whose streams are meant.
     reporter : Reporter
         Hears what becomes of streams.
+    machine : Machine
 
     Attributes
     ----------
+    clock : Clock
     silences : Silences
     rounds : Rounds
     trainings : deque of dict
@@ -77,13 +97,15 @@ class Orders:
         telemetry: Telemetry,
         pipeline: Pipeline,
         reporter: Reporter,
+        machine: Machine,
     ) -> None:
         self.config, self.store, self.models = config, store, models
+        self.clock = machine.clock
         self.silences = Silences(store.state("silences"))
-        self.rounds = Rounds(Trainer(config.state_dir, models), config.retrain, Conditions())
+        self.rounds = Rounds(Trainer(config.state_dir, models), config.retrain, machine.conditions)
         self.trainings: deque[dict[str, Any]] = deque(map(asdict, store.retrains(TRAININGS_SHOWN)), TRAININGS_SHOWN)
         self._telemetry, self._pipeline, self._reporter = telemetry, pipeline, reporter
-        self._rng = random.Random()  # noqa: S311  jitter; importing numpy.random costs 7 MiB
+        self._rng = machine.rng
         self._schedules: dict[str, StreamSchedule] = {}
         self._silenced: dict[str, frozenset[str] | None] = {}  # features, or None for all, of streams that have any
         self._retry_at: dict[str, float] = {}
@@ -123,7 +145,7 @@ class Orders:
 
     def open(self, name: str) -> None:
         """Begin with a stream, by the model that is in its folder."""
-        self.opened(self._pipeline.open(name, monotonic()))
+        self.opened(self._pipeline.open(name, self.clock.monotonic()))
 
     def opened(self, stream: Stream) -> None:
         """Take a stream that has begun into schedules, series and silences."""
@@ -142,9 +164,9 @@ class Orders:
             last.append(float(stream.model.lineage.get("trained_at", 0.0)))
         return StreamSchedule(
             self._drift(stream),
-            now=monotonic(),
+            now=self.clock.monotonic(),
             every_s=self.config.retrain.every_s,
-            since_round_s=time.time() - max(last, default=time.time()),
+            since_round_s=self.clock.wall() - max(last, default=self.clock.wall()),
             jitter=self._rng.random(),
         )
 
@@ -215,11 +237,11 @@ class Orders:
 
     def keep(self) -> None:
         """Write to the disk; a store that cannot says so by itself, and tries again."""
-        self.store.flush(monotonic())
+        self.store.flush(self.clock.monotonic())
 
     def use(self, stream: str, model: Model) -> None:
         """Score by another model from the next row on; the next training is counted from here."""
-        self._schedules[stream].began(monotonic(), self._rng.random())
+        self._schedules[stream].began(self.clock.monotonic(), self._rng.random())
         self._use(self._pipeline.streams[stream], model)
 
     def silences_changed(self) -> None:
@@ -233,7 +255,7 @@ class Orders:
         if stream is None:
             log.info("stream %r: training, from %s", order.stream, order.rows_file)
             return
-        self._schedules[stream.name].began(monotonic(), self._rng.random())
+        self._schedules[stream.name].began(self.clock.monotonic(), self._rng.random())
         if order.why == "first":
             stream.train()
             log.info("stream %r: %d rows collected, training its first model", stream.name, stream.rows)
@@ -254,7 +276,7 @@ class Orders:
             log.log(level, "stream %r: no new model (%s): %s; %s", name, record.outcome, record.reason, old)
             if stream is not None and order.why == "first":
                 self._reporter.rows(stream, stream.give_up_training())
-                self._retry_at[name] = monotonic() + _RETRY_TRAINING_S
+                self._retry_at[name] = self.clock.monotonic() + _RETRY_TRAINING_S
         else:
             mib = record.peak_bytes / (1 << 20)
             text = "stream %r: model %s from %d rows in %.1f s, %.0f MiB"
@@ -278,7 +300,7 @@ class Orders:
 
     def _train_again(self, now: float) -> None:
         """Have models trained that are due; nothing is learned while an alert is open."""
-        retrain, local = self.config.retrain, time.localtime()
+        retrain, local = self.config.retrain, time.localtime(self.clock.wall())
         if is_quiet(60 * local.tm_hour + local.tm_min, retrain.quiet_hours):
             return
         for name, stream in self._pipeline.streams.items():
@@ -305,7 +327,7 @@ class Orders:
     def _apply_silences(self, stream: Stream) -> None:
         """Tell a stream's policy what nobody wants to hear of, when that has changed."""
         name = stream.name
-        features = self.silences.features(name, time.time())
+        features = self.silences.features(name, self.clock.wall())
         if features == self._silenced.get(name, frozenset()):
             return
         if features is not None and not features:
@@ -317,7 +339,7 @@ class Orders:
         for kind in ALERT_KINDS:
             self._telemetry.alert_audible(name, kind, kind in audible)
         if stream.state == "stale":
-            self._reporter.tell(stream, stream.silent(monotonic() + self._pipeline.offset_s))
+            self._reporter.tell(stream, stream.silent(self.clock.monotonic() + self._pipeline.offset_s))
         self._reporter.state(stream, force=True)
 
 

@@ -11,9 +11,9 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from gon_edge.events import Alert, Verdict
-from gon_edge.links.mqtt.client import MqttClient
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
@@ -53,13 +53,23 @@ class Tally:
             self._told = count
 
 
+class Broker(Protocol):
+    """Who gets what is published: `MqttClient`, or a rehearsal that keeps the alerts."""
+
+    def topic(self, *levels: str) -> str:
+        """The topic of the daemon's own with these levels."""
+
+    def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
+        """Send soon; never waits."""
+
+
 class Reporter:
     """Hop 8.
 
     Parameters
     ----------
     telemetry : Telemetry
-    client : MqttClient
+    client : Broker
     store : Store
     monotonic : callable
         Seconds that go on while the machine sleeps.
@@ -83,7 +93,7 @@ class Reporter:
     def __init__(
         self,
         telemetry: Telemetry,
-        client: MqttClient,
+        client: Broker,
         store: Store,
         *,
         monotonic: Callable[[], float],

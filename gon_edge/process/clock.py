@@ -1,10 +1,12 @@
-"""The clocks of this machine: one that never jumps, and whether the one on the wall can be believed."""
+"""The clocks of this machine: one that never jumps, the one on the wall, and whether that can be believed."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 _TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES = 512  # struct timex has 208 on 64-bit Linux
@@ -15,6 +17,32 @@ _BOOT_S = 600.0  # not critical: a machine with a network has reached a time ser
 def monotonic() -> float:
     """Seconds that no clock step touches and that go on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where the time comes from: this machine's two clocks, or those of a recording (`daemon.rehearsal`).
+
+    Attributes
+    ----------
+    monotonic : callable
+        Seconds that no clock step touches.
+    wall : callable
+        Unix seconds.
+
+    Examples
+    --------
+    >>> Clock(monotonic=lambda: 60.0, wall=lambda: 1_700_000_060.0).offset_s
+    1700000000.0
+    """
+
+    monotonic: Callable[[], float] = monotonic
+    wall: Callable[[], float] = time.time
+
+    @property
+    def offset_s(self) -> float:
+        """Unix seconds less monotonic seconds, now."""
+        return self.wall() - self.monotonic()
 
 
 def clock_is_set(wall: float, uptime_s: float) -> bool:

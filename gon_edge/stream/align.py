@@ -203,6 +203,22 @@ class Aligner:
             rows.append(self._emit(received_by))
         return rows
 
+    @property
+    def due_at(self) -> float:
+        """Monotonic seconds up to which `advance` does nothing while no reading comes; infinite while nothing waits."""
+        if self._learning is not None or self.last_timestamp is None:
+            return math.inf
+        judged_at = self._set_aside[-1].received_at + self._gap_s if self._set_aside else math.inf
+        last = max(self._ticks, default=self._next - 1)
+        if last < self._next:
+            return judged_at
+        if not self._pace.is_live:
+            return min(judged_at, self._last_received_at + self._gap_s)
+        patience_s = self._patience_s + (3 * self._interval_s if self._set_aside else 0.0)
+        passed_at = self._origin + (self._next + self._phase) * self._interval_s + patience_s
+        # `slowest` is time less the longest delay.
+        return min(judged_at, passed_at - self._pace.slowest(0.0))
+
     def shift(self, delta_s: float) -> None:
         """Follow the wall clock when it is set by ``delta_s``, for a stream stamped with the time of receipt."""
         self.clock_steps += 1

@@ -8,6 +8,7 @@ hears of an alert.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -148,11 +149,6 @@ class Pipeline:
         self._open_stream = open_stream
         self._is_wanted = is_wanted
 
-    @property
-    def subscriptions(self) -> tuple[str, ...]:
-        """The topic filters, in the order of the configuration."""
-        return tuple(decoder.template.subscription for decoder, _ in self._subscriptions)
-
     def open(self, name: str, now: float) -> Stream:
         """Begin a stream; ``now`` is monotonic seconds."""
         stream = self.streams[name] = self._open_stream(name, now)
@@ -182,15 +178,28 @@ class Pipeline:
             return heard
         heard.rejected, heard.masked = decoded.rejected, decoded.masked
         for reading in decoded.readings:
-            stream = self.streams.get(reading.stream) or self._admit(reading.stream, received_at, heard)
-            if stream is None:
-                heard.ignored += 1
-            elif retained:
-                heard.ignored += 1
-                stream.seed(reading)
-            else:
-                heard.steps.append(self._add(stream, reading, received_at))
+            self._take(reading, received_at, heard, retained=retained)
         return heard
+
+    def take_reading(self, reading: Reading, received_at: float) -> Heard:
+        """Take what a message would have said; ``received_at`` is in monotonic seconds."""
+        heard = Heard()
+        self._take(reading, received_at, heard, retained=False)
+        return heard
+
+    def _take(self, reading: Reading, received_at: float, heard: Heard, *, retained: bool) -> None:
+        stream = self.streams.get(reading.stream) or self._admit(reading.stream, received_at, heard)
+        if stream is None:
+            heard.ignored += 1
+        elif retained:
+            heard.ignored += 1
+            stream.seed(reading)
+        else:
+            heard.steps.append(self._add(stream, reading, received_at))
+
+    def due_at(self) -> float:
+        """Monotonic seconds up to which `pass_time` changes nothing while no message comes; may be infinite."""
+        return min((stream.due_at for stream in self.streams.values()), default=math.inf)
 
     def pass_time(self, now: float) -> Iterator[Step]:
         """Let time pass; every message received by ``now`` (monotonic seconds) has been taken.

@@ -6,6 +6,7 @@ alerts, live or recorded.  ``daemon`` owns one for each stream, on the scoring t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -202,6 +203,12 @@ class Stream:
     def silent_after_s(self) -> float:
         """Seconds without a reading after which the stream has stopped."""
         return max(self.settings.max_gap_s or _SILENT_S, 10.0 * (self.aligner.interval_s or 0.0))
+
+    @property
+    def due_at(self) -> float:
+        """Monotonic seconds up to which time alone changes nothing: no row falls due, and no silence is too long."""
+        silent_at = math.inf if self._silent else self.heard_at + self.silent_after_s
+        return min(self.aligner.due_at, silent_at)
 
     @property
     def behind(self) -> int:

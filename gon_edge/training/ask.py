@@ -15,6 +15,7 @@ from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError, StoreError
 from gon_edge.links.control import listens, request
 from gon_edge.model.file import Model
+from gon_edge.process.clock import Clock
 from gon_edge.state.database import DATABASE
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
@@ -88,6 +89,7 @@ class _Here:
     """A command as a `site.Site`: no stream is scored, so there is nobody to tell of a new model."""
 
     live = False
+    clock = Clock()
 
     def __init__(self, config: Config, *, writes: bool) -> None:
         self.config = config

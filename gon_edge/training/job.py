@@ -8,7 +8,6 @@ the job.  Knows no rows and no fit: the daemon loads this module, the child does
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,7 +159,7 @@ def make_job(order: Order, site: Site) -> Job:
         candidate=str(file.with_name("candidate.npz")),
         version=next_version(models, stream),
         parent=model.version if model is not None else "",
-        trained_at=round(time.time(), 3),
+        trained_at=round(site.clock.wall(), 3),
         until=newest if newest is not None else float("inf"),
         max_rows=retrain.max_rows,
         interval_s=interval_s,

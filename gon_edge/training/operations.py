@@ -9,7 +9,6 @@ the commands' business.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -126,8 +125,8 @@ def reload_model(site: Site, asked: Asked, client: Client) -> None:
 
 def silence(site: Site, asked: Asked, client: Client) -> None:
     """Hear nothing of a stream, or of one of its features, ``for_s`` seconds."""
-    now = time.time()
     stream, feature = _stream(site, asked), str(asked.get("feature") or "")
+    now = site.clock.wall()
     added = Silence(stream, feature, now, now + float(asked["for_s"]), str(asked.get("reason", "")))
     try:
         site.silences.add(added)
@@ -151,7 +150,7 @@ def unsilence(site: Site, asked: Asked, client: Client) -> None:
 
 def silences(site: Site, _asked: Asked, client: Client) -> None:
     """Which silences count now, the first to end first."""
-    client.answer(silences=[asdict(one) for one in site.silences.active(time.time())])
+    client.answer(silences=[asdict(one) for one in site.silences.active(site.clock.wall())])
 
 
 def _what(silence: Silence) -> str:

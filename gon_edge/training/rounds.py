@@ -5,7 +5,8 @@ waits.  A client that hangs up takes its rounds with it.  The running child is h
 and when nobody asked for the round also while it is loaded or on battery; ``retrain.cpu_share`` is kept the same way.
 
 `Rounds.step` never blocks, so that the daemon's scoring thread can call it between rows; without a daemon `ask` calls
-it in a loop.  Knows nothing of sockets and of series, and of streams only what `site.Site` says.
+it in a loop, and in virtual time `Rounds.finish` waits.  Knows nothing of sockets and of series, and of streams only
+what `site.Site` says.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,7 +76,8 @@ class Rounds:
     ----------
     trainer : Trainer
     settings : RetrainConfig
-    conditions : Conditions
+    conditions : Conditions or None
+        ``None`` where the machine's heat and load are not asked: in virtual time they are of another time.
 
     Attributes
     ----------
@@ -84,7 +87,7 @@ class Rounds:
         Why the running round stands still, or the next one does not start; empty when nothing holds it.
     """
 
-    def __init__(self, trainer: Trainer, settings: RetrainConfig, conditions: Conditions) -> None:
+    def __init__(self, trainer: Trainer, settings: RetrainConfig, conditions: Conditions | None) -> None:
         self.settings = settings
         self.held = ""
         self._trainer = trainer
@@ -151,13 +154,7 @@ class Rounds:
             if now - self._polled_at < _POLL_EVERY_S:
                 return
             self._polled_at = now
-            if (ended := self._trainer.poll()) is not None:
-                order, batch = self._running
-                self._running, self._stopped = None, False
-                site.ended(order, *ended)
-                record, _ = ended
-                if batch is not None:
-                    batch.add(_result(record, self._budget_bytes))
+            if self._ended(site) is not None:
                 return
         elif self._waiting and now >= self._not_before:
             self._start(now, site)
@@ -165,6 +162,17 @@ class Rounds:
             self._look(now)
             self._hold(now)
             self._tell(now)
+
+    def finish(self, site: Site) -> RetrainRecord | None:
+        """Wait until the running round has ended, and return what came of it; ``None`` at once when none runs.
+
+        For `daemon.rehearsal`, where no row comes meanwhile.  The child is not held.
+        """
+        while self._running is not None:
+            if (record := self._ended(site)) is not None:
+                return record
+            time.sleep(_POLL_EVERY_S / 10.0)
+        return None
 
     def cancel(self, stream: str) -> bool:
         """End the running round of a stream, and forget those that wait; whether there was one."""
@@ -239,6 +247,19 @@ class Rounds:
         self._running, self._begun, self._budget_bytes = (order, batch), False, job.budget_bytes
         site.began(order)
 
+    def _ended(self, site: Site) -> RetrainRecord | None:
+        """What came of the running round, once it has ended; who waits for it is told."""
+        assert self._running is not None
+        if (ended := self._trainer.poll()) is None:
+            return None
+        order, batch = self._running
+        self._running, self._stopped = None, False
+        site.ended(order, *ended)
+        record, _ = ended
+        if batch is not None:
+            batch.add(_result(record, self._budget_bytes))
+        return record
+
     def _stop(self) -> None:
         self._signal(signal.SIGCONT)  # a process that stands still does not hear SIGTERM
         self._trainer.stop()
@@ -246,10 +267,10 @@ class Rounds:
 
     def _look(self, now: float) -> None:
         """Ask the machine how it is, now and then."""
-        if now - self._looked_at < _LOOK_EVERY_S:
+        settings, conditions = self.settings, self._conditions
+        if conditions is None or now - self._looked_at < _LOOK_EVERY_S:
             return
         self._looked_at = now
-        settings, conditions = self.settings, self._conditions
         celsius = conditions.celsius() if settings.max_temperature is not None else None
         hard = soft = ""
         if celsius is not None and settings.max_temperature is not None and celsius >= settings.max_temperature:

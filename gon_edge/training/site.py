@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError
 from gon_edge.model.file import Model
+from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
@@ -51,6 +52,10 @@ class Site(Protocol):
     @property
     def config(self) -> Config:
         """What the daemon of these streams is told."""
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is here."""
 
     @property
     def store(self) -> Store:

@@ -163,3 +163,36 @@ def test_after_whatever_happened_a_good_stream_is_followed_again(history, interv
     newest = rows[-1]
     assert newest.values[newest.features.index("a")] in (200.0, 204.0)
     assert not newest.stale[newest.features.index("a")]
+
+
+@given(
+    history=histories(),
+    interval=st.sampled_from([None, 1.0, 0.25, 10.0]),
+    lateness_s=st.sampled_from([0.0, 0.3, 3.0]),
+    max_gap_s=st.sampled_from([None, 2.0, 20.0]),
+)
+def test_time_alone_changes_something_when_it_is_due_and_nothing_before(history, interval, lateness_s, max_gap_s):
+    """Whoever jumps from one due time to the next sees what a look at every moment would have seen."""
+    aligner = Aligner("pump", interval_s=interval, lateness_s=lateness_s, max_gap_s=max_gap_s)
+    now = 0.0
+    for happening in history:
+        if isinstance(happening, Message):
+            now = happening.received_at
+            aligner.add(happening.reading, now)
+        elif isinstance(happening, Pause):
+            now = happening.received_by
+            aligner.advance(now)
+        else:
+            aligner.shift(happening.delta_s)
+    while (due_at := aligner.due_at) < math.inf:
+        event("due")
+        undecided = aligner.undecided
+        if due_at - 1e-3 > now:
+            assert aligner.advance(due_at - 1e-3) == []
+            assert aligner.undecided == undecided
+            assert aligner.due_at == due_at
+        now = max(now, due_at) + 1e-3
+        assert aligner.advance(now) or aligner.undecided < undecided
+    undecided = aligner.undecided
+    assert aligner.advance(now + 1e7) == []
+    assert aligner.undecided == undecided

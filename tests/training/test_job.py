@@ -12,6 +12,7 @@ from jobs import plain_job, two_streams
 from gon_edge.config.schema import Config
 from gon_edge.errors import InputError
 from gon_edge.model.file import Model, load_model
+from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.training.job import Job, Order, accepted_spans, make_job, moment, next_version, read_job, write_job
@@ -22,6 +23,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "pump.npz"
 
 class Here:
     """What a job is made of; the store has 400 rows a second apart, up to 1399."""
+
+    clock = Clock()
 
     def __init__(self, config: Config, *, newest: float | None = 1399.0, interval_s: float | None = 1.0) -> None:
         self.config = config

@@ -15,6 +15,7 @@ from jobs import two_streams
 from gon_edge.config.schema import RetrainConfig
 from gon_edge.errors import GonEdgeError, RetrainBusy
 from gon_edge.model.file import Model
+from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
@@ -46,6 +47,8 @@ class Person:
 
 class Machine:
     """Rounds on a store of two streams, with a clock and a temperature that the test sets."""
+
+    clock = Clock()
 
     def __init__(self, folder: Path, settings: RetrainConfig = CALM) -> None:
         self.config = two_streams(folder)

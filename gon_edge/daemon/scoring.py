@@ -1,0 +1,172 @@
+"""The daemon without the world around it: streams, store, training and reports, moved on by whoever owns the clock.
+
+`app` moves it on by the clocks of this machine, between a broker and a page; `rehearsal` by those of a recording.  Both
+get the same alerts for the same messages, because what happens between two rows stands here once.  One thread owns it.
+It knows no socket and never waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+from gon_edge.config.schema import Config
+from gon_edge.daemon.orders import Machine, Orders
+from gon_edge.daemon.reporting import Broker, Reporter
+from gon_edge.links.prometheus import Telemetry
+from gon_edge.state.catalog import starters
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.stream.pipeline import Heard, Pipeline, Step
+from gon_edge.stream.stream import Outcome, Stream
+
+log = logging.getLogger(__name__)
+
+_CATCH_UP_ROWS = 64  # of a stream, between two looks at the queue; not critical: a few ms
+
+
+class Scoring:
+    """The streams of a daemon, and all that is known of them.
+
+    Parameters
+    ----------
+    config : Config
+    telemetry : Telemetry
+    broker : Broker
+        Gets alerts and states.
+    machine : Machine
+
+    Attributes
+    ----------
+    config : Config
+    store : Store
+    models : ModelFolder
+    pipeline : Pipeline
+    reporter : Reporter
+    orders : Orders
+
+    Raises
+    ------
+    ConfigError
+        Options of a subscription that contradict each other.
+    StoreError
+        The state directory belongs to another gon-edge, or cannot be one.
+    """
+
+    def __init__(self, config: Config, telemetry: Telemetry, broker: Broker, machine: Machine) -> None:
+        self.config = config
+        self._clock = machine.clock
+        self.store = Store.open(
+            config.state_dir,
+            max_bytes=config.store.max_bytes,
+            rows_per_stream=config.store.rows,
+            flush_every_s=config.store.flush_every_s,
+        )
+        self.models = ModelFolder(config.state_dir)
+        self.pipeline = Pipeline(
+            config,
+            self._make_stream,
+            offset_s=self._clock.offset_s,
+            is_wanted=lambda name: self.orders.rounds.wants(name),
+        )
+        self.reporter = Reporter(
+            telemetry,
+            broker,
+            self.store,
+            monotonic=self._clock.monotonic,
+            on_row=lambda *row: self.orders.judged(*row),
+            on_alert=lambda stream: self.orders.alerted(stream),
+        )
+        self.orders = Orders(config, self.store, self.models, telemetry, self.pipeline, self.reporter, machine)
+
+    def _make_stream(self, name: str, now: float) -> Stream:
+        """A stream with its model, and with what an earlier run knew of it."""
+        model, wrong = self.models.load(name)
+        if wrong:
+            log.error("stream %r: %s; %s", name, wrong, "using the one before" if model else "training a new one")
+        settings = self.config.stream(name)
+        stream = Stream(
+            name,
+            settings,
+            max_features=self.config.limits.features,
+            model=model,
+            starters=starters(settings.model) if model is None else (),
+            opened_at=now,
+            timer=time.perf_counter,
+        )
+        stream.resume(self.store.streams().get(name, 0), self.store.state(f"alerts/{name}"))
+        stream.policy.silence(self.orders.silences.features(name, self._clock.wall()))
+        return stream
+
+    def resume(self) -> None:
+        """Open the streams of an earlier run."""
+        trained = sorted(self.models.streams())  # before names that a flood of devices has left in the database
+        for name in (*trained, *sorted(self.store.streams().keys() - trained)):
+            if len(self.pipeline.streams) < self.config.limits.streams:
+                self.orders.open(name)
+
+    @property
+    def behind(self) -> bool:
+        """Whether rows wait that can be scored."""
+        return any(stream.behind and stream.model for stream in self.pipeline.streams.values())
+
+    def take(self, topic: str, payload: bytes, received_at: float, *, retained: bool = False) -> Heard:
+        """Take one message through hops 2 to 8; `Pipeline.take` says what the arguments are."""
+        return self.tell(self.pipeline.take(topic, payload, received_at, retained=retained))
+
+    def tell(self, heard: Heard) -> Heard:
+        """Tell what became of a message."""
+        self.reporter.message(heard)
+        for stream in heard.forgotten:
+            self.reporter.forget(stream)
+            self.orders.forget(stream.name)
+        for stream in heard.opened:
+            self.orders.opened(stream)
+            if stream.model is None:
+                log.info("new stream %r: warming up", stream.name)
+        for step in heard.steps:
+            self.reporter.step(step)
+        return heard
+
+    def pass_time(self, now: float) -> Iterator[Step]:
+        """Judge rows that are due by time alone, and say which streams have stopped."""
+        for step in self.pipeline.pass_time(now):
+            self.reporter.step(step)
+            yield step
+
+    def catch_up(self) -> Iterator[tuple[Stream, list[Outcome]]]:
+        """Judge some of the rows that were kept while a first model was trained."""
+        for stream in self.pipeline.streams.values():
+            if stream.behind:
+                outcomes = stream.catch_up(_CATCH_UP_ROWS)
+                self.reporter.rows(stream, outcomes)
+                yield stream, outcomes
+
+    def keep(self, now: float) -> None:
+        """Write to the disk what is due."""
+        if self.store.due(now):
+            self._store_state()
+            if not self.store.flush(now):
+                self.reporter.seldom.say(
+                    "store", logging.WARNING, f"cannot write state: {self.store.last_error}; trying again"
+                )
+
+    def stop(self) -> None:
+        """End a training, and write everything to the disk."""
+        self.orders.rounds.stop()
+        self._store_state()
+        self.store.flush(self._clock.monotonic())
+
+    def configure(self, new: Config) -> None:
+        """Go on with another configuration, as far as that is possible while running."""
+        self.config = new
+        self.pipeline.max_streams = new.limits.streams
+        for name, stream in self.pipeline.streams.items():
+            stream.configure(new.stream(name))
+        self.orders.configure(new)
+
+    def _store_state(self) -> None:
+        for name, stream in self.pipeline.streams.items():
+            self.store.put_state(f"alerts/{name}", stream.policy.state())
+        self.orders.store_state()
