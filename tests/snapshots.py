@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gon_edge.events import Cause
-from gon_edge.links.snapshot import Snapshot, StreamSnapshot
+from gon_edge.links.snapshot import ReadingsSnapshot, Snapshot, StreamSnapshot
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 
@@ -59,3 +62,19 @@ def plain_snapshot(**changes: object) -> Snapshot:
         ready=True,
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def readings(
+    stream: str,
+    features: Sequence[str],
+    *,
+    low: Sequence[Sequence[float]],
+    expected: Sequence[Sequence[float]] | None = None,
+    end: float = 1.7e9,
+) -> ReadingsSnapshot:
+    """Return an hour of readings: each half minute from `low` to one more, and for each feature usually 0 to 10."""
+    table = np.float32(low)
+    wanted = np.full_like(table, np.nan) if expected is None else np.float32(expected)
+    buckets = tuple(np.stack([at, at + 1, want]).tobytes() for at, want in zip(table, wanted, strict=True))
+    usual = np.tile([[0.0], [10.0]], len(features))
+    return ReadingsSnapshot(stream, tuple(features), table[-1] + 1, end, buckets, tuple(features), usual)

@@ -28,6 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from gon_edge import errors, events  # noqa: E402
@@ -40,10 +41,12 @@ from gon_edge.links import prometheus  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
 from gon_edge.links.mqtt.client import own_topic  # noqa: E402
-from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot  # noqa: E402
+from gon_edge.links.snapshot import HistorySnapshot, ReadingsSnapshot, Snapshot, StreamSnapshot  # noqa: E402
 from gon_edge.links.web import api, guard, server  # noqa: E402
+from gon_edge.state import days  # noqa: E402
 from gon_edge.state.database import DATABASE, LOCK  # noqa: E402
 from gon_edge.state.history import RetrainRecord  # noqa: E402
+from gon_edge.stream import history  # noqa: E402
 from gon_edge.stream.held import alert_json  # noqa: E402
 from gon_edge.stream.silences import Silence  # noqa: E402
 from gon_edge.training.gate import GateReport, GateScores  # noqa: E402
@@ -517,6 +520,11 @@ _PATHS = {
     ),
     "/api/v1/silences": "[Silences](#apiv1silences) in force, the first to end first.",
     "/api/v1/history": "[Scores and thresholds](#apiv1history) of the last hour.",
+    "/api/v1/readings": "[The readings](#apiv1readings) of one stream over the last hour: `?stream=NAME`.",
+    "/api/v1/days": (
+        f"[The same hour](#apiv1days) on up to {days.MOST_DAYS} earlier days: `?stream=NAME&feature=NAME`, with up to "
+        f"{api.MOST_ASKED} times `feature`."
+    ),
     "/api/v1/trainings": (
         f"[The last {orders.TRAININGS_SHOWN} trainings](#apiv1trainings), newest first, and what the gate measured."
     ),
@@ -524,13 +532,16 @@ _PATHS = {
 }
 _STATUSES = {
     "OK": "",
+    "BAD_REQUEST": "The query names no stream, or too much; `error` in the answer says what is wrong.",
     "UNAUTHORIZED": "No token or password, or a wrong one.",
-    "NOT_FOUND": "No such path.",
+    "NOT_FOUND": "No such path; or no such stream, or one that has no row yet.",
     "METHOD_NOT_ALLOWED": "No such method.",
     "MISDIRECTED_REQUEST": "The request is for an unknown name, see [http.names](configuration.md#httpnames).",
     "TOO_MANY_REQUESTS": "Too many wrong passwords from this address; `Retry-After` says when to come back.",
     "INTERNAL_SERVER_ERROR": "A bug. The log has more; please report it.",
-    "SERVICE_UNAVAILABLE": f"Not healthy, not ready, or {server.MAX_THREADS} connections are open already.",
+    "SERVICE_UNAVAILABLE": (
+        f"Not healthy, not ready, {server.MAX_THREADS} connections are open already, or others look up earlier days."
+    ),
 }
 _MODEL_KEYS = {
     "stream": "Its name.",
@@ -566,6 +577,35 @@ _HISTORY_KEYS = {
     "scores": "Highest score of each bucket, oldest first, starting with the first that has one; null for none.",
     "thresholds": "`[bucket, threshold]` for the first and wherever it changed.",
 }
+_READINGS_KEYS = {
+    "stream": "Its name.",
+    "end": "End of the newest bucket, Unix seconds by the stream's own clock.",
+    "bucket_s": "Length of a bucket.",
+    "features": f"The first {history.MOST_READINGS} features of the stream, each as below.",
+}
+_READING_KEYS = {
+    "feature": "Its name.",
+    "value": "The newest reading; null where there is none, or it is stale.",
+    "usual": (
+        "Lowest and highest, between which it was in most of the rows that the model was trained on: the mean, two "
+        "standard deviations around it. null for a feature that the model does not know."
+    ),
+    "low": "Lowest reading of each bucket, oldest first, starting with the first of the stream; null for none.",
+    "high": "Highest reading of each bucket.",
+    "expected": (
+        "What the model would have instead, of one row of each bucket in which a row was anomalous or an alert was "
+        "open; null for the others, and instead of the list where there is none."
+    ),
+}
+_DAYS_KEYS = {
+    "stream": "Its name.",
+    "end": "As in `/api/v1/readings`; each day's hour ends so many times 24 hours before.",
+    "bucket_s": "Length of a bucket.",
+    "features": (
+        "Those that were asked for, each with its name as `feature`, and `days`, the nearest first: `ago` (1 is "
+        "yesterday) and `values`, the mean of each bucket, oldest first, null for none. Days without rows are left out."
+    ),
+}
 
 
 def _sample() -> Snapshot:
@@ -574,19 +614,22 @@ def _sample() -> Snapshot:
     scores = GateScores(0.0, {})
     gate = GateReport(True, (), True, 1, scores, scores, 0.0, 1, 0.0)
     training = RetrainRecord("s", "1", 0.0, 1.0, "promoted", 1, 1, "", gate.as_json())
+    held = history.ReadingHistory()
+    held.add(events.Row("s", 0.0, ("f",), np.float32([1.0]), np.array([False])))
+    readings = ReadingsSnapshot("s", held.features, held.values, *held.copy(), ("f",), np.zeros((2, 1)))
     return Snapshot(
         node="n", version="0", started_at=0.0, now=0.0, mqtt_connected=True, mqtt_url="", mqtt_error="",
         queue_length=0, rss_bytes=0, heartbeat_at=0.0, ready=True,
         streams=(StreamSnapshot("s", "scoring", 1, 1, causes=(cause,)),),
         silences=(asdict(Silence("s", "", 0.0, 1.0, "")),),
         history=(HistorySnapshot("s", 0.0, [1.0], [1.0]),),
-        trainings=(asdict(training),), models={"s": {}},
+        trainings=(asdict(training),), models={"s": {}}, readings={"s": readings},
     )  # fmt: skip
 
 
 def answer(path: str) -> dict[str, Any]:
     """Return what a path with a JSON answer says of a daemon that has one of everything."""
-    body: dict[str, Any] = json.loads(api.answer(path, _sample())[1])
+    body: dict[str, Any] = json.loads(api.answer(path, _sample(), "stream=s&feature=f")[1])
     return body
 
 
@@ -601,10 +644,13 @@ def http() -> str:
     _same("paths of gon_edge/links/web/server.py", server.CONTENT_TYPES, _PATHS)
     _same("keys of /healthz and /readyz", {**answer("/healthz"), **answer("/readyz")}, _HEALTH_KEYS)
     _same("keys of /api/v1/status", answer("/api/v1/status"), _STATUS_KEYS)
-    history = answer("/api/v1/history")
+    scores, readings = answer("/api/v1/history"), answer("/api/v1/readings")
     (model,) = answer("/api/v1/models")["models"]
     _same("keys of /api/v1/models", model, _MODEL_KEYS)
-    _same("keys of /api/v1/history", history["streams"][0], _HISTORY_KEYS)
+    _same("keys of /api/v1/history", scores["streams"][0], _HISTORY_KEYS)
+    _same("keys of /api/v1/readings", readings, _READINGS_KEYS)
+    _same("keys of its features", readings["features"][0], _READING_KEYS)
+    _same("keys of /api/v1/days", answer("/api/v1/days"), _DAYS_KEYS)
     methods = [name.removeprefix("do_") for name in dir(server._Handler) if name.startswith("do_")]
     paths = (
         (f"`{path}`", f"`{server.CONTENT_TYPES[path]}`", "yes" if path in guard.OPEN_TO_ALL else "", text)
@@ -624,7 +670,8 @@ def http() -> str:
         (
             f"What is served at [http.listen](configuration.md#httplisten), by default "
             f"`http://{config.HttpConfig().listen}`, to {' and '.join(methods)}. Nothing can be changed through it, no "
-            "path takes a query or a body, and every answer is fresh (`Cache-Control: no-store`)."
+            "path takes a body, none a query but where the table says so, and every answer is fresh (`Cache-Control: "
+            "no-store`)."
         ),
         "\n".join(_table(("Path", "Content type", "Open to all", "What"), paths)),
         (
@@ -651,6 +698,20 @@ def http() -> str:
         "## /api/v1/history",
         "`bucket_s`, the length of a bucket in seconds, and `streams`, each with",
         "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _HISTORY_KEYS.items()))),
+        "## /api/v1/readings",
+        "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _READINGS_KEYS.items()))),
+        "`features`, each with",
+        "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _READING_KEYS.items()))),
+        (
+            "They are kept in memory since the last start. An answer holds at most 200 KiB: 8 features take about 20, "
+            "and 30 with expected values."
+        ),
+        "## /api/v1/days",
+        (
+            "From the rows on the disk. One look at a time: while another one is running, the answer is 503 after 2 s. "
+            "A look ends after 2 s with the days that it has found."
+        ),
+        "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _DAYS_KEYS.items()))),
         "## /api/v1/models",
         "`models`, each with the following, of which null is what an imported model does not say:",
         "\n".join(_table(untyped, ((f"`{key}`", text) for key, text in _MODEL_KEYS.items()))),

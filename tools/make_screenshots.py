@@ -1,9 +1,9 @@
 """The pictures of the status page and of the demonstration in README and docs: docs/img/status-page*.png and demo.png.
 
 For the status page a daemon with a broker of its own hears three made-up machines: the bearing of `pump-2` grows hot
-now, as it did half an hour ago; `boiler` is trained a second time; `compressor` is new.  The demonstration is run for
-real, in tmux, and wants a machine that has nothing else to do.  Needs mosquitto, Chromium, playwright and, for the
-demonstration, tmux; takes two minutes, and differs in its times from run to run::
+now, as it did half an hour ago, but not on the three days before; `boiler` is trained a second time; `compressor` is
+new.  The demonstration is run for real, in tmux, and wants a machine that has nothing else to do.  Needs mosquitto,
+Chromium, playwright and, for the demonstration, tmux; takes two minutes, and differs in its times from run to run::
 
     python tools/make_screenshots.py            writes docs/img/status-page*.png
     python tools/make_screenshots.py --demo     writes docs/img/demo.png
@@ -44,6 +44,7 @@ sys.path.insert(0, str(ROOT))
 from gon_edge.demo.broker import embedded_broker, free_port  # noqa: E402
 
 PAST_S = 45 * 60
+EARLIER_DAYS, DAY_S = 3, 24 * 3600
 WARMUP_ROWS = 900
 HOT = ((-1650.0, -1590.0), (20.0, math.inf))  # seconds from now in which the bearing of pump-2 is hot
 NEW_ROWS = 413
@@ -149,8 +150,11 @@ def scene(folder: Path, address: str, client: paho.mqtt.client.Client, stop: thr
     def send(t: int) -> None:
         for name, (row, past) in machines.items():
             if t >= -past:
-                values = {key: round(value, 3) for key, value in row(t, rng).items()}
-                client.publish(f"telemetry/{name}", json.dumps({"time": begin + t, **values}), qos=1)
+                publish(name, t, row(t, rng))
+
+    def publish(name: str, t: int, row: dict[str, float]) -> None:
+        values = {key: round(value, 3) for key, value in row.items()}
+        client.publish(f"telemetry/{name}", json.dumps({"time": begin + t, **values}), qos=1)
 
     def go_on() -> None:
         at = int(time.time()) - begin
@@ -159,6 +163,9 @@ def scene(folder: Path, address: str, client: paho.mqtt.client.Client, stop: thr
                 at += 1
                 send(at)
 
+    for ago in range(EARLIER_DAYS, 0, -1):
+        for t in range(-3600, 300):
+            publish("pump-2", t - DAY_S * ago, pump(t - DAY_S * ago, rng))
     for t in range(-PAST_S, WARMUP_ROWS - PAST_S):
         send(t)
     wait(lambda: all(streams(address).get(name, {}).get("model_version") for name in ("pump-2", "boiler")), "models")
@@ -168,6 +175,8 @@ def scene(folder: Path, address: str, client: paho.mqtt.client.Client, stop: thr
     thread.start()
     wait(lambda: streams(address)["boiler"]["rows"] >= PAST_S - 60, "the past")
     subprocess.run(command("retrain", folder, "boiler"), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    question = "days?stream=pump-2&feature=bearing_temp"
+    wait(lambda: len(ask(address, question)["features"][0]["days"]) == EARLIER_DAYS, "earlier days on the disk", 120.0)
     return thread
 
 
@@ -178,7 +187,7 @@ def shoot(browser: Browser, address: str, path: Path, *, size: Any, dark: bool, 
     )
     page = context.new_page()
     page.goto(f"{address}/")
-    page.get_by_role("region", name="Active alerts").wait_for()
+    page.get_by_text(f"This hour on {EARLIER_DAYS} earlier days").first.wait_for()
     page.get_by_role("region", name="Models").wait_for()
     page.screenshot(path=path, full_page=whole)
     context.close()

@@ -25,7 +25,7 @@ from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.reload import merged, waiting
 from gon_edge.daemon.reporting import STATE_EVERY_S, Tally
 from gon_edge.daemon.scoring import Scoring
-from gon_edge.daemon.snapshot import Viewer, exposure, status_line
+from gon_edge.daemon.snapshot import EarlierDays, Viewer, exposure, status_line
 from gon_edge.errors import ConfigError, StoreError
 from gon_edge.links.control import ControlServer
 from gon_edge.links.mqtt.client import MqttClient, own_topic
@@ -94,7 +94,8 @@ class Daemon:
         self._snapshot = self._viewer.take(ready=False)
         self._web: WebServer | None = None
         if config.http.enabled:
-            self._web = WebServer(config.http, snapshot=lambda: self._snapshot, registry=self._registry)
+            days = EarlierDays(config.state_dir)
+            self._web = WebServer(config.http, snapshot=lambda: self._snapshot, registry=self._registry, days=days)
         for option, certificate in config.certificates.items():
             self._telemetry.certificate(option, certificate)
         self._reload_wanted = self._stopping = False

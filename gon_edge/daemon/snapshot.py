@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gon_edge import __version__
 from gon_edge.config.schema import Config, HttpConfig
 from gon_edge.daemon.orders import Orders
 from gon_edge.daemon.reporting import Reporter
+from gon_edge.errors import StoreError
 from gon_edge.links.mqtt.client import MqttClient
-from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot
+from gon_edge.links.snapshot import HistorySnapshot, ReadingsSnapshot, Snapshot, StreamSnapshot
 from gon_edge.process.clock import monotonic
 from gon_edge.process.memory import rss_bytes
-from gon_edge.stream.history import HISTORY_BUCKET_S
+from gon_edge.state.days import earlier_days
+from gon_edge.state.store import Store
+from gon_edge.stream.history import HISTORY_BUCKET_S, READING_BUCKET_S, READING_BUCKETS
 from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.stream import Stream
+
+log = logging.getLogger(__name__)
+
+_USUAL = 2.0  # deviations: where 95 % of the rows of a bell curve are.  Not critical: it is a shade behind a line
+_LOOK_S = 2.0  # a page waits 5 s for an answer: for its turn and for the look it may take as long as this each
 
 
 class Viewer:
@@ -67,6 +81,8 @@ class Viewer:
             history=tuple(
                 HistorySnapshot(name, *stream.history.copy()) for name, stream in streams if stream.verdict is not None
             ),
+            reading_bucket_s=READING_BUCKET_S,
+            readings={name: readings_snapshot(stream) for name, stream in streams if stream.last_row is not None},
             trainings=tuple(self._orders.trainings),
             models={name: stream.model.lineage for name, stream in streams if stream.model is not None},
             latency_s=tuple(self._reporter.latencies),
@@ -96,6 +112,68 @@ def stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
         causes=stream.causes(),
         training=training,
     )
+
+
+def readings_snapshot(stream: Stream) -> ReadingsSnapshot:
+    """What a stream has read in the last hour, beside what its model has mostly seen: the mean, two deviations around.
+
+    A feature that never moved in training has no deviation; its scale is its size (`Scaler`).
+    """
+    end, buckets = stream.readings.copy()
+    learned: tuple[str, ...] = ()
+    usual = np.empty((2, 0))
+    if (model := stream.scored_by) is not None:
+        learned, mean, scale = model.features, model.scaler.mean, model.scaler.scale
+        width = np.where(scale == np.where(mean == 0.0, 1.0, np.abs(mean)), 0.0, _USUAL * scale)
+        usual = np.array([mean - width, mean + width])
+    readings = stream.readings
+    return ReadingsSnapshot(stream.name, readings.features, readings.values, end, buckets, learned, usual)
+
+
+class EarlierDays:
+    """Looks up in the store what a stream read on earlier days, on the threads that ask.
+
+    Each look has a connection of its own, for reading: it holds no lock that the scoring loop waits for.  One look at a
+    time, and not for long: it shares processor and memory with the scoring loop.
+
+    Parameters
+    ----------
+    state_dir : Path
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._one = threading.Lock()
+
+    def __call__(self, stream: str, features: Sequence[str], end: float) -> Mapping[int, NDArray[np.float32]] | None:
+        """Return the hour until `end` as it was on other days, as `earlier_days` does; ``None`` while others look.
+
+        Parameters
+        ----------
+        stream : str
+        features : sequence of str
+        end : float
+            Unix seconds.
+        """
+        if not self._one.acquire(timeout=_LOOK_S):
+            return None
+        try:
+            stop_at = time.monotonic() + _LOOK_S
+            with Store.open(self._state_dir, read_only=True) as store:
+                return earlier_days(
+                    store,
+                    stream,
+                    features,
+                    end - READING_BUCKET_S * READING_BUCKETS,
+                    bucket_s=READING_BUCKET_S,
+                    buckets=READING_BUCKETS,
+                    enough=lambda: time.monotonic() > stop_at,
+                )
+        except StoreError as error:
+            log.debug("no earlier days: %s", error)
+            return {}
+        finally:
+            self._one.release()
 
 
 def status_line(streams: Collection[Stream], client: MqttClient) -> str:

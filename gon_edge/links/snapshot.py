@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gon_edge.events import Cause
 
 
@@ -86,6 +89,35 @@ class HistorySnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadingsSnapshot:
+    """Readings of one stream over the last hour, thinned.
+
+    Attributes
+    ----------
+    stream : str
+    features : tuple of str
+    values : ndarray of float32, shape (F,)
+        The newest, NaN for none.
+    end : float
+        Of the newest bucket, Unix seconds by the stream's own clock.
+    buckets : tuple of bytes
+        For `stream.history.unpacked`, oldest first: packed, since the snapshot before shares them.
+    learned : tuple of str
+        Features that the model in use knows.
+    usual : ndarray, shape (2, F)
+        Of each of these lowest and highest, of what it mostly was in training.
+    """
+
+    stream: str
+    features: tuple[str, ...]
+    values: NDArray[np.float32]
+    end: float
+    buckets: tuple[bytes, ...]
+    learned: tuple[str, ...]
+    usual: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The daemon at one moment.
 
@@ -117,6 +149,10 @@ class Snapshot:
         Length of a bucket of `history`.
     history : tuple of HistorySnapshot
         Of the streams that have scores.
+    reading_bucket_s : float
+        Length of a bucket of `readings`.
+    readings : mapping of str to ReadingsSnapshot
+        By stream, of those that have rows.
     trainings : tuple of mapping
         The newest training rounds, newest first: stream, version, outcome, what the gate found and what it took.
     models : mapping of str to mapping
@@ -141,6 +177,8 @@ class Snapshot:
     silences: tuple[Mapping[str, Any], ...] = ()
     bucket_s: float = 15.0
     history: tuple[HistorySnapshot, ...] = ()
+    reading_bucket_s: float = 30.0
+    readings: Mapping[str, ReadingsSnapshot] = field(default_factory=dict)
     trainings: tuple[Mapping[str, Any], ...] = ()
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     latency_s: Sequence[float] = ()

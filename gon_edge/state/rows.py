@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -334,13 +334,7 @@ class Rows:
                 )
         # One statement a chunk: a reader in the middle of a long read would keep the WAL from being written back.
         for (number,) in listed:
-            found = self._database.query(
-                "SELECT names, gap, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
-                number,
-            )
-            unpacked: list[RowChunk | None] = [None]  # pruned since, or unreadable
-            for names, gap, payload in found:
-                unpacked = list(self._unpack(names, gap, payload, stream, with_values))
+            unpacked = self._stored_chunk(number, stream, with_values)
             yield from reversed(unpacked) if newest_first else unpacked
         if not newest_first:
             for packed in held:
@@ -348,6 +342,17 @@ class Rows:
             if stream in self._gap_before_next:
                 yield None
             yield from newest
+
+    def _stored_chunk(self, number: int, stream: str, with_values: bool = True) -> list[RowChunk | None]:
+        """A chunk on the disk; `None` before it where rows are missing, or in its place where it cannot be read."""
+        found = self._database.query(
+            "SELECT names, gap, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
+            number,
+        )
+        unpacked: list[RowChunk | None] = [None]  # pruned since, or unreadable
+        for names, gap, payload in found:
+            unpacked = list(self._unpack(names, gap, payload, stream, with_values))
+        return unpacked
 
     def _unpack(
         self,
@@ -369,6 +374,20 @@ class Rows:
     def chunks(self, stream: str, *, since: float | None, include_quarantined: bool) -> Iterator[RowChunk]:
         """Yield a stream's rows a chunk at a time, as :meth:`Store.chunks` says."""
         return _selected(self._raw(stream, since, newest_first=False), since, include_quarantined)
+
+    def within(self, stream: str, spans: Sequence[tuple[float, float]]) -> Iterator[tuple[int, RowChunk]]:
+        """Yield the chunks on the disk that reach into spans of time, as :meth:`Store.within` says."""
+        listed = self._database.query(
+            "SELECT chunk.id, chunk.newest FROM chunk JOIN stream ON stream.id = chunk.stream "
+            "WHERE stream.name = ? AND chunk.newest >= ? ORDER BY chunk.id",
+            stream,
+            min((begin for begin, _ in spans), default=np.inf),
+        )
+        older = [-np.inf, *(newest for _, newest in listed)]  # a chunk begins where the one before it ends
+        for which, (begin, end) in enumerate(spans):
+            for (number, newest), before in zip(listed, older, strict=False):
+                if before < end and newest >= begin:
+                    yield from ((which, chunk) for chunk in self._stored_chunk(number, stream) if chunk is not None)
 
     def outline(self, stream: str, *, since: float | None) -> Iterator[RowChunk]:
         """Yield rows without values, as :meth:`Store.outline` says."""

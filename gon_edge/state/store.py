@@ -13,7 +13,7 @@ uses one `Store`.  Only one writing process may hold a state directory; readers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +319,22 @@ class Store:
             Each chunk has the features the stream had then.
         """
         return self._rows.chunks(stream, since=since, include_quarantined=include_quarantined)
+
+    def within(self, stream: str, spans: Sequence[tuple[float, float]]) -> Iterator[tuple[int, RowChunk]]:
+        """Yield what is on the disk of some spans of time, a chunk at a time; no other chunk is read.
+
+        Parameters
+        ----------
+        stream : str
+        spans : sequence of (float, float)
+            From when until when, Unix seconds, in the order in which they are wanted.
+
+        Yields
+        ------
+        int, RowChunk
+            The number of the span, and a chunk with rows of it, quarantined ones included; it may have others, too.
+        """
+        return self._rows.within(stream, spans)
 
     def outline(self, stream: str, *, since: float | None = None) -> Iterator[RowChunk]:
         """Yield as `chunks` does, quarantined rows among them, but without values, for a tenth of the work.

@@ -1,11 +1,24 @@
-"""The scores of the last hour, for the status page: a peak for each quarter of a minute, in fixed memory."""
+"""The last hour of a stream, for people: scores by quarter minutes, readings by half minutes, in bounded memory."""
 
 from __future__ import annotations
 
 import math
 from array import array
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gon_edge.events import Row
 
 HISTORY_BUCKET_S, HISTORY_BUCKETS = 15, 240  # an hour
+READING_BUCKET_S, READING_BUCKETS = 30, 120  # an hour, and as many points as a small chart has room for
+
+MOST_READINGS = 40
+"""Features kept, the first of a stream: 18 kB for 8 features, 64 kB for 40, whatever comes beyond.  Not critical."""
+
+_LOW, _HIGH, _EXPECTED = range(3)
 
 
 class ScoreHistory:
@@ -67,3 +80,115 @@ class ScoreHistory:
             stale = range(newest + 1, bucket + 1) if bucket > newest else range(bucket + 1, newest + 1)
         for other in stale:
             self._scores[other % HISTORY_BUCKETS] = self._thresholds[other % HISTORY_BUCKETS] = math.nan
+
+
+class ReadingHistory:
+    """What the features of a stream read in the last hour: lowest and highest of each half minute, and the expected.
+
+    By the rows' own time.  A half minute that is over is kept as bytes that are never written to again, so whoever
+    looks shares them.
+
+    Attributes
+    ----------
+    features : tuple of str
+        At most `MOST_READINGS`, the first of the stream.
+    values : ndarray of float32, shape (F,)
+        The newest, NaN for none; another array after each row.
+
+    Examples
+    --------
+    >>> history = ReadingHistory()
+    >>> for second in range(40):
+    ...     row = Row("pump", 1_200.0 + second, ("flow",), np.float32([second]), np.array([False]))
+    ...     history.add(row)
+    >>> end, buckets = history.copy()
+    >>> low, high, expected = unpacked(buckets, len(history.features))
+    >>> end, low[:, 0].tolist(), high[:, 0].tolist()
+    (1260.0, [0.0, 30.0], [29.0, 39.0])
+    """
+
+    def __init__(self) -> None:
+        self.features: tuple[str, ...] = ()
+        self.values = np.empty(0, np.float32)
+        self._seen: tuple[str, ...] = ()  # features of the newest row, all of them
+        self._bucket: int | None = None  # the newest, counted from 1970
+        self._expected_in: int | None = None
+        self._newest = _empty(0)
+        self._past: deque[bytes] = deque(maxlen=READING_BUCKETS - 1)  # before it, b"" where no row was
+        self._copy: tuple[float, tuple[bytes, ...]] | None = None
+
+    def add(self, row: Row) -> None:
+        """Take the readings of one row; stale ones are none."""
+        if row.features is not self._seen:
+            self._widen(row.features)
+        bucket = int(row.timestamp // READING_BUCKET_S)
+        if bucket != self._bucket:
+            self._turn_to(bucket)
+        width = len(self.features)
+        self.values = np.where(row.stale[:width], np.float32(np.nan), row.values[:width])
+        low, high = self._newest[_LOW], self._newest[_HIGH]
+        np.fmin(low, self.values, out=low)
+        np.fmax(high, self.values, out=high)
+        self._copy = None
+
+    @property
+    def wants_expected(self) -> bool:
+        """Whether nobody has said yet what was expected in the newest half minute: asking a model is dear."""
+        return self._expected_in != self._bucket
+
+    def expect(self, features: Sequence[str], expected: Sequence[float] | NDArray[np.float64]) -> None:
+        """Take what a model would have for its features in the newest row."""
+        place = {name: i for i, name in enumerate(self.features)}
+        for name, value in zip(features, expected, strict=True):
+            if name in place:
+                self._newest[_EXPECTED, place[name]] = value
+        self._expected_in = self._bucket
+        self._copy = None
+
+    def copy(self) -> tuple[float, tuple[bytes, ...]]:
+        """Return the end of the newest half minute in Unix seconds, and all of them for `unpacked`, oldest first."""
+        if self._copy is None:
+            end = float(((self._bucket or 0) + 1) * READING_BUCKET_S)
+            self._copy = end, (*self._past, self._newest.tobytes())
+        return self._copy
+
+    def _widen(self, features: tuple[str, ...]) -> None:
+        """Make room for features that have come; the others stay where they are, as in a row."""
+        if features[: len(self._seen)] != self._seen:  # another row altogether
+            self._past.clear()
+            self._newest = _empty(0)
+        self._seen, self.features = features, features[:MOST_READINGS]
+        self._newest = unpacked((self._newest.tobytes(),), len(self.features))[:, 0]
+
+    def _turn_to(self, bucket: int) -> None:
+        """Begin another half minute; a clock that is set back takes the future along."""
+        steps = bucket - self._bucket if self._bucket is not None else READING_BUCKETS
+        if 0 < steps < READING_BUCKETS:
+            self._past.append(self._newest.tobytes())
+            self._past.extend([b""] * (steps - 1))
+        elif -len(self._past) < steps < 0:
+            for _ in range(-steps):
+                self._past.pop()
+        else:
+            self._past.clear()
+        self._bucket, self._newest = bucket, _empty(len(self.features))
+
+
+def unpacked(buckets: Sequence[bytes], width: int) -> NDArray[np.float32]:
+    """Return lowest, highest and expected (3, B, F) of buckets that `ReadingHistory.copy` gave; NaN for none.
+
+    Parameters
+    ----------
+    buckets : sequence of bytes
+    width : int
+        Features there are now; older buckets may have fewer.
+    """
+    table = np.full((3, len(buckets), width), np.nan, np.float32)
+    for i, bucket in enumerate(buckets):
+        held = np.frombuffer(bucket, np.float32).reshape(3, -1)[:, :width]
+        table[:, i, : held.shape[1]] = held
+    return table
+
+
+def _empty(width: int) -> NDArray[np.float32]:
+    return np.full((3, width), np.nan, np.float32)

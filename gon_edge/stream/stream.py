@@ -22,7 +22,7 @@ from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
 from gon_edge.stream.align import Aligner
 from gon_edge.stream.backlog import Backlog, Newest
-from gon_edge.stream.history import ScoreHistory
+from gon_edge.stream.history import ReadingHistory, ScoreHistory
 
 RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
 
@@ -87,6 +87,8 @@ class Stream:
         Recent scores, oldest first.
     history : ScoreHistory
         Of the last hour.
+    readings : ReadingHistory
+        Of the last hour, with what was expected while something was wrong.
     heard_at : float
         When a reading moved the stream on last, monotonic seconds.
     stamped_by_receipt : bool
@@ -113,6 +115,7 @@ class Stream:
         self.verdict: Verdict | None = None
         self.scores: deque[float] = deque(maxlen=RECENT_SCORES)
         self.history = ScoreHistory()
+        self.readings = ReadingHistory()
         self.stamped_by_receipt = False
         self.last_row: Row | None = None
         interval_s = settings.interval_s or (model.interval_s if model is not None and model.interval_s > 0.0 else None)
@@ -342,6 +345,7 @@ class Stream:
         for row in rows:
             self.rows += 1
             self.last_row = row
+            self.readings.add(row)
             if self._detector is None and self._starters:
                 self._begin(row)
             if self._detector is not None and not self._backlog:
@@ -394,6 +398,9 @@ class Stream:
         self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
         self._newest.push(judged)
         alerts = tuple(self.policy.update(verdict, self._detector.causes))
+        wrong = verdict.is_anomaly or self.policy.is_open
+        if wrong and row is self.last_row and self.readings.wants_expected:
+            self.readings.expect(self._detector.model.features, self._detector.account()[2])
         return Outcome(row, verdict, alerts, took, withheld=self._withheld(row, verdict))
 
     def causes(self) -> tuple[Cause, ...]:

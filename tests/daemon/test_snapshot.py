@@ -1,11 +1,77 @@
-"""What is said of an exposed port; what a snapshot shows is in links/web and e2e/test_page."""
+"""What a snapshot says of readings, earlier days, and an exposed port; the rest is in links/web and e2e/test_page."""
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from gon_edge.config.schema import HttpConfig
-from gon_edge.daemon.snapshot import exposure
+from gon_edge.config.schema import HttpConfig, StreamConfig
+from gon_edge.daemon.snapshot import EarlierDays, exposure, readings_snapshot
+from gon_edge.events import Row
+from gon_edge.model.window import Scaler
+from gon_edge.state import days as stored_days
+from gon_edge.state.store import Store
+from gon_edge.stream.stream import Stream
+from gon_edge.training.fit import fit_model
+
+BEGIN = 1_699_999_200.0  # a whole hour
+
+
+def test_a_reading_is_usually_within_two_deviations_of_what_was_learned_and_one_that_never_moved_is_still() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(20.0, 0.5, 500), np.full(500, 7.0), np.zeros(500)])
+    model = fit_model(rows, features=("flow", "still", "zero"), rng=rng)
+    model = replace(model, scaler=Scaler.fit(rows))
+    stream = Stream("pump", StreamConfig(interval_s=1.0), max_features=10, model=model)
+    stream.judge([Row("pump", BEGIN, ("other", "flow"), np.float32([1.0, 21.0]), np.zeros(2, np.bool_))])
+    snapshot = readings_snapshot(stream)
+    assert (snapshot.features, snapshot.values.tolist()) == (("other", "flow"), [1.0, 21.0])
+    usual = dict(zip(snapshot.learned, snapshot.usual.T.tolist(), strict=True))
+    assert usual["flow"] == pytest.approx([19.0, 21.0], abs=0.2)
+    assert (usual["still"], usual["zero"]) == ([7.0, 7.0], [0.0, 0.0])
+
+
+def test_earlier_days_come_from_the_store_while_the_daemon_holds_it(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        for at in (BEGIN - 86_400.0 - 1.0, BEGIN - 86_400.0 - 3600.0, BEGIN - 86_400.0):
+            store.add_row(Row("pump", at, ("flow",), np.float32([3.0]), np.array([False])), False, now=0.0)
+        assert store.flush(1.0)
+        found = EarlierDays(tmp_path)("pump", ("flow",), BEGIN)
+        assert store.flush(2.0)
+    assert found is not None
+    assert np.flatnonzero(np.isfinite(found[1][:, 0])).tolist() == [0, 119]
+
+
+def test_where_nothing_is_stored_there_are_no_earlier_days(tmp_path: Path) -> None:
+    assert EarlierDays(tmp_path / "nowhere")("pump", ("flow",), BEGIN) == {}
+
+
+def test_one_look_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.open(tmp_path).close()
+    looking, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: object, **__: object) -> dict[int, object]:
+        looking.set()
+        assert go_on.wait(30.0)
+        return {}
+
+    monkeypatch.setattr("gon_edge.daemon.snapshot.earlier_days", slow)
+    monkeypatch.setattr("gon_edge.daemon.snapshot._LOOK_S", 0.05)
+    look = EarlierDays(tmp_path)
+    first = threading.Thread(target=look, args=("pump", ("flow",), BEGIN))
+    first.start()
+    try:
+        assert looking.wait(30.0)
+        assert look("pump", ("flow",), BEGIN) is None
+    finally:
+        go_on.set()
+        first.join()
+    monkeypatch.setattr("gon_edge.daemon.snapshot.earlier_days", stored_days.earlier_days)
+    assert look("pump", ("flow",), BEGIN) == {}
 
 
 @pytest.mark.parametrize(

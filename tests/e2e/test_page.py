@@ -7,22 +7,29 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paho.mqtt.publish
 import pytest
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
-from snapshots import plain_snapshot
+from snapshots import ALERT, plain_snapshot, readings
 
-from e2e.daemons import DaemonProcess, rows
+from e2e.daemons import FEATURES, DaemonProcess, rows
 from e2e.servers import Mosquitto, require, wait_until
 from gon_edge.config.schema import HttpConfig
-from gon_edge.links.snapshot import StreamSnapshot
+from gon_edge.events import Row
+from gon_edge.links.snapshot import Snapshot, StreamSnapshot
+from gon_edge.links.web.api import Days, nothing_stored
 from gon_edge.links.web.server import WebServer
 from gon_edge.state.history import RetrainRecord
+from gon_edge.state.store import Store
+from gon_edge.stream.history import READING_BUCKETS
 from gon_edge.training.gate import GateReport, GateScores
 
 sync_api = pytest.importorskip("playwright.sync_api") if os.environ.get("CI") != "true" else None
@@ -36,6 +43,8 @@ PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1180, "height": 900}
 HOSTILE = "<img src=x onerror=document.title='owned'><b>"
 PATIENCE_MS = 15_000
+NOW = 1_700_000_400.0  # where a half minute ends
+KINDS = ("band", "usual", "day", "range", "measured", "expected")
 
 # The WCAG contrast of every text that is seen against what is painted behind it, the lowest with its text.
 LOWEST_CONTRAST = """() => {
@@ -59,6 +68,15 @@ LOWEST_CONTRAST = """() => {
     if (contrast < lowest[0]) lowest = [contrast, text];
   }
   return lowest;
+}"""
+
+# The same of a line against the card it is drawn on.
+STROKE_CONTRAST = """(path) => {
+  const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number).map((c) => c <= 10 ? c / 255 / 12.92
+    : ((c / 255 + 0.055) / 1.055) ** 2.4).reduce((sum, c, i) => sum + [0.2126, 0.7152, 0.0722][i] * c, 0);
+  const line = document.querySelector(path);
+  const [a, b] = [light(getComputedStyle(line).stroke), light(getComputedStyle(line.closest(".card")).backgroundColor)];
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 }"""
 
 
@@ -145,7 +163,7 @@ def test_a_healthy_stream_shows_score_threshold_and_model(page: Any, pump: tuple
     says(page.locator("#latency"), re.compile(r"\d m?s, 95 % within"))
     shown = card(page, "pump")
     says(shown, re.compile(r"normal.*score, threshold \d"))
-    label = shown.get_by_role("img").get_attribute("aria-label")
+    label = shown.get_by_role("img", name="Score").get_attribute("aria-label")
     assert re.match(r"Score over the last \d+ (s|min): newest .*, highest .*, threshold \d", label)
     assert len(shown.locator("path.line").get_attribute("d").split("L")) > 8
     version = daemon.stream("pump")["model_version"]
@@ -160,6 +178,134 @@ def test_a_healthy_stream_shows_score_threshold_and_model(page: Any, pump: tuple
     shown.locator("summary").click()
     says(shown, re.compile(r"Gate\s*passed: [\d.]+ % of the rows it learned abnormal"))
     expect(page.locator("#active-section")).to_be_hidden()
+    for feature in FEATURES:
+        drawn = shown.get_by_role(
+            "img", name=re.compile(rf"^{feature} over the last .*: newest .*, lowest .*, highest ")
+        )
+        expect(drawn.locator("path.measured")).to_have_attribute("d", re.compile(r"^M.*L"))
+        expect(drawn.locator("path.usual")).to_have_attribute("d", re.compile(r"^M0 "))
+
+
+@contextmanager
+def served(snapshot: Snapshot, days: Days = nothing_stored) -> Iterator[str]:
+    """A page about this snapshot; yields its address."""
+    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=lambda: snapshot, registry=CollectorRegistry(), days=days)
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+def alarmed() -> Snapshot:
+    """A stream with 30 features, of which two are to blame; it read from 0 to 119, and was expected at 5 of late."""
+    names = (HOSTILE, *(f"sensor-{i}" for i in range(29)))
+    low = [[float(bucket)] * len(names) for bucket in range(READING_BUCKETS)]
+    expected = [[5.0 if bucket > 100 else float("nan")] * len(names) for bucket in range(READING_BUCKETS)]
+    causes = [
+        {"feature": name, "value": 119.0, "expected": 5.0, "contribution": share}
+        for name, share in ((HOSTILE, 0.7), ("sensor-20", 0.3))
+    ]
+    stream = StreamSnapshot("pump", "scoring", 9000, 600, score=6.0, threshold=2.0, last_timestamp=1.7e9, features=30)
+    return plain_snapshot(
+        streams=(stream,),
+        alerts=({**ALERT, "since": 1.7e9 - 600, "top_features": causes},),
+        readings={"pump": readings("pump", names, low=low, expected=expected)},
+    )
+
+
+def two_days(stream: str, features: Sequence[str], end: float) -> dict[int, NDArray[np.float32]]:
+    """The hour until now was at 20 yesterday, and rose from 30 to 40 two days ago."""
+    rising = np.linspace(30.0, 40.0, READING_BUCKETS)
+    return {
+        ago: np.float32([values] * len(features)).T for ago, values in ((1, np.full_like(rising, 20.0)), (2, rising))
+    }
+
+
+def test_an_alert_draws_each_cause_against_what_was_expected_and_other_days(page: Any) -> None:
+    with served(alarmed(), two_days) as url:
+        page.goto(url)
+        alert = page.get_by_role("region", name="Active alerts")
+        says(alert.locator(".cause").nth(1), "This hour on 2 earlier days: 20 to 40")
+        assert alert.locator(".feature").all_text_contents() == [HOSTILE, "sensor-20"]
+        drawn = alert.get_by_role("img", name="sensor-20")
+        label = drawn.get_attribute("aria-label")
+        assert label == (
+            "sensor-20 over the last 60 min: newest 120, lowest 0, highest 120, expected 5; "
+            "this hour on 2 earlier days: 20 to 40"
+        )
+        path = {kind: drawn.locator(f"path.{kind}").get_attribute("d") for kind in KINDS}
+        assert path["measured"].count("L") == READING_BUCKETS - 1
+        assert path["range"].count("L") == 2 * READING_BUCKETS - 1  # along the highest, and back along the lowest
+        assert path["day"].count("M") == 2
+        assert path["expected"].count("L") == 18
+        # Ten of the sixty minutes are shaded, on the right.
+        assert path["band"].startswith("M500.0 0H600.0V")
+        assert [float(y) for y in re.findall(r" ([\d.]+)", path["expected"])] == pytest.approx([69.0] * 19, abs=2.0)
+        for words in ("measured", "expected, since", "this hour on earlier days", "where it mostly was", "the alert"):
+            says(alert.locator(".key"), words)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            contrast, text = page.evaluate(LOWEST_CONTRAST)
+            assert contrast >= 4.5, (scheme, text)
+            for kind in ("measured", "expected"):
+                assert page.evaluate(STROKE_CONTRAST, f".cause path.{kind}") >= 3.0, (scheme, kind)
+        page.set_viewport_size(PHONE)
+        assert is_as_wide_as_the_screen(page)
+        assert drawn.bounding_box()["height"] >= 60
+
+
+def test_a_daemon_knows_how_the_hour_was_on_the_days_it_has_stored(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "state") as store:
+        for line in rows(600, start=NOW - 86_400.0 - 600.0):
+            values = json.loads(line)
+            row = Row("pump", values.pop("time"), FEATURES, np.float32(list(values.values())), np.zeros(4, np.bool_))
+            store.add_row(row, False, now=0.0)
+        assert store.flush(1.0)
+    with DaemonProcess(tmp_path, mosquitto, streams={"defaults": {"warmup_rows": 5000}}).connected() as daemon:
+        mosquitto.publish_lines("telemetry/pump", rows(30, start=NOW - 30.0))
+        wait_until(lambda: daemon.get("/api/v1/readings?stream=pump")[0] == 200, 20, "readings")
+        status, body = daemon.get("/api/v1/days?stream=pump&feature=temperature&feature=flow")
+    assert status == 200, body
+    temperature, flow = json.loads(body)["features"]
+    (day,) = temperature["days"]
+    known = [value for value in day["values"] if value is not None]
+    assert (day["ago"], len(known)) == (1, 20)
+    assert known == pytest.approx([45.0] * 20, abs=2.0)
+    assert flow["feature"] == "flow"
+
+
+def test_a_card_shows_a_small_chart_a_feature_those_to_blame_first(page: Any) -> None:
+    with served(alarmed()) as url:
+        page.goto(url)
+        shown = card(page, "pump")
+        names = shown.locator(".readings .name")
+        expect(names).to_have_count(12, timeout=PATIENCE_MS)
+        assert names.all_text_contents()[:3] == [HOSTILE, "sensor-20", "sensor-0"]
+        expect(shown.locator(".readings .wrong")).to_have_count(2)
+        says(shown.locator(".readings .rest"), "18 more as JSON")
+        assert (
+            json.loads(page.request.get(url + "api/v1/readings?stream=pump").text())["features"][29]["low"][-1] == 119.0
+        )
+        page.set_viewport_size(PHONE)
+        assert is_as_wide_as_the_screen(page)
+        # No picture takes the keyboard's focus from what can be used.
+        assert page.locator(".readings :focus-visible, .readings [tabindex]").count() == 0
+
+
+def test_of_many_streams_a_card_shows_its_readings_when_it_is_opened(page: Any) -> None:
+    names = [f"s{i:02}" for i in range(20)]
+    streams = tuple(StreamSnapshot(n, "scoring", 9, 6, score=1.0, threshold=2.0, last_timestamp=1.7e9) for n in names)
+    held = {name: readings(name, ("flow",), low=[[1.0], [2.0]]) for name in names}
+    with served(plain_snapshot(streams=streams, readings=held)) as url:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        expect(page.locator("#streams > article")).to_have_count(20, timeout=PATIENCE_MS)
+        expect(page.locator(".readings:visible")).to_have_count(0)
+        card(page, "s07").locator("summary").press("Enter")
+        expect(card(page, "s07").get_by_role("img", name=re.compile("^flow .*newest 3, lowest 1"))).to_be_visible()
+        assert {url for url in asked if "readings" in url} == {url + "api/v1/readings?stream=s07"}
 
 
 def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> None:
@@ -178,11 +324,14 @@ def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> N
     models = {"pump": {"version": "3", "gate": of_pump}, "stranger": {"version": "3", "gate": nonsense}}
     failed = RetrainRecord("young", "", 1.7e9, 4.0, "over_budget", 64 << 20, 600, "training needs 80 MiB")
     young = StreamSnapshot("young", "warming-up", 700, 600, eta_s=0.0)
-    snapshot = plain_snapshot(streams=(*streams, young), trainings=(asdict(training), asdict(failed)), models=models)
-    server = WebServer(HttpConfig("127.0.0.1:0"), snapshot=lambda: snapshot, registry=CollectorRegistry())
-    server.start()
-    try:
-        page.goto(server.url)
+    snapshot = plain_snapshot(
+        streams=(*streams, young),
+        readings={stream.name: readings(stream.name, ("flow",), low=[[1.0]]) for stream in streams},
+        trainings=(asdict(training), asdict(failed)),
+        models=models,
+    )
+    with served(snapshot) as url:
+        page.goto(url)
         says(card(page, "young"), "No model yet: training needs 80 MiB. Soon tried again, with more rows.")
         told = page.get_by_role("region", name="Models")
         says(told, re.compile(r"kept out\s*it calls 3.1 % abnormal"))
@@ -202,8 +351,6 @@ def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> N
             card(page, name).locator("summary").click()
             says(card(page, name), text)
         expect(page.get_by_role("alert")).to_be_hidden()
-    finally:
-        server.stop()
 
 
 def test_the_page_is_used_by_keyboard_alone(page: Any, pump: tuple[DaemonProcess, Mosquitto]) -> None:
@@ -230,7 +377,7 @@ def test_a_firing_alert_is_shown_with_its_cause_and_announced(page: Any, pump: t
     says(page.locator("#news"), re.compile(r"alert: pump: flow .*, expected .* % of the score", re.IGNORECASE))
     says(page.locator("#summary"), "1 active alert")
     expect(page).to_have_title(re.compile("^● 1 alert · pi-1"))
-    expect(card(page, "pump").locator("path.band")).to_have_attribute("d", re.compile("^M"))
+    expect(card(page, "pump").locator(".spark path.band")).to_have_attribute("d", re.compile("^M"))
 
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

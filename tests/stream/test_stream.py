@@ -16,6 +16,7 @@ from gon_edge.model.file import Model, load_model
 from gon_edge.model.window import Scaler
 from gon_edge.stream import backlog
 from gon_edge.stream.held import alert_json
+from gon_edge.stream.history import unpacked
 from gon_edge.stream.payload import Decoder
 from gon_edge.stream.stream import Outcome, Stream
 from gon_edge.stream.topics import TopicTemplate
@@ -349,3 +350,23 @@ def test_a_silence_that_begins_or_grows_forgets_no_row(model: Model) -> None:
     silenced.silence(frozenset({"flow", "pressure"}))
     one, other = (run(stream, values(60, 2), start=1060.0) for stream in (straight, silenced))
     assert [o.verdict.score for o in one if o.verdict] == [o.verdict.score for o in other if o.verdict]
+
+
+def test_what_was_expected_is_kept_beside_the_readings_while_something_is_wrong_and_only_then(model: Model) -> None:
+    stream = stream_with(model)
+    run(stream, values(300, 1))
+    assert np.isnan(unpacked(stream.readings.copy()[1], 3)[2]).all()
+    run(stream, values(120, 2, fault=9.0), start=1300.0)
+    low, high, expected = unpacked(stream.readings.copy()[1], 3)
+    flow = stream.readings.features.index("flow")
+    wrong = np.flatnonzero(np.isfinite(expected[:, flow]))
+    assert len(wrong) >= 4
+    assert low[wrong[-1], flow] > 25.0
+    assert (expected[wrong, flow] < high[wrong, flow] - 2.0).all()
+
+
+def test_readings_are_kept_before_there_is_a_model() -> None:
+    stream = stream_with(None)
+    run(stream, values(20, 1))
+    assert stream.readings.features == NAMES
+    assert np.isfinite(unpacked(stream.readings.copy()[1], 3)[:2, -1]).all()

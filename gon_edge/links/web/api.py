@@ -1,7 +1,7 @@
 """The read-only API: turns a snapshot of the daemon into JSON, one function a path.
 
-Knows no socket and no header.  A new path is a function here and a line in :data:`ANSWERS`; ``tools/make_reference``
-then asks for its description.
+Knows no socket and no header.  A new path is a function here and a line in :data:`ANSWERS`, or in :data:`QUESTIONS`
+where the query says what is wanted; ``tools/make_reference`` then asks for its description.
 """
 
 from __future__ import annotations
@@ -14,13 +14,38 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gon_edge.events import Cause
-from gon_edge.links.snapshot import HistorySnapshot, Snapshot, StreamSnapshot
+from gon_edge.links.snapshot import HistorySnapshot, ReadingsSnapshot, Snapshot, StreamSnapshot
+from gon_edge.stream.history import unpacked
 
 # Not critical: /healthz fails when the scoring loop has not come round for so long.  It beats once a second.
 HEARTBEAT_LIMIT_S = 30.0
 _GATE_BYTES = 4 << 10  # what the gate says of a model is under 1 KiB
+
+MOST_ASKED = 8  # not critical: more features than an alert names causes
+
+Query = Mapping[str, Sequence[str]]
+Days = Callable[[str, Sequence[str], float], Mapping[int, NDArray[np.float32]] | None]
+"""How the hour until a time was on earlier days: stream, features and Unix seconds in; by days ago the means of each
+bucket and feature, (B, F), out; ``None`` while too many ask."""
+
+
+def nothing_stored(stream: str, features: Sequence[str], end: float) -> Mapping[int, NDArray[np.float32]]:
+    """No earlier days."""
+    return {}
+
+
+class Refused(Exception):
+    """Why a query gets no answer: a status and a line for people."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
 
 
 def _health(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
@@ -132,10 +157,98 @@ ANSWERS: Mapping[str, Callable[[Snapshot], tuple[HTTPStatus, object]]] = {
 """Every path that answers in JSON."""
 
 
-def answer(path: str, snapshot: Snapshot) -> tuple[HTTPStatus, bytes]:
-    """Return status and JSON of a path of :data:`ANSWERS`."""
-    status, value = ANSWERS[path](snapshot)
+# -- what a query asks for ---------------------------------------------------------------------------------------------
+
+
+def _readings(snapshot: Snapshot, query: Query, _: Days) -> tuple[HTTPStatus, object]:
+    stream = _asked(snapshot, query)
+    low, high, expected = unpacked(stream.buckets, len(stream.features))
+    some = np.flatnonzero(np.isfinite(low).any(axis=1))
+    first = int(some[0]) if len(some) else len(low)
+    place = {name: i for i, name in enumerate(stream.learned)}
+    features = [
+        {
+            "feature": name,
+            "value": value,
+            "usual": _rounded(stream.usual[:, place[name]]) if name in place else None,
+            "low": _rounded(low[first:, f]),
+            "high": _rounded(high[first:, f]),
+            "expected": _rounded(expected[first:, f]) if np.isfinite(expected[:, f]).any() else None,
+        }
+        for f, (name, value) in enumerate(zip(stream.features, _rounded(stream.values), strict=True))
+    ]
+    said = {"stream": stream.stream, "end": stream.end, "bucket_s": snapshot.reading_bucket_s, "features": features}
+    return HTTPStatus.OK, said
+
+
+def _days(snapshot: Snapshot, query: Query, days: Days) -> tuple[HTTPStatus, object]:
+    stream = _asked(snapshot, query)
+    features = list(dict.fromkeys(query.get("feature", ())))[:MOST_ASKED]
+    found = days(stream.stream, features, stream.end)
+    if found is None:
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "others are looking up earlier days; ask again soon")
+    return HTTPStatus.OK, {
+        "stream": stream.stream,
+        "end": stream.end,
+        "bucket_s": snapshot.reading_bucket_s,
+        "features": [
+            {
+                "feature": name,
+                "days": [{"ago": ago, "values": _rounded(values[:, f])} for ago, values in sorted(found.items())],
+            }
+            for f, name in enumerate(features)
+        ],
+    }
+
+
+def _asked(snapshot: Snapshot, query: Query) -> ReadingsSnapshot:
+    """The stream that a query names."""
+    names = query.get("stream", ())
+    if len(names) != 1:
+        raise Refused(HTTPStatus.BAD_REQUEST, "name one stream: ?stream=NAME")
+    if names[0] not in snapshot.readings:
+        raise Refused(HTTPStatus.NOT_FOUND, "no such stream, or it has no row yet")
+    return snapshot.readings[names[0]]
+
+
+def _rounded(values: NDArray[np.floating]) -> list[float]:
+    """In six digits, which is what readings have."""
+    return [float(f"{value:.6g}") for value in values.tolist()]
+
+
+QUESTIONS: Mapping[str, Callable[[Snapshot, Query, Days], tuple[HTTPStatus, object]]] = {
+    "/api/v1/readings": _readings,
+    "/api/v1/days": _days,
+}
+"""Every path that answers in JSON to what its query asks for."""
+
+
+def answer(path: str, snapshot: Snapshot, query: str = "", days: Days = nothing_stored) -> tuple[HTTPStatus, bytes]:
+    """Return status and JSON of a path of :data:`ANSWERS` or :data:`QUESTIONS`.
+
+    Parameters
+    ----------
+    path : str
+    snapshot : Snapshot
+    query : str
+        As it stands in the URL; read only where a path takes one.
+    days : Days
+    """
+    if path in ANSWERS:
+        status, value = ANSWERS[path](snapshot)
+        return status, _json(value)
+    try:
+        status, value = QUESTIONS[path](snapshot, _parsed(query), days)
+    except Refused as refused:
+        status, value = refused.status, {"error": refused.text}
     return status, _json(value)
+
+
+def _parsed(query: str) -> Query:
+    try:
+        return parse_qs(query, max_num_fields=1 + MOST_ASKED, keep_blank_values=True)
+    except ValueError:
+        raise Refused(HTTPStatus.BAD_REQUEST, f"name one stream, and {MOST_ASKED} features at most") from None
 
 
 def _json(value: object) -> bytes:

@@ -1,9 +1,9 @@
 """The server behind the HTTP port: metrics, health, a read-only API and the status page.
 
-Its threads see an immutable :class:`~gon_edge.links.snapshot.Snapshot` and a Prometheus registry; they never touch
-streams or models.  Everything is bounded: the number of threads, the time a connection may take, the size of a request.
-No request has a body.  `guard` decides who may read, `api` what the API says.  The status page (``static/index.html``)
-goes out with the policy that keeps it harmless.
+Its threads see an immutable :class:`~gon_edge.links.snapshot.Snapshot`, a Prometheus registry, and what is stored of
+earlier days; they never touch streams or models.  Everything is bounded: the number of threads, the time a connection
+may take, the size of a request.  No request has a body.  `guard` decides who may read, `api` what the API says.  The
+status page (``static/index.html``) goes out with the policy that keeps it harmless.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PAGE = Path(__file__).with_name("static") / "index.html"
 CONTENT_TYPES: Mapping[str, str] = {
     "/": "text/html; charset=utf-8",
     "/metrics": "text/plain; version=0.0.4; charset=utf-8",
-    **dict.fromkeys(api.ANSWERS, "application/json"),
+    **dict.fromkeys((*api.ANSWERS, *api.QUESTIONS), "application/json"),
 }
 """By path, for every path there is."""
 
@@ -61,6 +61,8 @@ class WebServer:
         Returns the newest :class:`Snapshot`; called on the threads of the server, must not block.
     registry : prometheus_client.CollectorRegistry
         What ``/metrics`` shows.
+    days : callable
+        Looks up how an hour was on earlier days; called on the threads of the server.
 
     Attributes
     ----------
@@ -81,11 +83,20 @@ class WebServer:
     http://127.0.0.1:9109/
     """
 
-    def __init__(self, settings: HttpConfig, *, snapshot: Callable[[], Snapshot], registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        settings: HttpConfig,
+        *,
+        snapshot: Callable[[], Snapshot],
+        registry: CollectorRegistry,
+        days: api.Days = api.nothing_stored,
+    ) -> None:
         host, port = settings.host, settings.port
         tls, guard = Tls(settings) if settings.tls else None, Guard(settings)
         try:
-            self._server = _Server((host, port), snapshot, registry, tls, guard)
+            self._server = _Server(
+                (host, port), lambda path, query: api.answer(path, snapshot(), query, days), registry, tls, guard
+            )
         except OSError as error:
             raise GonEdgeError(
                 f"cannot serve HTTP on {host or '*'}:{port}: {error.strerror or error}; change http.listen"
@@ -133,12 +144,12 @@ class _Server(ThreadingHTTPServer):
     def __init__(
         self,
         address: tuple[str, int],
-        snapshot: Callable[[], Snapshot],
+        answer: Callable[[str, str], tuple[HTTPStatus, bytes]],
         registry: CollectorRegistry,
         tls: Tls | None,
         guard: Guard,
     ) -> None:
-        self.snapshot = snapshot
+        self.answer = answer
         self.registry = registry
         self.guard = guard
         self._tls = tls
@@ -229,13 +240,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         headers: Mapping[str, str] = {}
         try:
-            path = urlsplit(self.path).path
+            _, _, path, query, _ = urlsplit(self.path)
             refusal = self.server.guard.refusal(path, self.headers, self.client_address[0])
             if refusal is not None:
                 status, headers = refusal.status, refusal.headers
                 content_type, body = "text/plain", refusal.text.encode()
             else:
-                status, content_type, body = self._answer(path)
+                status, content_type, body = self._answer(path, query)
         except Exception:
             log.exception("no answer to %r", self.path)
             status, content_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error\n"
@@ -253,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Allow": "GET, HEAD"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
         self._send(status, "text/plain", f"{status.phrase.lower()}\n".encode(), headers)
 
-    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+    def _answer(self, path: str, query: str) -> tuple[HTTPStatus, str, bytes]:
         status = HTTPStatus.OK
         if path not in CONTENT_TYPES:
             return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
@@ -262,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             body = generate_latest(self.server.registry)
         else:
-            status, body = api.answer(path, self.server.snapshot())
+            status, body = self.server.answer(path, query)
         return status, CONTENT_TYPES[path], body
 
     def _send(self, status: HTTPStatus, content_type: str, body: bytes, headers: Mapping[str, str]) -> None:

@@ -5,20 +5,37 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
-from snapshots import ALERT, HOSTILE, SCORING, WARMING, plain_snapshot
+from numpy.typing import NDArray
+from snapshots import ALERT, HOSTILE, SCORING, WARMING, plain_snapshot, readings
 
 from gon_edge.links.snapshot import HistorySnapshot
 from gon_edge.links.web import api
+from gon_edge.stream.history import MOST_READINGS, READING_BUCKETS
 
 
 def said(path: str, **changes: object) -> Any:
-    """What is answered of a daemon with these fields; it must be JSON, which has no NaN."""
+    """What is answered of a daemon with these fields."""
     status, body = api.answer(path, plain_snapshot(**changes))
     assert status == 200
+    return plain(body)
+
+
+def plain(body: bytes) -> Any:
+    """It must be JSON, which has no NaN."""
     return json.loads(body, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def asked(path: str, query: str, days: api.Days = api.nothing_stored) -> tuple[int, Any]:
+    """Status and answer of a daemon that has readings of `pump`."""
+    low = [[math.nan, math.nan], [1.23456789, math.nan], [2.0, 5.0]]
+    streams = {"pump": readings("pump", ("flow", "a b&"), low=low)}
+    status, body = api.answer(path, plain_snapshot(readings=streams), query, days)
+    return status, plain(body)
 
 
 def test_what_a_model_from_elsewhere_says_of_its_gate_is_bounded() -> None:
@@ -93,3 +110,64 @@ def test_health_fails_when_the_scoring_loop_stands_still() -> None:
 def test_readiness_does_not_depend_on_the_broker() -> None:
     assert api.answer("/readyz", plain_snapshot(mqtt_connected=False))[0] == 200
     assert api.answer("/readyz", plain_snapshot(ready=False))[0] == 503
+
+
+def test_readings_start_with_the_first_and_are_beside_what_is_usual_and_expected() -> None:
+    status, answer = asked("/api/v1/readings", "stream=pump")
+    assert status == 200
+    assert (answer["stream"], answer["end"], answer["bucket_s"]) == ("pump", 1.7e9, 30.0)
+    flow, other = answer["features"]
+    assert (flow["feature"], other["feature"]) == ("flow", "a b&")
+    assert (flow["low"], flow["high"]) == ([1.23457, 2.0], [2.23457, 3.0])
+    assert (other["low"], other["value"], flow["value"]) == ([None, 5.0], 6.0, 3.0)
+    assert (flow["usual"], flow["expected"]) == ([0.0, 10.0], None)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/readings", "/api/v1/days"])
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 400),
+        ("stream=pump&stream=fan", 400),
+        ("stream=fan", 404),
+        ("stream=" + "&feature=x" * 200, 400),
+        ("stream=pump" + "&stream=" * 200, 400),
+        ("stream=%00%ff", 404),
+    ],
+)
+def test_a_query_that_names_no_stream_is_refused_in_words(path: str, query: str, status: int) -> None:
+    found, answer = asked(path, query)
+    assert found == status
+    assert answer["error"]
+
+
+def test_earlier_days_are_those_of_the_features_that_are_asked_for_nearest_first() -> None:
+    wanted = []
+
+    def days(stream: str, features: Sequence[str], end: float) -> Mapping[int, NDArray[np.float32]]:
+        wanted.append((stream, list(features), end))
+        return {2: np.float32([[1.0, 2.0], [np.nan, 4.0]]), 1: np.float32([[5.0, 6.0], [7.0, 8.0]])}
+
+    status, answer = asked("/api/v1/days", "stream=pump&feature=a%20b%26&feature=gone&feature=gone", days)
+    assert status == 200
+    assert wanted == [("pump", ["a b&", "gone"], 1.7e9)]
+    assert answer["features"][0] == {
+        "feature": "a b&",
+        "days": [{"ago": 1, "values": [5.0, 7.0]}, {"ago": 2, "values": [1.0, None]}],
+    }
+    assert answer["features"][1]["days"][1] == {"ago": 2, "values": [2.0, 4.0]}
+
+
+def test_who_asks_for_days_while_too_many_others_do_is_told_to_come_back() -> None:
+    status, answer = asked("/api/v1/days", "stream=pump&feature=flow", lambda stream, features, end: None)
+    assert status == 503
+    assert "again" in answer["error"]
+
+
+def test_the_largest_answer_about_readings_stays_below_200_kib() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"sensor-{i}" for i in range(MOST_READINGS)]
+    low = rng.normal(0.0, 1e-3, (READING_BUCKETS, MOST_READINGS)).tolist()
+    stream = readings("pump", names, low=low, expected=low)
+    _, body = api.answer("/api/v1/readings", plain_snapshot(readings={"pump": stream}), "stream=pump")
+    assert 100 << 10 < len(body) < 200 << 10

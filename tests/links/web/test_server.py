@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from e2e.servers import require, wait_until
 from prometheus_client import CollectorRegistry, Counter
-from snapshots import ALERT, SCORING, WARMING, plain_snapshot
+from snapshots import ALERT, SCORING, WARMING, plain_snapshot, readings
 
 from gon_edge.config.schema import HttpConfig
 from gon_edge.errors import GonEdgeError
@@ -36,6 +36,7 @@ class Daemon:
         self.now = plain_snapshot(
             streams=(SCORING, WARMING),
             alerts=(ALERT,),
+            readings={"pump": readings("pump", ("cpu.total",), low=[[4.0], [96.0]])},
             latency_s=(*[0.001] * 9, *[0.002] * 9, 0.03, 0.5),
         )
 
@@ -93,6 +94,9 @@ def test_metrics_show_the_registry(server: WebServer) -> None:
         ("GET", "/api/v1/streams/", 404),
         ("GET", "/" + "x" * 70_000, 414),
         ("GET", "/metrics?name[]=x", 200),
+        ("GET", "/api/v1/readings?stream=pump", 200),
+        ("GET", "/api/v1/readings", 400),
+        ("GET", "/api/v1/days?stream=nobody", 404),
     ],
 )
 def test_only_known_paths_are_read(server: WebServer, method: str, path: str, expected: int) -> None:
