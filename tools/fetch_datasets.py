@@ -81,19 +81,29 @@ def from_smd(files: list[Path]) -> dict[str, np.ndarray]:
 def from_skab(files: list[Path]) -> dict[str, np.ndarray]:
     """SKAB valve: train is the normal rows of the first six files, test all rows of the rest; train's range scales."""
     tables = [read_skab(path) for path in files]
-    train = np.concatenate([values[labels == 0] for values, labels in tables[:6]])
-    test = np.concatenate([values for values, _ in tables[6:]])
-    labels = np.concatenate([labels for _, labels in tables[6:]])
-    return scaled(train, test, labels[:, None])
+    train = np.concatenate([values[~labels] for _, values, labels in tables[:6]])
+    test = np.concatenate([values for _, values, _ in tables[6:]])
+    labels = np.concatenate([labels for _, _, labels in tables[6:]])
+    breaks = {
+        "train_breaks": seams(np.concatenate([times[~labels] for times, _, labels in tables[:6]])),
+        "test_breaks": seams(np.concatenate([times for times, _, _ in tables[6:]])),
+    }
+    return scaled(train, test, labels[:, None]) | breaks
 
 
-def read_skab(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return sensors (T, 8) and labels (T,) of one experiment."""
+def seams(times: np.ndarray) -> np.ndarray:
+    """Return the rows before which more than a minute is missing."""
+    return np.flatnonzero(np.diff(times) > np.timedelta64(60, "s")) + 1
+
+
+def read_skab(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return times (T,), sensors (T, 8) and labels (T,) of one experiment."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter=";"))
     sensors = [name for name in rows[0] if name not in {"datetime", "anomaly", "changepoint"}]
     values = np.array([[float(row[name]) for name in sensors] for row in rows])
-    return values, np.array([float(row["anomaly"]) > 0 for row in rows])
+    times = np.array([row["datetime"] for row in rows], dtype="datetime64[s]")
+    return times, values, np.array([float(row["anomaly"]) > 0 for row in rows])
 
 
 def from_nab(files: list[Path]) -> dict[str, np.ndarray]:

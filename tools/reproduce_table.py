@@ -33,7 +33,7 @@ from gon_edge.research import datasets, protocol, table  # noqa: E402
 # Without a seed in them: once is enough, whatever --seeds says.
 DETERMINISTIC = frozenset(
     {"distance-from-mean", "largest-z", "last-difference", "pca", "pca-40", "pca-40-clipped", "pca-row", "dilof"}
-    | {"matrix-profile", "matrix-profile-z"}
+    | {"matrix-profile", "matrix-profile-z", "ols-ar", "ridge-ar"}
 )
 # One thread a cell: times are then of one core, and cells can run side by side.
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}

@@ -13,7 +13,8 @@ MSDS                           Not the Multi-Source Distributed System data: Ser
                                20 %, hence not independent of SMD.
 smd_machine-3-10               Server Machine Dataset, a whole machine, labels per feature.
 skab_valve                     SKAB water-circulation test bed, eight physical sensors, faults made by closing valves.
-                               One third of the test is anomalous; the train part has seams.
+                               One third of the test is anomalous.  The rows after a cut are its ``train_breaks`` and
+                               ``test_breaks``, read as the starts of runs.
 wsn_multihop                   Four wireless sensor motes, two features each, a single event, labels per mote.
 nab_cpu_asg_misconfiguration   NAB, univariate CPU load; the labelled window is wider than the anomaly.
 the eleven of `RECORDED`        Several recorded runs in one file, in engineering units, with the rows at which each run
@@ -149,7 +150,8 @@ def load(name: str, root: Path | str | None = None) -> Dataset:
     """Read one set.
 
     Two layouts are understood.  ``NAME.npz`` holds ``train``, ``test`` and ``labels`` ((T,), (T, 1) or (T, F)), and may
-    hold ``feature_names``.  A pair ``NAME_train.csv``, ``NAME_test.csv`` has a header line; the test file has a column
+    hold ``feature_names`` and the rows at which runs begin: ``train_starts`` and ``starts``, or ``train_breaks`` and
+    ``test_breaks``.  A pair ``NAME_train.csv``, ``NAME_test.csv`` has a header line; the test file has a column
     ``label`` (0 or 1) or one column ``label:FEATURE`` for each feature.
 
     Parameters
@@ -248,14 +250,15 @@ def _read_npz(path: Path) -> Arrays:
                 np.asarray(file["test"], dtype=np.float64),
                 np.asarray(file["labels"]) > 0,
                 names,
-                (_starts(file, "train_starts"), _starts(file, "starts")),
+                (_starts(file, "train_starts", "train_breaks"), _starts(file, "starts", "test_breaks")),
             )
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a data set (needs train, test and labels): {error}") from error
 
 
-def _starts(file: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.intp]:
-    return np.asarray(file.get(name, []), np.intp)
+def _starts(file: Mapping[str, NDArray[Any]], *names: str) -> NDArray[np.intp]:
+    """The rows at which runs begin, under whichever of the names publishers' files have them."""
+    return np.concatenate([np.asarray(file.get(name, []), np.intp) for name in names])
 
 
 def _read_csv_pair(folder: Path, name: str) -> Arrays:

@@ -38,6 +38,17 @@ def test_one_label_a_row_says_nothing_about_features(tmp_path):
     assert datasets.load("pump", tmp_path).feature_labels is None
 
 
+@pytest.mark.parametrize("names", [("train_starts", "starts"), ("train_breaks", "test_breaks")])
+def test_runs_begin_where_the_file_says_under_either_name_and_at_the_first_row(tmp_path, names):
+    train, test, labels = write_set(tmp_path, "pump")
+    np.savez(
+        tmp_path / "pump.npz", train=train, test=test, labels=labels, **dict(zip(names, ([7, 19], [4]), strict=True))
+    )
+    loaded = datasets.load("pump", tmp_path)
+    assert np.flatnonzero(loaded.train_restart).tolist() == [0, 7, 19]
+    assert np.flatnonzero(loaded.restart).tolist() == [0, 4]
+
+
 def test_an_npz_is_read_by_its_path(tmp_path):
     write_set(tmp_path, "pump")
     assert datasets.load(str(tmp_path / "pump.npz")).name == "pump"
@@ -104,3 +115,10 @@ def test_the_benchmark_sets_are_what_their_index_says(name):
     assert (loaded.feature_labels is not None) == entry["labels_kind"].startswith("per feature") or (
         name == "wsn_multihop"
     )
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the data sets are not here; type: {FETCH}")
+def test_the_valves_recordings_end_at_its_cuts():
+    loaded = datasets.load("skab_valve", REAL)
+    assert np.flatnonzero(loaded.train_restart).tolist() == [0, 573, 1318, 2055, 2800, 3544, 4294]
+    assert np.flatnonzero(loaded.restart).tolist() == [0, 2155, 11396, 13359]

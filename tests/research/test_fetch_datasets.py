@@ -39,12 +39,13 @@ def test_smd_labels_count_features_from_1_and_include_the_last_row(tool, tmp_pat
 def test_skab_trains_on_the_normal_rows_of_the_first_six_files(tool, tmp_path):
     head = "datetime;Current;Pressure;anomaly;changepoint\n"
     files = [
-        write(tmp_path, f"{n}.csv", f"{head}2020-03-09 10:14:33;{n};1.0;0.0;0.0\n2020-03-09 10:14:34;99;1.0;1.0;0.0\n")
-        for n in range(8)
+        write(tmp_path, f"{n}.csv", f"{head}{day} 10:14:33;{n};1.0;0.0;0.0\n{day} 10:14:34;99;1.0;1.0;0.0\n")
+        for n, day in enumerate(["2020-03-09"] * 5 + ["2020-03-10"] * 2 + ["2020-03-11"])
     ]
     arrays = tool.from_skab(files)
     np.testing.assert_allclose(arrays["train"], np.column_stack([np.arange(6) / 5, np.zeros(6)]), rtol=1e-6)
     assert arrays["labels"].ravel().tolist() == [0, 1, 0, 1]
+    assert (arrays["train_breaks"].tolist(), arrays["test_breaks"].tolist()) == ([5], [2])
 
 
 def test_nab_labels_the_rows_of_its_windows(tool, tmp_path):

@@ -13,6 +13,8 @@ FAST = {
     "slimgan": {"epochs": 2},
     "ganomaly": {"epochs": 3},
     "tranad": {"epochs": 1},
+    "paano": {"steps": 8, "batch": 32},
+    "paano-level": {"steps": 8, "batch": 32},
     "iforest": {"trees": 20},
     "iforest-row": {"trees": 20},
 }
@@ -207,3 +209,66 @@ def test_onlads_recursion_is_the_ridge_solution():
     H = peer._hidden(x)
     ridge = np.linalg.solve(H.T @ H + peer._RIDGE * np.eye(6), H.T @ x)
     np.testing.assert_allclose(peer.beta_, ridge, rtol=1e-4, atol=1e-6)
+
+
+def a_walk(rows, seed):
+    """A row is .8 of the row before in the first column and minus half of the first in the second, and noise."""
+    rng = np.random.default_rng(seed)
+    walk = np.zeros((rows, 2))
+    for t in range(1, rows):
+        walk[t] = walk[t - 1, 0] * np.array([0.8, -0.5]) + rng.normal(size=2)
+    return walk
+
+
+def test_autoregression_finds_the_coefficients_that_made_the_rows():
+    from gon_edge.research.peers.ols_ar import OLSAutoregression
+
+    peer = OLSAutoregression(window=2, ridge=0.0)._fit(a_walk(20_000, 0))
+    deviation = peer.scaler_.deviation_
+    weights = peer.weights_[:2] * deviation / deviation[:, None]  # in the units of the rows
+    np.testing.assert_allclose(weights, [[0.8, -0.5], [0.0, 0.0]], atol=0.03)
+    np.testing.assert_allclose(peer.variance_ * deviation**2, [1.0, 1.0], rtol=0.05)
+    assert peer.decision_function(a_walk(20_000, 1)).mean() == pytest.approx(1.0, rel=0.05)
+
+
+def test_autoregression_tells_which_feature_left_its_prediction_behind():
+    test = a_walk(300, 1)
+    test[200, 1] += 9
+    peer = make("ols-ar").fit(a_walk(600, 0))
+    contributions = peer.feature_scores(test)
+    assert contributions[200].argmax() == 1
+    np.testing.assert_allclose(contributions.mean(axis=1), peer.decision_function(test), rtol=1e-9)
+
+
+def test_a_patch_that_is_normalised_has_no_level_and_no_size_and_stillness_is_zero():
+    from gon_edge.research.peers.paano import PaAno
+
+    rows = np.column_stack([np.sin(np.arange(8.0)), np.full(8, 3.0)])
+    as_they_are, alone = (PaAno(window=8, normalise=normalise) for normalise in (False, True))
+    pair = np.stack([rows, 40 * rows + 7])
+    plain = as_they_are._patches(pair, np.array([0, 1])).numpy()
+    np.testing.assert_allclose(plain, pair.transpose(0, 2, 1), rtol=1e-6)
+    first, second = alone._patches(pair, np.array([0, 1])).numpy()
+    np.testing.assert_allclose(first, second, atol=1e-4)
+    assert np.abs(first[1]).max() == 0.0
+
+
+def test_training_the_patches_brings_neighbours_closer_than_strangers():
+    from gon_edge.research.peers.paano import PaAno
+
+    train = a_stream(600)
+    windows = np.ascontiguousarray(causal_windows(Scaler().fit(train)(train), 32))[32:]
+
+    def margin(steps):
+        peer = PaAno(steps=steps, batch=32)
+        peer._train_windows(windows)
+        code = peer._embed(windows).detach().numpy()
+        return (code[:-1] * code[1:]).sum(axis=1).mean() - (code @ code.T).mean()
+
+    assert margin(60) > margin(1) + 0.1
+
+
+def test_the_memory_of_patches_is_a_tenth_of_them_and_every_one_of_length_1():
+    peer = quick("paano").fit(a_stream(400))
+    assert peer.memory_.shape == (40, 64)
+    np.testing.assert_allclose(np.linalg.norm(peer.memory_.numpy(), axis=1), 1.0, rtol=1e-5)

@@ -49,6 +49,10 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mad-gan": ("mad_gan", "MADGAN", {}),
     "slimgan": ("slimgan", "SlimGAN", {}),
     "ganomaly": ("ganomaly", "GANomaly", {}),
+    "ols-ar": ("ols_ar", "OLSAutoregression", {}),
+    "ridge-ar": ("ols_ar", "OLSAutoregression", {"ridge": 1.0}),
+    "paano": ("paano", "PaAno", {}),
+    "paano-level": ("paano", "PaAno", {"normalise": False}),
 }
 
 
