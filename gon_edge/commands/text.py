@@ -28,6 +28,9 @@ _RECENT = 1e9
 _MOST = 20
 """Names in a list, and features in a comparison.  Not critical: what fits on a screen."""
 
+_KINDS = ("offset up", "offset down", "spike", "drift", "frozen", "decoupled")
+"""Columns of the table of faults; the file of a model keeps no order."""
+
 _COLUMN = 40
 """Characters of an entry of the lineage when two models stand side by side in 100 columns."""
 
@@ -70,13 +73,44 @@ def description_text(model: Mapping[str, Any]) -> str:
         "interval": f"{model['interval_s']:g} s" if model["interval_s"] else "any",
     }
     rows = [[name, str(value)] for name, value in facts.items() if value]
-    shown = {"relative"}  # stands above
+    shown = {"relative", "detects"}  # stand above and below
     if training := model.get("training"):
         peak = f"{training['peak_bytes'] / _MIB:.0f} MiB"
         rows.append(["training", f"{training['outcome']}, took {training['duration_s']:.1f} s and {peak} at most"])
-    rows += [[name, text] for name, text in _flat(model["lineage"]) if name not in shown]
+    lineage = {name: value for name, value in model["lineage"].items() if name not in shown}
+    rows += [[name, text] for name, text in _flat(lineage)]
     width = max(len(name) for name, _ in rows)
-    return _page([f"{name:<{width}}  {text}" for name, text in rows])
+    lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    return _page([*lines, *_detects_lines(model["lineage"].get("detects"), model["features"])])
+
+
+def _detects_lines(detects: object, features: Sequence[str]) -> list[str]:
+    """The smallest fault of each kind on each feature that raises an alert, a feature a line."""
+    if not isinstance(detects, Mapping) or not all(isinstance(told, Mapping) for told in detects.values()):
+        return []  # a model from elsewhere may say anything of itself
+    kinds = [*filter(detects.__contains__, _KINDS), *(kind for kind in detects if kind not in _KINDS)]
+    named = {name for told in detects.values() for name in told}
+    if not named:
+        return []
+    table_rows = [["FEATURE", *(kind.upper() for kind in kinds)]]
+    for name in filter(named.__contains__, features):
+        table_rows.append([name, *(_told_text(kind, detects[kind].get(name)) for kind in kinds)])
+    return ["", "smallest fault that raises an alert, and the rows until then:", *table(table_rows)]
+
+
+def _told_text(kind: str, told: object) -> str:
+    """One cell: the size with its sign, and how fast; ``no`` where no size raises an alert.
+
+    Examples
+    --------
+    >>> _told_text("offset down", [2.0, 2.13, 5]), _told_text("frozen", [None, None, 12]), _told_text("spike", None)
+    ('-2.13 in 5', 'in 12', 'no')
+    """
+    if not isinstance(told, Sequence) or isinstance(told, str) or len(told) != len(("deviations", "size", "rows")):
+        return "no"
+    _, size, rows = told
+    sign = {"offset up": "+", "offset down": "-"}.get(kind, "")
+    return f"in {rows}" if size is None else f"{sign}{number_text(size)} in {rows}"
 
 
 def differences_text(a: str, b: str, found: Mapping[str, Any]) -> str:
@@ -87,6 +121,8 @@ def differences_text(a: str, b: str, found: Mapping[str, Any]) -> str:
     for name in ("threshold", "window", "parameters"):
         rows.append([name, *(number_text(value) for value in found[name])])
     for name, pair in found["lineage"].items():
+        if name == "detects":  # models show has it as a table
+            continue
         rows.append([name, *(textwrap.shorten(_short_text(value), _COLUMN, placeholder=" ...") for value in pair)])
     lines = table(rows)
     for what in ("added", "removed"):

@@ -32,6 +32,7 @@ from gon_edge.training.fit import fit_model
 from gon_edge.training.gate import GateReport, judge
 from gon_edge.training.job import Job, read_job
 from gon_edge.training.plan import FEWEST_WINDOWS, plan
+from gon_edge.training.sensitivity import AlertRule
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.source import Source, confirmed
 
@@ -151,18 +152,18 @@ def _fit_and_judge(job: Job, rows: RowChunk, longest_run: NDArray[np.int32]) -> 
         model = _fit(job, rows, longest_run, count, (_READ_SHARE, _FITTED_SHARE))
         newest = max(0, min(learned, count - _HELD_OUT_WINDOWS * settings.window))
         report = replace(_judge(job, rows, newest, model, champion), held_out_rows=0)
+        report = _with_whole(report, _judge(job, rows, 0, model, None))
     else:
         model = _fit(job, rows, longest_run, learned, (_READ_SHARE, _HALFWAY))
         _tell_progress("gate", _HALFWAY)
         report = _judge(job, rows, first, model, champion)
         if report.passed or (job.force and report.finite):
             model = _fit(job, rows, longest_run, count, (_HALFWAY, _FITTED_SHARE))
-            whole = _judge(job, rows, 0, model, None)
-            passed = report.passed and whole.passed
-            report = replace(report, passed=passed, reasons=report.reasons + whole.reasons, finite=whole.finite)
+            report = _with_whole(report, _judge(job, rows, 0, model, None))
     _tell_progress("save", _FITTED_SHARE)
     gate = report.as_json()
     _tell(gate=gate)
+    detects = gate.pop("detects")  # of the model itself, and the longest part: an entry of its own in the lineage
     return model.with_lineage(
         version=job.version,
         parent=job.parent,
@@ -173,6 +174,18 @@ def _fit_and_judge(job: Job, rows: RowChunk, longest_run: NDArray[np.int32]) -> 
         since=float(rows.timestamps[0]),
         until=float(rows.timestamps[-1]),
         gate={key: value for key, value in gate.items() if key != "latency_s"},  # the same job gives the same bytes
+        detects=detects,
+    )
+
+
+def _with_whole(report: GateReport, whole: GateReport) -> GateReport:
+    """A comparison with the champion, and what the fit on all rows that is put in use is worth by itself."""
+    return replace(
+        report,
+        passed=report.passed and whole.passed,
+        reasons=report.reasons + whole.reasons,
+        finite=report.finite and whole.finite,
+        detects=whole.detects,
     )
 
 
@@ -205,6 +218,7 @@ def _judge(job: Job, rows: RowChunk, first: int, challenger: Model, champion: Mo
         rows.features,
         risk=job.settings.risk,
         seed=job.seed,
+        rule=AlertRule(job.raise_rows, job.raise_of),
     )
 
 

@@ -1,9 +1,10 @@
 """Whether a new model may replace the one in use: both judge rows of the device's own that neither was fitted on.
 
-Six questions.  Are all values finite?  How many clean rows does it call abnormal?  How well does it tell injected
-faults from clean rows, six kinds of them?  Did int8 rounding bend its first layer?  How long does a score take, and how
-large is the file?  The first model of a stream has none to be compared with and no rows held out for it, which a short
-warm-up could not spare: it must be finite and calm on the rows it learned.
+Seven questions.  Are all values finite?  How many clean rows does it call abnormal?  How well does it tell injected
+faults from clean rows, six kinds of them?  How large must a fault be before it raises an alert (`sensitivity`)?  Did
+int8 rounding bend its first layer?  How long does a score take, and how large is the file?  The first model of a stream
+has none to be compared with and no rows held out for it, which a short warm-up could not spare: it must be finite, calm
+on the rows it learned, and not silent.
 
 Synthetic faults are not real ones: moving all of a network's weights told the first apart better and the second worse
 (docs/detection.md).  So separation only forbids what is clearly worse, by margins wider than the spread over seeds.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,16 @@ from gon_edge.model.file import Model, dumps
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
 from gon_edge.training.rows import TrainingRows, standardise
+from gon_edge.training.sensitivity import (
+    DEFAULT_RULE,
+    STRENGTHS,
+    AlertRule,
+    Coarser,
+    Told,
+    compared,
+    silent,
+    smallest_told,
+)
 
 FAULTS = ("spike", "offset", "drift", "frozen", "noise", "swapped")
 """Kinds of faults injected into held-out clean rows.  ``frozen`` and ``swapped`` need two features that move.  One
@@ -51,6 +62,11 @@ FAULT_MARGIN = 0.15
 """ROC-AUC below the champion's, of all kinds together and of one kind.  Over three seeds the mean moved by at most 0.02
 and a kind by 0.07 (development sets)."""
 
+COARSER = 4.0
+"""How many times as large as for the champion offsets may have to be before an alert is raised: two doublings of size,
+the mean of its features up and down.  Between a model of half of the rows and one of seven eighths it was 0.07 to 3.1
+on the development sets (two seeds each), apart from one whose threshold had jumped from 4.7 to 12.8: that was 4.9."""
+
 QUANTIZATION_ERROR = 0.05
 """Measured 0.004 to 0.007."""
 
@@ -59,6 +75,11 @@ MODEL_BYTES = 4 << 20
 
 FIRST_ALARM_RATE = 0.1
 """Of the rows a first model was fitted on; 0 to 0.01 on the development sets."""
+
+_SILENT = (
+    f"it would be silent: not even all features {STRENGTHS[-1]:g} standard deviations off raise an alert; wait for "
+    "more rows, or leave out odd ones with gon-edge retrain --since"
+)
 
 _EPISODES = 24
 _FAULT_ROWS = 20
@@ -129,6 +150,11 @@ class GateReport:
     model_bytes : int
     latency_s : float
         Median time of one score.
+    detects : mapping of str to mapping of str to tuple or None
+        The smallest fault of each kind on each feature that raises an alert: standard deviations, size in engineering
+        units, rows until the alert.  null where none does.
+    coarser : float or None
+        How many times as large as for the champion a fault has to be; null where nothing can be said.
     """
 
     passed: bool
@@ -140,12 +166,15 @@ class GateReport:
     quantization_error: float
     model_bytes: int
     latency_s: float
+    detects: Mapping[str, Mapping[str, Told | None]] = field(default_factory=dict)
+    coarser: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, as the child says them and the history keeps them."""
         return asdict(self)
 
 
+# Many parameters: what is judged, on which rows, and what was asked for.
 def judge(
     challenger: Model,
     champion: Model | None,
@@ -155,6 +184,7 @@ def judge(
     *,
     risk: float,
     seed: int,
+    rule: AlertRule = DEFAULT_RULE,
 ) -> GateReport:
     """Compare two models on rows neither was fitted on.
 
@@ -174,6 +204,8 @@ def judge(
         Probability of a false alarm for one normal row that was asked for.
     seed : int
         Of the injected faults; both models get the same ones.
+    rule : AlertRule
+        By which rows above the threshold become an alert.
     """
     finite = challenger.finite
     error = max(_tilt(scale.weight.dequantize()) for scale in challenger.discriminator.scales)
@@ -183,12 +215,21 @@ def judge(
     latency = [_latency_s(model, rows, features) for model in (challenger, champion) if finite and model is not None]
     if error > QUANTIZATION_ERROR:
         reasons.append(f"int8 rounding bent its first layer by {error:.3f}; at most {QUANTIZATION_ERROR:g} is allowed")
-    if finite and champion is None and new.alarm_rate > FIRST_ALARM_RATE:
-        reasons.append(f"it calls {_percent(new.alarm_rate)} of the rows it learned abnormal")
-    if finite and old is not None:
+    detects: dict[str, dict[str, Told | None]] = {}
+    coarser: Coarser | None = None
+    if finite and champion is None:
+        detects = smallest_told(challenger, rows, restart, features, rule)
+        if new.alarm_rate > FIRST_ALARM_RATE:
+            reasons.append(f"it calls {_percent(new.alarm_rate)} of the rows it learned abnormal")
+        told = any(size for kind in detects.values() for size in kind.values())
+        if not told and silent(challenger, rows, restart, features, rule):
+            reasons.append(_SILENT)
+    if finite and champion is not None and old is not None:
         window, interval_s = challenger.discriminator.window, challenger.interval_s
         whole = int((TrainingRows(rows, restart, window).age >= window).sum())
         reasons += _worse(new, old, risk, max(1, whole))
+        coarser = compared(challenger, champion, rows, restart, features, rule)
+        reasons += _too_coarse(coarser)
         slowest = max(interval_s / 2.0, 2.0 * latency[1]) if interval_s else _SLOWEST_S
         if latency[0] > slowest:
             reasons.append(f"a score takes {1e3 * latency[0]:.1f} ms; at most {1e3 * slowest:.1f} ms is allowed")
@@ -204,7 +245,22 @@ def judge(
         quantization_error=round(error, 6),
         model_bytes=model_bytes,
         latency_s=latency[0] if latency else math.inf,
+        detects=detects,
+        coarser=None if coarser is None else coarser.ratio,
     )
+
+
+def _too_coarse(coarser: Coarser | None) -> list[str]:
+    """Whether faults must be several times as large as for the model in use, and what a person can do then."""
+    if coarser is None or coarser.ratio <= COARSER:
+        return []
+    after, before = ("none" if size is None else f"{size:+.4g}" for size in (coarser.size, coarser.size_before))
+    reason = (
+        f"faults must be {coarser.ratio:.2g} times as large before it raises an alert, on {coarser.feature!r} {after} "
+        f"instead of {before}; leave out odd rows with gon-edge retrain --since, or, if the stream has become rougher "
+        "for good, use it all the same with --force"
+    )
+    return [reason]
 
 
 def _worse(new: GateScores, old: GateScores, risk: float, rows: int) -> list[str]:

@@ -99,6 +99,8 @@ class Job:
         CSV to learn from instead of the store; empty for the store.
     force : bool
         Make a candidate of what the gate rejects, too, unless it holds values that are not finite.
+    raise_rows, raise_of : int
+        So many of the last rows above the threshold raise an alert: the gate says which faults do.
     """
 
     stream: str
@@ -121,6 +123,8 @@ class Job:
     champion: str = ""
     rows_file: str = ""
     force: bool = False
+    raise_rows: int = 3
+    raise_of: int = 5
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
@@ -176,6 +180,8 @@ def make_job(order: Order, site: Site) -> Job:
         champion=str(file) if model is not None and file.exists() else "",
         rows_file=order.rows_file,
         force=order.force,
+        raise_rows=options.alerts.raise_rows,
+        raise_of=options.alerts.raise_of,
     )
 
 

@@ -52,6 +52,28 @@ def test_the_list_marks_the_version_in_use(state: Path, capsys: pytest.CaptureFi
     assert {m["name"] for m in listed["shipped"]} == {m.name for m in shipped_models()}
 
 
+def test_show_prints_the_smallest_fault_that_raises_an_alert(
+    tmp_path: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detects = {
+        "offset up": {"flow": [1.0, 2.1, 5], "pressure": [2.0, 0.31, 3]},
+        "offset down": {"flow": [2.0, 4.2, 6], "pressure": None},
+        "frozen": {"flow": None, "pressure": [None, None, 12]},
+    }
+    state = state_with_models(tmp_path / "state", model.with_lineage(detects=detects))
+    status, out, _ = run(capsys, "show", "pump@1", "--state-dir", state)
+    table = [" ".join(line.split()) for line in out.splitlines()[-3:]]
+    assert status == 0
+    assert table == [
+        "FEATURE OFFSET UP OFFSET DOWN FROZEN",
+        "flow +2.1 in 5 -4.2 in 6 no",
+        "pressure +0.31 in 3 no in 12",
+    ]
+    strange = state_with_models(tmp_path / "strange", model.with_lineage(detects={"offset up": 7}))
+    status, out, _ = run(capsys, "show", "pump@1", "--state-dir", strange)
+    assert (status, "smallest fault" in out) == (0, False)
+
+
 def test_show_prints_the_lineage(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "show", "pump@1", "--state-dir", state)
     shown = dict(line.split(None, 1) for line in out.splitlines())

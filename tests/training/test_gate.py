@@ -9,7 +9,7 @@ import pytest
 
 import gon_edge.training.gate
 from gon_edge.training.fit import fit_model
-from gon_edge.training.gate import FAULTS, GateReport, GateScores, _percent, _worse, judge, roc_auc
+from gon_edge.training.gate import COARSER, FAULTS, GateReport, GateScores, _percent, _worse, judge, roc_auc
 from gon_edge.training.settings import FitSettings
 
 SMALL = FitSettings(window=10, hidden=4, prototypes=2)
@@ -131,6 +131,32 @@ def test_a_first_model_is_judged_on_the_rows_it_learned_and_by_nothing_else(good
     assert judged(good, None, waves(5)).passed  # shorter than a window
     wild = dataclasses.replace(good, threshold=0.0)
     assert "of the rows it learned abnormal" in judged(wild, None, waves(800)).reasons[0]
+
+
+def test_a_first_model_says_the_smallest_fault_that_raises_an_alert_and_a_silent_one_is_stopped(good):
+    report = judged(good, None, waves(800))
+    assert set(report.detects) >= {"offset up", "offset down", "spike", "drift"}
+    assert set(report.detects["offset up"]) == set(NAMES)
+    strength, size, rows = report.detects["offset up"]["a"]
+    assert 0.5 <= strength <= 8.0
+    assert size == pytest.approx(strength * waves(800)[:, 0].std(), rel=1e-3)
+    assert 1 <= rows <= 20
+    silent = judged(dataclasses.replace(good, threshold=1e3), None, waves(800))
+    assert not silent.passed
+    assert "it would be silent: not even all features 64 standard deviations off" in silent.reasons[0]
+    still = judged(good, None, np.full((800, 3), waves(1)[0]))
+    assert not any("silent" in reason for reason in still.reasons)  # nothing moves: there is nothing to say
+
+
+def test_a_model_that_needs_faults_several_times_as_large_is_stopped_with_what_to_do(good, again):
+    report = judged(again, good)
+    assert 1.0 / COARSER < report.coarser < COARSER
+    assert report.detects == {}  # said of the model that is put in use, which is another fit
+    dull = judged(dataclasses.replace(again, threshold=4.0 * again.threshold), good)
+    assert dull.coarser > COARSER
+    assert any("times as large before it raises an alert" in r and "--force" in r for r in dull.reasons)
+    alarmed = dataclasses.replace(good, threshold=0.0)
+    assert judged(again, alarmed).coarser is None  # who is in alarm anyway tells everything
 
 
 def test_models_of_other_features_are_compared_on_the_same_rows(good):

@@ -211,6 +211,23 @@ def test_a_second_model_is_judged_beside_the_first_on_rows_neither_learned(state
     assert "latency_s" not in gate
 
 
+def test_what_a_model_detects_is_written_into_it_and_into_the_history(state_dir: Path) -> None:
+    trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
+    first = promoted(state_dir, trainer, until=1500.0)
+    assert first.gate is not None
+    told = load_model(models.file("pump")).lineage["detects"]
+    assert told == first.gate["detects"]
+    strength, size, rows = told["offset up"]["a"]
+    assert strength > 0.0
+    assert size > 0.0
+    assert 1 <= rows <= 20
+    second = promoted(state_dir, trainer, version="2", parent="1", champion=str(models.file("pump")))
+    lineage = load_model(models.file("pump")).lineage
+    assert second.gate is not None
+    assert lineage["detects"] == second.gate["detects"] != {}
+    assert "detects" not in lineage["gate"]
+
+
 def test_only_rows_the_model_in_use_has_not_learned_judge_it(state_dir: Path) -> None:
     trainer, models = trainer_for(state_dir), ModelFolder(state_dir)
     promoted(state_dir, trainer, until=1749.0)
