@@ -205,7 +205,7 @@ class GONDetector:
         if rows.shape[1] != len(model.features):
             raise ValueError(f"the model has {len(model.features)} features, the rows have {rows.shape[1]}")
         pieces = _restart(restart, len(rows))
-        z = model.scaler.transform(rows)
+        z = model.scaler.transform(model.judged(rows, pieces)[:])
         gaps = np.isnan(z)
         for t in np.flatnonzero(gaps.any(axis=1)):
             z[t] = model.discriminator.impute(z[t], gaps[t])

@@ -126,12 +126,16 @@ class Cause:
         What the model generated for it, same units; ``None`` when it cannot say.
     contribution : float
         Share of the score, 0 to 1; the shares of all features sum to 1.
+    per_row : bool
+        The feature is a counter: both values say by how much it rises from row to row.  Messages say it of counters
+        only.
     """
 
     feature: str
     value: float | None
     expected: float | None
     contribution: float
+    per_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)

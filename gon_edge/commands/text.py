@@ -237,7 +237,8 @@ def cause_text(cause: Mapping[str, Any]) -> str:
     if cause["value"] is None:
         return f"{cause['feature']} is missing"
     expected = "" if cause["expected"] is None else f"expected {number_text(cause['expected'])}, "
-    return f"{cause['feature']} {number_text(cause['value'])} ({expected}{100 * (cause['contribution'] or 0.0):.0f} %)"
+    value = number_text(cause["value"]) + (" a row" if cause.get("per_row") else "")
+    return f"{cause['feature']} {value} ({expected}{100 * (cause['contribution'] or 0.0):.0f} %)"
 
 
 def number_text(value: float | None) -> str:

@@ -223,7 +223,8 @@ def _line(alert: Alert) -> str:
     causes = "; ".join(
         cause.feature
         if cause.value is None or cause.expected is None
-        else f"{cause.feature} {cause.value:.4g} (expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"
+        else f"{cause.feature} {cause.value:.4g}{' a row' if cause.per_row else ''} "
+        f"(expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"
         for cause in alert.top_features[:3]
     )
     what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}"

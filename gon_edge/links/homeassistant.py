@@ -284,6 +284,7 @@ def _causes(alert: Alert) -> list[str]:
     return [
         f"{cause.feature} "
         + ("missing" if cause.value is None else f"{cause.value:.4g}")
+        + (" a row" if cause.per_row else "")
         + ("" if cause.expected is None else f" (expected {cause.expected:.4g})")
         + f", {100.0 * cause.contribution:.0f} %"
         for cause in alert.top_features[:_CAUSES]

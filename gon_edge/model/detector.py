@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.events import Cause, Row, Verdict
+from gon_edge.model.counters import rates
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
@@ -28,7 +29,9 @@ _SMALLEST_SHARE = 0.05
 _FROZEN = 10
 _FROZEN_ROWS = 300
 """A feature is frozen after ten times its longest still run in training, and at least five minutes at 1 Hz.  Not
-critical: slow sensors repeat values, and a sensor that died stays still for hours."""
+critical: slow sensors repeat values, and a sensor that died stays still for hours.  A feature at 0, or at its lowest in
+training, is off and not frozen, for as long as it likes: solar panels at night.  Whether that is normal now, the score
+says."""
 
 _LEAST_EXCESS = 1e-9
 """Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
@@ -68,8 +71,11 @@ class Detector:
         self._columns: NDArray[np.intp] | None = None
         self._seen_features: tuple[str, ...] | None = None
         self._still = np.zeros(len(model.features), np.int64)
-        self._last = np.full(len(model.features), np.nan, np.float32)
+        self._last = np.full(len(model.features), np.nan, np.float32)  # as it came, stale or not
+        self._known = self._last  # of it what was usable
+        self._is_counter = model.is_counter
         self._masked = np.zeros(len(model.features), np.bool_)
+        self._lowest = np.full_like(self._last, np.nan) if model.lowest is None else model.lowest
         self._patience = np.maximum(_FROZEN * model.longest_run.astype(np.int64), _FROZEN_ROWS)
 
     def update(self, row: Row) -> Verdict:
@@ -84,12 +90,13 @@ class Detector:
         masked: generated from the others, so that they neither raise nor hide a score.
         """
         model = self.model
-        values, masked = self._select(row)
-        self._masked = masked
+        restart = row.restart or not self._age
+        values, missing = self._select(row, restart)
         z = model.scaler.transform(values)
-        if masked.any():
-            z = self._net.impute(z, masked)
-        if row.restart or not self._age:
+        self._masked = missing | np.isnan(z)  # a counter is no news at a row by itself: it has no rate yet
+        if self._masked.any():
+            z = self._net.impute(z, self._masked)
+        if restart:
             self._window.restart(z)
             self._measured.restart(values)
             self._age = 1
@@ -107,7 +114,7 @@ class Detector:
             threshold=model.threshold,
             is_anomaly=score > model.threshold,
             causes=(),
-            missing=tuple(name for name, gone in zip(model.features, masked, strict=True) if gone),
+            missing=tuple(name for name, gone in zip(model.features, missing, strict=True) if gone),
             model_version=model.version,
         )
 
@@ -124,7 +131,13 @@ class Detector:
         worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
         largest = np.argsort(-share, kind="stable")[: self._top]
         return tuple(
-            Cause(self.model.features[f], float(measured[worst[f], f]), float(expected[worst[f], f]), float(share[f]))
+            Cause(
+                feature=self.model.features[f],
+                value=float(measured[worst[f], f]),
+                expected=float(expected[worst[f], f]),
+                contribution=float(share[f]),
+                per_row=bool(self._is_counter[f]),
+            )
             for i, f in enumerate(largest)
             if share[f] > (_SMALLEST_SHARE if i else 0.0)
         )
@@ -132,10 +145,11 @@ class Detector:
     def account(self) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
         """Of the last row each feature's share in the score (F,), its value as it came (F,), and the expected one (F,).
 
-        Shares are those of :meth:`causes`, also of a row that is not anomalous.  Values are in engineering units.
+        Shares are those of :meth:`causes`, also of a row that is not anomalous.  Values are in engineering units, of a
+        counter they are rates.
         """
         _, nearest, share = self._explained()
-        return share, self._last.copy(), self.model.scaler.inverse(nearest[-1])
+        return share, self._measured.view()[-1].copy(), self.model.scaler.inverse(nearest[-1])
 
     def _explained(self) -> tuple[Float, Float, NDArray[np.float64]]:
         """The last two windows (R, F), only one soon after a restart; the nearest normal ones (R, F); shares (F,)."""
@@ -147,18 +161,24 @@ class Detector:
         share = normalised(np.where(self._masked, 0.0, excess @ share)[None])[0]
         return rows, normal.reshape(rows.shape), share
 
-    def _select(self, row: Row) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Values (F,) in the model's order, and which of them can't be used."""
+    def _select(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_]]:
+        """Values (F,) in the model's order, counters as their rates, NaN where unknown; what is missing or frozen."""
         if row.features is not self._seen_features:
             place = {name: i for i, name in enumerate(row.features)}
             self._columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
             self._seen_features = row.features
         assert self._columns is not None
         absent = self._columns < 0
-        values = np.where(absent, np.float32(np.nan), row.values[self._columns])
-        self._still = np.where(values == self._last, self._still + 1, 0)
-        self._last = values
-        return values, absent | row.stale[self._columns] | ~np.isfinite(values) | (self._still > self._patience)
+        came = np.where(absent, np.float32(np.nan), row.values[self._columns])
+        self._still = np.where(came == self._last, self._still + 1, 0)
+        self._last = came
+        missing = absent | row.stale[self._columns] | ~np.isfinite(came)
+        known = np.where(missing, np.float32(np.nan), came)
+        before = np.full_like(known, np.nan) if restart else self._known
+        self._known = known
+        values = rates(known, before, self._is_counter).astype(np.float32, copy=False)
+        at_rest = (values == 0.0) | (values == self._lowest)
+        return values, missing | ((self._still > self._patience) & ~at_rest)
 
 
 def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]:

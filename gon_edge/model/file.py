@@ -23,12 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.errors import ModelFileError
+from gon_edge.model.counters import Judged, Rows
 from gon_edge.model.gon import Discriminator, Scale
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.model.window import Scaler
 from gon_edge.process.digest import sha256
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 knows counters and the lowest values; files of 1 are read, and have none."""
+
 _LARGEST = 64 << 20
 """Bytes of a model file that are read; 500 features need 1 MB."""
 
@@ -58,6 +61,10 @@ class Model:
         feature that never changed: nothing is known of how often it should.
     interval_s : float
         Seconds between rows; 0 when unknown.
+    rising : tuple of str
+        Features that only rise: their rate is judged, see `gon_edge.model.counters`.
+    lowest : ndarray of float32, shape (F,), or None
+        Lowest value of each feature in training, of a counter the lowest rate; NaN, or None for all, where unknown.
     lineage : mapping
         ``version``, ``trained_at``, ``rows``, ``seed``, ``parent``, ...: JSON values, for people.
     """
@@ -70,6 +77,8 @@ class Model:
     typical: float
     longest_run: NDArray[np.int32]
     interval_s: float = 0.0
+    rising: tuple[str, ...] = ()
+    lowest: NDArray[np.float32] | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -95,9 +104,20 @@ class Model:
         return bool(known) and all(bool(np.isfinite(array).all()) for array in arrays)
 
     @property
+    def is_counter(self) -> NDArray[np.bool_]:
+        """Which features are judged by their rate, shape (F,)."""
+        return np.array([name in self.rising for name in self.features], np.bool_)
+
+    def judged(self, rows: Rows, restart: NDArray[np.bool_]) -> Judged:
+        """Rows (T, F) with counters as their rates; ``restart`` (T,) is True where a row does not follow the other."""
+        return Judged(rows, restart, self.is_counter)
+
+    @property
     def relative(self) -> tuple[str, ...]:
         """Features this model knows as changes since a first row, not as levels; see :meth:`at_level_of`."""
-        return tuple(name for name in self.lineage.get("relative", ()) if name in self.features)
+        return tuple(
+            name for name in self.lineage.get("relative", ()) if name in self.features and name not in self.rising
+        )
 
     def at_level_of(self, features: Sequence[str], values: NDArray[np.floating]) -> Model:
         """The same model, ready to judge the rows that begin with one.
@@ -131,6 +151,8 @@ def dumps(model: Model) -> bytes:
         "scale": model.scaler.scale,
         "longest_run": model.longest_run,
     }
+    if model.lowest is not None:
+        arrays["lowest"] = model.lowest
     for s, scale in enumerate(model.discriminator.scales):
         arrays[f"weight{s}"] = scale.weight.values
         arrays[f"step{s}"] = scale.weight.step
@@ -145,6 +167,7 @@ def dumps(model: Model) -> bytes:
         "threshold": model.threshold,
         "typical": model.typical,
         "interval_s": model.interval_s,
+        "rising": list(model.rising),
         "lineage": dict(model.lineage),
     }
     header["checksum"] = _checksum(header, arrays)
@@ -201,6 +224,8 @@ def loads(blob: bytes, path: Path) -> Model:
         _require("mean", arrays["mean"], np.float64, (len(features),))
         _require("scale", arrays["scale"], np.float64, (len(features),))
         _require("longest_run", arrays["longest_run"], np.int32, (len(features),))
+        if "lowest" in arrays:
+            _require("lowest", arrays["lowest"], np.float32, (len(features),))
         if not (
             np.isfinite(arrays["mean"]).all() and np.isfinite(arrays["scale"]).all() and (arrays["scale"] > 0).all()
         ):
@@ -214,6 +239,8 @@ def loads(blob: bytes, path: Path) -> Model:
             typical=header["typical"],
             longest_run=arrays["longest_run"],
             interval_s=header["interval_s"],
+            rising=tuple(header.get("rising", ())),
+            lowest=arrays.get("lowest"),
             lineage=header["lineage"],
         )
     except ModelFileError:
@@ -305,9 +332,9 @@ def _check_header(header: Mapping[str, Any]) -> None:
             raise ValueError(f"a scale is {[rows, *factors]!r:.80}")
     if not isinstance(lineage, dict) or not _is_number(lineage.get("trained_at", 0.0), 0.0, math.inf):
         raise ValueError("lineage is no history of a model")
-    relative = lineage.get("relative", [])
-    if not isinstance(relative, list) or not all(isinstance(name, str) for name in relative):
-        raise ValueError("lineage.relative is no list of names")
+    for where, names in (("lineage.relative", lineage.get("relative", [])), ("rising", header.get("rising", []))):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{where} is no list of names")
 
 
 def _is_number(value: object, low: float, high: float) -> bool:

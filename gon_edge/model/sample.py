@@ -92,8 +92,8 @@ def real_windows(
     Returns
     -------
     ndarray, shape (N, W, F)
-        In the model's order of features; a missing reading is the one before it.  Fewer than ``count`` where there are
-        not so many windows that do not overlap at their ends.
+        In the model's order of features, counters as their rates; a missing reading is the one before it.  Fewer than
+        ``count`` where there are not so many windows that do not overlap at their ends.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def real_windows(
         raise InputError(f"the recorded rows lack features of the model: {', '.join(missing)}")
     columns = [list(features).index(name) for name in model.features]
     length = model.discriminator.window
-    z = fill(model.scaler.transform(values[:, columns]))
+    z = fill(model.scaler.transform(model.judged(values[:, columns], restart)[:]))
     first = np.maximum.accumulate(np.where(restart, np.arange(len(z)), 0))
     ends = np.flatnonzero(np.arange(len(z)) - first >= length - 1)
     if not ends.size:

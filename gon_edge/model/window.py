@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gon_edge.model.counters import Judged
+
 CLIP = 20.0
 """Largest standardised value, in standard deviations.  Beyond it a reading is abnormal at any size, and one broken
 sensor (1e4 after a division by a tiny range) must not hide the others.  Best of 4, 8 and 20 on the development sets."""
@@ -85,12 +87,12 @@ class Scaler:
     scale: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, rows: ArrayLike, chosen: NDArray[np.intp] | None = None) -> Scaler:
+    def fit(cls, rows: ArrayLike | Judged, chosen: NDArray[np.intp] | None = None) -> Scaler:
         """Fit on rows (T, F), or those at indices ``chosen``, by chunks.
 
         NaN and infinities are ignored; a column of nothing else gets mean 0 and scale 1.
         """
-        table = np.asarray(rows)
+        table = rows if isinstance(rows, Judged) else np.asarray(rows)
         chosen = np.arange(len(table)) if chosen is None else chosen
         size = max(1, _CHUNK_BYTES // (8 * table.shape[1]))
 

@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def _probe(model: Model) -> Check:
     width = len(model.features)
     calm: list[float] = []
     wild: list[float] = []
-    detector = Detector(model)
+    detector = Detector(replace(model, rising=()))  # what it is shown are rates already
     for t in range(2 * model.discriminator.window):
         far = t >= model.discriminator.window
         z = np.full(width, _PROBE_FAR * (-1.0) ** t if far else 0.0)

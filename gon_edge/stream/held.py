@@ -37,6 +37,7 @@ def alert_json(alert: Alert) -> dict[str, Any]:
                 "value": _number(cause.value),
                 "expected": _number(cause.expected),
                 "contribution": _number(cause.contribution),
+                **({"per_row": True} if cause.per_row else {}),
             }
             for cause in alert.top_features
         ],

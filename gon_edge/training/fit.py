@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gon_edge.errors import NotEnoughData
+from gon_edge.model.counters import Judged, Rows, rising
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Discriminator
 from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import Scaler
 from gon_edge.training.adversarial import train_adversarially
-from gon_edge.training.rows import Rows, TrainingRows, longest_runs, standardise
+from gon_edge.training.rows import TrainingRows, longest_runs, lowest, standardise
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.subspaces import floor, levels, sampled, untrained
 from gon_edge.training.threshold import fit_pot
@@ -112,27 +113,32 @@ def fit_model(
     if raw.ndim != 2 or not raw.size:
         raise NotEnoughData("", f"rows of shape (T, F) with T and F at least 1 are needed, not {raw.shape}")
     pieces = np.zeros(len(raw), np.bool_) if restart is None else restart.astype(np.bool_)
+    names = tuple(features) if features is not None else tuple(f"x{i}" for i in range(raw.shape[1]))
+    is_counter = rising(raw, pieces)
+    judged = Judged(raw, pieces, is_counter)
     progress("screen", 0.0, None)
-    odd = odd_rows(raw, pieces, settings, rng)
+    odd = odd_rows(judged, pieces, settings, rng)
     kept = np.flatnonzero(~odd if trusted is None else ~odd | trusted)
-    scaler = Scaler.fit(raw, kept)
-    z = standardise(raw, scaler, np.empty((len(kept), raw.shape[1]), np.float32), kept)
+    scaler = Scaler.fit(judged, kept)
+    z = standardise(judged, scaler, np.empty((len(kept), raw.shape[1]), np.float32), kept)
     data = TrainingRows(z, _pieces_of(pieces, kept), settings.window)
     net, typical, threshold = _calibrated(data, settings, rng, progress)
     progress("done", 1.0, None)
     return Model(
-        features=tuple(features) if features is not None else tuple(f"x{i}" for i in range(raw.shape[1])),
+        features=names,
         scaler=scaler,
         discriminator=net,
         smoothing=settings.smoothing,
         threshold=threshold,
         typical=typical,
         longest_run=longest_runs(raw),
+        rising=tuple(name for name, counts in zip(names, is_counter, strict=True) if counts),
+        lowest=lowest(judged, kept),
     )
 
 
 def odd_rows(
-    raw: Rows, restart: NDArray[np.bool_], settings: FitSettings, rng: np.random.Generator
+    raw: Rows | Judged, restart: NDArray[np.bool_], settings: FitSettings, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Which rows (T,) look absurd to a model of the others: a fault that nobody took out of the training rows.
 

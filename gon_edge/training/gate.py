@@ -312,7 +312,10 @@ def _scores(
     if clean is not None:
         faulty = np.arange(len(clean[0])) >= window  # (W + _FAULT_ROWS,): where a fault is in an episode
         calm = [_episode_scores(model, clean, features)[:, faulty] for model in models]
-        for kind, episodes in _faults(clean, rows, window, np.random.default_rng((seed, 6))):
+        # A fault added to the level of a counter is one odd rate and then none: faults go into the other features.
+        counters = {name for model in models for name in model.rising}
+        levels = np.array([name not in counters for name in features], np.bool_)
+        for kind, episodes in _faults(clean, rows, levels, window, np.random.default_rng((seed, 6))):
             end = _SPIKE_ROWS if kind == "spike" else _FAULT_ROWS
             for i, model in enumerate(models):
                 abnormal = _episode_scores(model, episodes, features)[:, faulty]
@@ -331,7 +334,7 @@ def _scored(
         if name in place:
             shown[:, column] = rows[:, place[name]]
     net = model.discriminator
-    data = TrainingRows(standardise(shown, model.scaler, shown), restart, net.window)
+    data = TrainingRows(standardise(model.judged(shown, restart), model.scaler, shown), restart, net.window)
     energies = data.energies(net, np.arange(len(data)))
     raw = net.abnormality_after_restart(energies, data.age, model.typical)
     return Smoother(model.smoothing, net.window).smooth(raw, restart), data.age >= net.window
@@ -356,15 +359,17 @@ def _episodes(rows: Float, restart: NDArray[np.bool_], window: int) -> Float | N
     return stretches
 
 
-def _faults(clean: Float, rows: Float, window: int, rng: np.random.Generator) -> Iterator[tuple[str, Float]]:
-    """Every kind of fault in a copy of ``clean`` (E, W + L, F) from row W on, in a quarter of what moves."""
+def _faults(
+    clean: Float, rows: Float, allowed: NDArray[np.bool_], window: int, rng: np.random.Generator
+) -> Iterator[tuple[str, Float]]:
+    """Every kind of fault in a copy of ``clean`` (E, W + L, F) from row W on, in a quarter of what moves and may."""
     count, features = len(clean), rows.shape[1]
     mean, spread = np.zeros((2, features))
     for f, column in enumerate(rows.T):
         known = column[np.isfinite(column)].astype(np.float64)
         if known.size:
             mean[f], spread[f] = known.mean(), known.std()
-    moving = np.flatnonzero(spread > _CONSTANT * np.abs(mean))
+    moving = np.flatnonzero(allowed & (spread > _CONSTANT * np.abs(mean)))
     if not len(moving):
         return
     hit = np.zeros((count, 1, features), np.bool_)

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gon_edge.model.counters import Judged, Rows
 from gon_edge.model.gon import Discriminator, Float
 from gon_edge.model.smoothing import fill
 from gon_edge.model.window import Scaler
-
-Rows = NDArray[np.float32] | NDArray[np.float64]
 
 BATCH_BYTES = 1 << 20
 """Windows held at once, beside the rows.  Larger batches were not faster, and a small budget has no room for them."""
@@ -88,11 +87,14 @@ def batch_windows(window: int, features: int) -> int:
     return max(_FEWEST_WINDOWS, min(_MOST_WINDOWS, BATCH_BYTES // (4 * window * features)))
 
 
-def standardise(rows: Rows, scaler: Scaler, out: Float, chosen: NDArray[np.intp] | None = None) -> Float:
-    """Standardised rows (T, F), or those at indices ``chosen``, without NaN, in ``out``; by chunks."""
+def standardise(rows: Rows | Judged, scaler: Scaler, out: Float, chosen: NDArray[np.intp] | None = None) -> Float:
+    """Standardised rows (T, F), or those at indices ``chosen``, without NaN, in ``out``; by chunks.
+
+    ``out`` may be the rows themselves: the newest chunk is the first, and the rate of a counter looks back.
+    """
     count = len(rows) if chosen is None else len(chosen)
     size = max(1, _CHUNK_BYTES // (8 * rows.shape[1]))
-    for i in range(0, count, size):
+    for i in reversed(range(0, count, size)):
         out[i : i + size] = scaler.transform(rows[i : i + size] if chosen is None else rows[chosen[i : i + size]])
     return fill(out)
 
@@ -195,3 +197,12 @@ def longest_runs(rows: Rows) -> NDArray[np.int32]:
         starts = np.flatnonzero(np.concatenate([[True], column[1:] != column[:-1], [True]]))
         longest[f] = np.diff(starts).max() if moved else np.iinfo(np.int32).max
     return longest
+
+
+def lowest(rows: Judged, chosen: NDArray[np.intp]) -> NDArray[np.float32]:
+    """The lowest value of each feature (F,) in rows at indices ``chosen``; NaN where it has none."""
+    least = np.full(rows.shape[1], np.nan, np.float32)
+    size = max(1, _CHUNK_BYTES // (8 * rows.shape[1]))
+    for i in range(0, len(chosen), size):
+        least = np.fmin(least, np.fmin.reduce(rows[chosen[i : i + size]], axis=0)).astype(np.float32)
+    return least

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,7 @@ def test_everything_else_is_read_back_too(model, blob):
     assert again.lineage == model.lineage
     assert (again.smoothing, again.typical, again.interval_s) == (model.smoothing, model.typical, model.interval_s)
     np.testing.assert_array_equal(again.longest_run, model.longest_run)
+    np.testing.assert_array_equal(again.lowest, model.lowest)
     assert again.parameters == model.parameters
 
 
@@ -113,6 +115,8 @@ def test_weights_are_stored_as_int8(blob):
         {"lineage": ["version"]},
         {"lineage": {"relative": 3}},
         {"lineage": {"trained_at": "yesterday"}},
+        {"rising": "a"},
+        {"rising": [1]},
     ],
     ids=str,
 )
@@ -192,6 +196,27 @@ def test_a_changed_threshold_is_refused_by_the_checksum(blob):
     # The checksum once covered the arrays alone.
     with pytest.raises(ModelFileError, match="checksum"):
         loads(with_header(blob, threshold=1e9), HERE)
+
+
+def test_counters_are_read_back(model):
+    again = loads(dumps(replace(model, rising=("b",))), HERE)
+    assert again.rising == ("b",)
+    assert again.is_counter.tolist() == [False, True, False]
+
+
+def test_a_file_of_the_first_format_is_read_and_has_no_counters(blob, model):
+    arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(part)) for name, part in members(blob).items()}
+    header = json.loads(arrays.pop("header").tobytes())
+    del header["checksum"], header["rising"], arrays["lowest"]
+    header["format_version"] = 1
+    header["checksum"] = _checksum(header, arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    old = loads(packed({f"{name}.npy": npy(array) for name, array in arrays.items()}), HERE)
+    assert (old.rising, old.lowest) == ((), None)
+    rows = np.random.default_rng(1).normal(size=(60, 3))
+    one, other = GONDetector(), GONDetector()
+    one.model_, other.model_ = model, old
+    np.testing.assert_array_equal(one.decision_function(rows), other.decision_function(rows))
 
 
 def test_a_newer_format_is_refused_by_name(blob):

@@ -39,6 +39,8 @@ def models(draw):
         typical=draw(st.floats(0.0, 1e6)),
         longest_run=rng.integers(1, 1000, features).astype(np.int32),
         interval_s=draw(st.floats(0.0, 3600.0)),
+        rising=tuple(draw(st.lists(st.sampled_from(names), unique=True))),
+        lowest=draw(st.sampled_from([None, rng.normal(size=features).astype(np.float32)])),
         lineage=draw(st.dictionaries(st.text(max_size=8), json_values, max_size=4)),
     )
 

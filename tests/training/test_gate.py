@@ -175,6 +175,15 @@ def test_a_single_feature_has_neither_swaps_nor_stillness_and_constants_have_no_
     assert judged(one, one, still, features=("a",)).challenger.separation == {}
 
 
+def test_no_fault_is_added_to_the_level_of_a_counter(good, again):
+    rows = waves(400, seed=3)
+    metered = judged(again, dataclasses.replace(good, rising=NAMES[:1]), rows)
+    assert set(metered.challenger.separation) == set(FAULTS)
+    assert metered.challenger.separation != judged(again, good, rows).challenger.separation
+    counters = dataclasses.replace(good, rising=NAMES)
+    assert judged(again, counters, rows).challenger.separation == {}
+
+
 def test_missing_values_and_gaps_are_borne(good, again):
     rows = waves(400, seed=3)
     rows[50:90, 1] = np.nan
