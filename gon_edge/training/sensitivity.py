@@ -108,8 +108,13 @@ class Stretches:
         return cls(rows[ends[:, None] + np.arange(1 - length, 1)], tuple(features), spread, changes)
 
     def movers(self, most: int, *models: Model) -> NDArray[np.intp]:
-        """The features that every one of the models knows and that move; the ``most`` restless where they are more."""
-        known = np.array([all(name in model.features for model in models) for name in self.features])
+        """The features that every one of the models knows and that move; the ``most`` restless where they are more.
+
+        Counters are left out: a fault added to their level is one odd rate, and then none.
+        """
+        known = np.array(
+            [all(name in model.features and name not in model.rising for model in models) for name in self.features]
+        )
         moving = np.flatnonzero(known & (self.spread > 0.0))
         return np.sort(moving[np.argsort(-self.changes[moving], kind="stable")[:most]])
 
@@ -222,7 +227,8 @@ class Watch:
         count, length, _ = stretches.shape
         known = np.where(self._columns >= 0, stretches[:, :, self._columns], np.float32(np.nan))
         rows = known.reshape(count * length, -1)
-        data = TrainingRows(standardise(rows, model.scaler, rows), np.arange(len(rows)) % length == 0, net.window)
+        restart = np.arange(len(rows)) % length == 0
+        data = TrainingRows(standardise(model.judged(rows, restart), model.scaler, rows), restart, net.window)
         ends = (np.arange(1, count + 1)[:, None] * length + np.arange(-last, 0)).ravel()
         raw = net.abnormality_after_restart(data.energies(net, ends), data.age[ends], model.typical)
         return raw.reshape(count, last)

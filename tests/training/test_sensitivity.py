@@ -144,3 +144,17 @@ def test_of_many_features_the_most_restless_are_looked_at_and_missing_ones_are_b
     assert set(found["spike"]) == set(names[4:])
     fewer = smallest_told(wide, rows[:, 4:12], start(400), names[4:12], AlertRule())
     assert set(fewer["spike"]) == set(names[4:12])
+
+
+def test_a_counter_is_judged_by_its_rate_and_gets_no_fault():
+    def metered(rows: int, seed: int) -> np.ndarray:
+        table = waves(rows, seed=seed)
+        table[:, 2] = np.cumsum(np.random.default_rng(seed).uniform(0.5, 1.5, rows))
+        return table
+
+    model = fit_model(metered(800, 0), features=NAMES, settings=SMALL, rng=np.random.default_rng(0))
+    assert model.rising == ("c",)
+    later = metered(400, 3) + np.float32([0.0, 0.0, 5000.0])
+    told = smallest_told(model, later, start(400), NAMES, AlertRule())
+    assert set(told["offset up"]) == {"a", "b"}
+    assert told["offset up"]["a"] is not None
