@@ -70,6 +70,34 @@ def sparkline(values: Sequence[float | None], threshold: float | None, *, width:
     return _styled([(" ", "")] * (width - len(shown)) + blocks)
 
 
+def range_line(values: Sequence[float | None], *, width: int) -> Text:
+    """Return values over time as one line of `width` characters, from their own lowest to their own highest.
+
+    Neighbours that share a character are averaged; a gap is a space.
+
+    Examples
+    --------
+    >>> str(range_line([5.0, 5.0, None, 7.0, 9.0, 9.0], width=6))
+    '▁▁ ▅██'
+    >>> str(range_line([1.0, 3.0, 5.0, 5.0], width=2))
+    '▁█'
+    """
+    groups: list[list[float]] = [[] for _ in range(max(0, min(width, len(values))))]
+    for i, value in enumerate(values if groups else ()):
+        if value is not None:
+            groups[i * len(groups) // len(values)].append(value)
+    means = [sum(group) / len(group) if group else None for group in groups]
+    known = [mean for mean in means if mean is not None]
+    low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
+
+    def block(mean: float | None) -> tuple[str, str]:
+        if mean is None:
+            return " ", ""
+        return _BLOCKS[1 + round(7 * (mean - low) / span) if span > 0.0 else 1], "cyan"
+
+    return _styled([*((" ", "") for _ in range(width - len(groups))), *map(block, means)])
+
+
 def _top(values: Sequence[float], threshold: float | None) -> float:
     """The value at the top: the largest, but 1.5 to 3 times the threshold, so that a fault flattens nothing normal."""
     top = max([*values, 1e-12])

@@ -53,7 +53,8 @@ def _add_top(add: AddCommand) -> None:
         _top,
         "watch a running daemon in this terminal",
         "Show the streams of a running daemon (state, score against threshold, recent scores), its open alerts with "
-        "their causes, memory, latency and broker, and keep it current; streams in trouble stand first.  j and k (or "
+        "their causes, the last hour's readings of the first streams where there is room, memory, latency and broker, "
+        "and keep it current; streams in trouble stand first.  j and k (or "
         "the arrows) move the list, q or Ctrl-C ends it.  Where stdout is no terminal it is shown once, without "
         "colour.",
         "gon-edge top --url http://pi-1.local:9109 --every 2s",

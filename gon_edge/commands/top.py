@@ -1,4 +1,4 @@
-"""A running daemon in a terminal: streams, alerts with their causes, memory, latency and broker, kept current.
+"""A running daemon in a terminal: streams, alerts with their causes, readings, memory, latency, broker, kept current.
 
 `picture` is pure: what the daemon said goes in, something that rich draws comes out.  `watch` owns the terminal
 meanwhile and gives it back as it was.  What the daemon says is foreign text: names of streams and features may hold
@@ -12,7 +12,7 @@ import shutil
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from rich.cells import cell_len
@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gon_edge.commands.draw import line, sparkline
+from gon_edge.commands.draw import line, range_line, sparkline
 from gon_edge.commands.terminal import Keyboard, console, ends_on_signals
 from gon_edge.commands.text import cause_text, duration_text, number_text, visible
 from gon_edge.errors import UnreachableError
@@ -36,6 +36,16 @@ _NARROW, _WIDE = 40, 100
 
 _ALERT_LINES = 2
 """Enough for four causes in 80 columns."""
+
+_READ = 3
+"""Streams whose readings are asked for, the first ones of the list: each is a request a look, and a screen has no room
+for more."""
+
+_LEAST_READINGS = 4
+"""Lines below which no readings are begun: a heading and two of them, and the line between."""
+
+_READING_LINES = 20
+"""Of readings on a page that goes to no terminal."""
 
 _COLOURS = {"scoring": "green", "warming-up": "cyan", "training": "cyan", "stale": "yellow"}
 _SEVERITIES = {"critical": "bold red", "warning": "yellow"}
@@ -53,11 +63,14 @@ class Look:
         95 % of the rows since the look before had their verdict within it.
     error : str
         Why the daemon does not answer now; the rest is what it said last.
+    readings : mapping of str to mapping
+        By stream, as `DaemonApi.readings` says them, of some of the streams.
     """
 
     status: Mapping[str, Any]
     latency_s: float | None = None
     error: str = ""
+    readings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def picture(look: Look, *, width: int, height: int | None, first: int = 0) -> RenderableType:
@@ -78,7 +91,9 @@ def picture(look: Look, *, width: int, height: int | None, first: int = 0) -> Re
     foot = line((look.error, "red")) if look.error else line(("q ends it, j and k move the list", "dim"))
     streams = _ordered(look.status)
     if height is None:
-        below: list[RenderableType] = [*([""] if alerts else []), *alerts, *([foot] if look.error else [])]
+        below: list[RenderableType] = [*([""] if alerts else []), *alerts]
+        below += _readings(look, streams, width, _READING_LINES)
+        below += [foot] if look.error else []
         return Group(*head, "", _streams(streams, width), *below)
     room = max(2, height - len(head) - 2)
     # Alerts come first, but the streams keep a third of the room.
@@ -91,7 +106,9 @@ def picture(look: Look, *, width: int, height: int | None, first: int = 0) -> Re
     if hidden := ", ".join(f"{count} streams {where}" for count, where in out_of_sight if count > 0):
         foot = line((f"{hidden}; ", "dim")) + foot
     empty = height - len(head) - 1 - (1 + len(shown)) - (1 + len(alerts)) - 1
-    return Group(*head, "", _streams(shown, width), "", *alerts, *[""] * max(0, empty), foot)
+    readings = _readings(look, shown, width, empty)
+    blank = [""] * max(0, empty - len(readings))
+    return Group(*head, "", _streams(shown, width), "", *alerts, *readings, *blank, foot)
 
 
 def _head(look: Look) -> list[Text]:
@@ -182,6 +199,39 @@ def _alerts(status: Mapping[str, Any], width: int) -> list[Text]:
     return lines
 
 
+def _readings(look: Look, streams: Sequence[Mapping[str, Any]], width: int, room: int) -> list[Text]:
+    """The last hour of the first streams, a line a feature, those to blame first; nothing where there is no room."""
+    lines: list[Text] = []
+    for stream in streams:
+        said = look.readings.get(stream["stream"])
+        if said is None or room - len(lines) < _LEAST_READINGS or not said["features"]:
+            continue
+        blamed = {
+            cause["feature"]
+            for alert in _open_alerts(look.status)
+            if alert["stream"] == stream["stream"]
+            for cause in alert["top_features"]
+        }
+        features = sorted(said["features"], key=lambda feature: feature["feature"] not in blamed)
+        shown = features[: room - len(lines) - 2]
+        lasts = duration_text(max(len(feature["low"]) for feature in shown) * said["bucket_s"])
+        some = f", {len(shown)} of {stream['features']}" if len(shown) < stream["features"] else ""
+        lines += [line(("", "")), line((f"readings of {stream['stream']}, the last {lasts}{some}", "dim"))]
+        name_width = max(6, min(max(cell_len(visible(feature["feature"])) for feature in shown), width // 3))
+        for feature in shown:
+            middles = [
+                None if low is None else (low + high) / 2
+                for low, high in zip(feature["low"], feature["high"], strict=True)
+            ]
+            name = line((feature["feature"], "red" if feature["feature"] in blamed else ""))
+            name.truncate(name_width, overflow="ellipsis", pad=True)
+            value = line((f"{number_text(feature['value']):>9}", ""))
+            lines.append(
+                Text("  ").join([name, value, range_line(middles, width=min(len(middles), width - name_width - 13))])
+            )
+    return lines
+
+
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +243,8 @@ class _Eye:
         self._before: Mapping[float, float] = {}
         self._latency_s: float | None = None
 
-    def look(self) -> Look:
+    def look(self, first: int = 0) -> Look:
+        """Ask for everything, and for the readings of the streams from the `first` of the list on."""
         status = self._api.status()
         buckets = histogram_buckets(self._api.metrics(), _LATENCY)
         since = {bound: count - self._before.get(bound, 0.0) for bound, count in buckets.items()}
@@ -201,7 +252,16 @@ class _Eye:
             since = buckets
         self._before = buckets
         self._latency_s = histogram_quantile(since, 0.95) or self._latency_s  # none came: the one before
-        return Look(status, self._latency_s)
+        return Look(status, self._latency_s, readings=self._readings(status, first))
+
+    def _readings(self, status: Mapping[str, Any], first: int) -> Mapping[str, Mapping[str, Any]]:
+        found = {}
+        for stream in _ordered(status)[first : first + _READ]:
+            if stream["last_timestamp"] is None:
+                continue
+            with contextlib.suppress(UnreachableError):  # forgotten since
+                found[stream["stream"]] = self._api.readings(stream["stream"])
+        return found
 
 
 def show_once(api: DaemonApi, out: IO[str]) -> None:
@@ -261,6 +321,6 @@ def watch(api: DaemonApi, keys: IO[str], out: IO[str], *, every_s: float) -> Non
             if time.monotonic() >= due:
                 due = time.monotonic() + every_s
                 try:
-                    look = eye.look()
+                    look = eye.look(first)
                 except UnreachableError as error:
-                    look = Look(look.status, look.latency_s, str(error))
+                    look = replace(look, error=str(error))

@@ -12,6 +12,7 @@ import math
 import re
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
@@ -72,6 +73,10 @@ class DaemonApi:
         """Return what ``/api/v1/trainings`` says: the newest ones, newest first."""
         trainings: list[dict[str, Any]] = self._json("/api/v1/trainings")["trainings"]
         return trainings
+
+    def readings(self, stream: str) -> dict[str, Any]:
+        """Return what ``/api/v1/readings`` says of a stream that has rows."""
+        return self._json(f"/api/v1/readings?{urllib.parse.urlencode({'stream': stream})}")
 
     def metrics(self) -> str:
         """Return the Prometheus page."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drawn import drawn
 
-from gon_edge.commands.draw import chart, line, sparkline
+from gon_edge.commands.draw import chart, line, range_line, sparkline
 
 
 def test_the_chart_keeps_the_threshold_in_sight() -> None:
@@ -37,3 +37,15 @@ def test_a_line_shows_foreign_text_as_it_is_and_ends_with_the_terminal() -> None
     )
     assert drawn(line(("temperature", "")), width=6) == "tempe…\n"
     assert drawn(line(("泵泵泵", "")), width=5) == "泵泵…\n"
+
+
+def test_readings_fill_their_own_range_and_a_still_one_lies_at_the_bottom():
+    assert str(range_line([101.0, 102.0, 103.0], width=5)) == "  ▁▅█"
+    assert str(range_line([7.0] * 4, width=4)) == "▁▁▁▁"
+    assert str(range_line([None, None], width=2)) == "  "
+    assert str(range_line([1.0, 2.0], width=0)) == ""
+    assert str(range_line([], width=3)) == "   "
+
+
+def test_a_long_hour_is_averaged_into_the_width_there_is():
+    assert str(range_line([0.0] * 60 + [8.0] * 60, width=4)) == "▁▁██"

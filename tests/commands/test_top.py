@@ -57,6 +57,7 @@ def status(streams: int = 2, alerts: int = 0, name: str = "s{:02}", **more: Any)
                 "model_version": "1",
                 "starter": None,
                 "last_timestamp": 100.0,
+                "features": 3,
                 "training": "",
             }
             for i in range(streams)
@@ -109,11 +110,40 @@ def test_the_list_moves_and_says_what_is_out_of_sight():
     assert re.match(r"3 streams above, \d\d streams below", lines[-1])
 
 
+def hour(stream: str, *names: str) -> dict[str, Any]:
+    """Readings that rise, of two minutes, with a gap."""
+    low = [1.0, 2.0, None, 4.0]
+    high = [1.0, 2.0, None, 6.0]
+    features = [{"feature": name, "value": 6.0, "low": low, "high": high} for name in names]
+    return {"stream": stream, "bucket_s": 30, "features": features}
+
+
+def test_readings_are_drawn_where_there_is_room_those_to_blame_first():
+    readings = {name: hour(name, "power", "flow", "temp") for name in ("s00", "s01")}
+    lines = [line.rstrip() for line in shown(Look(status(2, 1), readings=readings), height=30)]
+    at = lines.index("readings of s01, the last 2 min")
+    assert lines[at + 1 : at + 4] == [f"{name:<6}          6  ▁▃ █" for name in ("flow", "power", "temp")]
+    assert lines.index("readings of s00, the last 2 min") > at
+    lines = [line.rstrip() for line in shown(Look(status(2, 1), readings=readings), height=14)]
+    assert [line for line in lines if line.startswith("readings")] == ["readings of s01, the last 2 min, 2 of 3"]
+    assert sum("▁▃ █" in line for line in lines) == 2
+    assert not any("readings of" in line for line in shown(Look(status(2, 1), readings=readings), height=11))
+
+
+def test_a_page_for_no_terminal_has_a_bounded_number_of_readings():
+    readings = {f"s{i:02}": hour(f"s{i:02}", *(f"sensor-{j}" for j in range(9))) for i in range(3)}
+    lines = shown(Look(status(3), readings=readings), height=None)
+    assert sum(line.startswith("sensor-") for line in lines) == 16
+
+
 def test_names_and_errors_cannot_steer_the_terminal():
     hostile = "\x1b[2J\x07\r\u202e{:02}"
     said = status(2, 2, hostile, node="\x1b]0;x\x07", silences=[])
     said["mqtt"] = {"url": "mqtt://x", "connected": False, "error": "\x1b[31mno"}
-    text = "\n".join(shown(Look(said, error="\x9b2J"), width=100, height=30))
+    stream = hostile.format(1)
+    look = Look(said, error="\x9b2J", readings={stream: hour(stream, "\x1b[2J", "\u202e" * 200)})
+    text = "\n".join(shown(look, width=100, height=30))
+    assert "readings of \\x1b[2J" in text
     assert all(c.isprintable() or c == "\n" for c in text)
     assert "\\x1b[2J\\x07\\r\\u202e" in text
 
@@ -208,6 +238,7 @@ def test_a_running_daemon_is_watched_resized_and_left(mosquitto: Mosquitto, tmp_
             assert any(line.startswith("<b>泵 $(x)  warming-up") for line in screen)
             assert "connected" in screen[1]
             assert "flow 2" in "\n".join(screen)
+            wait_until(lambda: any(re.match(r"flow +2\d.* +[▁▂▃▄▅▆▇█]", s) for s in terminal.screen()), 10, "readings")
             assert "\x1b[1;31m" in terminal.text
             terminal.resize(50, 12)
             wait_until(lambda: len(terminal.screen()) == 12, 10, "the new size")
