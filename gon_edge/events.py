@@ -190,6 +190,9 @@ class Alert:
     severity : {"warning", "critical"}
     top_features : tuple of Cause
     model_version : str
+    group : str
+        ``id`` of the alert that leads its group: alerts of several streams that began together. Its own where it leads,
+        or is alone.
     """
 
     id: str
@@ -203,3 +206,4 @@ class Alert:
     severity: Severity
     top_features: tuple[Cause, ...]
     model_version: str
+    group: str = ""

@@ -18,6 +18,7 @@ from gon_edge.links.prometheus import Telemetry
 from gon_edge.state.catalog import starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
+from gon_edge.stream.groups import LEADERS
 from gon_edge.stream.pipeline import Heard, Pipeline, Step
 from gon_edge.stream.stream import Outcome, Stream
 
@@ -70,6 +71,7 @@ class Scoring:
             offset_s=self._clock.offset_s,
             is_wanted=lambda name: self.orders.rounds.wants(name),
         )
+        self.pipeline.groups.resume(reversed(self.store.alerts(LEADERS)))
         self.reporter = Reporter(
             telemetry,
             broker,

@@ -63,7 +63,7 @@ _ENTITIES: tuple[tuple[str, str, str, dict[str, object]], ...] = (
 """Platform, key in the state, name for people, and what else Home Assistant is told."""
 
 _ATTRIBUTES = {
-    "alert": "{{ {'causes': value_json.causes, 'severity': value_json.severity} | tojson }}",
+    "alert": "{{ {'causes': value_json.causes, 'severity': value_json.severity, 'group': value_json.group} | tojson }}",
     "missing": "{{ {'sensors': value_json.missing_sensors} | tojson }}",
 }
 """What hangs on an entity, by its key."""
@@ -269,6 +269,7 @@ def _state(stream: Stream, *, silenced: bool) -> _Message:
         "alert": "ON" if anomaly is not None else "OFF",
         "severity": anomaly.severity if anomaly is not None else None,
         "causes": _causes(anomaly) if anomaly is not None else [],
+        "group": anomaly.group if anomaly is not None else None,
         "missing": "ON" if "missing" in open_alerts else "OFF",
         "missing_sensors": list(verdict.missing) if verdict is not None else [],
         "state": stream.state,

@@ -56,6 +56,11 @@ class AlertPolicy:
         What `state()` returned before a restart.  One that cannot be understood (another version, damaged) is ignored:
         starting without the memory of an alert is better than not starting.
 
+    Attributes
+    ----------
+    group : callable
+        Gives the group of an alert that begins, by its id and since when; by itself each is its own.
+
     Notes
     -----
     Timestamps may step backwards (a clock set at boot).  A waiting time whose start lies in the future counts as over,
@@ -74,6 +79,7 @@ class AlertPolicy:
     def __init__(self, stream: str, settings: AlertsConfig, state: Mapping[str, Any] | None = None) -> None:
         self._stream = stream
         self._settings = settings
+        self.group: Callable[[str, float], str] = lambda alert, since: alert
         self._silenced: frozenset[str] | None = frozenset()
         self._ask_again_in = 0  # rows for which causes are not asked for: they were silenced ones just now
         self._reset()
@@ -258,8 +264,9 @@ class AlertPolicy:
         held = next((ended for ended in self._ended if mainly_same(ended.strongest_causes, causes)), None)
         if held is not None:
             return self._return(held, replace(verdict, causes=causes))
+        alert_id = self._new_id("anomaly", anomalous[0])
         event = Alert(
-            id=self._new_id("anomaly", anomalous[0]),
+            id=alert_id,
             type="new",
             kind="anomaly",
             stream=self._stream,
@@ -270,6 +277,7 @@ class AlertPolicy:
             severity=self._severity(verdict),
             top_features=causes,
             model_version=verdict.model_version,
+            group=self.group(alert_id, anomalous[0]),
         )
         self._anomaly = Held(event, verdict.score, causes, told_score=verdict.score, looked_at=verdict.timestamp)
         return event
@@ -312,8 +320,9 @@ class AlertPolicy:
             self._missing = None
             return None if held is None else replace(held, type="end", timestamp=timestamp)
         if held is None:
+            alert_id = self._new_id("missing", lack.since)
             self._missing = Alert(
-                id=self._new_id("missing", lack.since),
+                id=alert_id,
                 type="new",
                 kind="missing",
                 stream=self._stream,
@@ -324,6 +333,7 @@ class AlertPolicy:
                 severity=lack.severity,
                 top_features=lack.causes,
                 model_version=self._model_version,
+                group=self.group(alert_id, lack.since),
             )
             return self._missing
         severity = "critical" if held.severity == "critical" else lack.severity

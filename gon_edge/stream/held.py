@@ -42,6 +42,7 @@ def alert_json(alert: Alert) -> dict[str, Any]:
             for cause in alert.top_features
         ],
         "model_version": alert.model_version,
+        "group": alert.group or alert.id,
     }
 
 

@@ -17,6 +17,7 @@ from gon_edge.config.schema import Config
 from gon_edge.errors import PayloadError
 from gon_edge.events import Alert, Reading
 from gon_edge.model.file import Model
+from gon_edge.stream.groups import Groups
 from gon_edge.stream.payload import Decoder, decoders
 from gon_edge.stream.stream import Outcome, Stream
 
@@ -122,6 +123,8 @@ class Pipeline:
     ----------
     streams : dict of str to Stream
         By name, in the order in which they began.
+    groups : Groups
+        Of the alerts of all streams.
     max_streams : int
     offset_s : float
 
@@ -140,6 +143,7 @@ class Pipeline:
         is_wanted: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self.streams: dict[str, Stream] = {}
+        self.groups = Groups()
         self.max_streams = config.limits.streams
         self.offset_s = offset_s
         self._subscriptions: list[tuple[Decoder, bool]] = [
@@ -152,6 +156,7 @@ class Pipeline:
     def open(self, name: str, now: float) -> Stream:
         """Begin a stream; ``now`` is monotonic seconds."""
         stream = self.streams[name] = self._open_stream(name, now)
+        stream.join(self.groups)
         return stream
 
     def take(self, topic: str, payload: bytes, received_at: float, *, retained: bool = False) -> Heard:

@@ -22,6 +22,7 @@ from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
 from gon_edge.stream.align import Aligner
 from gon_edge.stream.backlog import Backlog, Newest
+from gon_edge.stream.groups import Groups
 from gon_edge.stream.history import ReadingHistory, ScoreHistory
 
 RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
@@ -157,7 +158,13 @@ class Stream:
             ``AlertPolicy.state()`` of that run.
         """
         self.rows = rows
+        group = self.policy.group
         self.policy = AlertPolicy(self.name, self.settings.alerts, alerts)
+        self.policy.group = group
+
+    def join(self, groups: Groups) -> None:
+        """Let alerts that begin together with those of other streams be of one group."""
+        self.policy.group = lambda alert, since: groups.join(alert, since, interval_s=self.aligner.interval_s or 0.0)
 
     def news(self) -> tuple[int, int, int, Model | None]:
         """What has happened since this was asked last.

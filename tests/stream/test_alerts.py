@@ -440,6 +440,7 @@ def test_the_message_has_exactly_these_keys(policy):
         "severity": "warning",
         "top_features": [{"feature": "flow", "value": None, "expected": None, "contribution": 1.0}],
         "model_version": "v1",
+        "group": "pump-missing-19700101T000005Z",
     }
     json.dumps(alert_json(event), allow_nan=False)
 

@@ -12,7 +12,15 @@ FLOW, HEAT = Cause("flow", 9.0, 2.0, 0.7), Cause("heat", None, None, 0.3)
 
 
 def alert(score: float = 2.0, causes: tuple[Cause, ...] = (FLOW, HEAT)) -> Alert:
-    return Alert("pump-anomaly-1", "new", "anomaly", "pump", 1.0, 2.0, score, 1.0, "warning", causes, "v1")
+    return Alert(
+        "pump-anomaly-1", "new", "anomaly", "pump", 1.0, 2.0, score, 1.0, "warning", causes, "v1", "fan-anomaly-1"
+    )
+
+
+def test_an_event_of_a_version_without_groups_comes_back_in_one_of_its_own():
+    event = alert_json(alert())
+    del event["group"]
+    assert alert_json(alert_of(event))["group"] == event["id"]
 
 
 def test_an_event_comes_back_from_its_json():

@@ -176,3 +176,38 @@ def test_rows_of_a_silenced_stream_and_stale_ones_are_withheld_with_their_reason
         for o in step.outcomes
     ]
     assert {o.withheld for o in outcomes} == {"silenced"}
+
+
+def fleet(count: int) -> Pipeline:
+    """So many calm streams with a model, a row a second for three seconds."""
+    it = pipeline(load_model(GOLDEN), CONFIG.replace("streams: 2", f"streams: {count}"))
+    for at in range(3):
+        for i in range(count):
+            say(it, f"pump{i}", float(at), flow=19.8, pressure=2.96, current=1.19)
+    return it
+
+
+def test_streams_behind_one_gateway_that_fall_silent_are_one_group_with_one_leader():
+    it = fleet(30)
+    news = [alert for at in range(3, 90) for step in it.pass_time(float(at)) for alert in step.alerts]
+    assert [alert.type for alert in news] == ["new"] * 30
+    assert {alert.group for alert in news} == {news[0].id}
+    assert [alert.id for alert in news if alert.id == alert.group] == [news[0].id]
+    ends = []
+    for at in range(90, 130):
+        for i in range(30):
+            heard = say(it, f"pump{i}", float(at), flow=19.8, pressure=2.96, current=1.19)
+            ends += [alert for step in heard.steps for alert in step.alerts if alert.kind == "missing"]
+    assert {alert.type for alert in ends} == {"end"}
+    assert {(alert.id, alert.group) for alert in ends} == {(alert.id, alert.group) for alert in news}
+
+
+def test_an_open_alert_keeps_its_group_over_a_restart():
+    it = fleet(2)
+    news = [alert for at in range(3, 90) for step in it.pass_time(float(at)) for alert in step.alerts]
+    states = {name: stream.policy.state() for name, stream in it.streams.items()}
+    again = pipeline(load_model(GOLDEN))
+    for name, state in states.items():
+        again.open(name, 90.0).resume(0, json.loads(json.dumps(state)))
+    open_now = [alert for stream in again.streams.values() for alert in stream.policy.active]
+    assert {(alert.id, alert.group) for alert in open_now} == {(alert.id, news[0].id) for alert in news}
