@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all e2e check fuzz soak bench bench-memory bench-live table decisions docs deb e2e-system wheels image sbom clean
+.PHONY: help run test test-all e2e check fuzz soak bench bench-memory bench-live table decisions weeks docs deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -68,6 +68,10 @@ table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 # Every development set, each recorded run alone; peers at the best of three risks; hours for all methods.
 decisions: $(VENV)/.make-dev  ## the table of alerts: faults found, false alerts, time in alarm; needs the data sets
 	$(BIN)/python tools/reproduce_table.py --protocol decisions --sets machines $(ARGS)
+
+# ARGS=--quick: one seed and two weeks of each, a quarter of an hour; all of it takes hours.
+weeks: $(VENV)/.make-dev  ## made machines through the whole daemon in virtual time: false alerts a week, faults found
+	$(BIN)/python tools/weeks.py $(ARGS)
 
 docs: $(VENV)/.make-docs  ## the documentation as a site, build/site/index.html; any broken link is an error
 	$(BIN)/python tools/make_reference.py
