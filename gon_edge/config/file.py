@@ -333,7 +333,7 @@ def _as_written(name: str, value: Any) -> Any:
         return value.replace("${", "$${")
     if value is None or isinstance(value, bool):
         return value
-    if name == "budget":
+    if name in ("budget", "total_budget"):
         return values.written_budget(value)
     if name.endswith("_s"):
         return values.written_duration(value)

@@ -349,6 +349,13 @@ class AlertsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AllAlertsConfig:
+    """What holds for the alerts of all streams together; `total_budget` is false alerts a day, `None` is off."""
+
+    total_budget: float | None = option(values.or_off(values.budget), None)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamConfig:
     """One stream: its grid, its warm-up, its features, its alerts."""
 
@@ -423,6 +430,7 @@ class Config:
     http: HttpConfig = section(HttpConfig)
     store: StoreConfig = section(StoreConfig)
     retrain: RetrainConfig = section(RetrainConfig)
+    alerts: AllAlertsConfig = section(AllAlertsConfig)
     streams: StreamsConfig = section(StreamsConfig)
     homeassistant: HomeAssistantConfig = section(HomeAssistantConfig)
     log: LogConfig = section(LogConfig)

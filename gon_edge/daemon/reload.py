@@ -36,6 +36,7 @@ def merged(old: Config, new: Config) -> Config:
         old,
         limits=dataclasses.replace(old.limits, streams=new.limits.streams),
         retrain=new.retrain,
+        alerts=new.alerts,
         streams=new.streams,
         log=dataclasses.replace(old.log, level=new.log.level),
     )

@@ -17,6 +17,7 @@ from gon_edge.errors import InputError
 from gon_edge.events import TRAINING_REASONS, OrderReason
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
+from gon_edge.training.budget import budget_of
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.site import Site
 
@@ -155,7 +156,7 @@ def make_job(order: Order, site: Site) -> Job:
     model = site.model(stream)
     newest, interval_s = site.newest_row(stream)
     interval_s = interval_s or (model.interval_s if model is not None else 0.0) or 1.0
-    budget = options.alerts.budget
+    budget = budget_of(stream, site)
     file = models.file(stream)
     return Job(
         stream=stream,

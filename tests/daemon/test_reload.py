@@ -23,12 +23,14 @@ def test_options_of_streams_training_and_the_log_level_count_at_once():
     new = config(
         streams={"defaults": {"interval": "1s", "alerts": {"raise_rows": 2}}},
         retrain={"max_rows": 5000},
+        alerts={"total_budget": "4/week"},
         log={"level": "debug"},
         limits={"streams": 7},
     )
     used = merged(config(), new)
     assert used.streams.defaults.alerts.raise_rows == 2
     assert used.retrain.max_rows == 5000
+    assert used.alerts.total_budget == 4 / 7
     assert (used.log.level, used.limits.streams) == ("debug", 7)
     assert waiting(config(), new, ()) == []
 
