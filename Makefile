@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all e2e check fuzz soak bench bench-memory bench-live table decisions weeks docs deb e2e-system wheels image sbom clean
+.PHONY: help run test test-all e2e check fuzz soak bench bench-memory bench-live table decisions alert-table weeks docs deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -68,6 +68,12 @@ table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 # Every development set, each recorded run alone; peers at the best of three risks; hours for all methods.
 decisions: $(VENV)/.make-dev  ## the table of alerts: faults found, false alerts, time in alarm; needs the data sets
 	$(BIN)/python tools/reproduce_table.py --protocol decisions --sets machines $(ARGS)
+
+# A folder a commit: it goes on where it stopped, and shows no figure of another commit.
+alert-table: OUT = build/decisions/$(shell git rev-parse --short HEAD)
+alert-table: $(VENV)/.make-dev  ## gon-edge's alerts measured at this commit, five seeds, and its rows in docs and README
+	$(BIN)/python tools/reproduce_table.py --protocol decisions --sets machines --methods gon-edge --out $(OUT) $(ARGS)
+	$(BIN)/python tools/results.py --cells $(OUT)/cells-decisions.jsonl
 
 # ARGS=--quick: one seed and two weeks of each, a quarter of an hour; all of it takes hours.
 weeks: $(VENV)/.make-dev  ## made machines through the whole daemon in virtual time: false alerts a week, faults found

@@ -350,6 +350,11 @@ def test_figures_of_detection_on_a_page_come_from_the_one_file(page: str):
     """The page on detection itself has a log of what was tried, with figures of each trial."""
     with (ROOT / "docs" / "results.csv").open(encoding="utf-8") as file:
         known = {f"{float(value):.3f}" for row in csv.DictReader(file) for value in row.values() if _is_number(value)}
+    decisions = re.search(
+        "<!-- results: decisions -->(.*?)<!--", (ROOT / "docs" / "detection.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert decisions is not None
+    known |= {f"0{figure}" for figure in re.findall(r"\.\d{3}\b", decisions[1])}
     quoted = re.findall(r"(?<![\d.])0?\.\d{3}\b", (ROOT / page).read_text(encoding="utf-8"))
     assert {f"0{figure}" if figure[0] == "." else figure for figure in quoted} <= known
 

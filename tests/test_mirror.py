@@ -41,6 +41,7 @@ OTHERS = {
     "commands/test_completion.py": "tools/make_completion.py",
     "commands/test_retrain.py": "gon_edge/commands/models.py",  # its half about training
     "research/test_fetch_datasets.py": "tools/fetch_datasets.py",
+    "research/test_results.py": "tools/results.py",
 }
 
 

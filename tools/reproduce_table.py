@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("reproduce_table: no cell finished", file=sys.stderr)
         return 1
     if options.protocol == "decisions":
-        cells = table.at_best_risk(cells)
+        cells = table.at_best_setting(table.settings(cells))
     stem = options.out / f"table-{options.protocol}"
     text = f"{heading(options)}\n\n{table.markdown(cells, protocol=options.protocol)}"
     stem.with_suffix(".md").write_text(text)

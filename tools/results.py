@@ -1,11 +1,13 @@
-"""The one table of detection results, docs/results.csv, and the pages that show parts of it.
+"""The tables of detection results, docs/results.csv and docs/decisions.csv, and the pages that show parts of them.
 
     python tools/results.py                                    # write the tables of README and docs anew
     python tools/results.py --check                            # exit status 1 where a page shows something else
     python tools/results.py --cells build/benchmark/cells-corrected.jsonl    # take new figures in first
+    python tools/results.py --cells build/benchmark/cells-decisions.jsonl    # the same for what alerts are worth
 
 A page holds its table between ``<!-- results: NAME -->`` and ``<!-- end of results -->``; what NAME shows is in
-`TABLES`.  Each row of the file has the day and the commit its figures are of.
+`TABLES`.  Each row of the files has the day and the commit its figures are of.  results.csv has a row a method;
+decisions.csv has one for each method, set, seed and setting, so that the choice of settings can be judged as well.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import math
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,13 +29,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 RESULTS = ROOT / "docs" / "results.csv"
+DECISIONS = ROOT / "docs" / "decisions.csv"
+NAMES = ("method", "dataset", "seed", "setting")
+FIGURES = ("ap", "roc_auc", "best_f1", "f1", "found", "false_per_1000", "in_alarm", "silent", "blind")
+"""Fields of decisions.csv, which ends with the day and the commit."""
 OURS = "gon-edge"
 BOLD = ("ap", "roc_auc", "vus_pr", "best_f1", "f1")
 """Figures of ours that stand out."""
 
 
 class Column(NamedTuple):
-    """A heading, the field of the file, and how its numbers are written."""
+    """A heading, the field of the row, and how its numbers are written; "" for a text."""
 
     heading: str
     field: str
@@ -40,9 +47,10 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a page shows: which field names a row (rows without it are left out), and which columns."""
+    """What a page shows: of which file, which field names a row (rows without it are left out), and which columns."""
 
     page: str
+    source: Path
     name_field: str
     heading: str
     columns: tuple[Column, ...]
@@ -51,6 +59,7 @@ class Table(NamedTuple):
 TABLES = {
     "short": Table(
         "README.md",
+        RESULTS,
         "short",
         "Method",
         (
@@ -61,6 +70,7 @@ TABLES = {
     ),
     "all": Table(
         "docs/detection.md",
+        RESULTS,
         "title",
         "Method",
         (
@@ -79,6 +89,40 @@ TABLES = {
             Column("MiB", "peak_mib", ".0f"),
         ),
     ),
+    "short decisions": Table(
+        "README.md",
+        DECISIONS,
+        "short",
+        "Method",
+        (
+            Column("F1 at its own threshold", "f1"),
+            Column("faults found", "found", ".2f"),
+            Column("false alerts in 1000 normal rows", "false_per_1000", ".2f"),
+            Column("normal rows in alarm", "in_alarm", ".2f"),
+            Column("silent sets", "silent_sets", ".1f"),
+            Column("blind sets", "blind_sets", ".1f"),
+        ),
+    ),
+    "decisions": Table(
+        "docs/detection.md",
+        DECISIONS,
+        "title",
+        "Method",
+        (
+            Column("seeds", "seeds", ".0f"),
+            Column("AP", "ap"),
+            Column("ROC-AUC", "roc_auc"),
+            Column("best F1", "best_f1"),
+            Column("F1", "f1"),
+            Column("F1, left out", "f1_left_out"),
+            Column("found", "found", ".2f"),
+            Column("false alerts in 1000", "false_per_1000", ".2f"),
+            Column("in alarm", "in_alarm", ".2f"),
+            Column("silent", "silent_sets", ".1f"),
+            Column("blind", "blind_sets", ".1f"),
+            Column("setting", "setting", ""),
+        ),
+    ),
 }
 
 
@@ -88,21 +132,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where a page differs")
     parser.add_argument("--cells", type=Path, help="cells of reproduce_table.py, whose figures replace those there")
     options = parser.parse_args(arguments)
-    rows = read()
     if options.cells:
-        write(take_in(rows, [json.loads(line) for line in options.cells.read_text().splitlines()]))
-        rows = read()
+        cells = [json.loads(line) for line in options.cells.read_text().splitlines()]
+        if any(cell["protocol"] == "decisions" for cell in cells):
+            write_decisions(take_in_decisions(read_decisions(), cells))
+        else:
+            write(take_in(read(), cells))
+    rows = {RESULTS: read(), DECISIONS: decided(read_decisions(), read())}
     stale = []
     for name, table in TABLES.items():
         path = ROOT / table.page
         before = path.read_text(encoding="utf-8")
-        after = with_table(before, name, markdown(rows, table))
+        after = with_table(before, name, markdown(rows[table.source], table))
         if after != before:
             stale.append(table.page)
             if not options.check:
                 path.write_text(after, encoding="utf-8")
     for page in stale:
-        print(f"{page}: {'differs from docs/results.csv; run tools/results.py' if options.check else 'written'}")
+        print(f"{page}: {'differs from the files in docs; run tools/results.py' if options.check else 'written'}")
     return int(options.check and bool(stale))
 
 
@@ -124,9 +171,6 @@ def take_in(rows: list[dict[str, str]], cells: list[dict[str, object]]) -> list[
     """Return the rows with new figures for every method that has run on all sets."""
     from gon_edge.research import table
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
     summaries = {summary.method: summary for summary in table.summarise(cells)}
     most = max(summary.sets for summary in summaries.values())
     for row in rows:
@@ -142,8 +186,68 @@ def take_in(rows: list[dict[str, str]], cells: list[dict[str, object]]) -> list[
         }
         figures = {column.field for column in TABLES["all"].columns}
         row.update({key: f"{value:.6g}" for key, value in found.items() if key in figures and math.isfinite(value)})
-        row.update(date=str(datetime.datetime.now(datetime.UTC).date()), commit=commit)
+        row.update(_now())
     return rows
+
+
+def read_decisions() -> list[dict[str, str]]:
+    """Return the rows of decisions.csv."""
+    with DECISIONS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_decisions(rows: list[dict[str, str]]) -> None:
+    """Write decisions.csv, in the order of its names."""
+    with DECISIONS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*NAMES, *FIGURES, "date", "commit"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: [row[name] for name in NAMES]))
+
+
+def take_in_decisions(rows: list[dict[str, str]], cells: list[dict[str, object]]) -> list[dict[str, str]]:
+    """Return the rows with those of every method in the cells that has run on all nineteen sets in place of its own."""
+    from gon_edge.research import datasets, table
+
+    now = _now()
+    by_method: dict[str, dict[tuple[str, ...], dict[str, str]]] = defaultdict(dict)
+    for cell in table.settings(cell for cell in cells if "error" not in cell):
+        names = {name: str(cell[name]) for name in NAMES}
+        figures = {figure: f"{cell[figure]:.6g}" for figure in FIGURES}
+        by_method[cell["method"]][tuple(names.values())] = {**names, **figures, **now}
+    machines = {*datasets.DEVELOPMENT, *datasets.RECORDED}
+    whole = {method for method, own in by_method.items() if {row["dataset"] for row in own.values()} >= machines}
+    for method in sorted(by_method.keys() - whole):
+        print(f"{method}: left out, it has not run on all {len(machines)} sets", file=sys.stderr)
+    kept = [row for row in rows if row["method"] not in whole]
+    return kept + [row for method in whole for row in by_method[method].values() if row["dataset"] in machines]
+
+
+def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return a row a method, as of results.csv, of what decisions.csv holds; the best F1 first."""
+    from gon_edge.research import table
+
+    cells = [{**row, "seed": int(row["seed"]), **{figure: float(row[figure]) for figure in FIGURES}} for row in rows]
+    chosen = table.at_best_setting(cells)
+    titles = {row["method"]: row for row in results}
+    made = []
+    for summary in sorted(table.summarise(chosen), key=lambda summary: -summary.means["f1"]):
+        found = {
+            **summary.means,
+            "seeds": summary.seeds,
+            **{f"{figure}_sets": summary.means[figure] * summary.sets for figure in ("silent", "blind")},
+        }
+        setting = next(cell["setting"] for cell in chosen if cell["method"] == summary.method)
+        named = {name: titles[summary.method][name] for name in ("method", "title", "short")}
+        made.append({**named, "setting": setting, **{key: f"{value:.6g}" for key, value in found.items()}})
+    return made
+
+
+def _now() -> dict[str, str]:
+    """Return the day and the commit that figures are of."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return {"date": str(datetime.datetime.now(datetime.UTC).date()), "commit": commit}
 
 
 def markdown(rows: list[dict[str, str]], table: Table) -> str:
@@ -163,8 +267,8 @@ def markdown(rows: list[dict[str, str]], table: Table) -> str:
 
 
 def _figure(row: dict[str, str], column: Column) -> str:
-    if not row[column.field]:
-        return ""
+    if not row[column.field] or not column.form:
+        return row[column.field]
     text = format(float(row[column.field]), column.form)
     text = text.removeprefix("0") if column.form == ".3f" else text
     return f"**{text}**" if row["method"] == OURS and column.field in BOLD else text

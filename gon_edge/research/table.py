@@ -71,20 +71,55 @@ def summarise(cells: Iterable[Cell]) -> list[Summary]:
     return sorted(summaries, key=lambda summary: -summary.means.get("ap", -math.inf))
 
 
-def at_best_risk(cells: Iterable[Cell]) -> list[Cell]:
-    """Return cells of the protocol ``decisions`` in which each method has the risk of the best mean F1."""
+def settings(cells: Iterable[Cell]) -> list[Cell]:
+    """Return a cell for each setting that was judged, named by its field ``setting``.
+
+    A figure ``f1@1e-05`` is F1 at the setting ``1e-05``, and a method ``pca@wide`` is the setting ``wide`` of ``pca``;
+    what a cell says of no setting holds for all of them.
+    """
+    made = []
+    for cell in cells:
+        method, _, own = cell["method"].partition("@")
+        plain = {key: value for key, value in cell.items() if "@" not in key}
+        for name in sorted({key.partition("@")[2] for key in cell if "@" in key}) or [""]:
+            judged = {key.removesuffix(f"@{name}"): cell[key] for key in cell if name and key.endswith(f"@{name}")}
+            made.append(plain | judged | {"method": method, "setting": own or name})
+    return made
+
+
+def at_best_setting(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells of :func:`settings` that have their method's setting of the best mean F1 over all sets.
+
+    Each gets ``f1_left_out``: the set's F1 at the setting that is best on all *other* sets.  What F1 is above it, the
+    choice has gained by knowing the set.
+    """
     by_method: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         by_method[cell["method"]].append(cell)
     chosen = []
     for rows in by_method.values():
         measured = [row for row in rows if "error" not in row]
-        risks = sorted({key.removeprefix("f1") for row in measured for key in row if key.startswith("f1@")} | {""})
-        best = max(risks, key=lambda risk: np.mean([row.get(f"f1{risk}", 0.0) for row in measured] or [0.0]))
+        best = _best_setting(measured)
+        names = {row["dataset"] for row in measured}
+        others = {name: _best_setting([row for row in measured if row["dataset"] != name]) for name in names}
+        f1 = {(row["dataset"], row["seed"], row["setting"]): row["f1"] for row in measured}
         for row in rows:
-            own = {key.removesuffix(best): value for key, value in row.items() if best and key.endswith(best)}
-            chosen.append({**row, **own})
+            if "error" in row:
+                chosen.append(row)
+            elif row["setting"] == best:
+                # With a single set there is no other; nothing was chosen then.
+                key = row["dataset"], row["seed"], others[row["dataset"]] if len(names) > 1 else best
+                chosen.append({**row, "f1_left_out": f1.get(key, math.nan)})
     return chosen
+
+
+def _best_setting(rows: Sequence[Cell]) -> str:
+    """Return the setting of the best mean over sets of the mean F1 over seeds; the first of equal ones."""
+    by_setting: dict[str, list[Cell]] = defaultdict(list)
+    for row in rows:
+        by_setting[row["setting"]].append(row)
+    means = {setting: np.mean(list(_by_set(group, "f1").values())) for setting, group in by_setting.items()}
+    return max(means, key=means.__getitem__, default="")
 
 
 def incomplete(summaries: Sequence[Summary]) -> list[str]:
@@ -155,6 +190,7 @@ _DECISION_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("ROC-AUC", "roc_auc", ".3f"),
     ("best F1", "best_f1", ".3f"),
     ("F1", "f1", ".3f"),
+    ("F1, left out", "f1_left_out", ".3f"),
     ("faults found", "found", ".2f"),
     ("false alerts/1000 rows", "false_per_1000", ".2f"),
     ("normal rows in alarm", "in_alarm", ".2f"),
@@ -185,6 +221,10 @@ def markdown(cells: Sequence[Cell], *, protocol: str = "corrected") -> str:
     for summary in summaries:
         means = _by_set([cell for cell in cells if cell["method"] == summary.method and "error" not in cell], figure)
         lines.append(_line([summary.method, *[_text(means.get(name, math.nan), ".3f") for name in names]]))
+    if protocol == "decisions":
+        used = {cell["method"]: cell["setting"] for cell in cells if cell.get("setting")}
+        lines += ["", f"Settings: {', '.join(f'{method} {setting}' for method, setting in used.items()) or 'default'}."]
+        lines += ["F1, left out: each set at the setting that is best on the others."]
     if partial := incomplete(summaries):
         lines += ["", f"Not over all sets, so not comparable: {', '.join(partial)}."]
     failed = [f"{cell['method']} on {cell['dataset']} (seed {cell['seed']})" for cell in cells if "error" in cell]

@@ -66,6 +66,49 @@ def test_every_run_is_scored_alone_and_peers_get_each_risk():
     assert (ours["found"], ours["silent"]) == (1.0, 0.0)
     assert {f"f1@{risk:g}" for risk in protocol.RISKS} <= peer.keys()
     cells = [{"method": "pca-40", "dataset": "made", "seed": 0, **peer}]
-    (chosen,) = table.at_best_risk(cells)
+    (chosen,) = table.at_best_setting(table.settings(cells))
     assert chosen["f1"] == max(peer[f"f1{risk}"] for risk in ("", *(f"@{risk:g}" for risk in protocol.RISKS)))
     assert "faults found" in table.markdown([chosen], protocol="decisions")
+
+
+def judged(method: str, dataset: str, seed: int = 0, **f1: float) -> dict[str, object]:
+    """A cell with F1 at settings."""
+    return {"method": method, "dataset": dataset, "seed": seed, "ap": 0.5, **{f"f1@{key}": f1[key] for key in f1}}
+
+
+def test_a_cell_is_taken_apart_into_one_for_each_setting():
+    cell = {**judged("pca", "A", low=0.1, high=0.9), "f1": 0.1, "found@low": 1.0, "found@high": 0.0}
+    assert table.settings([cell, {"method": "knn@wide", "dataset": "A", "seed": 0, "f1": 0.2}]) == [
+        {"method": "pca", "dataset": "A", "seed": 0, "ap": 0.5, "f1": 0.9, "found": 0.0, "setting": "high"},
+        {"method": "pca", "dataset": "A", "seed": 0, "ap": 0.5, "f1": 0.1, "found": 1.0, "setting": "low"},
+        {"method": "knn", "dataset": "A", "seed": 0, "f1": 0.2, "setting": "wide"},
+    ]
+
+
+def test_left_out_is_each_set_at_what_is_best_on_the_others():
+    # "low" is best on the mean, thanks to A alone: without A it is not.
+    cells = [judged("pca", "A", low=0.9, high=0.1), judged("pca", "B", low=0.4, high=0.5)]
+    cells += [judged("pca", "C", low=0.4, high=0.5)]
+    chosen = {cell["dataset"]: cell for cell in table.at_best_setting(table.settings(cells))}
+    assert {name: cell["f1"] for name, cell in chosen.items()} == {"A": 0.9, "B": 0.4, "C": 0.4}
+    assert {name: cell["f1_left_out"] for name, cell in chosen.items()} == {"A": 0.1, "B": 0.4, "C": 0.4}
+    assert "Settings: pca low." in table.markdown(list(chosen.values()), protocol="decisions")
+
+
+def test_left_out_goes_by_the_mean_over_seeds_and_gives_every_seed_its_own_figure():
+    cells = [judged("pca", name, seed, low=0.2 + seed / 10, high=0.24) for name in "AB" for seed in (0, 1)]
+    chosen = table.at_best_setting(table.settings(cells))
+    assert [(cell["setting"], cell["seed"]) for cell in chosen] == [("low", 0), ("low", 1)] * 2
+    assert [cell["f1_left_out"] for cell in chosen] == pytest.approx([0.2, 0.3] * 2)
+
+
+def test_a_method_without_settings_gains_nothing_by_choice():
+    cells = [{"method": "gon-edge", "dataset": name, "seed": 0, "f1": f1} for name, f1 in (("A", 0.3), ("B", 0.5))]
+    chosen = table.at_best_setting(table.settings(cells))
+    assert [cell["f1_left_out"] for cell in chosen] == [0.3, 0.5]
+
+
+def test_a_failed_cell_stays_to_be_named():
+    failed = {"method": "pca", "dataset": "B", "seed": 0, "error": "killed"}
+    chosen = table.at_best_setting(table.settings([judged("pca", "A", low=0.9), failed]))
+    assert [cell.get("error") for cell in chosen] == [None, "killed"]

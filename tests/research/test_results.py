@@ -1,0 +1,54 @@
+"""What docs/decisions.csv takes in, and what the pages show of it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from gon_edge.research import datasets
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = (*datasets.DEVELOPMENT, *datasets.RECORDED)
+SAME = {"ap": 0.6, "roc_auc": 0.8, "best_f1": 0.7, "found": 0.5, "false_per_1000": 0.1, "in_alarm": 0.2, "blind": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("results", ROOT / "tools" / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def a_run(method, sets, **figures):
+    """A cell a set; the first set's fault is never found."""
+    common = {"method": method, "seed": 0, "protocol": "decisions", **SAME, **figures}
+    return [{**common, "dataset": name, "silent": float(name == sets[0])} for name in sets]
+
+
+def test_a_run_over_all_sets_replaces_the_methods_rows_and_nobody_elses(tool):
+    before = tool.take_in_decisions([], a_run("pca", SETS, f1=0.1) + a_run("gon-edge", SETS, f1=0.2))
+    after = tool.take_in_decisions(before, a_run("gon-edge", SETS, f1=0.3))
+    f1 = {(row["method"], row["f1"]) for row in after}
+    assert f1 == {("pca", "0.1"), ("gon-edge", "0.3")}
+    assert len(after) == 2 * len(SETS)
+    assert {*after[0]} == {*tool.NAMES, *tool.FIGURES, "date", "commit"}
+
+
+def test_a_method_that_lacks_a_set_or_failed_there_changes_nothing(tool, capsys):
+    before = tool.take_in_decisions([], a_run("pca", SETS, f1=0.1))
+    failed = {"method": "pca", "dataset": SETS[-1], "seed": 0, "protocol": "decisions", "error": "killed"}
+    assert tool.take_in_decisions(before, [*a_run("pca", SETS[:-1], f1=0.9), failed]) == before
+    assert "pca: left out, it has not run on all 19 sets" in capsys.readouterr().err
+
+
+def test_a_method_is_shown_at_its_best_setting_with_counts_of_silent_and_blind_sets(tool):
+    cells = a_run("pca", SETS, **{"f1": 0.1, "f1@0.001": 0.1, "f1@1e-05": 0.4, "found@1e-05": 0.25})
+    cells += a_run("knn", SETS, f1=0.5)
+    titles = [{"method": name, "title": name.upper(), "short": ""} for name in ("pca", "knn")]
+    first, second = tool.decided(tool.take_in_decisions([], cells), titles)
+    assert (first["title"], first["setting"]) == ("KNN", "")
+    assert (second["setting"], second["f1"], second["f1_left_out"], second["found"]) == ("1e-05", "0.4", "0.4", "0.25")
+    assert (second["silent_sets"], second["blind_sets"]) == ("1", "0")
