@@ -117,13 +117,19 @@ def stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
 def readings_snapshot(stream: Stream) -> ReadingsSnapshot:
     """What a stream has read in the last hour, beside what its model has mostly seen: the mean, two deviations around.
 
-    A feature that never moved in training has no deviation; its scale is its size (`Scaler`).
+    A feature that never moved in training has no deviation; its scale is its size (`Scaler`).  Of a counter only the
+    rate is learned.
     """
     end, buckets = stream.readings.copy()
     learned: tuple[str, ...] = ()
     usual = np.empty((2, 0))
     if (model := stream.scored_by) is not None:
-        learned, mean, scale = model.features, model.scaler.mean, model.scaler.scale
+        levels = np.flatnonzero(~model.is_counter)
+        learned, mean, scale = (
+            tuple(model.features[f] for f in levels),
+            model.scaler.mean[levels],
+            model.scaler.scale[levels],
+        )
         width = np.where(scale == np.where(mean == 0.0, 1.0, np.abs(mean)), 0.0, _USUAL * scale)
         usual = np.array([mean - width, mean + width])
     readings = stream.readings

@@ -113,6 +113,11 @@ class AlertPolicy:
         return self._anomaly is not None or self._missing is not None
 
     @property
+    def is_anomalous(self) -> bool:
+        """Whether an alert is open that says of rows as a whole that they are not normal."""
+        return self._anomaly is not None
+
+    @property
     def is_silenced(self) -> bool:
         """Whether the stream, or a feature of it, is silenced."""
         return self._silenced is None or bool(self._silenced)

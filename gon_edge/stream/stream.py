@@ -37,6 +37,7 @@ class Outcome:
     Attributes
     ----------
     row : Row
+        Features that the detector calls frozen are marked as stale: nobody is to learn them.
     verdict : Verdict or None
         ``None`` for a row of the warm-up that no starter scores, and for one that could not be kept.
     alerts : tuple of Alert
@@ -45,8 +46,8 @@ class Outcome:
     waited : bool
         The row was kept while the first model was trained: its verdict is late for that reason alone.
     withheld : {"alert", "silenced", "stale"} or None
-        Why the row must not be learned: it is anomalous, or an alert is open on it; somebody silenced the stream or a
-        feature; no feature has a fresh value.
+        Why the row must not be learned: it is anomalous, or an alert of an anomaly is open on it; somebody silenced the
+        stream or a feature; no feature has a fresh value.  Where a few features are missing, the others are learned.
     """
 
     row: Row
@@ -369,7 +370,7 @@ class Stream:
     def _withheld(self, row: Row, verdict: Verdict | None) -> Withheld | None:
         """Why a row must not be learned, once the policy has seen it."""
         # What is odd to a starter may be normal here: it knows other machines and not this one.
-        abnormal = verdict is not None and self.starter is None and (verdict.is_anomaly or self.policy.is_open)
+        abnormal = verdict is not None and self.starter is None and (verdict.is_anomaly or self.policy.is_anomalous)
         if abnormal:
             return "alert"
         if self.policy.is_silenced:
@@ -407,11 +408,19 @@ class Stream:
         alerts = tuple(self.policy.update(verdict, self._detector.causes))
         wrong = verdict.is_anomaly or self.policy.is_open
         if wrong and row is self.last_row and self.readings.wants_expected:
-            self.readings.expect(self._detector.model.features, self._detector.account()[2])
-        return Outcome(row, verdict, alerts, took, withheld=self._withheld(row, verdict))
+            by = self._detector.model
+            level = np.where(by.is_counter, np.nan, self._detector.account()[2])  # of a counter a rate is expected
+            self.readings.expect(by.features, level)
+        return Outcome(_known(row, verdict), verdict, alerts, took, withheld=self._withheld(row, verdict))
 
     def causes(self) -> tuple[Cause, ...]:
         """What makes the newest row anomalous, largest first; empty while it is not."""
         if self._detector is None or self.verdict is None or not self.verdict.is_anomaly:
             return ()
         return self._detector.causes()
+
+
+def _known(row: Row, verdict: Verdict) -> Row:
+    """The row, with the features that are missing or frozen as stale; the same object where all of them are already."""
+    gone = np.array([name in verdict.missing for name in row.features]) if verdict.missing else row.stale
+    return row if not (gone & ~row.stale).any() else replace(row, stale=row.stale | gone)

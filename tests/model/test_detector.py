@@ -280,3 +280,34 @@ def test_a_cause_never_shows_a_value_that_was_generated_in_place_of_a_missing_on
     assert {cause.feature for cause in causes} >= {NAMES[3]}
     for cause in causes:
         assert cause.value in rows[:, NAMES.index(cause.feature)]
+
+
+def sunny_week(rng: np.random.Generator) -> np.ndarray:
+    """Power and current of solar panels, a row a minute from nine o'clock on; both are 0 at night."""
+    minute = np.arange(7 * 1440) + 9 * 60
+    sun = np.maximum(0.0, np.sin((minute / 1440.0 - 0.25) * 2.0 * np.pi))
+    cloud = np.repeat(rng.uniform(0.5, 1.0, len(minute) // 10), 10)
+    power = np.where(sun > 0.0, np.round(4000.0 * sun * cloud * (1.0 + 0.01 * rng.normal(size=len(minute)))), 0.0)
+    indoor = 30.0 + power / 400.0 + 0.2 * rng.normal(size=len(minute))
+    return np.float32(np.column_stack([power, np.round(power / 230.0, 2), indoor]))
+
+
+@pytest.mark.parametrize("warm_up", [480, 1440], ids=["by day", "a whole day"])
+def test_solar_panels_at_night_are_off_and_not_frozen(warm_up):
+    rng = np.random.default_rng(0)
+    rows = sunny_week(rng)
+    model = fit_model(rows[:warm_up], rng=rng)
+    detector = Detector(model)
+    missing = [detector.score(row).missing for row in stream(rows[warm_up:], features=("x0", "x1", "x2"))]
+    assert set(missing) == {()}
+
+
+def test_a_feature_at_its_lowest_in_training_may_rest_there_and_one_at_another_value_is_frozen(fitted):
+    lowest = fitted.model_.lowest
+    assert lowest is not None
+    for value, is_frozen in ((lowest[4], False), (0.0, False), (OFFSET[4], True)):
+        rows = plant(1000, seed=2).astype(np.float32)
+        rows[100:, 4] = value
+        detector = Detector(fitted.model_)
+        missing = [detector.score(row).missing for row in stream(rows)]
+        assert (NAMES[4] in missing[-1]) is is_frozen

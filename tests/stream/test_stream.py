@@ -370,3 +370,28 @@ def test_readings_are_kept_before_there_is_a_model() -> None:
     run(stream, values(20, 1))
     assert stream.readings.features == NAMES
     assert np.isfinite(unpacked(stream.readings.copy()[1], 3)[:2, -1]).all()
+
+
+def test_rows_are_learned_while_one_feature_is_missing_but_not_that_feature(model: Model) -> None:
+    stream = stream_with(model)
+    rows = values(1000, 4)
+    rows[400:, 1] = rows[400, 1]
+    outcomes = run(stream, rows)
+    frozen = [o for o in outcomes if o.verdict and o.verdict.missing]
+    assert len(frozen) == pytest.approx(300, abs=2)
+    assert {alert.kind for alert in stream.policy.active} == {"missing"}
+    calm = [o for o in frozen if not o.verdict.is_anomaly]  # type: ignore[union-attr]
+    assert len(calm) > 250
+    assert {o.withheld for o in calm} <= {None, "alert"}
+    assert [o.withheld for o in calm].count(None) > 0.9 * len(calm)
+    assert all(o.row.stale.tolist() == [False, True, False] for o in frozen)
+
+
+def test_an_anomalous_row_is_not_learned_while_a_feature_is_missing(model: Model) -> None:
+    stream = stream_with(model)
+    rows = values(900, 4)
+    rows[400:, 1] = rows[400, 1]
+    rows[850:, 0] += 8.0
+    outcomes = run(stream, rows)
+    assert {alert.kind for alert in stream.policy.active} == {"anomaly", "missing"}
+    assert {o.withheld for o in outcomes[-30:]} == {"alert"}
