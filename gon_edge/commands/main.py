@@ -32,6 +32,7 @@ _MODULES: Mapping[str, str] = {  # in the order of the help
     "publish": "commands.data",
     "record": "commands.data",
     "replay": "commands.data",
+    "rehearse": "commands.rehearse",
     "score": "commands.data",
     "plot": "commands.look",
     "report": "commands.look",

@@ -139,29 +139,30 @@ def _page(
         "model in use": f"version {model.version or '-'}, trained {_time(model.lineage.get('trained_at'))}",
     }
     title = f"{stream}, {_time(begin)} to {_time(newest)} UTC"
-    style = (_TEMPLATES / "report.css").read_text("utf-8") + figure.DARK_STYLE
     page: str = (
-        _environment(newest)
+        environment(newest)
         .get_template("report.html")
         .render(
             stream=stream,
             begin=begin,
             newest=newest,
             facts=facts,
-            picture=Markup(plot.element(thinned, title=title, alerts=spans)),  # noqa: S704  matplotlib escaped it
+            picture=svg_element(plot.element(thinned, title=title, alerts=spans)),
             missing=_missing(thinned),
-            style=Markup(style),  # noqa: S704  our own file
-            style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-            program=__version__,
             **stored,
         )
     )
     return page
 
 
-def _environment(newest: float) -> Environment:
-    """Return what fills the template in; `newest` is the moment of the last row, until which open alerts last."""
-    environment = Environment(
+def svg_element(picture: str) -> Markup:
+    """Return a picture as part of a page; matplotlib has escaped what is foreign in it."""
+    return Markup(picture)  # noqa: S704
+
+
+def environment(newest: float) -> Environment:
+    """Return what fills a template in; `newest` is the moment of the last row, until which open alerts last."""
+    found = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -178,8 +179,14 @@ def _environment(newest: float) -> Environment:
     def took(record: RetrainRecord) -> str:
         return f"{duration_text(record.duration_s)}, {record.peak_bytes / (1 << 20):.0f} MiB"
 
-    environment.filters |= {"cause": cause_text, "lasted": lasted, "number": number_text, "time": _time, "took": took}
-    return environment
+    style = (_TEMPLATES / "report.css").read_text("utf-8") + figure.DARK_STYLE
+    found.filters |= {"cause": cause_text, "lasted": lasted, "number": number_text, "time": _time, "took": took}
+    found.globals |= {
+        "style": Markup(style),  # noqa: S704  our own file
+        "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        "program": __version__,
+    }
+    return found
 
 
 def _missing(thinned: Thinned) -> list[tuple[str, int, str]]:

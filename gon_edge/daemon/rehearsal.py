@@ -21,8 +21,8 @@ import math
 import random
 import tempfile
 from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -74,7 +74,7 @@ class Arrival(Protocol):
 
 
 class Told(NamedTuple):
-    """An event of an alert, as `stream.alerts.alert_json` makes it; ``at`` is Unix seconds."""
+    """An event of an alert, as `stream.held.alert_json` makes it; ``at`` is Unix seconds."""
 
     at: float
     event: dict[str, Any]
@@ -174,6 +174,8 @@ class Rehearsal:
     ----------
     courses : dict of str to Course
         By stream.
+    unheard : Counter of str
+        Messages, and parts of them, that hold no reading, by reason; ``ignored`` are those of other topics.
 
     Raises
     ------
@@ -184,6 +186,7 @@ class Rehearsal:
     def __init__(self, config: Config) -> None:
         check_starters(config)
         self.courses: dict[str, Course] = {}
+        self.unheard: Counter[str] = Counter()
         self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="gon-edge-rehearsal-")
         self._monotonic = self._offset_s = 0.0
@@ -216,7 +219,11 @@ class Rehearsal:
         return self._monotonic + self._offset_s
 
     def play(
-        self, recording: Iterable[Reading | Arrival], orders: Iterable[Order] = (), *, until: float | None = None
+        self,
+        recording: Iterable[Reading | Arrival],
+        orders: Iterable[Order] = (),
+        *,
+        end: Callable[[], float | None] = lambda: None,
     ) -> Iterator[News]:
         """Let a recording arrive, and yield what comes of it, as it comes.
 
@@ -226,8 +233,9 @@ class Rehearsal:
             A reading arrives at its own timestamp, or at once where that is past; a message when it was received.
         orders : iterable of Order
             What a person does meanwhile.  An order later than the recording is refused.
-        until : float, optional
-            Unix seconds to which time goes on after the last message; default: until no row waits.
+        end : callable
+            Asked after the last message: Unix seconds to which time goes on; ``None``, the default, is until no row
+            waits.
 
         Raises
         ------
@@ -251,8 +259,8 @@ class Rehearsal:
             self._scoring.pipeline.set_clock(offset_s)
             self._take(arrived)
             yield from self._drain()
-        if until is not None:
-            yield from self._pass_time(until - self._offset_s)
+        if (until := end()) is not None:
+            yield from self._pass_time(max(self._monotonic, until - self._offset_s))
         else:
             yield from self._finish_rows()
         for order in waiting:
@@ -339,6 +347,11 @@ class Rehearsal:
             heard = scoring.tell(scoring.pipeline.take_reading(arrived, now))
         else:
             heard = scoring.take(arrived.topic, arrived.payload, now, retained=arrived.retained)
+        if heard.refused is not None:
+            self.unheard[heard.refused.reason] += 1
+        if heard.ignored:
+            self.unheard["ignored"] += heard.ignored
+        self.unheard.update(heard.rejected)
         for step in heard.steps:
             self._judged(step.stream, step.outcomes)
         self._settle()

@@ -38,7 +38,7 @@ def test_bash_completes_the_actions_of_a_command_and_their_options() -> None:
 
 def test_bash_completes_commands_options_choices_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete("") == list(commands_in(build_parser()))
-    assert complete("re") == ["record", "replay", "report", "retrain"]
+    assert complete("re") == ["record", "rehearse", "replay", "report", "retrain"]
     assert complete("replay", "--as") == ["--as-fast-as-possible"]
     assert complete("run", "--log-level", "") == ["debug", "info", "warning", "error"]
     assert complete("completion", "") == ["bash", "zsh", "fish"]
@@ -73,7 +73,7 @@ def test_fish_completes_commands_options_choices_and_files(tmp_path: Path) -> No
         found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, cwd=tmp_path)
         return [words.split("\t")[0] for words in found.stdout.splitlines()]
 
-    assert complete("gon-edge re") == ["record", "replay", "report", "retrain"]
+    assert complete("gon-edge re") == ["record", "rehearse", "replay", "report", "retrain"]
     assert complete("gon-edge models import --fo") == ["--force"]
     assert complete("gon-edge run --log-level ") == ["debug", "info", "warning", "error"]
     assert complete("gon-edge run --config pu") == ["pump.csv"]

@@ -17,7 +17,7 @@ from gon_edge.commands import main as cli
 from gon_edge.commands.main import build_parser, main
 
 COMMANDS = [
-    *("run", "demo", "check-config", "config", "doctor", "status", "top", "publish", "record", "replay"),
+    *("run", "demo", "check-config", "config", "doctor", "status", "top", "publish", "record", "replay", "rehearse"),
     *("score", "plot", "report", "sample", "models"),
     *("retrain", "accept", "silence", "version", "completion"),
 ]

@@ -93,7 +93,7 @@ def test_a_stream_that_stops_is_told_when_it_has_been_silent_too_long() -> None:
 
 def test_time_goes_on_after_the_recording_as_far_as_it_is_asked() -> None:
     assert told(played(config(), machine(250))[0]) == []
-    assert told(played(config(), machine(250), until=START + 300 * 60.0)[0]) == [("missing", "new")]
+    assert told(played(config(), machine(250), end=lambda: START + 300 * 60.0)[0]) == [("missing", "new")]
 
 
 def test_an_order_is_carried_out_at_its_time_and_one_that_cannot_be_says_why() -> None:

@@ -1,0 +1,288 @@
+"""The ``rehearse`` command: a recording through a whole daemon in virtual time, and what it would have said.
+
+Here are the files it reads: rows of a CSV file, what a person does meanwhile, and spans of known faults.  The daemon is
+``daemon.rehearsal``; what came of it is added up in ``rehearsed`` and drawn by ``rehearsalpage``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from gon_edge.commands.arguments import (
+    AddCommand,
+    add_config,
+    config_of,
+    duration,
+    moment,
+    stream_name,
+    write_json,
+    writing,
+    wrong_usage,
+)
+from gon_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from gon_edge.commands.rehearsed import Fault, Rehearsed
+    from gon_edge.daemon.rehearsal import Arrival, News, Order, Rehearsal
+    from gon_edge.events import Reading
+    from gon_edge.state.csvfile import CsvFile
+
+_TIME_COLUMNS = ("time", "timestamp", "datetime", "date")
+"""Columns that hold the time where nobody names one; the first that is there."""
+
+
+def _add_rehearse(add: AddCommand) -> None:
+    sub = add(
+        "rehearse",
+        _rehearse,
+        "run the whole daemon over a recording, in virtual time",
+        "Let a daemon of this configuration live through a CSV file or a capture of gon-edge record, a week of minutes "
+        "in seconds: it warms up, trains, judges, tells and trains again as it would have done, and starts without a "
+        "model of its own.  Prints the alerts and trainings there would have been, alerts a week and the share of time "
+        "in alarm.  A training takes no time in the recording: it ends before the next row.  Nothing is sent, and the "
+        "state directory of the configuration is left alone.",
+        "gon-edge rehearse pump.csv.gz --time-column datetime --labels faults.csv --report pump.html",
+    )
+    sub.add_argument("file", metavar="FILE", help="the CSV file, gzip or not, or the capture; - is a CSV file on stdin")
+    add_config(sub)
+    sub.add_argument(
+        "--stream",
+        type=stream_name,
+        metavar="NAME",
+        help="name of the stream of a CSV file, by which the configuration may know it (default: the file's name)",
+    )
+    sub.add_argument(
+        "--time-column",
+        metavar="COLUMN",
+        help="column of a CSV file with the row's time: Unix or ISO 8601 (default: time, timestamp, datetime or date)",
+    )
+    sub.add_argument(
+        "--answers",
+        metavar="FILE",
+        help='what a person does meanwhile, a JSON object a line, such as {"at": "2026-01-05T10:00", "do": "accept", '
+        '"stream": "pump", "since": "2h"} (default: nothing)',
+    )
+    sub.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="known faults, a CSV file with the columns start and end, and stream where there are several: counts "
+        "which of them were told, how soon, and which alerts were false (default: none)",
+    )
+    sub.add_argument("--alerts", metavar="FILE", help="write every event of an alert, as it would have been published")
+    sub.add_argument("--report", metavar="FILE", help="write a page with pictures, HTML; needs matplotlib and jinja2")
+    sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
+
+
+def _rehearse(options: argparse.Namespace) -> int:
+    from gon_edge.commands.record import is_capture
+    from gon_edge.commands.rehearsed import Rehearsed
+    from gon_edge.daemon.rehearsal import Rehearsal
+    from gon_edge.process.logs import set_up_logging
+
+    set_up_logging("error")  # alerts and trainings are the result, not complaints
+    if options.report is not None:
+        from gon_edge.commands.rehearsalpage import rehearsal_page  # says what is missing before the work, not after
+    captured = is_capture(options.file)
+    if captured and (options.stream or options.time_column):
+        raise wrong_usage("a capture says itself what its streams and times are; leave --stream and --time-column out")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the temporary folder goes, as by Ctrl-C
+    result = Rehearsed(read_faults(options.labels) if options.labels is not None else None)
+    orders = read_orders(options.answers) if options.answers is not None else ()
+    with Rehearsal(config_of(options)) as rehearsal:
+        (_play_capture if captured else _play_table)(options, rehearsal, orders, result)
+        summary = result.summary(rehearsal)
+        if options.report is not None:
+            page = rehearsal_page(options.file, rehearsal, result)
+            with writing(options.report):
+                Path(options.report).write_text(page, encoding="utf-8")
+            sys.stderr.write(f"wrote {options.report}\n")
+    if options.json:
+        write_json(summary)
+    else:
+        sys.stdout.write(result.text(summary))
+    return 0
+
+
+def _play_capture(
+    options: argparse.Namespace, rehearsal: Rehearsal, orders: Iterable[Order], result: Rehearsed
+) -> None:
+    from gon_edge.commands.record import Capture
+    from gon_edge.commands.terminal import Progress
+
+    with Capture(options.file) as capture, Progress("messages") as progress:
+        offset_s = capture.began_wall - capture.began_at
+
+        def messages() -> Iterator[Arrival]:
+            nonlocal offset_s
+            for count, message in enumerate(capture, 1):
+                offset_s = message.wall - message.received_at
+                yield message
+                progress(count, capture.fraction if count % 100 == 0 else None)
+
+        def end() -> float | None:
+            return None if capture.ended_at is None else capture.ended_at + offset_s
+
+        _write(options, rehearsal.play(messages(), orders, end=end), result)
+    if capture.cut_off:
+        sys.stderr.write(f"gon-edge: {capture.name} has no end; what is there was read\n")
+
+
+def _play_table(options: argparse.Namespace, rehearsal: Rehearsal, orders: Iterable[Order], result: Rehearsed) -> None:
+    from gon_edge.commands.terminal import Progress
+    from gon_edge.state.csvfile import CsvFile
+
+    stream = options.stream or _stream_of(options.file)
+    with CsvFile(options.file) as table, Progress("rows") as progress:
+
+        def readings() -> Iterator[Reading]:
+            for count, reading in enumerate(csv_readings(table, stream, options.time_column), 1):
+                yield reading
+                progress(count, table.fraction if count % 100 == 0 else None)
+
+        _write(options, rehearsal.play(readings(), orders), result)
+
+
+def _write(options: argparse.Namespace, played: Iterable[News], result: Rehearsed) -> None:
+    """Add up what comes, and write events as they come."""
+    from gon_edge.daemon.rehearsal import Told
+
+    with ExitStack() as stack:
+        out: IO[str] | None = None
+        if options.alerts is not None:
+            stack.enter_context(writing(options.alerts))
+            out = stack.enter_context(Path(options.alerts).open("w", encoding="utf-8"))
+        for news in played:
+            result.add(news)
+            if out is not None and isinstance(news, Told):
+                out.write(json.dumps(news.event) + "\n")
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def csv_readings(table: CsvFile, stream: str, time_column: str | None) -> Iterator[Reading]:
+    """Rows of a CSV file as readings of one stream: what ``replay`` would send, and the daemon would hear.
+
+    Parameters
+    ----------
+    table : CsvFile
+    stream : str
+    time_column : str or None
+        ``None``: the first of ``time``, ``timestamp``, ``datetime`` and ``date`` that is there.
+
+    Raises
+    ------
+    InputError
+        No such column, or a row without a readable time.
+    """
+    from gon_edge.events import Reading
+    from gon_edge.stream.scalars import number_of, unix_seconds
+
+    if time_column is None:
+        time_column = next((name for name in _TIME_COLUMNS if name in table.columns), None)
+    if time_column is None:
+        raise InputError(f"{table.name}: name the column of the time with --time-column ({', '.join(table.columns)})")
+    index = table.column(time_column, "--time-column")
+    for cells in table:
+        try:
+            at = unix_seconds(cells[index])
+        except ValueError as error:
+            raise InputError(f"{table.name}:{table.line}: {cells[index]!r} is no time: {error}") from None
+        values: dict[str, float] = {}
+        masked: dict[str, str] = {}
+        for i, (name, cell) in enumerate(zip(table.columns, cells, strict=True)):
+            if i == index:
+                continue
+            value = number_of(cell) if cell.strip() else "null"
+            if isinstance(value, str):
+                masked[name] = value
+            else:
+                values[name] = value
+        yield Reading(stream, at, values, masked)
+
+
+def read_orders(path: str) -> list[Order]:
+    """What a person does at which time, from a file with a JSON object a line.
+
+    Each is an order as commands send it, ``do`` and what that takes, with ``at``: the time, Unix or ISO 8601.
+    ``since``, ``until`` and ``for`` may be written as on the command line, such as ``2h``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a line is no order.
+    """
+    from gon_edge.daemon.rehearsal import Order
+    from gon_edge.stream.scalars import unix_seconds
+
+    orders = []
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            asked: dict[str, Any] = dict(json.loads(line))
+            at = unix_seconds(asked.pop("at"))
+            for key in ("since", "until"):
+                if isinstance(asked.get(key), str):
+                    asked[key] = moment(asked[key])
+            if "for" in asked:
+                asked["for_s"] = duration(str(asked.pop("for")))
+            if not isinstance(asked["do"], str):
+                raise ValueError("do is no text")
+        except KeyError as error:
+            raise InputError(f"{path}:{number}: {error} is missing; each line needs at and do") from None
+        except (TypeError, ValueError, RecursionError, argparse.ArgumentTypeError) as error:
+            raise InputError(f"{path}:{number}: is no order: {error}") from None
+        orders.append(Order(at, asked))
+    return orders
+
+
+def read_faults(path: str) -> list[Fault]:
+    """Spans of known faults, from a CSV file with the columns ``start`` and ``end``, and perhaps ``stream``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a row is no span.
+    """
+    from gon_edge.commands.rehearsed import Fault
+    from gon_edge.state.csvfile import CsvFile
+    from gon_edge.stream.scalars import unix_seconds
+
+    faults = []
+    with CsvFile(path) as table:
+        start, end = table.column("start", "--labels"), table.column("end", "--labels")
+        stream = table.columns.index("stream") if "stream" in table.columns else None
+        for cells in table:
+            try:
+                span = unix_seconds(cells[start]), unix_seconds(cells[end])
+            except ValueError as error:
+                raise InputError(f"{path}:{table.line}: no time: {error}") from None
+            if span[1] < span[0]:
+                raise InputError(f"{path}:{table.line}: the end is before the start")
+            faults.append(Fault(*span, "" if stream is None else cells[stream].strip()))
+    return sorted(faults)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def _stream_of(path: str) -> str:
+    """The name of a file without its endings, as a stream's."""
+    return re.sub(r"[/+#\0]", "-", Path(path).name.split(".")[0]) if path != "-" else "stdin"
+
+
+COMMANDS = {"rehearse": _add_rehearse}
