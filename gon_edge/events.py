@@ -28,8 +28,10 @@ ReconnectReason = Literal["refused", "lost", "timeout", "taken_over", "auth", "p
 TrainingOutcome = Literal["promoted", "rejected", "not_enough_data", "over_budget", "failed"]
 TrainingReason = Literal["time", "drift", "new feature"]
 """Why a stream is to be trained again though nobody asked."""
-OrderReason = Literal["first", "asked", "accepted"] | TrainingReason
+OrderReason = Literal["first", "asked", "accepted", "answered"] | TrainingReason
 """Why a stream is to be trained: its first model, a person's wish, or by itself."""
+AnswerWord = Literal["true", "expected", "wrong", "missed", "accepted"]
+"""What a person says of an alert (the first three), of a fault that raised none, or of rows that are normal now."""
 
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 STREAM_STATES: tuple[StreamState, ...] = get_args(StreamState)
@@ -38,6 +40,8 @@ UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
 RECONNECT_REASONS: tuple[ReconnectReason, ...] = get_args(ReconnectReason)
 TRAINING_REASONS: tuple[TrainingReason, ...] = get_args(TrainingReason)
 TRAINING_OUTCOMES: tuple[TrainingOutcome, ...] = get_args(TrainingOutcome)
+ANSWERS: tuple[AnswerWord, ...] = get_args(AnswerWord)
+ALERT_ANSWERS: tuple[AnswerWord, ...] = ANSWERS[:3]
 
 REASONS = (
     "too_large",

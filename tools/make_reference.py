@@ -288,6 +288,7 @@ _CLOSED = {
     "gon_edge_stream_state": ("state", prometheus.STREAM_STATES),
     "gon_edge_alert_active": ("kind", prometheus.ALERT_KINDS),
     "gon_edge_alerts_total": ("kind", prometheus.ALERT_KINDS),
+    "gon_edge_feedback_total": ("answer", events.ANSWERS),
     "gon_edge_retrain_rounds_total": ("outcome", prometheus.TRAINING_OUTCOMES),
 }
 _VALUES = {  # what is not said by the word itself
@@ -384,6 +385,11 @@ _TOPICS = {
     "state": (("state", "STREAM"), "yes", "The state of a stream, see [states](#states); at most once a second."),
     "status": (("status",), "yes", "`online` or `offline`; the broker sends the latter too (last will)."),
     "homeassistant": (("homeassistant", "STREAM"), "yes", "With `homeassistant.enabled`: a stream's entities, JSON."),
+    "feedback": (
+        ("feedback", "result"),
+        "no, QoS 1",
+        "With `mqtt.feedback`: what came of [an answer](../alerts.md#by-mqtt), JSON.",
+    ),
     "doctor": (("doctor",), "no", "A message of `gon-edge doctor` to itself."),
 }
 _STATE_KEYS = {
@@ -452,12 +458,12 @@ def topics() -> str:
     rows = [(f"`{own_topic(mqtt, 'NODE', *levels)}`", *said) for levels, *said in _TOPICS.values()]
     sent: dict[str, str] = {}
     home = HomeAssistant(
-        config.HomeAssistantConfig(enabled=True, silence_s=1.0),
+        config.HomeAssistantConfig(enabled=True, silence_s=1.0, feedback=True),
         node="NODE",
         version="0",
         topic=lambda *levels: own_topic(mqtt, "NODE", *levels),
         publish=sent.__setitem__,
-        silence=lambda *_: None,
+        act=lambda *_: None,
         now=0.0,
     )
     home.start()
@@ -467,8 +473,10 @@ def topics() -> str:
         "Home Assistant says that it has started.",
         "What an earlier run announced.",
         "The switch, with `homeassistant.silence`.",
+        "The buttons, with `homeassistant.feedback`.",
     )
-    heard = [(f"`{topic}`", text) for topic, text in zip(home.subscriptions, said, strict=True)]
+    answers = (f"`{own_topic(mqtt, 'NODE', 'feedback')}`", "Answers to alerts, with `mqtt.feedback`.")
+    heard = [answers, *((f"`{topic}`", text) for topic, text in zip(home.subscriptions, said, strict=True))]
     example = events.Alert("i", "new", "anomaly", "s", 0.0, 0.0, 2.0, 1.0, "warning", (), "1")
     lines = [
         "# Topics and events",
@@ -485,7 +493,7 @@ def topics() -> str:
         "## Published",
         "\n".join(_table(("Topic", "Retained", "What"), rows)),
         "## Subscribed",
-        "The topics of `subscriptions`, and with `homeassistant.enabled`:",
+        "The topics of `subscriptions`, and where they are enabled:",
         "\n".join(_table(("Topic", "What"), heard)),
         "## Events",
         "One JSON object a message on `BASE/NODE/alert`; [an example](../alerts.md#read-an-alert).",

@@ -1,4 +1,4 @@
-"""Commands about models: which there are, training, acceptance, and spans in which nobody wants to hear of a stream.
+"""Commands about models: which there are, training, and spans in which nobody wants to hear of a stream.
 
 They go through the running daemon where there is one.
 """
@@ -321,7 +321,7 @@ def _retrain(options: argparse.Namespace) -> int:
         "wait": options.wait,
         "apart": options.apart,
     }
-    return _plan(options, asked) if options.dry_run else _train(options, asked)
+    return _plan(options, asked) if options.dry_run else train(options, asked)
 
 
 def _plan(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
@@ -340,54 +340,21 @@ def _plan(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
     return next((code for _, planned in plans if (code := plan_exit_code(planned))), 0)
 
 
-def _train(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
+def train(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
     """Have rounds run to their end, and show what came of them."""
     from gon_edge.commands.terminal import RoundProgress
-    from gon_edge.commands.text import result_text
+    from gon_edge.commands.text import answer_text, result_text
     from gon_edge.training.ask import ask
 
     config = config_of(options)
     with RoundProgress() as progress:
-        results: list[dict[str, Any]] = ask(config, asked, progress)["rounds"]
+        answer = ask(config, asked, progress)
+    results: list[dict[str, Any]] = answer["rounds"]
     if options.json:
         write_json(results)
     else:
-        sys.stdout.write("".join(result_text(result) for result in results))
+        sys.stdout.write("".join(map(result_text, results)) or answer_text(answer))
     return next((int(result["exit_code"]) for result in results if result["exit_code"]), 0)
-
-
-def _add_accept(add: AddCommand) -> None:
-    sub = add(
-        "accept",
-        _accept,
-        "say that what a stream does now is normal",
-        "Say that a stream's rows since some time are normal, though they raised an alert: they are learned after all, "
-        "without being screened for odd ones, in a training that starts at once.  The alert ends when the new model is "
-        "in use and finds the rows normal.  Without this an alert stays, and what raised it is never learned.  Exit "
-        "status as for retrain.",
-        "gon-edge accept pump --since 2h",
-    )
-    sub.add_argument("stream", metavar="STREAM", help="the stream")
-    sub.add_argument(
-        "--since",
-        type=moment,
-        required=True,
-        metavar="TIME",
-        help="from when on: as 2h before the newest row, or a time such as 2026-01-05T10:00 (UTC) or Unix seconds",
-    )
-    sub.add_argument("--until", type=moment, metavar="TIME", help="up to when (default: the newest row)")
-    sub.add_argument(
-        "--only",
-        action="store_true",
-        help="learn these rows alone: what was before will not come back, such as a sensor that is gone for good",
-    )
-    add_config(sub)
-    sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
-
-
-def _accept(options: argparse.Namespace) -> int:
-    names = {"stream": options.stream, "since": options.since, "until": options.until, "only": options.only}
-    return _train(options, {"do": "accept", **names})
 
 
 def _add_silence(add: AddCommand) -> None:
@@ -489,4 +456,4 @@ def _memory(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r}: write a size such as 64MiB, at least 1MiB")
 
 
-COMMANDS = {"models": _add_models, "retrain": _add_retrain, "accept": _add_accept, "silence": _add_silence}
+COMMANDS = {"models": _add_models, "retrain": _add_retrain, "silence": _add_silence}

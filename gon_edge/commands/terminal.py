@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
-from gon_edge.commands.text import duration_text, visible
+from gon_edge.commands.text import answered_text, duration_text, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -250,6 +250,9 @@ class RoundProgress(_OneLine):
         """Show what `rounds.Rounds` tells."""
         if "released" in told:
             self._say(f"{told['released']} rows are accepted as normal")
+            return
+        if "answer" in told:
+            self._say(answered_text(told["answer"], told["rows"]))
             return
         if "waiting" in told:
             text = f"{told['stream']}: waiting for the training of {told['waiting'] or 'another process'} to end"

@@ -271,9 +271,14 @@ def result_text(result: Mapping[str, Any]) -> str:
             "busy": "busy",
         }.get(result["outcome"], "failed")
         text = f"{name}: {said}: {result['reason']}"
-    if gate is None or not gate["held_out_rows"]:
-        return _page([text])
-    return _page([text, f"  on {gate['held_out_rows']} rows it had not seen: {_gate_text(gate)}"])
+    lines = [text]
+    if (threshold := result.get("threshold")) is not None:
+        before = "" if threshold["before"] is None else f" (before: {number_text(threshold['before'])})"
+        why = f": {threshold['why']}" if threshold["why"] else ""
+        lines.append(f"  threshold {number_text(threshold['after'])}{before}{why}")
+    if gate is not None and gate["held_out_rows"]:
+        lines.append(f"  on {gate['held_out_rows']} rows it had not seen: {_gate_text(gate)}")
+    return _page(lines)
 
 
 def _gate_text(gate: Mapping[str, Any]) -> str:
@@ -290,6 +295,54 @@ def _gate_text(gate: Mapping[str, Any]) -> str:
         f"{rate} above the threshold (the model before it {old_rate}), injected faults told apart with ROC-AUC "
         f"{separation} ({old_separation})"
     )
+
+
+def answered_text(answer: Mapping[str, Any], rows: int) -> str:
+    """What an answer does at once, in a line."""
+    normal = answer["answer"] in ("wrong", "expected", "accepted")
+    does = f"{rows} rows that were left out are learned as normal" if normal else f"{rows} more rows are left out"
+    return f"{answer['id']}: {answer['answer']}; {does}"
+
+
+def answer_text(answered: Mapping[str, Any]) -> str:
+    """What came of an answer that no training was needed for."""
+    answer = answered["answer"]
+    threshold = f"the threshold stays {number_text(answer['threshold'])}"
+    if answered["again"]:
+        return _page([f"{answer['stream']}: that was answered before; {threshold}; gon-edge retrain trains once more"])
+    return _page([f"{answer['stream']}: its rows were never learned, and it was told: {threshold}"])
+
+
+def alerts_text(alerts: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> str:
+    """Alerts as a table, the newest first, then what was answered about no alert of it."""
+    rows = [["ALERT", "SINCE (UTC)", "LASTED", "SEVERITY", "ANSWER", "CAUSES"]]
+    for alert in alerts:
+        lasted = duration_text(max(0.0, alert["timestamp"] - alert["since"]))
+        causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:2])
+        rows.append(
+            [
+                alert["id"],
+                _time_text(alert["since"]),
+                lasted if alert["type"] == "end" else f"{lasted}, open",
+                alert["severity"],
+                _word(alert.get("answer", "-"), alert.get("note", "")),
+                causes or "-",
+            ]
+        )
+    lines = table(rows) if len(rows) > 1 else ["no alert yet"]
+    shown = {alert["id"] for alert in alerts}
+    rest = [one for one in answers if one["id"] not in shown]
+    if rest:
+        told = [["ANSWER ABOUT", "GIVEN (UTC)", "BY", "ROWS SINCE (UTC)", "UNTIL (UTC)", "ANSWER"]]
+        for one in rest[-_MOST:]:
+            times = [_time_text(one[key]) for key in ("at", "since", "until")]
+            told.append([one["id"], times[0], one["by"] or "-", *times[1:], _word(one["answer"], one["note"])])
+        lines += ["", *table(told)]
+    return _page(lines)
+
+
+def _word(answer: str, note: str) -> str:
+    return f"{answer}: {note}" if note else answer
 
 
 def plan_text(stream: str, planned: Plan) -> str:

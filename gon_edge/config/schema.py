@@ -96,6 +96,7 @@ class MqttConfig:
     queue_bytes: int = option(values.size(1024), 16 << 20, key="queue_size")
     reconnect_min_s: float = option(values.duration(0.1), 1.0)
     reconnect_max_s: float = option(values.duration(0.1), 120.0)
+    feedback: bool = option(values.boolean, False)
 
     def check(self, at: Place) -> None:
         """Refuse a secret, certificate or limit that has no effect without another option."""
@@ -397,6 +398,7 @@ class HomeAssistantConfig:
     discovery_prefix: str = option(values.base_topic, "homeassistant")
     update_every_s: float = option(values.duration(1), 30.0)
     silence_s: float | None = option(values.or_off(values.duration(60, 366 * 86400)), None)
+    feedback: bool = option(values.boolean, False)
 
 
 @dataclass(frozen=True, slots=True)

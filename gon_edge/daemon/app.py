@@ -40,6 +40,7 @@ from gon_edge.stream.payload import decoders
 from gon_edge.stream.pipeline import TICK_S
 
 if TYPE_CHECKING:
+    from gon_edge.links.feedback import Feedback
     from gon_edge.links.homeassistant import HomeAssistant
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Daemon:
         self._telemetry.memory_budget(config.retrain.memory_budget_bytes)
         self._clock = Clock()
         self._home = self._home_assistant() if config.homeassistant.enabled else None
+        self._feedback = self._answers() if config.mqtt.feedback else None
         self._client = self._broker()
         # The hops of a message after the broker, and what people ask for between two rows.
         self._scoring = Scoring(config, self._telemetry, self._client, Machine(self._clock))
@@ -110,16 +112,27 @@ class Daemon:
             version=gon_edge.__version__,
             topic=partial(own_topic, self._config.mqtt, self._config.node),
             publish=lambda topic, payload: self._client.publish(topic, payload, retain=True),
-            silence=lambda name, wanted: self._orders.switch(name, wanted),
+            act=lambda name, wanted: self._orders.act(name, wanted),
             now=monotonic(),
+        )
+
+    def _answers(self) -> Feedback:
+        from gon_edge.links.feedback import Feedback  # where it is used
+
+        return Feedback(
+            topic=partial(own_topic, self._config.mqtt, self._config.node),
+            publish=lambda topic, payload: self._client.publish(topic, payload),
+            ask=lambda asked, client: self._orders.heed(asked, client),
+            refused=self._telemetry.answer_refused,
         )
 
     def _broker(self) -> MqttClient:
         home = self._home.subscriptions if self._home is not None else ()
+        answers = (self._feedback.topic,) if self._feedback is not None else ()
         client = MqttClient(
             self._config.mqtt,
             node=self._config.node,
-            subscriptions=(*(decoder.template.subscription for decoder in decoders(self._config)), *home),
+            subscriptions=(*(decoder.template.subscription for decoder in decoders(self._config)), *home, *answers),
             rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
             on_reconnect=self._telemetry.mqtt_reconnect,
         )
@@ -219,6 +232,9 @@ class Daemon:
     def _take(self, message: Message) -> None:
         """Hops 2 to 8 of one message."""
         if self._home is not None and self._home.take(message.topic, message.payload, retained=message.retained):
+            return
+        if self._feedback is not None and message.topic == self._feedback.topic:
+            self._feedback.take(message.payload, retained=message.retained)
             return
         heard = self._scoring.take(message.topic, message.payload, message.received_at, retained=message.retained)
         if self._home is not None:

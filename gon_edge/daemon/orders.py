@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,12 +29,13 @@ from gon_edge.state.store import Store
 from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.silences import Silences
 from gon_edge.stream.stream import Stream
+from gon_edge.training.answers import Answer
 from gon_edge.training.conditions import Conditions
 from gon_edge.training.job import Order
 from gon_edge.training.operations import carry_out, keep_silences
 from gon_edge.training.rounds import Rounds
 from gon_edge.training.schedule import ScoreDrift, StreamSchedule, is_quiet
-from gon_edge.training.site import newest_row
+from gon_edge.training.site import Client, newest_row
 from gon_edge.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -133,13 +134,20 @@ class Orders:
             self._apply_silences(stream)
         self._train_again(now)
 
-    def switch(self, name: str, wanted: bool) -> None:
-        """Silence a whole stream, or end that silence, as Home Assistant's switch says."""
-        for_s = self.config.homeassistant.silence_s
-        if wanted and for_s is not None:
-            carry_out(self, {"do": "silence", "stream": name, "for_s": for_s, "reason": "Home Assistant"}, _Switch())
+    def act(self, name: str, wanted: str) -> None:
+        """Do with a stream what Home Assistant's switch and buttons say."""
+        by = "Home Assistant"
+        if wanted == "silence":
+            asked = {"do": "silence", "stream": name, "for_s": self.config.homeassistant.silence_s, "reason": by}
+        elif wanted == "unsilence":
+            asked = {"do": "unsilence", "stream": name, "feature": ""}
         else:
-            carry_out(self, {"do": "unsilence", "stream": name, "feature": ""}, _Switch())
+            asked = {"do": "feedback", "alert": name, "answer": wanted, "by": by}
+        self.heed(asked, _HomeAssistant())
+
+    def heed(self, asked: Mapping[str, Any], client: Client) -> None:
+        """Carry out what came by the broker."""
+        carry_out(self, asked, client)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
@@ -249,6 +257,11 @@ class Orders:
         for stream in self._pipeline.streams.values():
             self._apply_silences(stream)
 
+    def answered(self, answer: Answer) -> None:
+        """Count an answer, and show it beside its alert."""
+        self._telemetry.answer(answer.stream, answer.answer)
+        self._reporter.answered(answer.id, answer.answer, answer.note)
+
     def began(self, order: Order) -> None:
         """Count the next training from here, and show the stream as being trained."""
         stream = self._pipeline.streams.get(order.stream)
@@ -343,8 +356,8 @@ class Orders:
         self._reporter.state(stream, force=True)
 
 
-class _Switch:
-    """Home Assistant's switch as a client: it hears of the silence by the state that is shown."""
+class _HomeAssistant:
+    """Home Assistant's switch and buttons as a client: it hears of what they do by the state that is shown."""
 
     gone = False
 
@@ -355,4 +368,4 @@ class _Switch:
         """Nothing is to be said."""
 
     def refuse(self, error: GonEdgeError | str) -> None:
-        log.warning("Home Assistant's switch has no effect: %s", error)
+        log.warning("Home Assistant's switch or button has no effect: %s", error)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from gon_edge.events import Alert, Verdict
+from gon_edge.events import Alert, AnswerWord, Verdict
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
@@ -175,14 +175,20 @@ class Reporter:
             self._client.publish(self._client.topic("alert"), json.dumps(event))
             if alert.type == "new":
                 self._on_alert(stream)
+            before = self.alerts.pop(alert.id, {})
+            event |= {key: before[key] for key in ("answer", "note") if key in before}
             self._store.add_alert(event)
-            self.alerts.pop(alert.id, None)
             self.alerts[alert.id] = event
             while len(self.alerts) > ALERTS_SHOWN:
                 del self.alerts[next(iter(self.alerts))]
         if alerts:
             self._store.put_state(f"alerts/{stream.name}", stream.policy.state())
             self.state(stream, force=True)
+
+    def answered(self, alert: str, answer: AnswerWord, note: str) -> None:
+        """Show what a person has said of an alert, as long as it is shown."""
+        if alert in self.alerts:
+            self.alerts[alert] = {**self.alerts[alert], "answer": answer, "note": note}  # others read the old one
 
     def state(self, stream: Stream, *, force: bool = False) -> None:
         """Publish a stream's state, retained, at most once a second unless ``force`` is set."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gon_edge.config.schema import HomeAssistantConfig
-from gon_edge.events import STREAM_STATES, Alert
+from gon_edge.events import ALERT_ANSWERS, STREAM_STATES, Alert
 from gon_edge.stream.stream import Stream
 
 RESEND_EVERY_S = 10.0
@@ -57,10 +57,28 @@ _ENTITIES: tuple[tuple[str, str, str, dict[str, object]], ...] = (
             **_DIAGNOSTIC,
         },
     ),
+    (
+        "sensor",
+        "threshold",
+        "Threshold",
+        {
+            "state_class": "measurement",
+            "suggested_display_precision": 2,
+            "icon": "mdi:tune-vertical",
+            **_DIAGNOSTIC,
+        },
+    ),
     ("sensor", "state", "State", {"device_class": "enum", "options": list(STREAM_STATES), **_DIAGNOSTIC}),
     ("sensor", "model_trained_at", "Model trained", {"device_class": "timestamp", **_DIAGNOSTIC}),
 )
 """Platform, key in the state, name for people, and what else Home Assistant is told."""
+
+_BUTTONS = {
+    "true": ("Alert was true", "mdi:check"),
+    "expected": ("Alert was expected", "mdi:calendar-check"),
+    "wrong": ("Alert was wrong", "mdi:close"),
+}
+"""Name and icon of the button for each answer to the newest alert."""
 
 _ATTRIBUTES = {
     "alert": "{{ {'causes': value_json.causes, 'severity': value_json.severity, 'group': value_json.group} | tojson }}",
@@ -82,8 +100,9 @@ class HomeAssistant:
         Levels to a topic of ours, ``MqttClient.topic``.
     publish : callable
         Takes a topic and a payload to keep there; an empty payload removes it.
-    silence : callable
-        Called with the name of a stream, and whether it shall be silenced, when somebody uses the switch.
+    act : callable
+        Called with the name of a stream and what somebody wants of it: by the switch ``silence`` or ``unsilence``, by a
+        button what its newest alert was, ``true``, ``expected`` or ``wrong``.
     now : float
         Monotonic seconds at the start.
 
@@ -97,7 +116,7 @@ class HomeAssistant:
     >>> sent = {}
     >>> home = HomeAssistant(
     ...     HomeAssistantConfig(enabled=True), node="pi-1", version="0.1.0", topic=lambda *levels: "/".join(levels),
-    ...     publish=sent.__setitem__, silence=print, now=0.0)
+    ...     publish=sent.__setitem__, act=print, now=0.0)
     >>> home.start()
     >>> list(sent)
     ['homeassistant/device/gon-edge_pi-1/gon-edge/config']
@@ -111,7 +130,7 @@ class HomeAssistant:
         version: str,
         topic: Callable[..., str],
         publish: Callable[[str, str], None],
-        silence: Callable[[str, bool], None],
+        act: Callable[[str, str], None],
         now: float,
     ) -> None:
         self._settings = settings
@@ -119,7 +138,7 @@ class HomeAssistant:
         self._version = version
         self._topic = topic
         self._publish = publish
-        self._silence = silence
+        self._act = act
         self._device = f"gon-edge_{_identifier(node)}"
         self._began = now
         self._configs: dict[str, str] = {}  # object id to discovery message
@@ -131,10 +150,12 @@ class HomeAssistant:
         prefix = settings.discovery_prefix
         self._birth = f"{prefix}/status"
         self._commands = topic("homeassistant", "silence", "")
+        self._answers = topic("homeassistant", "answer", "")
         self.subscriptions = (
             self._birth,
             f"{prefix}/device/{self._device}/+/config",
             *((f"{self._commands}+",) if settings.silence_s is not None else ()),
+            *((f"{self._answers}+",) if settings.feedback else ()),
         )
 
     def start(self) -> None:
@@ -156,7 +177,13 @@ class HomeAssistant:
             name = self._names.get(topic[len(self._commands) :])
             # A command that lay in the broker was meant for another time.
             if name is not None and not retained and payload in (b"ON", b"OFF"):
-                self._silence(name, payload == b"ON")
+                self._act(name, "silence" if payload == b"ON" else "unsilence")
+            return True
+        if self._settings.feedback and topic.startswith(self._answers):
+            name = self._names.get(topic[len(self._answers) :])
+            answer = payload.decode("ascii", "replace")
+            if name is not None and not retained and answer in ALERT_ANSWERS:
+                self._act(name, answer)
             return True
         return False
 
@@ -221,16 +248,20 @@ class HomeAssistant:
         return {"device": device, "origin": self._origin(), "components": {"connected": status}, "qos": 1}
 
     def _stream_device(self, found: str, name: str) -> _Message:
+        unique = f"{self._device}.{found}"
         command = self._commands + found if self._settings.silence_s is not None else None
+        components = _components(unique, self._state_topic(found), command)
+        if self._settings.feedback:
+            components |= _buttons(unique, self._answers + found)
         return {
             "device": {
-                "identifiers": [f"{self._device}.{found}"],
+                "identifiers": [unique],
                 "name": name,
                 "via_device": self._device,
                 **self._maker("Stream"),
             },
             "origin": self._origin(),
-            "components": _components(f"{self._device}.{found}", self._state_topic(found), command),
+            "components": components,
             "availability": [{"topic": self._topic("status")}],
             "state_topic": self._state_topic(found),
             "qos": 1,
@@ -259,6 +290,22 @@ def _components(unique: str, state_topic: str, command_topic: str | None) -> _Me
     return dict(components)
 
 
+def _buttons(unique: str, command_topic: str) -> _Message:
+    """A button for each answer to the newest alert; keys are those of Home Assistant's button."""
+    return {
+        f"answer_{answer}": {
+            "platform": "button",
+            "unique_id": f"{unique}.answer_{answer}",
+            "name": name,
+            "icon": icon,
+            "command_topic": command_topic,
+            "payload_press": answer,
+            "retain": False,
+        }
+        for answer, (name, icon) in _BUTTONS.items()
+    }
+
+
 def _state(stream: Stream, *, silenced: bool) -> _Message:
     verdict, model = stream.verdict, stream.scored_by
     open_alerts = {alert.kind: alert for alert in stream.policy.audible}
@@ -274,6 +321,7 @@ def _state(stream: Stream, *, silenced: bool) -> _Message:
         "missing_sensors": list(verdict.missing) if verdict is not None else [],
         "state": stream.state,
         "score": round(verdict.score, 3) if verdict is not None else None,
+        "threshold": round(verdict.threshold, 3) if verdict is not None else None,
         "level": round(level, 1) if level is not None else None,
         "model_trained_at": datetime.fromtimestamp(trained_at, UTC).isoformat("T", "seconds") if trained_at else None,
         "silenced": "ON" if silenced else "OFF",

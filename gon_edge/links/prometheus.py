@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from gon_edge.events import (
     ALERT_KINDS,
+    ANSWERS,
     MASK_REASONS,
     MESSAGE_RESULTS,
     REASONS,
@@ -38,6 +39,7 @@ from gon_edge.events import (
     UNSCORED_REASONS,
     Alert,
     AlertKind,
+    AnswerWord,
     Cause,
     MessageResult,
     StreamState,
@@ -152,6 +154,10 @@ class Telemetry:
         )
         self._alert_active = declare.gauge("alert_active", "1 while an alert is open.", "stream", "kind")
         self._alerts = declare.counter("alerts_total", "Alerts opened.", "stream", "kind")
+        self._answers = declare.counter("feedback_total", "What people have said of alerts.", "stream", "answer")
+        self._answers_refused = declare.counter(
+            "feedback_refused_total", "Answers by MQTT that were none, or could not be heeded."
+        )
 
     def _declare_training(self, declare: _Declare) -> None:
         self._model = declare.gauge("model_info", "1 for the model in use.", "stream", "version")
@@ -295,6 +301,15 @@ class Telemetry:
             self._alerts.labels(alert.stream, alert.kind).inc()
         self._alert_active.labels(alert.stream, alert.kind).set(alert.type != "end")
 
+    def answer(self, stream: str, answer: AnswerWord) -> None:
+        """Count what a person has said of an alert, or of rows."""
+        self._stream(stream)
+        self._answers.labels(stream, answer).inc()
+
+    def answer_refused(self) -> None:
+        """Count an answer by MQTT that was none, or could not be heeded."""
+        self._answers_refused.inc()
+
     def model(self, stream: str, version: str, trained_at: float) -> None:
         """Show the model `stream` is scored by from now on; `trained_at` is Unix seconds."""
         series = self._stream(stream)
@@ -317,6 +332,8 @@ class Telemetry:
         for kind in ALERT_KINDS:
             self._alert_active.remove(stream, kind)
             self._alerts.remove(stream, kind)
+        for answer in ANSWERS:
+            self._answers.remove(stream, answer)
         for outcome in TRAINING_OUTCOMES:
             self._retrains.remove(stream, outcome)
         if series.model_version is not None:
@@ -387,6 +404,8 @@ class Telemetry:
             for kind in ALERT_KINDS:
                 self._alert_active.labels(name, kind)
                 self._alerts.labels(name, kind)
+            for answer in ANSWERS:
+                self._answers.labels(name, answer)
             for outcome in TRAINING_OUTCOMES:
                 self._retrains.labels(name, outcome)
         return series

@@ -42,6 +42,9 @@ class RetrainRecord:
         One line for a person; empty when it went well.
     gate : mapping or None
         What the gate measured, a `gate.GateReport`; `None` where it had nothing to judge.
+    threshold : mapping or None
+        Where a model was put in use: the threshold ``before`` it (`None` for a first model) and ``after``, and ``why``
+        answers of people moved it, empty where none did.
     """
 
     stream: str
@@ -53,6 +56,7 @@ class RetrainRecord:
     rows: int
     reason: str
     gate: Mapping[str, Any] | None = None
+    threshold: Mapping[str, Any] | None = None
 
 
 class History:
@@ -149,6 +153,13 @@ class History:
         self._retrains.clear()
 
     # -- reading -------------------------------------------------------------------------------------------------------
+
+    def alert(self, name: str) -> dict[str, Any] | None:
+        """Return the last event of one alert, or `None`."""
+        if name in self._alerts:
+            return dict(self._alerts[name])
+        stored = self._database.query("SELECT event FROM alert WHERE id = ?", name)
+        return _event(stored[0][0]) if stored else None
 
     def alerts(self, limit: int, stream: str | None, active: bool | None) -> list[dict[str, Any]]:
         """Return the last event of each alert, as :meth:`Store.alerts` says."""

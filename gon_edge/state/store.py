@@ -382,6 +382,10 @@ class Store:
         """
         return self._history.alerts(limit, stream, active)
 
+    def alert(self, name: str) -> dict[str, Any] | None:
+        """Return the last event of the alert with this id, as `add_alert` took it, or `None`."""
+        return self._history.alert(name)
+
     def state(self, key: str) -> Any:
         """Return the JSON value kept under a key, or `None`."""
         return self._history.state(key)

@@ -1,7 +1,7 @@
 """The way a command has an operation carried out: by the daemon where one runs, else right here.
 
 A running daemon is asked over its socket (`links.control`) and does the work between its rows.  Without one this
-process is the `site.Site`: rounds run here to their end, and silences and accepted spans are written into the store,
+process is the `site.Site`: rounds run here to their end, and silences and answers are written into the store,
 where the next daemon finds them.  Both ways give the same answer.
 """
 
@@ -21,6 +21,7 @@ from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
 from gon_edge.stream.silences import Silences
+from gon_edge.training.answers import Answer
 from gon_edge.training.conditions import Conditions
 from gon_edge.training.job import Order
 from gon_edge.training.operations import carry_out
@@ -30,7 +31,7 @@ from gon_edge.training.trainer import Trainer
 
 _POLL_S = 0.05  # as often as `rounds` looks at its child
 
-_WRITING = ("accept", "silence", "unsilence")
+_WRITING = ("accept", "feedback", "missed", "silence", "unsilence")
 """Operations that change the store.  The others open it for reading, so that they never meet a daemon's lock."""
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -148,6 +149,9 @@ class _Here:
 
     def silences_changed(self) -> None:
         """Nothing: the next daemon finds them in the store."""
+
+    def answered(self, answer: Answer) -> None:
+        """Nothing: the next daemon finds it in the store."""
 
     def began(self, order: Order) -> None:
         """Nothing: the client is told."""

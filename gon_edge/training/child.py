@@ -28,18 +28,21 @@ from gon_edge.errors import GonEdgeError, ModelFileError, NotEnoughData, OverBud
 from gon_edge.model.file import Model, load_model, save_model
 from gon_edge.process.memory import rss_bytes
 from gon_edge.state.chunk import RowChunk
+from gon_edge.training.answers import Span
+from gon_edge.training.evidence import highest, move_threshold, reaches
 from gon_edge.training.fit import fit_model
-from gon_edge.training.gate import GateReport, judge
+from gon_edge.training.gate import GateReport, judge, scored
 from gon_edge.training.job import Job, read_job
 from gon_edge.training.plan import FEWEST_WINDOWS, plan
 from gon_edge.training.sensitivity import AlertRule
 from gon_edge.training.settings import FitSettings
-from gon_edge.training.source import Source, confirmed
+from gon_edge.training.source import Source, within
 
 _HELD_OUT_SHARE = 0.125
 """Of the rows, the newest, for the gate.  A judgement: enough of them to count alarms, few enough that the judged twin
 is like the model that is used."""
 _HELD_OUT_WINDOWS = 3  # at least.  Not critical: with fewer, injected faults say nothing of two models
+_HEEDED = 16  # spans of each kind, the newest, whose scores may move the threshold.  Not critical: a year of answers
 _READ_SHARE, _HALFWAY, _FITTED_SHARE = 0.1, 0.5, 0.97
 """Of a round: after reading, after the judged fit, after the last fit.  Not critical: how far the bar is."""
 
@@ -118,7 +121,7 @@ def run(job: Job) -> None:
             raise OverBudget(job.stream, budget_bytes=job.budget_bytes, peak_bytes=planned.predicted_peak_bytes)
         if planned.refused:
             raise NotEnoughData(job.stream, planned.refused)
-        model = _fit_and_judge(job, *source.read(planned.rows))
+        model = _fit_and_judge(job, source, planned.rows)
         try:
             save_model(model, Path(job.candidate))
         except OSError as error:
@@ -129,40 +132,47 @@ def run(job: Job) -> None:
     _tell(outcome="fitted", rows=rows, seconds=round(time.monotonic() - began, 3), peak_bytes=peak_bytes())
 
 
-def _fit_and_judge(job: Job, rows: RowChunk, longest_run: NDArray[np.int32]) -> Model:
-    """The candidate, fitted on all rows.
+def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
+    """The candidate, fitted on ``count`` rows of the source.
 
     The gate judges a twin that was fitted without the newest rows, on those of them that the champion does not know
     either.  Learning them after all is worth the second fit: after three rounds the mean average precision was that of
-    one fit on everything (0.681), and 0.676 without (docs/retraining.md).  Sometimes nothing can be held out from both:
-    the champion knows nearly all rows (a person trains again without waiting), or there are few (a person has accepted
-    the last minutes).  The candidate is then judged on rows it knows.
+    one fit on everything (0.681), and 0.676 without (docs/retraining.md).  Sometimes nothing can be held out from both,
+    because the champion knows nearly all rows: a person trains again without waiting.  The candidate is then judged on
+    rows it knows.  So it is after a person has called rows normal that the champion does not know: on what both must
+    know, which is the rest.
     """
-    champion = _champion(job)
-    count = len(rows.values)
-    settings = job.settings
-    learned = count - _held_out_rows(count, confirmed(job, rows.timestamps), settings)
-    if champion is not None:
-        unknown = np.flatnonzero(rows.timestamps > float(champion.lineage.get("until", -math.inf)))
-        first = max(learned, int(unknown[0]) if len(unknown) else count)
+    rows, longest_run, twice = source.read(count)
+    material = _Material(job, source, rows, longest_run, twice)
+    champion, settings, timestamps = _champion(job), job.settings, rows.timestamps[twice:]
+    count = len(timestamps)
+    everything = slice(0, count)
+    learned = count - _held_out_rows(count, within(job.accepted, timestamps), settings)
+    unknown = np.flatnonzero(timestamps > _known_until(champion))
+    first = max(learned, int(unknown[0]) if len(unknown) else count)
     if champion is None:
-        model = _fit(job, rows, longest_run, count, (_READ_SHARE, _FITTED_SHARE))
-        report = _judge(job, rows, 0, model, None)
+        model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
+        report = material.judge(everything, model, None)
+    elif within(job.accepted_anew, timestamps).any():
+        model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
+        report = _judge_accepted(material, model, champion)
     elif count - first < _HELD_OUT_WINDOWS * settings.window:
-        model = _fit(job, rows, longest_run, count, (_READ_SHARE, _FITTED_SHARE))
+        model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
         newest = max(0, min(learned, count - _HELD_OUT_WINDOWS * settings.window))
-        report = replace(_judge(job, rows, newest, model, champion), held_out_rows=0)
-        report = _with_whole(report, _judge(job, rows, 0, model, None))
+        report = replace(material.judge(slice(newest, count), model, champion), held_out_rows=0)
+        report = _with_whole(report, material.judge(everything, model, None))
     else:
-        model = _fit(job, rows, longest_run, learned, (_READ_SHARE, _HALFWAY))
+        model = material.fit(learned, (_READ_SHARE, _HALFWAY))
         _tell_progress("gate", _HALFWAY)
-        report = _judge(job, rows, first, model, champion)
+        report = material.judge(slice(first, count), model, champion)
         if report.passed or (job.force and report.finite):
-            model = _fit(job, rows, longest_run, count, (_HALFWAY, _FITTED_SHARE))
-            report = _with_whole(report, _judge(job, rows, 0, model, None))
+            model = material.fit(count, (_HALFWAY, _FITTED_SHARE))
+            report = _with_whole(report, material.judge(everything, model, None))
     _tell_progress("save", _FITTED_SHARE)
     gate = report.as_json()
-    _tell(gate=gate)
+    answers = model.lineage.get("answers", {})
+    before = round(champion.threshold, 6) if champion is not None else None
+    _tell(gate=gate, threshold={"before": before, "after": round(model.threshold, 6), "why": answers.get("why", "")})
     detects = gate.pop("detects")  # of the model itself, and the longest part: an entry of its own in the lineage
     return model.with_lineage(
         version=job.version,
@@ -170,9 +180,9 @@ def _fit_and_judge(job: Job, rows: RowChunk, longest_run: NDArray[np.int32]) -> 
         stream=job.stream,
         trained_at=job.trained_at,
         seed=job.seed,
-        rows=len(rows.values),
-        since=float(rows.timestamps[0]),
-        until=float(rows.timestamps[-1]),
+        rows=count,
+        since=float(timestamps[0]),
+        until=float(timestamps[-1]),
         gate={key: value for key, value in gate.items() if key != "latency_s"},  # the same job gives the same bytes
         detects=detects,
     )
@@ -189,37 +199,102 @@ def _with_whole(report: GateReport, whole: GateReport) -> GateReport:
     )
 
 
-def _fit(job: Job, rows: RowChunk, longest_run: NDArray[np.int32], learned: int, shares: tuple[float, float]) -> Model:
-    """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is."""
-    begin, end = shares
-    model = fit_model(
-        rows.values[:learned],
-        features=rows.features,
-        restart=rows.restart[:learned],
-        settings=job.settings,
-        rng=np.random.default_rng(job.seed),
-        trusted=confirmed(job, rows.timestamps[:learned]),
-        progress=lambda phase, share, loss: _tell_progress(
-            "fit" if phase == "done" else phase, begin + (end - begin) * share, loss
-        ),
-    )
-    return replace(model, interval_s=job.interval_s, longest_run=longest_run)
+def _known_until(champion: Model | None) -> float:
+    """Unix seconds of the newest row that a model may know."""
+    return float(champion.lineage.get("until", -math.inf)) if champion is not None else -math.inf
 
 
-def _judge(job: Job, rows: RowChunk, first: int, challenger: Model, champion: Model | None) -> GateReport:
-    """What the gate says of rows ``first`` and on."""
-    restart = rows.restart[first:].copy()
-    restart[:1] = True
-    return judge(
-        challenger,
-        champion,
-        rows.values[first:],
-        restart,
-        rows.features,
-        risk=job.settings.risk,
-        seed=job.seed,
-        rule=AlertRule(job.raise_rows, job.raise_of),
-    )
+def _judge_accepted(material: _Material, model: Model, champion: Model) -> GateReport:
+    """What the gate says of a model after a person has called rows normal that the champion does not know.
+
+    Both are compared on rows that nobody had to call normal.  Where there are too few, because the person wants no
+    others learned, nothing can be compared, and the model is judged as a first one.
+    """
+    job, timestamps = material.job, material.timestamps
+    rest = np.flatnonzero(~within(job.accepted, timestamps))
+    wanted = max(int(_HELD_OUT_SHARE * len(timestamps)), _HELD_OUT_WINDOWS * job.settings.window)
+    whole = material.judge(slice(0, len(timestamps)), model, None)
+    if len(rest) < _HELD_OUT_WINDOWS * job.settings.window:
+        return whole
+    return _with_whole(replace(material.judge(rest[-wanted:], model, champion), held_out_rows=0), whole)
+
+
+class _Material:
+    """What a round fits and judges models on.
+
+    Parameters
+    ----------
+    job : Job
+    source : Source
+    rows : RowChunk
+    longest_run : ndarray of int32, shape (F,)
+    twice : int
+        As `Source.read` gives them.
+    """
+
+    def __init__(self, job: Job, source: Source, rows: RowChunk, longest_run: NDArray[np.int32], twice: int) -> None:
+        self.job = job
+        self.timestamps = rows.timestamps[twice:]
+        self._source, self._rows, self._longest_run, self._twice = source, rows, longest_run, twice
+
+    def fit(self, learned: int, shares: tuple[float, float]) -> Model:
+        """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is."""
+        job, rows, used = self.job, self._rows, slice(0, self._twice + learned)
+        begin, end = shares
+        model = fit_model(
+            rows.values[used],
+            features=rows.features,
+            restart=rows.restart[used],
+            settings=job.settings,
+            rng=np.random.default_rng(job.seed),
+            trusted=within(job.accepted, rows.timestamps[used]),
+            progress=lambda phase, share, loss: _tell_progress(
+                "fit" if phase == "done" else phase, begin + (end - begin) * share, loss
+            ),
+        )
+        return self._heeded(replace(model, interval_s=job.interval_s, longest_run=self._longest_run))
+
+    def judge(self, chosen: slice | NDArray[np.intp], challenger: Model, champion: Model | None) -> GateReport:
+        """What the gate says of some of the rows."""
+        rows, twice = self._rows, self._twice
+        restart = rows.restart[twice:][chosen].copy()
+        restart[:1] = True
+        if not isinstance(chosen, slice):
+            restart[1:] |= np.diff(chosen) > 1
+        return judge(
+            challenger,
+            champion,
+            rows.values[twice:][chosen],
+            restart,
+            rows.features,
+            risk=self.job.settings.risk,
+            seed=self.job.seed,
+            rule=AlertRule(self.job.raise_rows, self.job.raise_of),
+        )
+
+    def _heeded(self, model: Model) -> Model:
+        """The model with the threshold that answers of people make of its own."""
+        job, rows = self.job, self._rows
+        named = [self._scores(model, span) for span in job.faults[-_HEEDED:]]
+        faults = [reaches(scores, job.raise_rows) for scores in named if scores.size]
+        normal = [highest(self._scores(model, span)) for span in job.accepted[-_HEEDED:]]
+        if not faults and not normal:
+            return model
+        calm = 0.0
+        if faults:
+            learned = slice(self._twice, None)
+            scores, _ = scored(model, rows.values[learned], rows.restart[learned], rows.features)
+            calm = highest(scores, model.threshold)
+        moved = move_threshold(model.threshold, calm, normal, faults)
+        return replace(model, threshold=moved.threshold).with_lineage(answers=asdict(moved))
+
+    def _scores(self, model: Model, span: Span) -> NDArray[np.float64]:
+        """Scores of the rows that a person has named."""
+        named = self._source.named(span)
+        if named is None:
+            return np.empty(0)
+        rows, first = named
+        return scored(model, rows.values, rows.restart, rows.features)[0][first:]
 
 
 def _champion(job: Job) -> Model | None:

@@ -304,7 +304,7 @@ def _scores(
     models = [challenger] if champion is None else [challenger, champion]
     rates = []
     for model in models:
-        scores, whole = _scored(model, rows, restart, features)
+        scores, whole = scored(model, rows, restart, features)
         rates.append(float((scores[whole] > model.threshold).mean()) if whole.any() else 0.0)
     separation: list[dict[str, float]] = [{} for _ in models]
     window = max(model.discriminator.window for model in models)
@@ -320,14 +320,14 @@ def _scores(
             for i, model in enumerate(models):
                 abnormal = _episode_scores(model, episodes, features)[:, faulty]
                 separation[i][kind] = round(roc_auc(abnormal[:, :end].ravel(), calm[i][:, :end].ravel()), 4)
-    scored = [GateScores(round(rate, 6), told) for rate, told in zip(rates, separation, strict=True)]
-    return scored[0], None if champion is None else scored[1]
+    found = [GateScores(round(rate, 6), told) for rate, told in zip(rates, separation, strict=True)]
+    return found[0], None if champion is None else found[1]
 
 
-def _scored(
+def scored(
     model: Model, rows: Float, restart: NDArray[np.bool_], features: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Smoothed scores (T,), and where the window behind them is whole."""
+    """Smoothed scores (T,) of rows (T, F), and where the window behind them is whole."""
     place = {name: i for i, name in enumerate(features)}
     shown = np.full((len(rows), len(model.features)), np.nan, np.float32)
     for column, name in enumerate(model.features):
@@ -344,7 +344,7 @@ def _episode_scores(model: Model, episodes: Float, features: Sequence[str]) -> N
     """Scores (E, L) of episodes (E, L, F), each begun anew."""
     count, length, width = episodes.shape
     restart = np.arange(count * length) % length == 0
-    return _scored(model, episodes.reshape(-1, width), restart, features)[0].reshape(count, length)
+    return scored(model, episodes.reshape(-1, width), restart, features)[0].reshape(count, length)
 
 
 def _episodes(rows: Float, restart: NDArray[np.bool_], window: int) -> Float | None:

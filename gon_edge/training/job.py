@@ -16,7 +16,7 @@ from typing import Any
 from gon_edge.errors import InputError
 from gon_edge.events import TRAINING_REASONS, OrderReason
 from gon_edge.state.folder import ModelFolder
-from gon_edge.state.store import Store
+from gon_edge.training.answers import Span, fault_spans, normal_spans
 from gon_edge.training.budget import budget_of
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.site import Site
@@ -94,6 +94,10 @@ class Job:
         Learn also rows that were alarmed, silenced or stale.
     accepted : tuple of (float, float)
         Spans, Unix seconds, that a person confirmed as normal: their rows are not screened for odd ones.
+    accepted_anew : tuple of (float, float)
+        Of these, what was confirmed after the model in use was made, which therefore cannot know it.
+    faults : tuple of (float, float)
+        Spans that a person called a fault: their rows are never learned.
     champion : str
         File of the model in use, which a better one replaces; empty for none.
     rows_file : str
@@ -120,7 +124,9 @@ class Job:
     seed: int = 0
     since: float | None = None
     include_quarantined: bool = False
-    accepted: tuple[tuple[float, float], ...] = ()
+    accepted: tuple[Span, ...] = ()
+    accepted_anew: tuple[Span, ...] = ()
+    faults: tuple[Span, ...] = ()
     champion: str = ""
     rows_file: str = ""
     force: bool = False
@@ -136,8 +142,11 @@ class Job:
         KeyError, TypeError
             They are not of a job.
         """
-        accepted = tuple((since, until) for since, until in values["accepted"])
-        return cls(**{**values, "accepted": accepted, "settings": FitSettings(**values["settings"])})
+        spans = {
+            name: tuple((since, until) for since, until in values[name])
+            for name in ("accepted", "accepted_anew", "faults")
+        }
+        return cls(**{**values, **spans, "settings": FitSettings(**values["settings"])})
 
 
 def make_job(order: Order, site: Site) -> Job:
@@ -158,6 +167,7 @@ def make_job(order: Order, site: Site) -> Job:
     interval_s = interval_s or (model.interval_s if model is not None else 0.0) or 1.0
     budget = budget_of(stream, site)
     file = models.file(stream)
+    made_at = float(model.lineage.get("trained_at", 0.0)) if model is not None else 0.0
     return Job(
         stream=stream,
         state_dir=str(config.state_dir.absolute()),
@@ -177,7 +187,9 @@ def make_job(order: Order, site: Site) -> Job:
         deadline_s=retrain.deadline_s,
         since=None if order.since is None or newest is None else moment(order.since, newest),
         include_quarantined=order.include_quarantined,
-        accepted=accepted_spans(site.store, stream) if newest is not None else (),
+        accepted=normal_spans(site.store, stream) if newest is not None else (),
+        accepted_anew=normal_spans(site.store, stream, made_at) if newest is not None else (),
+        faults=fault_spans(site.store, stream) if newest is not None else (),
         champion=str(file) if model is not None and file.exists() else "",
         rows_file=order.rows_file,
         force=order.force,
@@ -210,12 +222,6 @@ def next_version(models: ModelFolder, stream: str) -> str:
     """The name of a stream's next model: numbers go up, also past versions that were rolled back."""
     numbers = [int(found.version) for found in models.versions(stream) if found.version.isdecimal()]
     return str(max(numbers, default=0) + 1)
-
-
-def accepted_spans(store: Store, stream: str) -> tuple[tuple[float, float], ...]:
-    """Spans of a stream, Unix seconds, that a person has said are normal."""
-    spans = store.state(f"accepted/{stream}")
-    return tuple((float(since), float(until)) for since, until in spans) if isinstance(spans, list) else ()
 
 
 def write_job(job: Job, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What people do to running streams: train, accept, silence, go back to an earlier model.
+"""What people do to running streams: train, answer alerts, accept, silence, go back to an earlier model.
 
 An operation is a plain dict, ``{"do": "accept", "stream": "pump", ...}``, as it comes over the control socket: nothing
 in it has been checked.  Each is carried out by one function here, whoever asks and wherever it happens: a `site.Site`
@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from gon_edge.errors import GonEdgeError, InputError, NotEnoughData, StoreError
+from gon_edge.events import ALERT_ANSWERS, AnswerWord
 from gon_edge.stream.silences import Silence
-from gon_edge.training.job import Order, accepted_spans, make_job, moment
+from gon_edge.training.answers import NOTE_LENGTH, Answer, Span, answers, fault_spans, overlap, remember
+from gon_edge.training.job import Order, make_job, moment
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.site import Client, Site
 
 log = logging.getLogger(__name__)
 
-_ACCEPTED_KEPT = 32
-"""Spans kept of each stream, the newest.  Not critical: a person accepts a few in a year, and each is two numbers."""
-
+_LOOKED_THROUGH = 20  # alerts of a stream, to find the newest one that is an anomaly.  Not critical
+_NAME_LENGTH = 100  # of who answers.  Not critical: a user's name
 _STREAMS_NAMED = 10  # in an error.  Not critical: one line
 
 Asked = Mapping[str, Any]
@@ -64,38 +65,123 @@ def retrain(site: Site, asked: Asked, client: Client) -> None:
 def accept(site: Site, asked: Asked, client: Client) -> None:
     """Say that rows of some time are normal, and have them learned: ``since``, ``until``, and ``only`` these."""
     stream = _stream(site, asked)
-    newest, _ = site.newest_row(stream)
-    if newest is None:
-        raise InputError(f"stream {stream!r} has no rows yet")
+    newest = _newest(site, stream)
     since, until = moment(asked["since"], newest), moment(asked.get("until") or {"at": newest}, newest)
-    released = _release(site, stream, since, until)
-    log.info("stream %r: %d rows are accepted as normal", stream, released)
-    site.rounds.cancel(stream)  # it began without these rows
-    client.tell(released=released)
+    if not _rows_between(site, stream, since, until):
+        raise NotEnoughData(stream, "no row is stored of that time; name a time that has some, by --since and --until")
+    answer = _answer(site, asked, f"{stream}-accepted-{since:.0f}", "accepted", stream, (since, until))
+    client.tell(released=_heed(site, answer))
     order = Order(stream, "accepted", since={"at": since} if asked.get("only") else None)
     site.rounds.ask([order], client, wait=True)
 
 
-def _release(site: Site, stream: str, since: float, until: float) -> int:
-    """Release the rows of a span, and remember it; how many rows that were left out lie there.
+def feedback(site: Site, asked: Asked, client: Client) -> None:
+    """Say of an ``alert`` that it was ``true``, ``expected`` or ``wrong``; a stream's name is its newest alert."""
+    word = asked["answer"]
+    if word not in ALERT_ANSWERS:
+        raise InputError(f"say of an alert that it was {', '.join(ALERT_ANSWERS[:-1])} or {ALERT_ANSWERS[-1]}")
+    about, event = _about(site, str(asked["alert"]))
+    if event is not None:
+        ended = event["timestamp"] if event["type"] == "end" else _newest(site, about.stream)
+        about = replace(about, until=max(about.since, ended))
+    answer = _answer(site, asked, about.id, word, about.stream, about.span)
+    before = next((one for one in reversed(answers(site.store, about.stream)) if one.id == about.id), None)
+    if before is not None and (before.answer, before.note) == (answer.answer, answer.note):
+        client.answer(rounds=[], answer=asdict(before), again=True)
+        return
+    if event is not None:
+        site.store.add_alert({**event, "answer": answer.answer, "note": answer.note})
+    changed = _heed(site, answer)
+    client.tell(answer=asdict(answer), rows=changed)
+    if answer.normal or changed or (before is not None and before.normal):
+        site.rounds.ask([Order(answer.stream, "accepted" if answer.normal else "answered")], client, wait=True)
+    else:
+        client.answer(rounds=[], answer=asdict(answer), again=False)  # its rows were never learned
 
-    Raises
-    ------
-    NotEnoughData
-        Fewer than two windows, which make a training worth it.  They are released all the same.
+
+def missed(site: Site, asked: Asked, client: Client) -> None:
+    """Say that a stream had a fault ``at`` some time which raised no alert: a window of rows around it."""
+    stream = _stream(site, asked)
+    at = moment(asked["at"], _newest(site, stream))
+    window = site.config.stream(stream).window or FitSettings().window
+    half_s = window * (site.newest_row(stream)[1] or 1.0) / 2.0
+    span = at - half_s, at + half_s
+    if not _rows_between(site, stream, *span):
+        raise NotEnoughData(stream, "no row is stored of that time; name another one by --at")
+    answer = _answer(site, asked, f"{stream}-missed-{at:.0f}", "missed", stream, span)
+    client.tell(answer=asdict(answer), rows=_heed(site, answer))
+    site.rounds.ask([Order(stream, "answered")], client, wait=True)
+
+
+def _about(site: Site, name: str) -> tuple[Answer, dict[str, Any] | None]:
+    """What is answered, as an answer without words, and the newest event of it where it is an alert."""
+    event = site.store.alert(name)
+    if event is None and site.knows(name):
+        newest = site.store.alerts(_LOOKED_THROUGH, stream=name)
+        event = next((one for one in newest if one["kind"] != "missing"), None)
+        if event is None:
+            raise InputError(f"stream {name!r} has had no alert yet")
+    if event is not None:
+        return Answer(event["id"], "true", event["stream"], event["since"], event["timestamp"], 0.0), event
+    for stream in site.streams():
+        for given in answers(site.store, stream):
+            if given.id == name:
+                return given, None
+    raise InputError(f"no alert {name!r}; gon-edge alerts lists them with their names")
+
+
+def _answer(site: Site, asked: Asked, name: str, word: AnswerWord, stream: str, span: Span) -> Answer:
+    """The answer that is asked for, with the model it finds in use."""
+    model, note = site.model(stream), str(asked.get("note") or "")
+    if len(note) > NOTE_LENGTH:
+        raise InputError(f"the note has {len(note)} characters; write at most {NOTE_LENGTH}")
+    return Answer(
+        id=name,
+        answer=word,
+        stream=stream,
+        since=span[0],
+        until=span[1],
+        at=round(site.clock.wall(), 3),
+        by=str(asked.get("by") or "")[:_NAME_LENGTH],
+        note=note,
+        version=model.version if model is not None else "",
+        threshold=round(model.threshold, 6) if model is not None else None,
+    )
+
+
+def _heed(site: Site, answer: Answer) -> int:
+    """Remember an answer, and let its rows be learned or not; how many rows changed.
+
+    What was called a fault stays left out, whatever longer span is called normal.
     """
-    released = site.store.release(stream, since, until)
-    spans = [span for span in accepted_spans(site.store, stream) if span != (since, until)]
-    site.store.put_state(f"accepted/{stream}", [*spans, (since, until)][-_ACCEPTED_KEPT:])
+    store, stream = site.store, answer.stream
+    remember(store, answer)
+    if answer.normal:
+        changed = store.release(stream, *answer.span)
+        for fault in overlap(answer.span, fault_spans(store, stream)):
+            changed -= store.quarantine(stream, *fault)
+    else:
+        changed = store.quarantine(stream, *answer.span)
     site.keep()
-    needed = 2 * (site.config.stream(stream).window or FitSettings().window)
-    if released < needed:
-        raise NotEnoughData(
-            stream,
-            f"{released} rows that were left out lie in that time, and a model needs {needed} to learn what is new; "
-            "accept it again when there are more, or from an earlier time on",
-        )
-    return released
+    site.answered(answer)
+    if changed or answer.normal:
+        site.rounds.cancel(stream)  # it began with other rows
+    log.info("stream %r: %s is answered: %s; %d rows", stream, answer.id, answer.answer, changed)
+    return changed
+
+
+def _newest(site: Site, stream: str) -> float:
+    """Unix seconds of a stream's newest row."""
+    newest, _ = site.newest_row(stream)
+    if newest is None:
+        raise InputError(f"stream {stream!r} has no rows yet")
+    return newest
+
+
+def _rows_between(site: Site, stream: str, since: float, until: float) -> bool:
+    """Whether a stream has a row of that time."""
+    outline = site.store.outline(stream, since=since)
+    return any(bool((chunk.timestamps <= until).any()) for chunk in outline)
 
 
 def rollback(site: Site, asked: Asked, client: Client) -> None:
@@ -170,6 +256,8 @@ def keep_silences(site: Site) -> None:
 OPERATIONS: Mapping[str, Operation] = {
     "retrain": retrain,
     "accept": accept,
+    "feedback": feedback,
+    "missed": missed,
     "rollback": rollback,
     "reload-model": reload_model,
     "silence": silence,

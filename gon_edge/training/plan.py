@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gon_edge.training.job import Job
-from gon_edge.training.rows import BATCH_BYTES, batch_windows
+from gon_edge.training.rows import BATCH_BYTES, batch_windows, most_repeated
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.source import Source
 
@@ -86,6 +86,8 @@ def plan(job: Job, source: Source | None = None) -> Plan:
     features = max(1, len(source.features))
     fewest = FEWEST_WINDOWS * settings.window
     fitting = rows_within(job.budget_bytes, features, settings)
+    if source.trusted:
+        fitting = max(0, fitting - most_repeated(fitting, settings.window))
     rows = min(source.usable, max(job.max_rows, fewest), fitting)
     shrunk = refused = ""
     if rows < source.usable:
@@ -99,6 +101,7 @@ def plan(job: Job, source: Source | None = None) -> Plan:
             f"{rows} rows of {features} features need {predicted_peak_bytes(rows, features, settings) >> 20} MiB and "
             f"the budget is {job.budget_bytes >> 20} MiB; raise retrain.memory_budget"
         )
+    held = rows + (most_repeated(rows, settings.window) if source.trusted else 0)
     return Plan(
         stored_rows=source.stored,
         quarantined_rows=source.quarantined,
@@ -107,7 +110,7 @@ def plan(job: Job, source: Source | None = None) -> Plan:
         windows=min(rows, settings.max_windows),
         batch=batch_windows(settings.window, features),
         features=len(source.features),
-        predicted_peak_bytes=predicted_peak_bytes(rows, features, settings),
+        predicted_peak_bytes=predicted_peak_bytes(held, features, settings),
         budget_bytes=job.budget_bytes,
         shrunk=shrunk,
         refused=refused,

@@ -347,6 +347,7 @@ def _result(record: RetrainRecord, budget_bytes: int) -> dict[str, Any]:
         "peak_bytes": record.peak_bytes,
         "budget_bytes": budget_bytes,
         "gate": record.gate,
+        "threshold": record.threshold,
     }
 
 

@@ -19,6 +19,7 @@ from gon_edge.state.store import Store
 from gon_edge.stream.silences import Silences
 
 if TYPE_CHECKING:
+    from gon_edge.training.answers import Answer
     from gon_edge.training.job import Order
     from gon_edge.training.rounds import Rounds
 
@@ -99,6 +100,9 @@ class Site(Protocol):
 
     def silences_changed(self) -> None:
         """Hear what is silenced now."""
+
+    def answered(self, answer: Answer) -> None:
+        """Hear of an answer that is in the store already."""
 
     def began(self, order: Order) -> None:
         """Hear that a round has been started."""

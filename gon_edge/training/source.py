@@ -7,7 +7,7 @@ Which rows are taken when there are too many is `rows.choose_blocks`; what is ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,19 @@ from gon_edge.errors import InputError
 from gon_edge.model.gon import Float
 from gon_edge.state.chunk import RowChunk
 from gon_edge.state.store import Store
+from gon_edge.training.answers import Span
 from gon_edge.training.job import Job
-from gon_edge.training.rows import Stillness, choose_blocks
+from gon_edge.training.rows import Stillness, choose_blocks, most_repeated, repeated
 
 _TIME_COLUMNS = ("timestamp", "datetime", "time", "date", "ts")
 """Names, in lower case, that a column of times mostly has.  Not critical: rows of other files are counted."""
 
 _CSV_CHUNK_ROWS = 1024
 """Not critical: a chunk of 500 features is 2 MiB."""
+
+_NAMED_ROWS = 1000
+"""Of a span that a person named, whose scores may move a threshold.  Not critical: an alert of longer is no matter of
+a threshold, and its rows are learned."""
 
 _CSV_GAP = 3.0
 """Intervals without a row that windows must not reach over.  Not critical: a row or two that are lost are filled."""
@@ -66,12 +71,14 @@ class Source:
             known = chunk.timestamps <= job.until
             stored += int(known.sum())
             quarantined += int((known & chunk.quarantined).sum())
-            chosen = known if job.include_quarantined else known & ~chunk.quarantined
+            chosen = known & ~within(job.faults, chunk.timestamps)
+            if not job.include_quarantined:
+                chosen &= ~chunk.quarantined
             if not chosen.any():
                 continue
             sets.pop(chunk.features, None)
             sets[chunk.features] = None
-            edges = np.flatnonzero(np.diff(confirmed(job, chunk.timestamps[chosen]), prepend=False, append=False))
+            edges = np.flatnonzero(np.diff(within(job.accepted, chunk.timestamps[chosen]), prepend=False, append=False))
             for start, stop in edges.reshape(-1, 2) + usable:
                 if trusted and trusted[-1][1] == start:
                     start = trusted.pop()[0]
@@ -81,7 +88,7 @@ class Source:
         self.trusted = tuple(trusted)
         self.features = tuple(dict.fromkeys(name for names in reversed(sets) for name in names))
 
-    def read(self, count: int) -> tuple[RowChunk, NDArray[np.int32]]:
+    def read(self, count: int) -> tuple[RowChunk, NDArray[np.int32], int]:
         """``count`` of the usable rows, and how long each feature may stand still.
 
         Fewer rows where the daemon has pruned old ones since they were counted.  A feature without a single value is
@@ -90,17 +97,20 @@ class Source:
         Returns
         -------
         rows : RowChunk
-            Oldest first; none counts as quarantined.
+            Those that are learned twice, then all of them, oldest first; none counts as quarantined.
         longest_run : ndarray of int32, shape (F,)
             Of all the usable rows, which pass by for that.
+        twice : int
+            How many come first because a person confirmed them: see `rows.repeated`.
         """
-        job = self._job
+        job, window = self._job, self._job.settings.window
+        room = most_repeated(count, window) if self.trusted else 0
         blocks = choose_blocks(self.usable, self.trusted, count, np.random.default_rng((job.seed, 1)))
         column = {name: i for i, name in enumerate(self.features)}
-        timestamps, restart = np.empty(count), np.zeros(count, np.bool_)
-        values = np.empty((count, len(column)), np.float32)
+        timestamps, restart = np.empty(room + count), np.zeros(room + count, np.bool_)
+        values = np.empty((room + count, len(column)), np.float32)
         still = Stillness(len(column))
-        index = at = 0
+        index, at = 0, room
         for chunk in self._chunks():
             kept = chunk.timestamps <= job.until
             rows = np.full((int(kept.sum()), len(column)), np.nan, np.float32)
@@ -117,14 +127,51 @@ class Source:
                     restart[at] |= start >= index
                     at = place.stop
             index += len(rows)
-        known: NDArray[np.bool_] = np.logical_not(np.logical_and.reduce(np.isnan(values[:at]), axis=0))
+        known: NDArray[np.bool_] = np.logical_not(np.logical_and.reduce(np.isnan(values[room:at]), axis=0))
         if not known.all() and known.any():
             values = values[:, known]
         else:
             known[:] = True
         features = tuple(name for name, there in zip(self.features, known, strict=True) if there)
-        read = RowChunk(features, timestamps[:at], values[:at], restart[:at], np.zeros(at, np.bool_))
-        return read, still.longest_run()[known]
+        twice = repeated(within(job.accepted, timestamps[room:at]), window) if room else np.empty(0, np.intp)
+        first = room - len(twice)
+        for array in (timestamps, values, restart):
+            array[first:room] = array[room:at][twice]
+        restart[first:room][1:] |= np.diff(twice) > 1
+        restart[first : first + 1] = restart[room : room + 1] = True
+        taken = slice(first, at)
+        read = RowChunk(features, timestamps[taken], values[taken], restart[taken], np.zeros(at - first, np.bool_))
+        return read, still.longest_run()[known], len(twice)
+
+    def named(self, span: Span) -> tuple[RowChunk, int] | None:
+        """Rows of a span that a person named, whether they may be learned or not; the first of them if it is long.
+
+        Returns
+        -------
+        rows : RowChunk
+            With up to a window of rows before them.
+        first : int
+            Which of them is the first one of the span.  ``None`` where no row is stored there.
+        """
+        job, window = self._job, self._job.settings.window
+        found: list[RowChunk] = []
+        count, most = 0, window + _NAMED_ROWS
+        with Store.open(job.state_dir, read_only=True) as store:
+            begin = span[0] - window * job.interval_s
+            for chunk in store.chunks(job.stream, since=begin, include_quarantined=True):
+                if (found and chunk.features != found[0].features) or chunk.timestamps[0] > span[1] or count >= most:
+                    break
+                found.append(chunk)
+                count += len(chunk.timestamps)
+        if not found:
+            return None
+        timestamps = np.concatenate([chunk.timestamps for chunk in found])[:most]
+        first, stop = (int(place) for place in np.searchsorted(timestamps, span, "left"))
+        stop += int(np.searchsorted(timestamps[stop:], span[1], "right"))
+        values = np.concatenate([chunk.values for chunk in found])[:stop]
+        restart = np.concatenate([chunk.restart for chunk in found])[:stop]
+        rows = RowChunk(found[0].features, timestamps[:stop], values, restart, np.zeros(stop, np.bool_))
+        return (rows, first) if first < stop else None
 
     def _outlines(self) -> Iterator[RowChunk]:
         """All rows from ``since`` on, quarantined ones too; values may be missing."""
@@ -139,18 +186,32 @@ class Source:
         """Rows from ``since`` on that may be learned."""
         job = self._job
         if job.rows_file:
-            yield from _csv_chunks(job)
+            yield from _without(job.faults, _csv_chunks(job))
             return
         with Store.open(job.state_dir, read_only=True) as store:
-            yield from store.chunks(job.stream, since=job.since, include_quarantined=job.include_quarantined)
+            chunks = store.chunks(job.stream, since=job.since, include_quarantined=job.include_quarantined)
+            yield from _without(job.faults, chunks)
 
 
-def confirmed(job: Job, timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows, by their times (N,), a person has confirmed as normal."""
+def within(spans: Iterable[Span], timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows, by their times (N,), lie in one of the spans."""
     found = np.zeros(len(timestamps), np.bool_)
-    for since, until in job.accepted:
+    for since, until in spans:
         found |= (timestamps >= since) & (timestamps <= until)
     return found
+
+
+def _without(spans: Sequence[Span], chunks: Iterable[RowChunk]) -> Iterator[RowChunk]:
+    """Chunks without the rows of some spans; the row after such a place begins a new piece."""
+    cut = False
+    for chunk in chunks:
+        kept = ~within(spans, chunk.timestamps)
+        restart = chunk.restart | np.concatenate([[cut], ~kept[:-1]])
+        cut = not kept[-1]
+        if kept.any():
+            yield RowChunk(
+                chunk.features, chunk.timestamps[kept], chunk.values[kept], restart[kept], chunk.quarantined[kept]
+            )
 
 
 def _csv_chunks(job: Job) -> Iterator[RowChunk]:

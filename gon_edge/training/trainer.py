@@ -154,6 +154,7 @@ class Trainer:
             rows=int(said.get("rows", 0)),
             reason=reason,
             gate=gate,
+            threshold=said.get("threshold") if model else None,
         )
         return record, model
 
@@ -164,11 +165,17 @@ class Trainer:
             reasons = "; ".join(gate["reasons"])
             usable = gate["finite"] and model.finite
             if not usable or not (gate["passed"] or job.force):
-                return None, "rejected", reasons or "it holds values that are not finite"
+                reasons = reasons or "it holds values that are not finite"
+                return None, "rejected", f"{reasons}; {_way_out(job)}" if usable and job.accepted_anew else reasons
             self._models.install(job.stream, model)
         except (ModelFileError, OSError, KeyError, TypeError) as error:
             return None, "failed", str(error)
         return model, "promoted", "" if gate["passed"] else f"forced: {reasons}"
+
+
+def _way_out(job: Job) -> str:
+    """What a person can do who has called rows normal, and gets no model for it."""
+    return f"if you want the new model all the same, type gon-edge retrain {job.stream} --force"
 
 
 class _Child:

@@ -19,7 +19,7 @@ from gon_edge.commands.main import build_parser, main
 COMMANDS = [
     *("run", "demo", "check-config", "config", "doctor", "status", "top", "publish", "record", "replay", "rehearse"),
     *("score", "plot", "report", "sample", "models"),
-    *("retrain", "accept", "silence", "version", "completion"),
+    *("retrain", "alerts", "feedback", "missed", "accept", "silence", "version", "completion"),
 ]
 CONFIG = "mqtt: {url: mqtt://localhost:1}\nsubscriptions: [{topic: 'telemetry/{stream}'}]\n"
 

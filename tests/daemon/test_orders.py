@@ -16,7 +16,9 @@ from gon_edge.config.schema import Config
 from gon_edge.daemon.app import Daemon
 from gon_edge.daemon.orders import Orders
 from gon_edge.errors import GonEdgeError
+from gon_edge.events import Alert, Cause
 from gon_edge.process.clock import monotonic
+from gon_edge.training.answers import answers
 from gon_edge.training.ask import ask
 from gon_edge.training.operations import carry_out
 
@@ -81,15 +83,21 @@ REQUESTS: list[dict[str, Any]] = [
     {"do": "retrain", "streams": ["fan"]},
     {"do": "rollback", "stream": "pump"},
     {"do": "reload-model", "stream": "pump"},
-    {"do": "accept", "stream": "pump", "since": {"at": 1290.0}},
+    {"do": "accept", "stream": "pump", "since": {"at": 9000.0}},
     {"do": "accept", "stream": "pump", "since": {"ago_s": 199.0}},
+    {"do": "feedback", "alert": "pump", "answer": "wrong"},
+    {"do": "feedback", "alert": "x", "answer": "wrong"},
+    {"do": "missed", "stream": "pump", "at": {"at": 1050.0}, "note": "a knock"},
+    {"do": "feedback", "alert": "pump-missed-1050", "answer": "true"},
+    {"do": "feedback", "alert": "pump-missed-1050", "answer": "true"},
+    {"do": "feedback", "alert": "pump-missed-1050", "answer": "wrong", "note": "x" * 501},
     {"do": "retrain", "streams": ["pump"], "force": True},
     {"do": "rollback", "stream": "pump"},
     {"do": "reload-model", "stream": "pump"},
     {"do": "rollback", "stream": "pump", "version": "9"},
 ]
 
-OWN = ("since", "until", "live", "trained_at", "duration_s", "peak_bytes", "latency_s", "state_dir", "candidate")
+OWN = ("since", "until", "live", "at", "trained_at", "duration_s", "peak_bytes", "latency_s", "state_dir", "candidate")
 """What two machines, or two moments, say differently."""
 
 
@@ -141,13 +149,39 @@ def test_a_running_training_is_shown_in_words_and_ends_with_an_alert_unless_a_pe
 def test_a_silence_reaches_the_stream_and_the_switch_is_the_same_one(orders: Orders) -> None:
     asked(orders, do="silence", stream="pump", feature="a", for_s=60.0)
     assert orders.silenced("pump") == frozenset({"a"})
-    orders.switch("pump", True)
+    orders.act("pump", "silence")
     assert orders.silenced("pump") is None
     assert orders.silenced("boiler") == frozenset()
-    orders.switch("pump", False)
+    orders.act("pump", "unsilence")
     assert orders.silenced("pump") == frozenset({"a"})
-    orders.switch("fan", True)  # a stream that is gone
+    orders.act("fan", "silence")  # a stream that is gone
     assert [one.stream for one in orders.silences.active(time.time())] == ["pump"]
+
+
+def test_an_answer_is_shown_counted_and_kept_also_when_the_alert_goes_on(orders: Orders) -> None:
+    asked(orders, do="retrain", streams=["pump"])
+    stream = orders._pipeline.streams["pump"]
+    causes = (Cause("a", 9.0, 0.5, 1.0),)
+    alert = Alert("pump-anomaly-1", "new", "anomaly", "pump", 1200.0, 1210.0, 5.0, 3.0, "warning", causes, "1")
+    orders._reporter.tell(stream, (alert,))
+    orders.act("pump", "wrong")
+    deadline = time.monotonic() + 60.0
+    while orders.rounds.wants("pump"):
+        assert time.monotonic() < deadline, "no end of the training"
+        orders.step(monotonic())
+        time.sleep(0.02)
+    model = orders.model("pump")
+    assert model is not None
+    assert model.version == "2"
+    assert orders._reporter.alerts[alert.id]["answer"] == "wrong"
+    orders._reporter.tell(stream, (dataclasses.replace(alert, type="end", timestamp=1220.0),))
+    kept = orders.store.alert(alert.id)
+    assert kept is not None
+    assert (kept["type"], kept["answer"]) == ("end", "wrong")
+    (answer,) = answers(orders.store, "pump")
+    assert (answer.by, answer.answer, answer.version) == ("Home Assistant", "wrong", "1")
+    registry = orders._telemetry._answers.labels("pump", "wrong")
+    assert registry._value.get() == 1.0
 
 
 def test_a_silence_that_is_over_is_over_for_the_stream_and_on_the_disk(orders: Orders) -> None:

@@ -17,6 +17,7 @@ START = 1_700_000_000.0
 CONFIG = "homeassistant/device/gon-edge_pi-1/{}/config"
 STATE = "gon-edge/pi-1/homeassistant/pump"
 SWITCH = "gon-edge/pi-1/homeassistant/silence/pump"
+BUTTONS = "gon-edge/pi-1/homeassistant/answer/pump"
 
 
 def kept(broker: Mosquitto, topic: str) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def test_a_stream_appears_shows_its_fault_can_be_silenced_and_is_there_after_a_r
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     mosquitto.publish(SWITCH, "ON", retain=True)  # meant for another time
-    settings = {"homeassistant": {"enabled": True, "update_every": "1s", "silence": "1h"}}
+    settings = {"homeassistant": {"enabled": True, "update_every": "1s", "silence": "1h", "feedback": True}}
     with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:
         mosquitto.publish_lines("telemetry/pump", rows(320))
         daemon.wait_for_state("pump", "scoring")
@@ -53,6 +54,11 @@ def test_a_stream_appears_shows_its_fault_can_be_silenced_and_is_there_after_a_r
         mosquitto.publish(SWITCH, "OFF")
         wait_until(lambda: kept(mosquitto, STATE).get("silenced") == "OFF", 10, "the end of the silence")
 
+        assert alarm["threshold"] > 0
+        mosquitto.publish(BUTTONS, message["components"]["answer_true"]["payload_press"])
+        count = 'gon_edge_feedback_total{answer="true",stream="pump"}'
+        wait_until(lambda: daemon.metric(count) == 1.0, 10, "the answer")
+
         # Home Assistant was away, its broker lost everything, and it is born again.
         mosquitto.publish(CONFIG.format("pump"), "", retain=True)
         assert kept(mosquitto, CONFIG.format("pump")) == {}
@@ -75,7 +81,7 @@ def test_the_access_rights_of_the_document_are_enough_and_keep_others_from_the_s
     broker_dir.mkdir()
     (broker_dir / "acl").write_text(rights)
     broker = Mosquitto(broker_dir, settings=f"acl_file {broker_dir}/acl")
-    settings = {"homeassistant": {"enabled": True, "silence": "1h"}}
+    settings = {"homeassistant": {"enabled": True, "silence": "1h", "feedback": True}}
     try:
         broker.start()
         daemon = DaemonProcess(tmp_path, broker, **settings)
@@ -94,5 +100,10 @@ def test_the_access_rights_of_the_document_are_enough_and_keep_others_from_the_s
             publish("homeassistant", SWITCH, "ON")
             wait_until(lambda: daemon.metric("gon_edge_silences") == 1.0, 10, "the silence")
             assert daemon.log.count("silenced for 3600 s: 'Home Assistant'") == 1
+            said = "has no effect: stream 'pump' has had no alert yet"
+            publish("devices", BUTTONS, "wrong")
+            publish("homeassistant", BUTTONS, "wrong")
+            wait_until(lambda: said in daemon.log, 10, "the button")
+            assert daemon.log.count(said) == 1
     finally:
         broker.kill()

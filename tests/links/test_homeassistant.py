@@ -40,8 +40,14 @@ OF_PLATFORM = {
     "sensor": {"unit_of_measurement", "state_class", "suggested_display_precision", "options", "expire_after"},
     "binary_sensor": {"payload_on", "payload_off", "off_delay", "expire_after"},
     "switch": {"command_topic", "payload_on", "payload_off", "state_on", "state_off", "retain", "optimistic"},
+    "button": {"command_topic", "payload_press", "retain"},
 }
-DEVICE_CLASSES = {"sensor": {"enum", "timestamp"}, "binary_sensor": {"problem", "connectivity"}, "switch": set()}
+DEVICE_CLASSES = {
+    "sensor": {"enum", "timestamp"},
+    "binary_sensor": {"problem", "connectivity"},
+    "switch": set(),
+    "button": set(),
+}
 
 
 class Home:
@@ -49,14 +55,14 @@ class Home:
 
     def __init__(self, node: str = "pi-1", **settings: Any) -> None:
         self.sent: list[tuple[str, str]] = []
-        self.silences: list[tuple[str, bool]] = []
+        self.acts: list[tuple[str, str]] = []
         self.it = HomeAssistant(
             HomeAssistantConfig(enabled=True, **settings),
             node=node,
             version="0.1.0",
             topic=partial(own_topic, MqttConfig("mqtt://localhost"), node),
             publish=lambda topic, payload: self.sent.append((topic, payload)),
-            silence=lambda name, wanted: self.silences.append((name, wanted)),
+            act=lambda name, wanted: self.acts.append((name, wanted)),
             now=0.0,
         )
         self.it.start()
@@ -86,9 +92,9 @@ def test_topics_are_those_of_device_discovery() -> None:
     assert home.it.subscriptions == ("homeassistant/status", "homeassistant/device/gon-edge_pi-1/+/config")
 
 
-@pytest.mark.parametrize("silence_s", [None, 3600.0])
-def test_messages_hold_documented_keys_and_all_that_are_required(silence_s: float | None) -> None:
-    home = Home(silence_s=silence_s)
+@pytest.mark.parametrize(("silence_s", "feedback"), [(None, False), (3600.0, True)])
+def test_messages_hold_documented_keys_and_all_that_are_required(silence_s: float | None, feedback: bool) -> None:
+    home = Home(silence_s=silence_s, feedback=feedback)
     home.show("pump")
     seen = set()
     for _, message in configs(home):
@@ -104,7 +110,7 @@ def test_messages_hold_documented_keys_and_all_that_are_required(silence_s: floa
             assert entity.get("device_class") in DEVICE_CLASSES[platform] | {None}
             assert entity.get("entity_category") in ("diagnostic", None)
             assert entity.get("state_topic") or message["state_topic"]
-            assert ("command_topic" in entity) == (platform == "switch")
+            assert ("command_topic" in entity) == (platform in ("switch", "button"))
             seen.add(entity["unique_id"])
     assert len(seen) == sum(len(message["components"]) for _, message in configs(home))
 
@@ -125,6 +131,7 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
         "missing": "OFF",
         "level": "None",
         "score": "None",
+        "threshold": "None",
         "state": "warming-up",
         "model_trained_at": "None",
         "silenced": "ON",
@@ -226,12 +233,31 @@ def test_the_switch_exists_only_where_it_is_configured() -> None:
         home.it.take(command, b"ON", retained=True)  # lay in the broker
         home.it.take(command, b"on please", retained=False)
         home.it.take("gon-edge/pi-1/homeassistant/silence/unknown", b"ON", retained=False)
-    assert without.silences == []
+    assert without.acts == []
     assert not without.it.take(command, b"ON", retained=False)
-    assert having.silences == [("pump", True), ("pump", False)]
+    assert having.acts == [("pump", "silence"), ("pump", "unsilence")]
     message = having.kept["homeassistant/device/gon-edge_pi-1/pump/config"]
     assert message["components"]["silenced"]["command_topic"] == command
     assert "gon-edge/pi-1/homeassistant/silence/+" in having.it.subscriptions
+
+
+def test_the_buttons_exist_only_where_they_are_configured_and_each_says_its_answer() -> None:
+    without, having = Home(), Home(feedback=True)
+    topic = "gon-edge/pi-1/homeassistant/answer/pump"
+    for home in (without, having):
+        home.show("pump")
+        for payload in (b"true", b"expected", b"wrong", b"missed", b"PRESS", b"\xff"):
+            home.it.take(topic, payload, retained=False)
+        home.it.take(topic, b"wrong", retained=True)  # lay in the broker
+        home.it.take("gon-edge/pi-1/homeassistant/answer/unknown", b"wrong", retained=False)
+    assert without.acts == []
+    assert not without.it.take(topic, b"wrong", retained=False)
+    assert having.acts == [("pump", "true"), ("pump", "expected"), ("pump", "wrong")]
+    components = having.kept["homeassistant/device/gon-edge_pi-1/pump/config"]["components"]
+    buttons = {key: entity for key, entity in components.items() if entity["platform"] == "button"}
+    assert {entity["command_topic"] for entity in buttons.values()} == {topic}
+    assert [entity["payload_press"] for entity in buttons.values()] == ["true", "expected", "wrong"]
+    assert "gon-edge/pi-1/homeassistant/answer/+" in having.it.subscriptions
 
 
 def test_other_messages_are_left_to_others() -> None:

@@ -18,6 +18,7 @@ def test_the_history_holds_the_last_event_of_each_alert(store, tmp_path):
         assert [found["id"] for found in opened.alerts(active=False)] == ["pump-1"]
         assert [found["type"] for found in opened.alerts(stream="pump")] == ["end"]
         assert len(opened.alerts(limit=1)) == 1
+        assert [(opened.alert(name) or {}).get("type") for name in ("pump-1", "valve-2", "x")] == ["end", "new", None]
 
 
 def test_the_history_is_bounded_but_keeps_open_alerts(store):

@@ -14,8 +14,8 @@ from gon_edge.config.schema import Config
 from gon_edge.errors import InputError, NotEnoughData
 from gon_edge.state.database import DATABASE
 from gon_edge.state.store import Store
+from gon_edge.training.answers import answers, fault_spans, normal_spans
 from gon_edge.training.ask import ask
-from gon_edge.training.job import accepted_spans
 
 
 @pytest.fixture
@@ -30,23 +30,101 @@ def test_accepted_rows_are_released_remembered_and_learned(config: Config) -> No
     assert told[0] == {"released": 100}
     assert (result["outcome"], result["rows"], result["exit_code"]) == ("promoted", 400, 0)
     with Store.open(config.state_dir, read_only=True) as store:
-        assert accepted_spans(store, "pump") == ((1200.0, 1399.0),)
-        assert accepted_spans(store, "boiler") == ()
+        assert normal_spans(store, "pump") == ((1200.0, 1399.0),)
+        assert normal_spans(store, "boiler") == ()
         (record,) = store.retrains()
     assert (record.stream, record.outcome, record.version) == ("pump", "promoted", "1")
 
 
-def test_too_few_rows_to_accept_are_released_all_the_same_and_the_newest_spans_kept(config: Config) -> None:
-    asked = {"do": "accept", "stream": "pump", "until": {"at": 1209.0}}
-    with pytest.raises(NotEnoughData, match="10 rows that were left out"):
-        ask(config, {**asked, "since": {"at": 1200.0}})
-    for i in range(40):
-        with pytest.raises(NotEnoughData, match="0 rows that were left out"):
-            ask(config, {**asked, "since": {"at": 1100.0 + i}})
+def test_however_few_rows_are_accepted_they_lead_to_a_model(config: Config) -> None:
+    ask(config, {"do": "retrain", "streams": ["pump"]})
+    asked = {"do": "accept", "stream": "pump", "since": {"at": 1200.0}, "until": {"at": 1209.0}, "by": "root"}
+    (result,) = ask(config, asked)["rounds"]
+    assert (result["outcome"], result["version"], result["rows"]) == ("promoted", "2", 310)
+    with pytest.raises(NotEnoughData, match="no row is stored of that time; name a time that has some"):
+        ask(config, {**asked, "since": {"at": 2000.0}, "until": {"at": 3000.0}})
     with Store.open(config.state_dir, read_only=True) as store:
-        spans = accepted_spans(store, "pump")
+        (answer,) = answers(store, "pump")
         assert store.rows("pump")[0].size == 310
-    assert (len(spans), spans[-1]) == (32, (1139.0, 1209.0))
+    assert (answer.answer, answer.span, answer.by, answer.version) == ("accepted", (1200.0, 1209.0), "root", "1")
+
+
+def alert(config: Config, since: float, until: float, *, kind: str = "anomaly") -> str:
+    """An alert that has ended, in the store of a daemon that does not run; its name."""
+    name = f"pump-{kind}-{since:.0f}"
+    event = {"id": name, "type": "end", "kind": kind, "stream": "pump", "since": since, "timestamp": until}
+    causes = [{"feature": "a", "value": 9.0, "expected": 0.5, "contribution": 1.0}]
+    shown = {"score": 5.0, "threshold": 3.0, "severity": "warning", "top_features": causes, "model_version": "1"}
+    with Store.open(config.state_dir) as store:
+        store.add_alert({**event, **shown})
+        store.flush(0.0)
+    return name
+
+
+def test_a_wrong_alert_is_learned_at_once_and_its_answer_shown_beside_it(config: Config) -> None:
+    ask(config, {"do": "retrain", "streams": ["pump"]})
+    name, told = alert(config, 1200.0, 1239.0), list[Any]()
+    asked = {"do": "feedback", "alert": name, "answer": "wrong", "note": "cleaned", "by": "root"}
+    (result,) = ask(config, asked, told.append)["rounds"]
+    assert told[0]["rows"] == 40
+    assert (result["outcome"], result["rows"]) == ("promoted", 340)
+    assert result["threshold"]["before"] != result["threshold"]["after"]
+    with Store.open(config.state_dir, read_only=True) as store:
+        shown = store.alert(name)
+        (answer,) = answers(store, "pump")
+        assert store.retrains(1)[0].threshold == result["threshold"]
+        assert store.rows("pump")[0].size == 340
+    assert shown is not None
+    assert (shown["answer"], shown["note"]) == ("wrong", "cleaned")
+    assert answer.threshold == pytest.approx(result["threshold"]["before"])
+    again = ask(config, asked)
+    assert (again["rounds"], again["again"]) == ([], True)
+
+
+def test_a_stream_stands_for_its_newest_alert_that_is_an_anomaly(config: Config) -> None:
+    alert(config, 1200.0, 1210.0)
+    newest = alert(config, 1250.0, 1260.0)
+    alert(config, 1270.0, 1280.0, kind="missing")
+    answer = ask(config, {"do": "feedback", "alert": "pump", "answer": "true"})["answer"]
+    assert (answer["id"], answer["since"], answer["until"]) == (newest, 1250.0, 1260.0)
+    with pytest.raises(InputError, match="stream 'boiler' has had no alert yet"):
+        ask(config, {"do": "feedback", "alert": "boiler", "answer": "true"})
+    with pytest.raises(InputError, match="no alert 'x'; gon-edge alerts lists them"):
+        ask(config, {"do": "feedback", "alert": "x", "answer": "true"})
+    with pytest.raises(InputError, match="true, expected or wrong"):
+        ask(config, {"do": "feedback", "alert": newest, "answer": "maybe"})
+    with pytest.raises(InputError, match="the note has 501 characters"):
+        ask(config, {"do": "feedback", "alert": newest, "answer": "true", "note": "x" * 501})
+
+
+def test_a_true_alert_costs_no_training_and_stays_out_whatever_longer_span_is_accepted(config: Config) -> None:
+    name = alert(config, 1220.0, 1229.0)
+    answered = ask(config, {"do": "feedback", "alert": name, "answer": "true"})
+    assert (answered["rounds"], answered["again"]) == ([], False)
+    told: list[Any] = []
+    (result,) = ask(config, {"do": "accept", "stream": "pump", "since": {"at": 1200.0}}, told.append)["rounds"]
+    assert (told[0], result["rows"]) == ({"released": 90}, 390)
+    (result,) = ask(config, {"do": "retrain", "streams": ["pump"], "include_quarantined": True})["rounds"]
+    assert result["rows"] == 390
+    # It was a slip: the newest answer counts.
+    (result,) = ask(config, {"do": "feedback", "alert": name, "answer": "expected"})["rounds"]
+    assert (result["outcome"], result["rows"]) == ("promoted", 400)
+    with Store.open(config.state_dir, read_only=True) as store:
+        assert fault_spans(store, "pump") == ()
+        assert [one.answer for one in answers(store, "pump")] == ["true", "accepted", "expected"]
+
+
+def test_a_missed_fault_leaves_the_training_rows_and_can_be_taken_back(config: Config) -> None:
+    (result,) = ask(config, {"do": "missed", "stream": "pump", "at": {"at": 1100.0}, "note": "heard it"})["rounds"]
+    assert (result["outcome"], result["rows"]) == ("promoted", 285)  # 15 rows are a window here
+    with Store.open(config.state_dir, read_only=True) as store:
+        (answer,) = answers(store, "pump")
+        assert fault_spans(store, "pump") == ((1092.5, 1107.5),)
+    assert (answer.answer, answer.note) == ("missed", "heard it")
+    (result,) = ask(config, {"do": "feedback", "alert": answer.id, "answer": "wrong"})["rounds"]
+    assert result["rows"] == 300
+    with pytest.raises(NotEnoughData, match="no row is stored of that time"):
+        ask(config, {"do": "missed", "stream": "pump", "at": {"at": 500.0}})
 
 
 def test_a_silence_is_kept_shown_and_ended(config: Config) -> None:

@@ -15,7 +15,8 @@ from gon_edge.model.file import Model, load_model
 from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
-from gon_edge.training.job import Job, Order, accepted_spans, make_job, moment, next_version, read_job, write_job
+from gon_edge.training.answers import Answer, remember
+from gon_edge.training.job import Job, Order, make_job, moment, next_version, read_job, write_job
 from gon_edge.training.settings import FitSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pump.npz"
@@ -89,16 +90,23 @@ def test_without_a_row_everything_in_a_file_may_be_learned(config: Config) -> No
     assert (job.until, job.since, job.interval_s, job.rows_file) == (float("inf"), None, 1.0, "/tmp/rows.csv")
 
 
-def test_what_a_person_accepted_goes_along(config: Config) -> None:
+def test_what_a_person_said_goes_along_and_what_is_newer_than_the_model_apart(config: Config) -> None:
     with Store.open(config.state_dir) as store:
-        store.put_state("accepted/pump", [[1000.0, 1010.0], [1100.0, 1200.0]])
+        store.put_state("accepted/pump", [[1000.0, 1010.0]])  # as gon-edge kept it before there were answers
+        for number, word in enumerate(("wrong", "true", "accepted")):
+            since = 1100.0 + 100.0 * number
+            remember(store, Answer(f"a{number}", word, "pump", since, since + 9.0, at=50.0 * number))
         store.flush(0.0)
     here = Here(config)
-    assert here.job().accepted == accepted_spans(here.store, "pump") == ((1000.0, 1010.0), (1100.0, 1200.0))
+    here.models.install("pump", load_model(GOLDEN).with_lineage(version="7", trained_at=60.0))
+    job = here.job()
+    assert job.accepted == ((1000.0, 1010.0), (1100.0, 1109.0), (1300.0, 1309.0))
+    assert (job.accepted_anew, job.faults) == (((1300.0, 1309.0),), ((1200.0, 1209.0),))
 
 
 def test_a_job_comes_back_from_its_file(tmp_path: Path) -> None:
-    job = plain_job(tmp_path, accepted=((1.0, 2.0), (3.0, 4.0)), since=5.0, window=7)
+    spans = {"accepted": ((1.0, 2.0), (3.0, 4.0)), "accepted_anew": ((3.0, 4.0),), "faults": ((5.0, 6.0),)}
+    job = plain_job(tmp_path, **spans, since=5.0, window=7)
     write_job(job, tmp_path / "job.json")
     assert read_job(tmp_path / "job.json") == job
 

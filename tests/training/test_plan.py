@@ -19,6 +19,17 @@ def test_a_plan_says_what_would_be_used(tmp_path):
     assert planned.predicted_peak_bytes < planned.budget_bytes
 
 
+def test_rows_that_are_learned_twice_are_planned_for(tmp_path):
+    folder = stored(tmp_path, 2500)
+    planned = plan(plain_job(folder, window=40, accepted=((1100.0, 1200.0),)))
+    assert planned.rows == 2500
+    assert planned.predicted_peak_bytes == predicted_peak_bytes(2500 + 125, 2, FitSettings(window=40))
+    budget = predicted_peak_bytes(2000, 2, FitSettings(window=40))
+    tight = plan(plain_job(folder, window=40, accepted=((1100.0, 1200.0),), budget_bytes=budget))
+    assert tight.rows < 2000
+    assert tight.predicted_peak_bytes <= budget
+
+
 def test_a_plan_that_must_shrink_says_to_what_and_why(tmp_path):
     folder = stored(tmp_path, 5000)
     asked = plan(plain_job(folder, max_rows=1000))

@@ -9,7 +9,15 @@ import oracle
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gon_edge.training.rows import BLOCK_ROWS, Stillness, TrainingRows, choose_blocks, longest_runs
+from gon_edge.training.rows import (
+    BLOCK_ROWS,
+    Stillness,
+    TrainingRows,
+    choose_blocks,
+    longest_runs,
+    most_repeated,
+    repeated,
+)
 
 
 def test_training_windows_are_those_of_a_loop_and_reach_across_no_gap():
@@ -52,6 +60,14 @@ def test_blocks_fill_the_span_where_a_rounded_block_is_longer_than_its_rounded_p
     blocks = choose_blocks(usable, list(zip(edges[::2], edges[1::2], strict=False)), count, np.random.default_rng(0))
     assert sum(stop - start for start, stop in blocks) == count
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(blocks))
+
+
+@given(
+    trusted=st.lists(st.booleans(), max_size=300).map(lambda found: np.array(found, np.bool_)), window=st.integers(1, 9)
+)
+def test_rows_that_are_learned_twice_are_the_newest_confirmed_ones_and_the_window_before_them(trusted, window):
+    near = {i - back for i in np.flatnonzero(trusted) for back in range(window) if i >= back}
+    assert repeated(trusted, window).tolist() == sorted(near)[-most_repeated(len(trusted), window) :]
 
 
 def test_every_part_of_the_span_is_seen_at_no_fixed_distance():

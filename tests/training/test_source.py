@@ -18,7 +18,7 @@ from gon_edge.training.source import Source
 def test_all_usable_rows_are_read_in_order_with_restarts_where_some_are_left_out(tmp_path):
     asked = plain_job(stored(tmp_path, 3000, quarantined=range(1000, 1300)), until=3500.0, since=1100.0)
     source = Source(asked)
-    rows, _ = source.read(source.usable)
+    rows, _, _ = source.read(source.usable)
     expected = [i for i in range(100, 2501) if not 1000 <= i < 1300]
     assert (source.stored, source.quarantined, source.usable) == (2401, 300, len(expected))
     assert rows.values[:, 0].tolist() == expected
@@ -30,7 +30,7 @@ def test_all_usable_rows_are_read_in_order_with_restarts_where_some_are_left_out
 
 def test_a_sample_begins_a_piece_at_each_block_and_keeps_rows_together(tmp_path):
     asked = plain_job(stored(tmp_path, 9000))
-    rows, _ = Source(asked).read(3000)
+    rows, _, _ = Source(asked).read(3000)
     assert len(rows.values) == 3000
     steps = np.diff(rows.values[:, 0])
     assert ((steps == 1.0) | rows.restart[1:]).all()
@@ -61,11 +61,45 @@ def test_features_are_those_of_the_newest_rows_then_older_ones_and_none_without_
     asked = plain_job(tmp_path)
     source = Source(asked)
     assert source.features == ("b", "a", "dead", "old")
-    rows, _ = source.read(200)
+    rows, _, _ = source.read(200)
     assert rows.features == ("b", "a", "old")
     assert rows.values[150].tolist()[:2] == [150.0, 300.0]
     assert np.isnan(rows.values[150, 2])
     assert np.isnan(rows.values[50, 0])
+
+
+def test_what_a_person_confirmed_comes_first_as_well_with_the_window_before_it(tmp_path):
+    asked = plain_job(stored(tmp_path, 400), window=15, accepted=((1300.0, 1309.0), (1360.0, 1362.0)))
+    source = Source(asked)
+    rows, _, twice = source.read(source.usable)
+    first = [*range(286, 310), *range(346, 363)][-30:]  # two windows at most
+    assert (twice, len(rows.values)) == (30, 430)
+    assert rows.values[:, 0].tolist() == [*first, *range(400)]
+    assert np.flatnonzero(rows.restart).tolist() == [0, first.index(346), 30]
+    assert Source(plain_job(tmp_path, window=15)).read(400)[2] == 0
+
+
+def test_a_fault_is_never_read_whatever_else_is_asked_for(tmp_path):
+    folder = stored(tmp_path, 300, quarantined=range(100, 120))
+    asked = plain_job(folder, faults=((1100.0, 1119.0), (1200.0, 1204.0)), include_quarantined=True)
+    source = Source(asked)
+    rows, _, _ = source.read(source.usable)
+    assert source.usable == 275
+    assert rows.values[:, 0].tolist() == [*range(100), *range(120, 200), *range(205, 300)]
+    assert (rows.timestamps[rows.restart] - 1000.0).tolist() == [0, 120, 205]
+
+
+def test_rows_that_a_person_named_come_with_a_window_before_them_though_they_are_left_out(tmp_path):
+    folder = stored(tmp_path, 3000, quarantined=range(100, 120))
+    source = Source(plain_job(folder, window=15))
+    rows, first = source.named((1100.0, 1119.0))
+    assert (rows.values[:, 0].tolist(), first) == ([*map(float, range(85, 120))], 15)
+    rows, first = source.named((995.0, 1002.0))
+    assert (rows.values[:, 0].tolist(), first) == ([0.0, 1.0, 2.0], 0)
+    rows, first = source.named((1500.0, 9000.0))
+    assert (rows.values[first, 0], len(rows.values) - first) == (500.0, 1000)
+    assert source.named((9000.0, 9010.0)) is None
+    assert source.named((0.0, 10.0)) is None
 
 
 # -- from a file -------------------------------------------------------------------------------------------------------
@@ -78,7 +112,7 @@ def test_a_file_is_read_instead_of_the_store_with_its_times_and_gaps(tmp_path):
     asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"))
     source = Source(asked)
     assert (source.stored, source.quarantined, source.usable) == (80, 0, 80)
-    rows, _ = source.read(80)
+    rows, _, _ = source.read(80)
     assert rows.features == ("a", "b")
     assert rows.values[:, 0].tolist() == [*range(40), *range(60, 100)]
     assert np.flatnonzero(rows.restart).tolist() == [0, 40]
@@ -90,7 +124,7 @@ def test_a_file_is_read_instead_of_the_store_with_its_times_and_gaps(tmp_path):
 def test_rows_of_a_file_without_times_are_counted(tmp_path):
     (tmp_path / "rows.csv").write_text("a\n" + "\n".join(map(str, range(3000))))
     asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"), interval_s=2.0)
-    rows, _ = Source(asked).read(3000)
+    rows, _, _ = Source(asked).read(3000)
     assert rows.timestamps.tolist() == [2.0 * i for i in range(3000)]
     assert rows.restart.sum() == 1
 
