@@ -76,8 +76,12 @@ def _add_rehearse(add: AddCommand) -> None:
         help="known faults, a CSV file with the columns start and end, and stream where there are several: counts "
         "which of them were told, how soon, and which alerts were false (default: none)",
     )
-    sub.add_argument("--alerts", metavar="FILE", help="write every event of an alert, as it would have been published")
-    sub.add_argument("--report", metavar="FILE", help="write a page with pictures, HTML; needs matplotlib and jinja2")
+    sub.add_argument("--alerts", metavar="FILE", help="write every event of an alert, as published (default: no file)")
+    sub.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write an HTML page with pictures; needs matplotlib, jinja2 (default: no page)",
+    )
     sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
 
 

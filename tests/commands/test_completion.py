@@ -38,7 +38,7 @@ def test_bash_completes_the_actions_of_a_command_and_their_options() -> None:
 
 def test_bash_completes_commands_options_choices_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete("") == list(commands_in(build_parser()))
-    assert complete("re") == ["record", "rehearse", "replay", "report", "retrain"]
+    assert complete("re") == ["record", "replay", "rehearse", "report", "retrain"]
     assert complete("replay", "--as") == ["--as-fast-as-possible"]
     assert complete("run", "--log-level", "") == ["debug", "info", "warning", "error"]
     assert complete("completion", "") == ["bash", "zsh", "fish"]
