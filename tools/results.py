@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stale.append(table.page)
             if not options.check:
                 path.write_text(after, encoding="utf-8")
-    for page in stale:
+    for page in dict.fromkeys(stale):
         print(f"{page}: {'differs from the files in docs; run tools/results.py' if options.check else 'written'}")
     return int(options.check and bool(stale))
 
@@ -237,7 +237,9 @@ def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[d
             **{f"{figure}_sets": summary.means[figure] * summary.sets for figure in ("silent", "blind")},
         }
         setting = next(cell["setting"] for cell in chosen if cell["method"] == summary.method)
-        named = {name: titles[summary.method][name] for name in ("method", "title", "short")}
+        # What has never been ranked has no line in results.csv, and goes by its name.
+        title = titles.get(summary.method, {"title": summary.method, "short": ""})
+        named = {"method": summary.method, "title": title["title"], "short": title["short"]}
         made.append({**named, "setting": setting, **{key: f"{value:.6g}" for key, value in found.items()}})
     return made
 

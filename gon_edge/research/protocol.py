@@ -11,8 +11,8 @@
     :class:`~gon_edge.research.reference_gon.Quirks`: scores one row late, a quantile of train scores times a factor
     that is chosen a data set, point adjustment.
 
-Every recording of a test part is scored alone, by every method.  Where a train part has seams, only the product's
-detector can be told; the peers' windows cross them.
+Every recording of a test part is scored alone, by every method, and no window of a train part reaches over the seam of
+two recordings.  Only the released GON, rebuilt with its quirks, knows of no seams.
 
 A method is anything with ``fit``, ``decision_function`` and ``threshold_``.  :data:`METHODS` names the peers and the
 product's own detector; the table's tool starts a process for each cell and calls :func:`measure` in it.
@@ -226,11 +226,11 @@ def quantile_threshold(train_scores: Array, quantile: float, factor: float) -> f
 
 
 def _fit(method: Any, dataset: Dataset) -> None:
-    """Fit a method; the product's detector hears where recordings begin."""
-    if isinstance(method, GONDetector):
-        method.fit(dataset.train, restart=dataset.train_restart)
-    else:
+    """Fit a method, which hears where recordings begin; the released GON knows of none."""
+    if isinstance(method, ReferenceGON):
         method.fit(dataset.train)
+    else:
+        method.fit(dataset.train, restart=dataset.train_restart)
 
 
 def _alone(judge: Callable[[Array], Any], rows: Array, restart: NDArray[np.bool_]) -> Array:

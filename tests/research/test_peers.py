@@ -138,6 +138,17 @@ def test_a_window_ends_at_its_row_and_repeats_the_first_row_before_the_start():
     np.testing.assert_array_equal(windows, [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]])
 
 
+def test_no_window_of_training_or_threshold_reaches_over_the_seam_of_two_recordings():
+    # Two runs at different levels: windows over the seam hold a step that no run has.
+    rows = np.concatenate([a_stream(120), a_stream(80) + 50.0, a_stream(80, seed=2), a_stream(80, seed=3) + 50.0])
+    restart = np.isin(np.arange(len(rows)), [120, 200, 280])
+    told, untold = make("knn").fit(rows, restart=restart), make("knn").fit(rows)
+    steps = [np.abs(np.diff(peer.model_._fit_X.reshape(len(rows), 15, 3), axis=1)).max() for peer in (told, untold)]
+    assert steps[0] < 0.1 < steps[1]
+    assert told.threshold_ < untold.threshold_
+    assert len(told.calibration_) == int(HELD_OUT * len(rows))
+
+
 def test_the_scaler_leaves_constant_columns_and_clips_what_it_is_told_to():
     scaler = Scaler().fit(np.column_stack([np.array([0.0, 2.0]), np.array([0.1, 0.1])]))
     np.testing.assert_allclose(scaler(np.array([[3.0, 0.6]])), [[2.0, 0.5]])

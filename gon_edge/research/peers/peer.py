@@ -101,18 +101,27 @@ class RowPeer(ABC):
     def __init__(self, *, random_state: int = 0) -> None:
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, /) -> Self:
-        """Learn from normal rows (T, F)."""
+    def fit(self, X: ArrayLike, /, *, restart: ArrayLike | None = None) -> Self:
+        """Learn from normal rows (T, F).
+
+        Parameters
+        ----------
+        X : array_like, shape (T, F)
+        restart : array_like of bool, shape (T,), optional
+            True where a recording begins: no window reaches over its seam.
+        """
         rows = _rows(X)
+        starts = np.zeros(len(rows), np.bool_) if restart is None else np.asarray(restart, np.bool_)
         held_out = int(HELD_OUT * len(rows))
         if held_out >= 10:
-            earlier = copy.deepcopy(self)._fit(rows[:-held_out])
+            earlier = copy.deepcopy(self)._fit(rows[:-held_out], starts[:-held_out])
             # The rows before the held-out ones fill the first windows.
             context = min(getattr(self, "window", 1) - 1, len(rows) - held_out)
-            calibration = earlier.decision_function(rows[-held_out - context :])[context:]
-            self._fit(rows)
+            late = slice(len(rows) - held_out - context, None)
+            calibration = earlier._score_runs(rows[late], starts[late])[context:]
+            self._fit(rows, starts)
         else:
-            calibration = self._fit(rows).decision_function(rows)
+            calibration = self._fit(rows, starts)._score_runs(rows, starts)
         self.calibration_ = calibration
         self.threshold_ = fit_pot(calibration, RISK)
         return self
@@ -134,10 +143,18 @@ class RowPeer(ABC):
     def _score(self, Z: Array) -> Array:
         """Return the scores (T,) of scaled rows (T, F)."""
 
-    def _fit(self, rows: Array) -> Self:
+    def _train_runs(self, runs: list[Array]) -> None:
+        """Learn from the scaled rows of each recording; without windows of its own a method takes them as one."""
+        self._train(np.concatenate(runs))
+
+    def _score_runs(self, rows: Array, starts: NDArray[np.bool_]) -> Array:
+        return np.concatenate([self.decision_function(run) for run in _runs(rows, starts)])
+
+    def _fit(self, rows: Array, starts: NDArray[np.bool_] | None = None) -> Self:
         self.scaler_ = Scaler(unit=self.unit_range).fit(rows)
         # The published figures of the peers were measured with train not clipped; some do better with it clipped.
-        self._train(self.scaler_(rows, clip=CLIP if self.clip_train else np.inf))
+        scaled = self.scaler_(rows, clip=CLIP if self.clip_train else np.inf)
+        self._train_runs([scaled] if starts is None else _runs(scaled, starts))
         return self
 
 
@@ -163,7 +180,10 @@ class WindowPeer(RowPeer):
         """Return (N,) of (N, W, F)."""
 
     def _train(self, Z: Array) -> None:
-        self._train_windows(np.ascontiguousarray(causal_windows(Z, self.window)))
+        self._train_runs([Z])
+
+    def _train_runs(self, runs: list[Array]) -> None:
+        self._train_windows(np.concatenate([causal_windows(run, self.window) for run in runs]))
 
     def _score(self, Z: Array) -> Array:
         windows = causal_windows(Z, self.window)
@@ -181,6 +201,11 @@ def causal_windows(Z: Array, window: int) -> Array:
     """Return (T, W, F): at t the rows t-W+1..t; before the start the first row is repeated.  A view of a copy."""
     padded = np.concatenate([np.repeat(Z[:1], window - 1, axis=0), Z])
     return sliding_window_view(padded, window, axis=0).transpose(0, 2, 1)
+
+
+def _runs(rows: Array, starts: NDArray[np.bool_]) -> list[Array]:
+    """Return the rows of each recording; the first begins with the first row."""
+    return np.split(rows, np.flatnonzero(starts[1:]) + 1)
 
 
 def subsample(count: int, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
