@@ -596,7 +596,8 @@ _READING_KEYS = {
     "value": "The newest reading; null where there is none, or it is stale.",
     "usual": (
         "Lowest and highest, between which it was in most of the rows that the model was trained on: the mean, two "
-        "standard deviations around it. null for a feature that the model does not know."
+        "standard deviations around it. null for a feature that the model does not know, and for a counter, of which "
+        "it knows the rate."
     ),
     "low": "Lowest reading of each bucket, oldest first, starting with the first of the stream; null for none.",
     "high": "Highest reading of each bucket.",

@@ -103,7 +103,7 @@ class ReadingsSnapshot:
     buckets : tuple of bytes
         For `stream.history.unpacked`, oldest first: packed, since the snapshot before shares them.
     learned : tuple of str
-        Features that the model in use knows.
+        Features of which the model in use knows the readings; of a counter it knows the rate.
     usual : ndarray, shape (2, F)
         Of each of these lowest and highest, of what it mostly was in training.
     """

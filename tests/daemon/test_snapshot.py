@@ -33,6 +33,10 @@ def test_a_reading_is_usually_within_two_deviations_of_what_was_learned_and_one_
     usual = dict(zip(snapshot.learned, snapshot.usual.T.tolist(), strict=True))
     assert usual["flow"] == pytest.approx([19.0, 21.0], abs=0.2)
     assert (usual["still"], usual["zero"]) == ([7.0, 7.0], [0.0, 0.0])
+    stream.use(replace(model, rising=("still",)))
+    counted = readings_snapshot(stream)
+    assert counted.learned == ("flow", "zero")
+    assert counted.usual.T.tolist() == [usual["flow"], usual["zero"]]
 
 
 def test_earlier_days_come_from_the_store_while_the_daemon_holds_it(tmp_path: Path) -> None:
