@@ -9,6 +9,7 @@ matplotlib is not a dependency of gon-edge: importing this module without it rai
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -138,6 +139,7 @@ def canvas(colours: Mapping[str, str]) -> Iterator[Figure]:
     colours : mapping
         `LIGHT` or `DARK`.
     """
+    gc.collect()  # the figure before is a ring of references: a page of many would hold them all
     with mpl.rc_context(), warnings.catch_warnings():
         # Of a character that is in no font, of which the picture shows a box.
         warnings.simplefilter("ignore", UserWarning)

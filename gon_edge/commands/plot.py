@@ -39,6 +39,9 @@ _ACROSS = fig.WIDTH - _LEFT - _RIGHT
 _NAME_WIDTH = 190
 """Dots that the heading beside a legend takes."""
 
+Line = tuple[NDArray[Any], NDArray[Any]]
+"""Times and values, (B,) each."""
+
 _HIGHEST = 5.0
 """Times the threshold up to which the scale of scores goes: one wild fault must not flatten the rest."""
 
@@ -59,7 +62,7 @@ def judge_csv(
     """
     time_index = None if time_column is None else table.column(time_column, "--time-column")
     detector: Detector | None = None
-    thinned = Thinned(model.features)
+    thinned = Thinned(model.features, rising=model.rising)
     for cells, row, _ in csv_rows(model, table, time_column):
         if detector is None:
             detector = Detector(at_level_of(model, row.values, table.name))
@@ -117,6 +120,42 @@ def element(thinned: Thinned, *, title: str, alerts: Iterable[tuple[float, float
     """
     with fig.canvas(fig.LIGHT) as figure:
         _draw(figure, thinned, title, True, alerts, fig.LIGHT)
+        return fig.svg(figure, title, css=None)
+
+
+def causes_element(
+    thinned: Thinned,
+    names: Sequence[str],
+    *,
+    title: str,
+    alert: tuple[float, float],
+    days: Mapping[str, Sequence[Line]],
+) -> str:
+    """Return the readings of an alert's causes as an SVG element for a page with `figure.DARK_STYLE`.
+
+    Parameters
+    ----------
+    thinned : Thinned
+        Before and during the alert, with at least one column.
+    names : sequence of str
+        Features, at least one.
+    title : str
+        Said in place of the picture to those who cannot see it.
+    alert : (float, float)
+        From when to when it was open.
+    days : mapping
+        By feature, how the same time was on other days: times moved to this day (B,), and values (B,).
+    """
+    with fig.canvas(fig.LIGHT) as figure:
+        fig.resize(figure, fig.WIDTH, _TOP + len(names) * (_HEAD + _FEATURE_HEIGHT + _GAP) - _GAP - _TOP // 2 + _FOOT)
+        sheet = _Sheet(figure, thinned, True, [alert], fig.LIGHT)
+        top = _TOP // 2
+        for number, name in enumerate(names):
+            top += _HEAD
+            f = thinned.features.index(name)
+            is_last = number == len(names) - 1
+            sheet.feature(top, f, fig.short(name), is_first=number == 0, is_last=is_last, days=days.get(name, ()))
+            top += _FEATURE_HEIGHT + _GAP
         return fig.svg(figure, title, css=None)
 
 
@@ -226,23 +265,38 @@ class _Sheet:
         axes.set_ylim(0.0, self._ceiling)
         self._legend(axes, list(zip(names, reversed(parts), strict=True)), across)
 
-    def feature(self, top: float, f: int, name: str, *, is_first: bool, is_last: bool) -> None:
-        """Draw one feature as it was and as the model would have it."""
-        axes, colours = self._panel(top, _FEATURE_HEIGHT, name), self._colours
+    def feature(
+        self,
+        top: float,
+        f: int,
+        name: str,
+        *,
+        is_first: bool,
+        is_last: bool,
+        days: Sequence[Line] = (),
+    ) -> None:
+        """Draw one feature as it was, as the model would have it, and as it was on other days."""
+        heading = f"{name}, a row" if self._thinned.is_counter(self._thinned.features[f]) else name
+        axes, colours = self._panel(top, _FEATURE_HEIGHT, heading), self._colours
         for since, until in self._spans(lambda c: bool(c.missing[f])):
             self._shade(axes, since, until, "gone")
         lowest, highest = self._values(lambda c: c.lowest[f]), self._values(lambda c: c.highest[f])
         measured, expected = self._values(lambda c: c.measured[f]), self._values(lambda c: c.expected[f])
+        faint = [
+            axes.plot([self._place(at) for at in times], values, color=colours["other"], linewidth=0.8)[0]
+            for times, values in days
+        ]
         spread = axes.fill_between(self._x, lowest, highest, color=colours["spread"], linewidth=0)
         (dashes,) = axes.plot(self._x, expected, color=colours["expected"], linestyle=(0, (4, 2)), linewidth=1.7)
         (line,) = axes.plot(self._x, measured, color=colours["actual"])
-        known = np.concatenate([lowest, highest, measured, expected])
+        known = np.concatenate([lowest, highest, measured, expected, *(values for _, values in days)])
         known = known[np.isfinite(known)]
         low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
         margin = 0.08 * (high - low) or 0.5
         axes.set_ylim(low - margin, high + margin)
         if is_first:
             keys: list[tuple[str, Any]] = [("actual", line), ("lowest to highest", spread), ("expected", dashes)]
+            keys += [("earlier days", faint[0])] if faint else []
             if self._thinned.missing.any():
                 keys.append(("no value", fig.swatch(colours["gone"])))
             self._legend(axes, keys, len(keys))

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gon_edge import __version__
 from gon_edge.commands import figure, plot
@@ -28,6 +31,7 @@ from gon_edge.events import Row
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.state.catalog import find
+from gon_edge.state.days import earlier_days
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
@@ -46,6 +50,36 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ALERTS = 200
 _MOST_ROUNDS = 50
 _MOST_MISSING = 30
+_MOST_DRAWN = 12  # alerts with a picture: each asks the model for some 300 accounts
+_DRAWN_CAUSES = 3
+
+_BEFORE_S = 3600.0  # of readings before an alert, as the status page shows
+_DURING_S = 7200.0  # and during it at most: what came next, the picture above shows
+_DAY_POINTS = 180  # a minute each
+
+
+@dataclass(frozen=True, slots=True)
+class _Episode:
+    """An alert with what was read before and during it.
+
+    Attributes
+    ----------
+    alert : mapping
+    begin, end : float
+        Of what is shown, Unix seconds.
+    names : list of str
+        Its causes that the model knows.
+    thinned : Thinned
+    days : dict
+        How it was at this time on other days, as `earlier_days` gives it.
+    """
+
+    alert: Mapping[str, Any]
+    begin: float
+    end: float
+    names: list[str]
+    thinned: Thinned
+    days: Mapping[int, NDArray[np.float32]]
 
 
 def stream_report(
@@ -86,11 +120,42 @@ def stream_report(
         if stream not in folder.streams():
             raise InputError(f"stream {stream!r} has no model yet: nothing can be said about its scores")
         model = find(f"stream:{stream}", state_dir).model
-        thinned = _judge(store, stream, model, begin, interval_s or 1.0, progress)
         alerts = [a for a in store.alerts(_MOST_ALERTS, stream) if a["timestamp"] >= begin or a["type"] != "end"]
+        interval_s = interval_s or 1.0
+        episodes = _episodes(store, stream, model, alerts, (begin, newest), interval_s)
+        thinned = _judge(store, stream, model, begin, interval_s, episodes, progress)
         rounds = [r for r in store.retrains(_MOST_ROUNDS, stream) if r.started >= begin]
     stored: dict[str, Sequence[Any]] = {"alerts": alerts, "rounds": rounds, "versions": folder.versions(stream)}
+    stored["episodes"] = [episode for episode in episodes if episode.thinned.rows]
     return _page(stream, model, (begin, newest), thinned, stored)
+
+
+def _episodes(
+    store: Store,
+    stream: str,
+    model: Model,
+    alerts: Sequence[Mapping[str, Any]],
+    span: tuple[float, float],
+    interval_s: float,
+) -> list[_Episode]:
+    """The alerts that get a picture of their own, the newest first, still without rows."""
+    found: list[_Episode] = []
+    for alert in alerts:
+        causes = [cause["feature"] for cause in alert["top_features"] if cause["feature"] in model.features]
+        if alert["kind"] == "missing" or not causes or len(found) == _MOST_DRAWN:
+            continue
+        begin = max(span[0], alert["since"] - _BEFORE_S)
+        until = span[1] if alert["type"] != "end" else alert["timestamp"]
+        end = min(until, max(begin, alert["since"]) + _DURING_S)
+        names = causes[:_DRAWN_CAUSES]
+        # What a counter read on other days is another number; its rate is not stored.
+        readings = [name for name in names if name not in model.rising]
+        days = earlier_days(
+            store, stream, readings, begin, bucket_s=(end - begin + 1.0) / _DAY_POINTS, buckets=_DAY_POINTS
+        )
+        thinned = Thinned(model.features, math.ceil((end - begin) / interval_s), model.rising)
+        found.append(_Episode(alert, begin, end, names, thinned, days))
+    return found
 
 
 def _judge(
@@ -99,10 +164,12 @@ def _judge(
     model: Model,
     begin: float,
     interval_s: float,
+    episodes: Sequence[_Episode],
     progress: Callable[[int, float | None], None],
 ) -> Thinned:
+    """Judge the rows since `begin`; the episodes take theirs as they pass."""
     expected = sum(int((chunk.timestamps >= begin).sum()) for chunk in store.outline(stream, since=begin))
-    thinned = Thinned(model.features, expected)
+    thinned = Thinned(model.features, expected, rising=model.rising)
     detector = Detector(model)
     done = 0
     # Two windows more: the first rows shown are judged by what came before them, as they were.
@@ -115,6 +182,9 @@ def _judge(
             verdict = detector.score(row)
             if at >= begin:
                 thinned.add(at, row, verdict, detector)
+            for episode in episodes:
+                if episode.begin <= at <= episode.end:
+                    episode.thinned.add(at, row, verdict, detector)
         done += len(chunk.timestamps)
         progress(done, min(1.0, done / max(expected, 1)))
     return thinned
@@ -149,10 +219,30 @@ def _page(
             facts=facts,
             picture=svg_element(plot.element(thinned, title=title, alerts=spans)),
             missing=_missing(thinned),
-            **stored,
+            pictures=[(episode.alert, svg_element(_drawn(episode))) for episode in stored["episodes"]],
+            **{name: rows for name, rows in stored.items() if name != "episodes"},
         )
     )
     return page
+
+
+def _drawn(episode: _Episode) -> str:
+    """The readings of an alert's causes as an SVG element."""
+    alert = episode.alert
+    readings = [name for name in episode.names if not episode.thinned.is_counter(name)]
+    step = (episode.end - episode.begin + 1.0) / _DAY_POINTS
+    times = episode.begin + step * (np.arange(_DAY_POINTS) + 0.5)
+    days: dict[str, list[plot.Line]] = {
+        name: [
+            (times[known], values[known, f])
+            for values in episode.days.values()
+            if (known := np.isfinite(values[:, f])).any()
+        ]
+        for f, name in enumerate(readings)
+    }
+    until = episode.end if alert["type"] != "end" else min(episode.end, alert["timestamp"])
+    title = f"{', '.join(episode.names)} before and during the alert of {_time(alert['since'])} UTC"
+    return plot.causes_element(episode.thinned, episode.names, title=title, alert=(alert["since"], until), days=days)
 
 
 def svg_element(picture: str) -> Markup:

@@ -8,7 +8,7 @@ lays the columns out, ``report`` fills them from stored rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.events import Row, Verdict
+from gon_edge.model.counters import rates
 from gon_edge.model.detector import Detector
 
 MOST_COLUMNS = 300
@@ -90,6 +91,8 @@ class Thinned:
     features : sequence of str
     rows_expected : int
         Fewer rows work too, and more: columns are joined by twos when there are too many.
+    rising : collection of str
+        Features that are counters: what is kept of them is their rate, as their model judges them.
 
     Attributes
     ----------
@@ -100,7 +103,7 @@ class Thinned:
         The highest score, and where it was.
     """
 
-    def __init__(self, features: Sequence[str], rows_expected: int = 0) -> None:
+    def __init__(self, features: Sequence[str], rows_expected: int = 0, rising: Collection[str] = ()) -> None:
         self.features = tuple(features)
         self.columns: list[Column] = []
         self.rows = self.anomalies = 0
@@ -108,6 +111,8 @@ class Thinned:
         self._step = math.inf
         self._per_column = max(1, math.ceil(rows_expected / MOST_COLUMNS))
         self._place = {name: f for f, name in enumerate(self.features)}
+        self._is_counter = np.array([name in rising for name in self.features], np.bool_)
+        self._before = np.full(len(self.features), np.nan, np.float32)
         self._selected: tuple[str, ...] | None = None
         self._select: NDArray[np.intp] | None = None
 
@@ -137,7 +142,9 @@ class Thinned:
         column.low, column.high = min(column.low, verdict.score), max(column.high, verdict.score)
         column.rows += 1
         column.anomalies += verdict.is_anomaly
-        values = self._values(row)
+        came = self._values(row)
+        before = np.full_like(came, np.nan) if row.restart else self._before
+        values, self._before = rates(came, before, self._is_counter), came
         np.fmin(column.lowest, values, out=column.lowest)
         np.fmax(column.highest, values, out=column.highest)
         for name in verdict.missing:
@@ -184,6 +191,10 @@ class Thinned:
             self._select = np.array([place.get(name, -1) for name in self.features], np.intp)
         assert self._select is not None
         return np.where(self._select < 0, np.float32(np.nan), row.values[self._select])
+
+    def is_counter(self, name: str) -> bool:
+        """Whether what is kept of a feature is its rate."""
+        return bool(self._is_counter[self._place[name]])
 
     @property
     def missing(self) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from judged import FEATURES, START, judge, model_of, table
 
 from gon_edge.commands import figure
 from gon_edge.commands.main import main
-from gon_edge.commands.plot import element, picture
+from gon_edge.commands.plot import causes_element, element, picture
 from gon_edge.commands.thinned import Thinned
 from gon_edge.errors import InputError
 from gon_edge.events import Row, Verdict
@@ -105,6 +105,23 @@ def test_alerts_are_shaded_in_every_panel(judged: Thinned):
     shades = [path for path in root.iter("path") if path.get("fill") == figure.LIGHT["alert"] and path.get("clip-path")]
     assert len(shades) == 2 + len(FEATURES)
     assert "alert" in ["".join(text.itertext()) for text in root.iter("text")]
+
+
+def test_the_causes_of_an_alert_are_drawn_beside_other_days(judged: Thinned):
+    times = START + np.arange(0.0, 600.0, 10.0)
+    days = {"flow": [(times, np.full(60, float(value), np.float32)) for value in (15, 18)]}
+    svg = causes_element(judged, ["flow", "current"], title="<why>", alert=(START + 500.0, START + 540.0), days=days)
+    root = ET.fromstring(svg)
+    assert root.get("aria-label") == "<why>"
+    said = ["".join(text.itertext()).strip() for text in root.iter("text")]
+    assert {"flow", "current", "actual", "expected", "earlier days"} <= set(said)
+    assert not {"pressure", "score"} & set(said)
+    faint = [
+        path for path in root.iter("path") if path.get("stroke") == figure.LIGHT["other"] and path.get("clip-path")
+    ]
+    assert len(faint) == 2
+    shades = [path for path in root.iter("path") if path.get("fill") == figure.LIGHT["alert"] and path.get("clip-path")]
+    assert len(shades) == 2
 
 
 @pytest.mark.parametrize(("theme", "ground"), [("auto", "#ffffff"), ("light", "#ffffff"), ("dark", "#1a201e")])

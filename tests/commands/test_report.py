@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import tracemalloc
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 from e2e.daemons import FEATURES, rows
 
+from gon_edge.commands import figure
 from gon_edge.commands.main import main
 from gon_edge.commands.report import stream_report
 from gon_edge.config.file import parse_config
 from gon_edge.errors import InputError
-from gon_edge.events import Reading
+from gon_edge.events import Reading, Row
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
@@ -29,7 +31,7 @@ from gon_edge.training.fit import fit_model
 START = 1_700_000_000.0
 NAME = "<img src=x onerror=alert(1)>\"'&"
 HOSTILE = ("</svg><script>alert(1)</script>", "pressure", "current", "temperature")
-DAY = {"ago_s": 86400.0}
+DAY = {"ago_s": 86400.0 / 4}
 
 
 class Page(HTMLParser):
@@ -72,6 +74,11 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stream = Stream(NAME, config.stream(NAME), max_features=10, model=model)
     parts = [(600, 0.0, ""), (60, 6.0, ""), (300, 0.0, ""), (400, 0.0, "pressure"), (200, 0.0, "")]
     with Store.open(folder) as store:
+        for ago in (3, 1):
+            for line in rows(900, start=START - 86_400.0 * ago, seed=ago):
+                values = json.loads(line)
+                row = Row(NAME, values.pop("time"), HOSTILE, np.float32(list(values.values())), np.zeros(4, np.bool_))
+                store.add_row(row, False, now=0.0)
         at = START
         for seed, (count, fault, without) in enumerate(parts, 1):
             for line in rows(count, start=at, seed=seed, fault=fault):
@@ -100,6 +107,21 @@ def test_the_page_tells_what_happened(state_dir: Path):
     assert "version 3, trained 2023-11-14 22:12:20" in page.text
     assert "highest score" in page.text
     assert "1560" in page.text
+
+
+def test_each_anomaly_is_drawn_with_its_causes_before_and_during_it_and_on_other_days(state_dir: Path):
+    text = stream_report(state_dir, NAME, {"at": START})
+    labels = [a["aria-label"] for tag, a in Page(text).tags if tag == "svg"]
+    with Store.open(state_dir, read_only=True) as store:
+        anomalies = [alert for alert in store.alerts(50, NAME) if alert["kind"] == "anomaly"]
+    assert len(labels) == 1 + len(anomalies) >= 2
+    causes = [cause["feature"] for cause in anomalies[-1]["top_features"]][:3]
+    assert causes[0] == HOSTILE[0]
+    assert labels[-1] == f"{', '.join(causes)} before and during the alert of 2023-11-14 22:23:21 UTC"
+    (drawn,) = re.findall(r"critical anomaly since 2023-11-14 22:23:21.*?</svg>", text, re.DOTALL)
+    # Two lines of other days for each cause, and one in the key.
+    assert len(re.findall(rf'stroke="{figure.LIGHT["other"]}"', drawn)) == 2 * len(causes) + 1
+    assert "earlier days" in drawn
 
 
 def test_the_page_runs_nothing_and_fetches_nothing(state_dir: Path):

@@ -114,6 +114,18 @@ def test_a_feature_that_a_row_lacks_has_no_extremes():
     np.testing.assert_array_equal(thinned.missing, [0, 1])
 
 
+def test_of_a_counter_the_rate_is_kept_as_its_model_judges_it():
+    thinned = Thinned(("flow", "meter"), rows_expected=400, rising=("meter",))
+    for t, meter in enumerate((100.0, 103.0, 110.0, 2.0, 4.0)):
+        row = Row("pump", START + t, ("meter", "flow"), np.float32([meter, 7.0]), np.zeros(2, np.bool_), restart=t == 4)
+        verdict = Verdict("pump", START + t, 1.0, 2.0, False, (), (), "1")
+        thinned.add(START + t, row, verdict, Explains())  # type: ignore[arg-type]
+    lowest = np.fmin.reduce([column.lowest for column in thinned.columns])
+    highest = np.fmax.reduce([column.highest for column in thinned.columns])
+    assert (lowest.tolist(), highest.tolist()) == ([7.0, 3.0], [7.0, 7.0])
+    assert (thinned.is_counter("flow"), thinned.is_counter("meter")) == (False, True)
+
+
 def test_an_account_agrees_with_the_causes(model):
     detector = Detector(model)
     for t, row in enumerate(np.concatenate([table(100, 1), table(20, 2, fault=6.0)]).astype(np.float32)):
