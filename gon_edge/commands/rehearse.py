@@ -67,7 +67,7 @@ def _add_rehearse(add: AddCommand) -> None:
     sub.add_argument(
         "--answers",
         metavar="FILE",
-        help='what a person does meanwhile, a JSON object a line, such as {"at": "2026-01-05T10:00", "do": "accept", '
+        help='what a person does meanwhile, a JSON object a line, such as {"time": "2026-01-05T10:00", "do": "accept", '
         '"stream": "pump", "since": "2h"} (default: nothing)',
     )
     sub.add_argument(
@@ -216,8 +216,8 @@ def csv_readings(table: CsvFile, stream: str, time_column: str | None) -> Iterat
 def read_orders(path: str) -> list[Order]:
     """What a person does at which time, from a file with a JSON object a line.
 
-    Each is an order as commands send it, ``do`` and what that takes, with ``at``: the time, Unix or ISO 8601.
-    ``since``, ``until`` and ``for`` may be written as on the command line, such as ``2h``.
+    Each is an order as commands send it, ``do`` and what that takes, with ``time``: when it is given, Unix or ISO 8601.
+    ``at``, ``since``, ``until`` and ``for`` may be written as on the command line, such as ``2h``.
 
     Raises
     ------
@@ -233,8 +233,8 @@ def read_orders(path: str) -> list[Order]:
             continue
         try:
             asked: dict[str, Any] = dict(json.loads(line))
-            at = unix_seconds(asked.pop("at"))
-            for key in ("since", "until"):
+            at = unix_seconds(asked.pop("time"))
+            for key in ("at", "since", "until"):
                 if isinstance(asked.get(key), str):
                     asked[key] = moment(asked[key])
             if "for" in asked:
@@ -242,7 +242,7 @@ def read_orders(path: str) -> list[Order]:
             if not isinstance(asked["do"], str):
                 raise ValueError("do is no text")
         except KeyError as error:
-            raise InputError(f"{path}:{number}: {error} is missing; each line needs at and do") from None
+            raise InputError(f"{path}:{number}: {error} is missing; each line needs time and do") from None
         except (TypeError, ValueError, RecursionError, argparse.ArgumentTypeError) as error:
             raise InputError(f"{path}:{number}: is no order: {error}") from None
         orders.append(Order(at, asked))

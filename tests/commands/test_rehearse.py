@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_csv_file_gives_alerts_trainings_and_what_they_add_up_to(folder: Path) -> None:
     answers = folder / "answers.jsonl"
-    answers.write_text(json.dumps({"at": iso(390), "do": "accept", "stream": "other", "since": "2h"}) + "\n\n")
+    answers.write_text(json.dumps({"time": iso(390), "do": "accept", "stream": "other", "since": "2h"}) + "\n\n")
     files = ["--labels", folder / "faults.csv", "--answers", answers, "--alerts", folder / "alerts.jsonl"]
     files += ["--report", folder / "out.html"]
     done = gon_edge("rehearse", str(folder / "pump.csv"), "--config", str(folder / "config.yaml"), *map(str, files))
@@ -139,17 +139,19 @@ def test_rows_need_a_time(tmp_path: Path, text: str, said: str) -> None:
 def test_answers_are_written_as_on_the_command_line_or_as_commands_send_them(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     lines = [
-        {"at": START, "do": "silence", "stream": "pump", "for": "2h", "reason": "work"},
-        {"at": "2023-11-15T10:00", "do": "accept", "stream": "pump", "since": "2h", "until": "2023-11-15T09:00"},
-        {"at": START, "do": "accept", "stream": "pump", "since": {"ago_s": 60.0}},
+        {"time": START, "do": "silence", "stream": "pump", "for": "2h", "reason": "work"},
+        {"time": "2023-11-15T10:00", "do": "accept", "stream": "pump", "since": "2h", "until": "2023-11-15T09:00"},
+        {"time": START, "do": "accept", "stream": "pump", "since": {"ago_s": 60.0}},
+        {"time": START, "do": "missed", "stream": "pump", "at": "5m"},
     ]
     file.write_text("\n".join(map(json.dumps, lines)))
-    silence, accept, sent = read_orders(str(file))
+    silence, accept, sent, missed = read_orders(str(file))
     assert silence == (START, {"do": "silence", "stream": "pump", "for_s": 7200.0, "reason": "work"})
     assert accept.at == 1_700_042_400.0
     assert accept.asked["since"] == {"ago_s": 7200.0}
     assert accept.asked["until"] == {"at": 1_700_038_800.0}
     assert sent.asked["since"] == {"ago_s": 60.0}
+    assert missed == (START, {"do": "missed", "stream": "pump", "at": {"ago_s": 300.0}})
 
 
 @pytest.mark.parametrize(
@@ -157,12 +159,12 @@ def test_answers_are_written_as_on_the_command_line_or_as_commands_send_them(tmp
     [
         ("{", "is no order"),
         ("[1]", "is no order"),
-        ('{"do": "accept"}', "'at' is missing"),
-        ('{"at": 1700000000}', "'do' is missing"),
-        ('{"at": "soon", "do": "accept"}', "is no order"),
-        ('{"at": 1700000000, "do": 5}', "do is no text"),
-        ('{"at": 1700000000, "do": "accept", "since": "yore"}', "write a duration"),
-        ('{"at": 1700000000, "do": "silence", "for": "yore"}', "write a duration"),
+        ('{"do": "accept"}', "'time' is missing"),
+        ('{"time": 1700000000}', "'do' is missing"),
+        ('{"time": "soon", "do": "accept"}', "is no order"),
+        ('{"time": 1700000000, "do": 5}', "do is no text"),
+        ('{"time": 1700000000, "do": "accept", "since": "yore"}', "write a duration"),
+        ('{"time": 1700000000, "do": "silence", "for": "yore"}', "write a duration"),
     ],
 )
 def test_a_line_that_is_no_order_is_named(tmp_path: Path, line: str, said: str) -> None:

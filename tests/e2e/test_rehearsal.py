@@ -52,7 +52,7 @@ def test_warm_up_trainings_and_alerts_are_those_of_the_running_daemon(mosquitto:
         trainings = json.loads(daemon.get("/api/v1/trainings")[1])["trainings"]
     live = published(subscriber)
     subscriber.stop()
-    order = {"at": asked_at, "do": "retrain", "streams": ["pump"], "force": True}
+    order = {"time": asked_at, "do": "retrain", "streams": ["pump"], "force": True}
     found = rehearsed(daemon, recording.file, tmp_path, [order])
 
     assert (tmp_path / "alerts.jsonl").read_text().splitlines() == live
