@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from gon_edge.model.file import Model, load_model, save_model
 from gon_edge.process.memory import rss_bytes
 from gon_edge.state.chunk import RowChunk
 from gon_edge.training.answers import Span
+from gon_edge.training.carry import Carry, Part
 from gon_edge.training.evidence import highest, move_threshold, reaches
 from gon_edge.training.fit import fit_model
 from gon_edge.training.gate import GateReport, judge, scored
@@ -147,6 +149,7 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
     champion, settings, timestamps = _champion(job), job.settings, rows.timestamps[twice:]
     count = len(timestamps)
     everything = slice(0, count)
+    carry: Carry | None = None
     learned = count - _held_out_rows(count, within(job.accepted, timestamps), settings)
     unknown = np.flatnonzero(timestamps > _known_until(champion))
     first = max(learned, int(unknown[0]) if len(unknown) else count)
@@ -162,17 +165,20 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
         report = replace(material.judge(slice(newest, count), model, champion), held_out_rows=0)
         report = _with_whole(report, material.judge(everything, model, None))
     else:
-        model = material.fit(learned, (_READ_SHARE, _HALFWAY))
+        held_out = slice(first, count)
+        known = slice(0, min(learned, int(unknown[0])))
+        carry = Carry(champion, material.part(known), material.part(held_out), material.rule)
+        model = material.fit(learned, (_READ_SHARE, _HALFWAY), carry)
         _tell_progress("gate", _HALFWAY)
-        report = material.judge(slice(first, count), model, champion)
+        report = material.judge(held_out, model, champion)
         if report.passed or (job.force and report.finite):
-            model = material.fit(count, (_HALFWAY, _FITTED_SHARE))
+            model = material.fit(count, (_HALFWAY, _FITTED_SHARE), carry)
             report = _with_whole(report, material.judge(everything, model, None))
     _tell_progress("save", _FITTED_SHARE)
     gate = report.as_json()
-    answers = model.lineage.get("answers", {})
+    why = "; ".join(filter(None, (carry.why if carry else "", model.lineage.get("answers", {}).get("why", ""))))
     before = round(champion.threshold, 6) if champion is not None else None
-    _tell(gate=gate, threshold={"before": before, "after": round(model.threshold, 6), "why": answers.get("why", "")})
+    _tell(gate=gate, threshold={"before": before, "after": round(model.threshold, 6), "why": why})
     detects = gate.pop("detects")  # of the model itself, and the longest part: an entry of its own in the lineage
     return model.with_lineage(
         version=job.version,
@@ -237,8 +243,25 @@ class _Material:
         self.timestamps = rows.timestamps[twice:]
         self._source, self._rows, self._longest_run, self._twice = source, rows, longest_run, twice
 
-    def fit(self, learned: int, shares: tuple[float, float]) -> Model:
-        """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is."""
+    @property
+    def rule(self) -> AlertRule:
+        """Which rows above the threshold raise an alert."""
+        return AlertRule(self.job.raise_rows, self.job.raise_of)
+
+    def part(self, chosen: slice | NDArray[np.intp]) -> Part:
+        """Some of the rows, oldest first, without those that are learned twice."""
+        rows, twice = self._rows, self._twice
+        restart = rows.restart[twice:][chosen].copy()
+        restart[:1] = True
+        if not isinstance(chosen, slice):
+            restart[1:] |= np.diff(chosen) > 1
+        return Part(rows.values[twice:][chosen], restart, rows.features)
+
+    def fit(self, learned: int, shares: tuple[float, float], carry: Callable[[Model], Model] = lambda m: m) -> Model:
+        """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is.
+
+        ``carry`` sees to its threshold before answers of people do.
+        """
         job, rows, used = self.job, self._rows, slice(0, self._twice + learned)
         begin, end = shares
         model = fit_model(
@@ -252,24 +275,20 @@ class _Material:
                 "fit" if phase == "done" else phase, begin + (end - begin) * share, loss
             ),
         )
-        return self._heeded(replace(model, interval_s=job.interval_s, longest_run=self._longest_run))
+        return self._heeded(carry(replace(model, interval_s=job.interval_s, longest_run=self._longest_run)))
 
     def judge(self, chosen: slice | NDArray[np.intp], challenger: Model, champion: Model | None) -> GateReport:
         """What the gate says of some of the rows."""
-        rows, twice = self._rows, self._twice
-        restart = rows.restart[twice:][chosen].copy()
-        restart[:1] = True
-        if not isinstance(chosen, slice):
-            restart[1:] |= np.diff(chosen) > 1
+        part = self.part(chosen)
         return judge(
             challenger,
             champion,
-            rows.values[twice:][chosen],
-            restart,
-            rows.features,
+            part.values,
+            part.restart,
+            part.features,
             risk=self.job.settings.risk,
             seed=self.job.seed,
-            rule=AlertRule(self.job.raise_rows, self.job.raise_of),
+            rule=self.rule,
         )
 
     def _heeded(self, model: Model) -> Model:
