@@ -187,10 +187,10 @@ class Rehearsal:
         check_starters(config)
         self.courses: dict[str, Course] = {}
         self.unheard: Counter[str] = Counter()
-        self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="gon-edge-rehearsal-")
         self._monotonic = self._offset_s = 0.0
         self._looked_at = -math.inf
+        self._begun = False
         self._news: list[News] = []
         machine = Machine(
             clock=Clock(monotonic=lambda: self._monotonic, wall=lambda: self._wall),
@@ -225,7 +225,7 @@ class Rehearsal:
         *,
         end: Callable[[], float | None] = lambda: None,
     ) -> Iterator[News]:
-        """Let a recording arrive, and yield what comes of it, as it comes.
+        """Let a recording arrive, and yield what comes of it, as it comes; another one goes on where it ended.
 
         Parameters
         ----------
@@ -243,10 +243,8 @@ class Rehearsal:
             The recording cannot be read, or the temporary folder not written.
         """
         waiting = deque(sorted(orders, key=lambda order: order.at))
-        began = False
         for arrived in recording:
-            if not began:
-                began = True
+            if not self._begun:
                 self._begin(arrived)
             at, offset_s = self._arrival(arrived)
             while waiting and waiting[0].at <= at + offset_s:
@@ -282,6 +280,7 @@ class Rehearsal:
 
     def _begin(self, first: Reading | Arrival) -> None:
         """The daemon has started a moment before the first message."""
+        self._begun = True
         if isinstance(first, Reading):
             self._monotonic = _UPTIME_S
             self._offset_s = (first.timestamp or 0.0) - _UPTIME_S

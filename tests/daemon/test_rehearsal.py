@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +18,16 @@ from gon_edge.events import Reading
 
 START = 1_700_000_000.0
 FEATURES = ("flow", "pressure", "current")
+
+
+class Message(NamedTuple):
+    """One message of a capture."""
+
+    topic: str
+    payload: bytes
+    received_at: float
+    wall: float
+    retained: bool
 
 
 def config(**settings: Any) -> Config:
@@ -132,6 +142,24 @@ def test_nothing_is_left_in_the_file_system_also_when_it_is_interrupted(
     with pytest.raises(KeyboardInterrupt), Rehearsal(config()) as rehearsal:
         list(rehearsal.play(interrupted()))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recording_in_two_pieces_is_one_recording() -> None:
+    whole, pieces = list(machine(330, fault=range(300, 310))), Rehearsal(config())
+    with pieces:
+        news = [*pieces.play(whole[:250]), *pieces.play(whole[250:])]
+    expected, rehearsal = played(config(), iter(whole))
+    assert told(news) == told(expected)
+    assert told(news)
+    assert pieces.courses["pump"].scores == rehearsal.courses["pump"].scores
+
+
+def test_messages_without_a_reading_are_counted_by_reason() -> None:
+    received = [("telemetry/pump", b'{"a": 1}'), ("telemetry/pump", b"{"), ("elsewhere/pump", b'{"a": 1}')]
+    with Rehearsal(config()) as rehearsal:
+        messages = (Message(topic, payload, 5.0, START + 5.0, False) for topic, payload in received)
+        assert list(rehearsal.play(messages)) == []
+    assert rehearsal.unheard == {"bad_json": 1, "ignored": 1}
 
 
 def test_what_is_wrong_with_a_configuration_is_said_before_anything_is_made(tmp_path: Path) -> None:
