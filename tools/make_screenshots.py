@@ -59,7 +59,7 @@ TERMINAL_PAGE = (
     "<pre style='display: inline-block; padding: 24px; margin: 0; font: 13px/1.2 DejaVu Sans Mono, monospace; "
     "background: {background}; color: {foreground}'>{code}</pre>"
 )
-WIDE, PHONE = {"width": 1120, "height": 660}, {"width": 390, "height": 844}
+WIDE, PHONE = {"width": 1120, "height": 1070}, {"width": 390, "height": 844}
 
 
 def pump(t: float, rng: random.Random) -> dict[str, float]:
