@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +47,8 @@ class Alerted:
     causes : list of mapping
         Of the event with the highest score.
     events : int
+    back_at : list of float
+        Unix seconds of the rows at which it was told again, having ended.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Alerted:
     causes: list[Mapping[str, Any]]
     events: int
     score: float = float("-inf")
+    back_at: list[float] = field(default_factory=list)
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """Take a further event."""
@@ -67,6 +70,9 @@ class Alerted:
             self.severity = "critical"
         if event["type"] == "end":
             self.ended_at = event["timestamp"]
+        elif self.ended_at is not None:
+            self.ended_at = None
+            self.back_at.append(event["timestamp"])
         score = event["score"]
         if event["top_features"] and (score is None or score > self.score):
             self.causes, self.score = event["top_features"], score if score is not None else self.score
@@ -78,7 +84,12 @@ class Alerted:
 
     def finds(self, fault: Fault) -> bool:
         """Whether it is news of a fault."""
-        return self.touches(fault) and self.told_at >= fault.start
+        return self.told_of(fault) is not None
+
+    def told_of(self, fault: Fault) -> float | None:
+        """When it was first news of a fault; ``None`` where it was none."""
+        told = [self.told_at, *(at for at in self.back_at if at <= fault.end)]
+        return min((at for at in told if at >= fault.start), default=None) if self.touches(fault) else None
 
 
 class Rehearsed:
@@ -160,7 +171,7 @@ class Rehearsed:
         judged = [fault for fault in known if fault.end >= judged_from]
         delays = []
         for fault in judged:
-            told = [alert.told_at for alert in alerts if alert.finds(fault)]
+            told = [at for at in (alert.told_of(fault) for alert in alerts) if at is not None]
             if told:
                 delays.append(min(told) - fault.start)
         return {

@@ -255,7 +255,10 @@ class Story:
                 told.append(f"ALERT {alert['severity']}, {alert['kind']}: {causes}")
             elif alert["type"] == "end" and before != "end":
                 told.append("the alert has ended: the readings are normal again")
-            if self._caught is None and self._is_of_the_fault(now, alert, is_new=before is None):
+            is_back = before == "end" and alert["type"] != "end"
+            if is_back:
+                told.append(f"the alert is back: {causes}")
+            if self._caught is None and self._is_of_the_fault(now, alert, is_new=before is None or is_back):
                 self._caught = alert["id"]
                 self.detected_after_s = now - (self._fault_began or now)
         is_open = [alert for alert in alerts if alert["type"] != "end"]
@@ -278,7 +281,7 @@ class Story:
         return told
 
     def _is_of_the_fault(self, now: float, alert: Mapping[str, Any], *, is_new: bool) -> bool:
-        """Whether the fault raised it: it is new, or it was open and its score has risen a lot."""
+        """Whether the fault raised it: it is new or back, or it was open and its score has risen a lot."""
         if self._fault_began is None or alert["kind"] != "anomaly":
             return False
         if now - self._fault_began > self._settings.fault_s + _LATE_S:

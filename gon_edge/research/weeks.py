@@ -105,14 +105,21 @@ def play(recording: Recording, seed: int, config: Config) -> Course:
         Its state directory is left alone.
     """
     spans: dict[str, list[float]] = {}  # of each alert: told, since, end
+    told_at: list[float] = []  # also of alerts that are back after their end
+    is_open: set[str] = set()
     promoted = refused = 0
     until = float(recording.timestamps[-1])
     with Rehearsal(config) as rehearsal:
         for news in rehearsal.play(readings("machine", recording.rows())):
             if isinstance(news, Told):
-                told = spans.setdefault(news.event["id"], [news.at, float(news.event["since"]), until])
-                if news.event["type"] == "end":
-                    told[2] = news.at
+                alert, is_over = news.event["id"], news.event["type"] == "end"
+                if is_over:
+                    is_open.discard(alert)
+                elif alert not in is_open:
+                    is_open.add(alert)
+                    told_at.append(news.at)
+                span = spans.setdefault(alert, [news.at, float(news.event["since"]), until])
+                span[2] = news.at if is_over else until
             elif isinstance(news, Trained):
                 promoted += news.record.outcome == "promoted"
                 refused += news.record.outcome != "promoted"
@@ -128,7 +135,7 @@ def play(recording: Recording, seed: int, config: Config) -> Course:
         weeks=max(0.0, until - begin) / (7.0 * DAY_S),
         false=count_false([alert for alert in alerts if alert[0] >= begin], recording),
         early=sum(told < begin for told, _, _ in alerts),
-        faults=tuple(Found(fault, _delay_s(fault, alerts, recording.interval_s)) for fault in recording.faults),
+        faults=tuple(Found(fault, _delay_s(fault, told_at, recording.interval_s)) for fault in recording.faults),
         in_alarm=float(in_alarm.mean()) if len(in_alarm) else 0.0,
         promoted=promoted,
         refused=refused,
@@ -155,9 +162,9 @@ def count_false(alerts: Iterable[tuple[float, float, float]], recording: Recordi
     return false
 
 
-def _delay_s(fault: Event, alerts: Iterable[tuple[float, float, float]], interval_s: float) -> float | None:
+def _delay_s(fault: Event, told_at: Iterable[float], interval_s: float) -> float | None:
     last = fault.end + LATE_ROWS * interval_s
-    told = [at for at, _, _ in alerts if fault.start <= at <= last]
+    told = [at for at in told_at if fault.start <= at <= last]
     return min(told) - fault.start if told else None
 
 

@@ -100,6 +100,16 @@ def test_alerts_a_week_and_the_share_in_alarm_are_of_the_judged_time() -> None:
     assert short["alerts_a_week"] is None
 
 
+def test_an_alert_that_is_back_is_open_again_and_news_of_the_fault_that_brought_it_back() -> None:
+    result = Rehearsed()
+    for news in (event("new", "a", 10.0), event("end", "a", 30.0), event("update", "a", 110.0)):
+        result.add(news)
+    (it,) = result.alerts.values()
+    assert (it.ended_at, it.back_at) == (None, [110.0])
+    assert it.told_of(Fault(100.0, 200.0, "pump")) == 110.0
+    assert it.told_of(Fault(50.0, 60.0, "pump")) is None  # it was over then
+
+
 def test_an_alert_keeps_its_worst_moment() -> None:
     result = Rehearsed()
     result.add(event("new", "a", 10.0, since=5.0, score=5.0))

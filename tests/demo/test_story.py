@@ -114,6 +114,13 @@ def test_the_alert_of_the_fault_is_timed() -> None:
     assert story.outcome.startswith("the alert came 4.0 s after the fault began: cpu.total 99.8")
 
 
+def test_an_alert_that_had_ended_and_is_back_in_the_fault_is_that_of_the_fault() -> None:
+    story = story_in_the_fault(alert("old"), alert("older", type="end"))
+    told = story.observe(103.0, [stream("scoring")], [alert("old"), alert("older", type="update")])
+    assert told[0].startswith("the alert is back: cpu.total")
+    assert story.detected_after_s == 3.0
+
+
 def test_an_alert_from_before_the_fault_is_not_its_own() -> None:
     story = story_in_the_fault(alert("old"))
     story.observe(101.0, [stream("scoring")], [alert("old", type="update", score=0.7)])
