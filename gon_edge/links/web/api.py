@@ -264,5 +264,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, StreamSnapshot | Cause):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        said = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Cause) and not value.per_row:
+            del said["per_row"]  # as in events: of counters only
+        return said
     return value
