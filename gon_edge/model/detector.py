@@ -173,12 +173,15 @@ class Detector:
         self._still = np.where(came == self._last, self._still + 1, 0)
         self._last = came
         missing = absent | row.stale[self._columns] | ~np.isfinite(came)
-        known = np.where(missing, np.float32(np.nan), came)
-        before = np.full_like(known, np.nan) if restart else self._known
+        values = known = np.where(missing, np.float32(np.nan), came)
+        if self.model.rising:
+            before = np.full_like(known, np.nan) if restart else self._known
+            values = rates(known, before, self._is_counter).astype(np.float32, copy=False)
         self._known = known
-        values = rates(known, before, self._is_counter).astype(np.float32, copy=False)
-        at_rest = (values == 0.0) | (values == self._lowest)
-        return values, missing | ((self._still > self._patience) & ~at_rest)
+        frozen = self._still > self._patience
+        if frozen.any():
+            frozen &= (values != 0.0) & (values != self._lowest)
+        return values, missing | frozen
 
 
 def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]:
