@@ -16,6 +16,7 @@ from gon_edge.commands.rehearsed import (
     answer_text,
     faults_text,
     in_columns,
+    reason_text,
     share_text,
 )
 from gon_edge.commands.report import environment, svg_element
@@ -61,7 +62,7 @@ def rehearsal_page(file: str, rehearsal: Rehearsal, result: Rehearsed) -> str:
             streams=shown,
             alerts=alerts,
             more=len(result.alerts) - len(alerts),
-            trainings=result.trainings,
+            trainings=[(one, reason_text(one)) for one in result.trainings],
             answers=[(one.at, answer_text(one)) for one in result.answers],
             has_faults=result.faults is not None,
         )

@@ -140,8 +140,7 @@ class Rehearsed:
             "unheard": dict(rehearsal.unheard),
             "alerts": [{key: v for key, v in asdict(a).items() if key != "score"} for a in self.alerts.values()],
             "trainings": [
-                {"at": one.at, "threshold": one.threshold, **asdict(one.record), "gate": one.record.gate}
-                for one in self.trainings
+                {"at": one.at, "model_threshold": one.threshold, **asdict(one.record)} for one in self.trainings
             ],
             "answers": [one._asdict() for one in self.answers],
         }
@@ -244,9 +243,17 @@ def training_text(trained: Trained) -> str:
     record = trained.record
     if trained.threshold is None:
         return f"training, no new model ({record.outcome}): {record.reason}"
-    why = f" ({record.reason})" if record.reason else ""
+    reason = reason_text(trained)
+    why = f" ({reason})" if reason else ""
     rows, threshold = record.rows, number_text(trained.threshold)
     return f"training, model {record.version} from {rows} rows, threshold {threshold}{why}"
+
+
+def reason_text(trained: Trained) -> str:
+    """Why a training ended as it did, and why its threshold is not the one its own scores gave; empty for neither."""
+    record = trained.record
+    moved = "" if record.threshold is None else str(record.threshold["why"])
+    return "; ".join(filter(None, (record.reason, moved)))
 
 
 def answer_text(answered: Answered) -> str:

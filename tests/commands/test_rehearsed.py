@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,8 @@ def test_what_came_of_an_answer_and_of_a_forced_training_is_said() -> None:
     assert answer_text(Answered(0.0, asked, {}, "")) == "asked, accept pump: done"
     forced = RetrainRecord("pump", "2", 0.0, 2.0, "promoted", 1, 600, "forced: it is worse")
     assert training_text(Trained(0.0, forced, 4.0)).endswith("threshold 4 (forced: it is worse)")
+    moved = replace(forced, reason="", threshold={"before": 4.0, "after": 4.5, "why": "an answer moved it"})
+    assert training_text(Trained(0.0, moved, 4.5)).endswith("threshold 4.5 (an answer moved it)")
 
 
 @pytest.mark.parametrize("columns", [1, 7, 100, 337, 1000])

@@ -67,5 +67,5 @@ def test_warm_up_trainings_and_alerts_are_those_of_the_running_daemon(mosquitto:
     told = [{**one["gate"], "latency_s": None} for one in found["trainings"]]
     assert told == [{**one["gate"], "latency_s": None} for one in reversed(trainings)]
     alarmed = [event["threshold"] for event in map(json.loads, live) if event["threshold"] is not None]
-    assert alarmed[0] == found["trainings"][0]["threshold"]
-    assert set(alarmed) <= {one["threshold"] for one in found["trainings"]}
+    assert alarmed[0] == found["trainings"][0]["model_threshold"]
+    assert set(alarmed) <= {one["model_threshold"] for one in found["trainings"]}
