@@ -64,6 +64,7 @@ with contextlib.nullcontext() if "--growth" in sys.argv else atheris.instrument_
     from gon_edge.config.file import load_config, options, parse_config
     from gon_edge.errors import ConfigError, InputError, ModelFileError, PayloadError, StoreError
     from gon_edge.events import MASK_REASONS, REASONS, Row
+    from gon_edge.links.feedback import MESSAGE_BYTES, read_answer
     from gon_edge.model import file as modelfile
     from gon_edge.model.detector import Detector
     from gon_edge.model.gon import Discriminator
@@ -432,6 +433,22 @@ def captures(data: bytes) -> None:
         assert "\n" not in str(error), "an error is one line"
 
 
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def answers(data: bytes) -> None:
+    """An answer to an alert, as it comes by MQTT."""
+    try:
+        asked = read_answer(data)
+    except InputError as error:
+        assert "\n" not in str(error), "an error is one line"
+        return
+    assert asked["do"] in ("feedback", "missed")
+    assert len(asked["note"].encode()) <= MESSAGE_BYTES
+    if asked["do"] == "missed":
+        assert 0 <= asked["at"]["at"] < 253402300800
+
+
 # -- seeds -------------------------------------------------------------------------------------------------------------
 
 
@@ -476,6 +493,8 @@ def _seeds(target: str) -> list[bytes]:
         cells = [b"Q" + bytes([i, kind]) + text for i in range(len(CELLS)) for kind, text in enumerate(texts)]
         patches = [b"P" + bytes([high, low, 255]) for high in range(0, 100, 3) for low in (0, 9, 200)]
         return [_database(), *cells, *patches]
+    if target == "answers":
+        return _literals("links/test_feedback.py")
     head = b'{"gon-edge capture": 1, "version": "0", "broker": "b", "topics": ["t"], "received_at": 1.5, "wall": 2.5}\n'
     entry = (
         b'{"topic": "t/a", "payload": "{}", "received_at": 2.0, "wall": 3.0, "retained": false, "qos": 1}\n'
@@ -496,6 +515,7 @@ TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "chunks": (lambda: chunks, 2048),
     "database": (_Databases, 24576),
     "captures": (lambda: captures, 2048),
+    "answers": (lambda: answers, 1024),
 }
 """Each target and the longest input, in bytes, it is given."""
 

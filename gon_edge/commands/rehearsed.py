@@ -258,7 +258,9 @@ def reason_text(trained: Trained) -> str:
 
 def answer_text(answered: Answered) -> str:
     """One answer of a person in words."""
-    what = f"{answered.asked.get('do')} {answered.asked.get('stream', '')}".strip()
+    asked = answered.asked
+    words = (asked.get("do"), asked.get("stream") or asked.get("alert"), asked.get("answer"))
+    what = " ".join(str(word) for word in words if word)
     if answered.refused:
         return f"asked, {what}: refused: {answered.refused}"
     rounds = (answered.answer or {}).get("rounds", [])

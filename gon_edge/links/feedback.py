@@ -46,15 +46,20 @@ def read_answer(payload: bytes) -> dict[str, Any]:
     if kind is None or not told.keys() <= _KEYS[kind]:
         raise InputError("an answer has alert and answer, or missed and at, and may have a note")
     texts = [told.get(key, "") for key in ("alert", "answer", "missed", "note")]
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) and _is_text(text) for text in texts):
         raise InputError("alert, answer, missed and note are texts")
     common = {"note": told.get("note", ""), "by": "MQTT"}
     if kind == "alert":
         return {"do": "feedback", "alert": told["alert"], "answer": told.get("answer"), **common}
     try:
         return {"do": "missed", "stream": told["missed"], "at": {"at": unix_seconds(told.get("at"))}, **common}
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"at is no time: {error}") from None
+
+
+def _is_text(text: str) -> bool:
+    r"""Whether it is Unicode: JSON can write half a character, ``\ud800``, that no UTF-8 holds."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Feedback:

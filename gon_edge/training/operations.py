@@ -100,7 +100,7 @@ def feedback(site: Site, asked: Asked, client: Client) -> None:
 
 
 def missed(site: Site, asked: Asked, client: Client) -> None:
-    """Say that a stream had a fault ``at`` some time which raised no alert: a window of rows around it."""
+    """Say that a stream had a fault which raised no alert: a window of rows around ``at``."""
     stream = _stream(site, asked)
     at = moment(asked["at"], _newest(site, stream))
     window = site.config.stream(stream).window or FitSettings().window
