@@ -3,8 +3,8 @@
 A threshold rests on the highest few of the rows that calibrate, so the next training may put it half as high or twice,
 for no reason on the machine.  Scores of two models are on two scales, so that their thresholds cannot be compared; but
 both know the older rows, and how high a threshold lies above a model's own scores there can.  Most jumps of the number
-are jumps of the scale: in two weeks of a made house it went from 4.9 to 8.5 and back to 5.7, and of 13 trainings one
-moved by more than the factor (6.6, and 4.7 as carried over; no false alert either way).
+are jumps of the scale: in two weeks of a made house it went from 4.9 to 8.5 and back to 5.7, and of 26 trainings of
+that house and a bakery one moved by more than the factor (6.6, and 4.7 as carried over; no false alert either way).
 
 Rows that neither has learned decide: the lower of the two thresholds, the model's own and the carried one, is used
 where no alert is raised on them with it, and else the higher one.  Pure.
