@@ -202,6 +202,8 @@ class GONDetector:
         """Standardised rows; what is missing is generated from the other features of the row, as the daemon does."""
         rows = _rows(X)
         model = self.model_
+        if rows.shape[1] == len(model.readings) < len(model.features):  # rows have no times: nothing of other days
+            rows = np.hstack([rows, np.full((len(rows), len(model.features) - rows.shape[1]), np.nan)])
         if rows.shape[1] != len(model.features):
             raise ValueError(f"the model has {len(model.features)} features, the rows have {rows.shape[1]}")
         pieces = _restart(restart, len(rows))

@@ -69,7 +69,7 @@ def score_csv(
         feature that the model knows as changes since that row.
     """
     time_index = None if time_column is None else table.column(time_column, "--time-column")
-    unknown = tuple(name for name in table.columns if name not in model.features and name != time_column)
+    unknown = tuple(name for name in table.columns if name not in model.readings and name != time_column)
     judged = csv_rows(model, table, time_column)
     stream: Stream | None = None
     writer = csv.writer(out, lineterminator="\n")
@@ -79,7 +79,7 @@ def score_csv(
         unreadable += texts
         if stream is None:
             own = at_level_of(model, row.values, table.name)
-            stream = Stream("", StreamConfig(), max_features=len(model.features), model=own)
+            stream = Stream("", StreamConfig(), max_features=len(model.readings), model=own)
         (outcome,) = stream.judge([row])
         verdict, causes = outcome.verdict, stream.causes()
         assert verdict is not None  # the stream has a model
@@ -107,16 +107,17 @@ def csv_rows(model: Model, table: CsvFile, time_column: str | None) -> Iterator[
     InputError
         Features without a column, by name; a damaged file.
     """
-    missing = [name for name in model.features if name not in table.columns]
+    missing = [name for name in model.readings if name not in table.columns]
     if missing:
-        unknown = [name for name in table.columns if name not in model.features and name != time_column]
+        unknown = [name for name in table.columns if name not in model.readings and name != time_column]
         hint = f"; columns the model does not know: {', '.join(unknown)}" if unknown else ""
         raise InputError(f"{table.name}: the model needs columns that are not there: {', '.join(missing)}{hint}")
     return _rows(model, table)
 
 
 def _rows(model: Model, table: CsvFile) -> Iterator[tuple[list[str], Row, int]]:
-    columns = [table.columns.index(name) for name in model.features]
+    features = model.readings
+    columns = [table.columns.index(name) for name in features]
     current = np.zeros(len(columns), np.bool_)  # every value belongs to its row: nothing is stale
     for number, cells in enumerate(table, 1):
         numbers = [cell_number(cells[i]) for i in columns]
@@ -125,7 +126,7 @@ def _rows(model: Model, table: CsvFile) -> Iterator[tuple[list[str], Row, int]]:
             for number, i in zip(numbers, columns, strict=True)
         )
         values = np.array([np.nan if number is None else number for number in numbers], np.float32)
-        yield cells, Row("", float(number), model.features, values, current), texts
+        yield cells, Row("", float(number), features, values, current), texts
 
 
 def at_level_of(model: Model, values: NDArray[np.float32], name: str) -> Model:
@@ -136,10 +137,10 @@ def at_level_of(model: Model, values: NDArray[np.float32], name: str) -> Model:
     InputError
         The first row, of the file `name`, has no value of such a feature.
     """
-    unknown = [feature for feature in model.relative if not np.isfinite(values[model.features.index(feature)])]
+    unknown = [feature for feature in model.relative if not np.isfinite(values[model.readings.index(feature)])]
     if unknown:
         raise InputError(
             f"{name}: the first row has no value of {', '.join(unknown)}, which the model knows only as changes since "
             "that row; begin with a row that has one"
         )
-    return model.at_level_of(model.features, values)
+    return model.at_level_of(model.readings, values)

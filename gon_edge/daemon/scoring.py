@@ -15,6 +15,7 @@ from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine, Orders
 from gon_edge.daemon.reporting import Broker, Reporter
 from gon_edge.links.prometheus import Telemetry
+from gon_edge.model.daily import DAY_S, DAYS
 from gon_edge.state.catalog import starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
@@ -98,6 +99,8 @@ class Scoring:
             timer=time.perf_counter,
         )
         stream.resume(self.store.streams().get(name, 0), self.store.state(f"alerts/{name}"))
+        for chunk in self.store.chunks(name, since=self._clock.wall() - (DAYS + 1) * DAY_S, include_quarantined=True):
+            stream.remember(chunk.timestamps, chunk.features, chunk.values)
         stream.policy.silence(self.orders.silences.features(name, self._clock.wall()))
         return stream
 

@@ -107,7 +107,7 @@ def stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
         starter=stream.starter.version if stream.starter else None,
         model_trained_at=float(model.lineage.get("trained_at", 0.0)) if model else None,
         last_timestamp=stream.last_row.timestamp if stream.last_row else None,
-        features=len(model.features) if model else len(stream.aligner.features),
+        features=len(model.readings) if model else len(stream.aligner.features),
         missing=verdict.missing if verdict else (),
         causes=stream.causes(),
         training=training,

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.events import Cause, Row, Verdict
+from gon_edge.model import daily
 from gon_edge.model.counters import rates
+from gon_edge.model.daily import DayMemory
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
@@ -45,6 +47,9 @@ class Detector:
     model : Model
     top : int
         Most causes named in a verdict.
+    days : DayMemory, optional
+        What the hours of the days before were like, for a model that looks at that.  Who hands it in adds the rows;
+        without one, the detector remembers those that it scores.
 
     Examples
     --------
@@ -59,9 +64,14 @@ class Detector:
     (True, 'celsius')
     """
 
-    def __init__(self, model: Model, *, top: int = 5) -> None:
+    def __init__(self, model: Model, *, top: int = 5, days: DayMemory | None = None) -> None:
         self.model = model
         self._top = top
+        self._days = days or DayMemory()
+        self._remembers = days is None
+        differences, readings = daily.columns(model.features)
+        self._compared = tuple(model.features[f] for f in readings)  # readings that have a difference
+        self._differences, self._of = daily.sliced(differences), daily.sliced(readings)
         self._net = model.discriminator
         rows = 2 * self._net.window  # two windows: causes look back one more
         self._window = SlidingWindow(rows, len(model.features))
@@ -129,6 +139,8 @@ class Detector:
         # A feature is shown as it is now, unless it was much further from normal earlier.
         move = np.where(np.isfinite(measured), np.abs(nearest - rows), 0.0)
         worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
+        if self._compared:
+            share, worst, expected = self._by_reading(share, worst, measured, expected)
         largest = np.argsort(-share, kind="stable")[: self._top]
         return tuple(
             Cause(
@@ -141,6 +153,25 @@ class Detector:
             for i, f in enumerate(largest)
             if share[f] > (_SMALLEST_SHARE if i else 0.0)
         )
+
+    def _by_reading(
+        self, share: NDArray[np.float64], worst: NDArray[np.intp], measured: Float, expected: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+        """Shares (F,), rows (F,) and expected values (R, F) with those of each difference told of its reading.
+
+        Where the difference is most of it, expected is what is usual at this hour: the nearest of what other days had.
+        """
+        share, worst, expected = share.copy(), worst.copy(), expected.copy()
+        usual = measured[:, self._of] - measured[:, self._differences]
+        mostly = share[self._differences] > share[self._of]
+        mostly &= np.isfinite(usual[worst[self._differences], np.arange(len(mostly))])
+        columns = np.arange(len(share))
+        told = columns[self._of][mostly]
+        worst[told] = worst[self._differences][mostly]
+        expected[:, told] = usual[:, mostly]
+        share[self._of] += share[self._differences]
+        share[self._differences] = 0.0
+        return share, worst, expected
 
     def account(self) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
         """Of the last row each feature's share in the score (F,), its value as it came (F,), and the expected one (F,).
@@ -162,7 +193,10 @@ class Detector:
         return rows, normal.reshape(rows.shape), share
 
     def _select(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_]]:
-        """Values (F,) in the model's order, counters as their rates, NaN where unknown; what is missing or frozen."""
+        """Values (F,) in the model's order, counters as their rates, NaN where unknown; what is missing or frozen.
+
+        A difference to other days is never missing: its reading is.
+        """
         if row.features is not self._seen_features:
             place = {name: i for i, name in enumerate(row.features)}
             self._columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
@@ -181,7 +215,15 @@ class Detector:
         frozen = self._still > self._patience
         if frozen.any():
             frozen &= (values != 0.0) & (values != self._lowest)
-        return values, missing | frozen
+        missing |= frozen
+        if self._compared:
+            difference = self._days.of_row(row.timestamp, self._compared, known[self._of])
+            if self._remembers:
+                self._days.add_row(row.timestamp, self._compared, known[self._of])
+            difference[missing[self._of] | np.isinf(difference)] = np.nan
+            values[self._differences] = difference
+            missing[self._differences] = False
+        return values, missing
 
 
 def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from gon_edge.errors import ModelFileError
 from gon_edge.model.counters import Judged, Rows
+from gon_edge.model.daily import is_difference
 from gon_edge.model.gon import Discriminator, Scale
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.model.window import Scaler
@@ -102,6 +103,11 @@ class Model:
         arrays = [a for scale in self.discriminator.scales for a in (scale.gain, scale.prototypes, scale.weight.step)]
         known = np.isfinite([*levels, *self.scaler.mean, *self.scaler.scale]).all()
         return bool(known) and all(bool(np.isfinite(array).all()) for array in arrays)
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """Features that a device sends: all but the differences to other days, see `gon_edge.model.daily`."""
+        return tuple(name for name in self.features if not is_difference(name, self.features))
 
     @property
     def is_counter(self) -> NDArray[np.bool_]:

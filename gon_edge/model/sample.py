@@ -100,12 +100,18 @@ def real_windows(
     InputError
         When there is no whole window, or when a feature of the model has no column.
     """
-    missing = [name for name in model.features if name not in features]
+    missing = [name for name in model.readings if name not in features]
     if missing:
         raise InputError(f"the recorded rows lack features of the model: {', '.join(missing)}")
-    columns = [list(features).index(name) for name in model.features]
+    place = {name: i for i, name in enumerate(features)}
+    known = np.full(
+        (len(values), len(model.features)), np.nan, values.dtype
+    )  # differences stay unknown: 0 to the model
+    for column, name in enumerate(model.features):
+        if name in place:
+            known[:, column] = values[:, place[name]]
     length = model.discriminator.window
-    z = fill(model.scaler.transform(model.judged(values[:, columns], restart)[:]))
+    z = fill(model.scaler.transform(model.judged(known, restart)[:]))
     first = np.maximum.accumulate(np.where(restart, np.arange(len(z)), 0))
     ends = np.flatnonzero(np.arange(len(z)) - first >= length - 1)
     if not ends.size:

@@ -14,9 +14,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict, Withheld
+from gon_edge.model.daily import MOST_FEATURES, DayMemory
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
@@ -134,6 +136,7 @@ class Stream:
         self._detector: Detector | None = None
         self._training = False
         self._silent = False
+        self._days = DayMemory()
         self._afresh = False  # the next row is judged as if none had come before it
         self._backlog = Backlog(name)
         self._newest: Newest | None = None  # of the model in use, to hand it on to the next one
@@ -166,6 +169,21 @@ class Stream:
     def join(self, groups: Groups) -> None:
         """Let alerts that begin together with those of other streams be of one group."""
         self.policy.group = lambda alert, since: groups.join(alert, since, interval_s=self.aligner.interval_s or 0.0)
+
+    def remember(self, timestamps: NDArray[np.float64], features: tuple[str, ...], values: NDArray[np.float32]) -> None:
+        """Take rows of the last days that an earlier run has stored: what each hour was like.
+
+        Parameters
+        ----------
+        timestamps : ndarray, shape (N,)
+            Unix seconds.
+        features : tuple of str
+            Names of the F columns.
+        values : ndarray of float32, shape (N, F)
+            NaN where unknown.
+        """
+        if len(features) <= MOST_FEATURES:
+            self._days.add(timestamps, features, values)
 
     def news(self) -> tuple[int, int, int, Model | None]:
         """What has happened since this was asked last.
@@ -274,7 +292,7 @@ class Stream:
         self._silent = True
         if self.model is None:
             return ()
-        return tuple(self.policy.stream_silent(timestamp, self.model.features))
+        return tuple(self.policy.stream_silent(timestamp, self.model.readings))
 
     def train(self) -> None:
         """Say that the first model is being trained."""
@@ -297,7 +315,7 @@ class Stream:
             self.scores.clear()  # they were on another scale
         self._training = False
         self._compared = None
-        self._detector = Detector(model)
+        self._detector = Detector(model, days=self._days)
         before, self._newest = self._newest, Newest(model.discriminator.window)
         for row in before.rows(self.name) if before is not None else ():
             self._detector.score(row)
@@ -354,6 +372,9 @@ class Stream:
             self.rows += 1
             self.last_row = row
             self.readings.add(row)
+            if len(row.features) <= MOST_FEATURES:
+                known = np.where(row.stale, np.float32(np.nan), row.values)
+                self._days.add_row(row.timestamp, row.features, known)
             if self._detector is None and self._starters:
                 self._begin(row)
             if self._detector is not None and not self._backlog:
@@ -389,7 +410,7 @@ class Stream:
         if not all(usable[row.features.index(name)] for name in fit[0].features):
             return
         self.starter = self._began_with = fit[0].at_level_of(row.features, row.values)
-        self._detector = Detector(self.starter)
+        self._detector = Detector(self.starter, days=self._days)
         self._newest = Newest(self.starter.discriminator.window)
 
     def _score(self, row: Row) -> Outcome:

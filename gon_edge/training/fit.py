@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gon_edge.errors import NotEnoughData
 from gon_edge.model.counters import Judged, Rows, rising
+from gon_edge.model.daily import scaled
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Discriminator
 from gon_edge.model.smoothing import Smoother
@@ -117,9 +118,9 @@ def fit_model(
     is_counter = rising(raw, pieces)
     judged = Judged(raw, pieces, is_counter)
     progress("screen", 0.0, None)
-    odd = odd_rows(judged, pieces, settings, rng)
+    odd = odd_rows(judged, pieces, settings, rng, names)
     kept = np.flatnonzero(~odd if trusted is None else ~odd | trusted)
-    scaler = Scaler.fit(judged, kept)
+    scaler = scaled(Scaler.fit(judged, kept), names)
     z = standardise(judged, scaler, np.empty((len(kept), raw.shape[1]), np.float32), kept)
     data = TrainingRows(z, _pieces_of(pieces, kept), settings.window)
     net, typical, threshold = _calibrated(data, settings, rng, progress)
@@ -138,7 +139,11 @@ def fit_model(
 
 
 def odd_rows(
-    raw: Rows | Judged, restart: NDArray[np.bool_], settings: FitSettings, rng: np.random.Generator
+    raw: Rows | Judged,
+    restart: NDArray[np.bool_],
+    settings: FitSettings,
+    rng: np.random.Generator,
+    features: Sequence[str] = (),
 ) -> NDArray[np.bool_]:
     """Which rows (T,) look absurd to a model of the others: a fault that nobody took out of the training rows.
 
@@ -155,7 +160,7 @@ def odd_rows(
     for part in parts:
         ends = np.concatenate([np.arange(part[0]), np.arange(part[-1] + reach, len(raw))])
         others = np.concatenate([np.arange(part[0]), np.arange(part[-1] + 1, len(raw))])
-        scaler = Scaler.fit(raw, others)  # not stretched by what is in question
+        scaler = scaled(Scaler.fit(raw, others), features)  # not stretched by what is in question
         data = TrainingRows(standardise(raw, scaler, z), restart, reach)
         net = untrained(data, sampled(ends, _SCREENING_WINDOWS, rng), _SCREENING_SCALES, settings, rng)
         energies[part] = data.energies(net, part)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.events import Row
+from gon_edge.model.daily import follow, is_difference
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model, dumps
 from gon_edge.model.gon import Float
@@ -314,8 +315,10 @@ def _scores(
         calm = [_episode_scores(model, clean, features)[:, faulty] for model in models]
         # A fault added to the level of a counter is one odd rate and then none: faults go into the other features.
         counters = {name for model in models for name in model.rising}
-        levels = np.array([name not in counters for name in features], np.bool_)
+        # What a reading differs from other days follows it.
+        levels = np.array([name not in counters and not is_difference(name, features) for name in features], np.bool_)
         for kind, episodes in _faults(clean, rows, levels, window, np.random.default_rng((seed, 6))):
+            follow(episodes, clean, features)
             end = _SPIKE_ROWS if kind == "spike" else _FAULT_ROWS
             for i, model in enumerate(models):
                 abnormal = _episode_scores(model, episodes, features)[:, faulty]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gon_edge.model.daily import follow
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
@@ -111,10 +112,11 @@ class Stretches:
     def movers(self, most: int, *models: Model) -> NDArray[np.intp]:
         """The features that every one of the models knows and that move; the ``most`` restless where they are more.
 
-        Counters are left out: a fault added to their level is one odd rate, and then none.
+        Counters are left out: a fault added to their level is one odd rate, and then none.  So are differences to other
+        days, which follow their readings.
         """
         known = np.array(
-            [all(name in model.features and name not in model.rising for model in models) for name in self.features]
+            [all(name in model.readings and name not in model.rising for model in models) for name in self.features]
         )
         moving = np.flatnonzero(known & (self.spread > 0.0))
         return np.sort(moving[np.argsort(-self.changes[moving], kind="stable")[:most]])
@@ -148,6 +150,7 @@ class Stretches:
                 part[:] = copy[:, -FAULT_ROWS - 1, f, None]
             else:
                 part[:] = np.roll(stretch[:, :, f], 1, axis=0)
+        follow(copies, self.rows, self.features)
         return copies
 
 

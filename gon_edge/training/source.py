@@ -7,12 +7,14 @@ Which rows are taken when there are too many is `rows.choose_blocks`; what is ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.errors import InputError
+from gon_edge.model.counters import rising
+from gon_edge.model.daily import DAY_S, DAYS, LEAST_SPAN_S, MOST_FEATURES, SUFFIX, DayMemory, is_difference
 from gon_edge.model.gon import Float
 from gon_edge.state.chunk import RowChunk
 from gon_edge.state.store import Store
@@ -52,7 +54,8 @@ class Source:
     trusted : tuple of (int, int)
         Spans (start, stop) of usable rows that a person confirmed as normal.
     features : tuple of str
-        The newest rows' features in their order, then those only older rows have.
+        The newest rows' features in their order, then those only older rows have.  Where the rows of the store reach
+        over some days, a difference to other days follows for each of them (`gon_edge.model.daily`).
 
     Raises
     ------
@@ -67,6 +70,7 @@ class Source:
         stored = quarantined = usable = 0
         trusted: list[tuple[int, int]] = []
         sets: dict[tuple[str, ...], None] = {}
+        self._since, newest = math.inf, -math.inf
         for chunk in self._outlines():
             known = chunk.timestamps <= job.until
             stored += int(known.sum())
@@ -76,6 +80,8 @@ class Source:
                 chosen &= ~chunk.quarantined
             if not chosen.any():
                 continue
+            self._since = min(self._since, float(chunk.timestamps[chosen][0]))
+            newest = float(chunk.timestamps[chosen][-1])
             sets.pop(chunk.features, None)
             sets[chunk.features] = None
             edges = np.flatnonzero(np.diff(within(job.accepted, chunk.timestamps[chosen]), prepend=False, append=False))
@@ -86,7 +92,11 @@ class Source:
             usable += int(chosen.sum())
         self.stored, self.quarantined, self.usable = stored, quarantined, usable
         self.trusted = tuple(trusted)
-        self.features = tuple(dict.fromkeys(name for names in reversed(sets) for name in names))
+        names = tuple(dict.fromkeys(name for names in reversed(sets) for name in names))
+        self._readings = tuple(name for name in names if not is_difference(name, names))
+        days = not job.rows_file and newest - self._since >= LEAST_SPAN_S and len(self._readings) <= MOST_FEATURES
+        self._differences = tuple(name + SUFFIX for name in self._readings) if days else ()
+        self.features = self._readings + self._differences
 
     def read(self, count: int) -> tuple[RowChunk, NDArray[np.int32], int]:
         """``count`` of the usable rows, and how long each feature may stand still.
@@ -128,6 +138,9 @@ class Source:
                     at = place.stop
             index += len(rows)
         known: NDArray[np.bool_] = np.logical_not(np.logical_and.reduce(np.isnan(values[room:at]), axis=0))
+        # A counter is never twice where it was: at no hour is its level usual.
+        counters = rising(values[room:at, : len(self._readings)], restart[room:at])
+        known[len(self._readings) :] &= ~counters[: len(self._differences)]
         if not known.all() and known.any():
             values = values[:, known]
         else:
@@ -186,11 +199,41 @@ class Source:
         """Rows from ``since`` on that may be learned."""
         job = self._job
         if job.rows_file:
-            yield from _without(job.faults, _csv_chunks(job))
+            yield from _kept(_csv_chunks(job), lambda chunk: ~within(job.faults, chunk.timestamps))
             return
         with Store.open(job.state_dir, read_only=True) as store:
-            chunks = store.chunks(job.stream, since=job.since, include_quarantined=job.include_quarantined)
-            yield from _without(job.faults, chunks)
+            yield from _kept(
+                self._compared(store)
+                if self._differences
+                else store.chunks(job.stream, since=job.since, include_quarantined=job.include_quarantined),
+                lambda chunk: ~within(job.faults, chunk.timestamps) & (job.include_quarantined | ~chunk.quarantined),
+            )
+
+    def _compared(self, store: Store) -> Iterator[RowChunk]:
+        """All rows with their differences to other days, which rows that may not be learned are as well.
+
+        The first rows are compared with the days after them, too.  A record of three days would else hold one day that
+        is compared with nothing and one with a single other, and its model would take far more for normal.
+        """
+        job, width = self._job, len(self._readings)
+        begin_s = self._since + DAYS * DAY_S
+        first, memory = DayMemory(), DayMemory()
+        for chunk in store.chunks(job.stream, since=job.since, include_quarantined=True):
+            if chunk.timestamps[0] >= begin_s + DAY_S:
+                break
+            of_first = chunk.timestamps < begin_s + DAY_S
+            first.add(chunk.timestamps[of_first], chunk.features, chunk.values[of_first])
+        for chunk in store.chunks(job.stream, since=job.since, include_quarantined=True):
+            rows = np.full((len(chunk.timestamps), 2 * width), np.nan, np.float32)
+            place = {name: i for i, name in enumerate(chunk.features)}
+            for f, name in enumerate(self._readings):
+                if name in place:
+                    rows[:, f] = chunk.values[:, place[name]]
+            rows[:, width:] = memory.take(chunk.timestamps, self._readings, rows[:, :width])
+            early = chunk.timestamps < begin_s
+            rows[early, width:] = first.around(chunk.timestamps[early], self._readings, rows[early, :width])
+            rows[:, width:][~np.isfinite(rows[:, width:])] = np.nan
+            yield RowChunk(self.features, chunk.timestamps, rows, chunk.restart, chunk.quarantined)
 
 
 def within(spans: Iterable[Span], timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -201,11 +244,11 @@ def within(spans: Iterable[Span], timestamps: NDArray[np.float64]) -> NDArray[np
     return found
 
 
-def _without(spans: Sequence[Span], chunks: Iterable[RowChunk]) -> Iterator[RowChunk]:
-    """Chunks without the rows of some spans; the row after such a place begins a new piece."""
+def _kept(chunks: Iterable[RowChunk], wanted: Callable[[RowChunk], NDArray[np.bool_]]) -> Iterator[RowChunk]:
+    """Chunks with the rows (N,) that are wanted; the row after a place where some are not begins a new piece."""
     cut = False
     for chunk in chunks:
-        kept = ~within(spans, chunk.timestamps)
+        kept = wanted(chunk)
         restart = chunk.restart | np.concatenate([[cut], ~kept[:-1]])
         cut = not kept[-1]
         if kept.any():

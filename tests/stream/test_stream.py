@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gon_edge.config.schema import StreamConfig
-from gon_edge.events import Alert, Reading
+from gon_edge.events import Alert, Reading, Row
+from gon_edge.model.daily import SUFFIX, DayMemory
 from gon_edge.model.file import Model, load_model
 from gon_edge.model.window import Scaler
 from gon_edge.stream import backlog
@@ -20,6 +21,7 @@ from gon_edge.stream.history import unpacked
 from gon_edge.stream.payload import Decoder
 from gon_edge.stream.stream import Outcome, Stream
 from gon_edge.stream.topics import TopicTemplate
+from gon_edge.training.fit import fit_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fault.json"
 NAMES = ("flow", "pressure", "current")
@@ -395,3 +397,37 @@ def test_an_anomalous_row_is_not_learned_while_a_feature_is_missing(model: Model
     outcomes = run(stream, rows)
     assert {alert.kind for alert in stream.policy.active} == {"anomaly", "missing"}
     assert {o.withheld for o in outcomes[-30:]} == {"alert"}
+
+
+def test_a_stream_compares_with_other_days_also_those_of_an_earlier_run_and_with_a_new_model() -> None:
+    """Day mode at night: two days are remembered, the third night is judged by two models in turn."""
+    rng = np.random.default_rng(0)
+    times = 600.0 * np.arange(6 * 144)
+    warm = 18.0 + 3.0 * ((times % 86400.0 >= 21600.0) & (times % 86400.0 < 79200.0)) + 0.1 * rng.normal(size=len(times))
+    rows = warm[:, None].astype(np.float32)
+    memory = DayMemory()
+    memory.add(times, ("indoor",), rows)
+    learned = np.hstack([rows, memory.around(times, ("indoor",), rows)])
+    models = [
+        fit_model(learned, features=("indoor", "indoor" + SUFFIX), rng=np.random.default_rng(seed)) for seed in (0, 1)
+    ]
+
+    def night(stream: Stream) -> list[float]:
+        night_rows = [
+            Row("pump", 6 * 86400.0 + 600.0 * i, ("indoor",), np.float32([21.0]), np.zeros(1, np.bool_))
+            for i in range(30)
+        ]
+        scores = []
+        for i, row in enumerate(night_rows):
+            if i == 20:
+                stream.use(models[1])
+            scores += [o.verdict.score for o in stream.judge([row]) if o.verdict is not None]
+        return scores
+
+    lived = stream_with(models[0])
+    for timestamp, row in zip(times, rows, strict=True):
+        lived.judge([Row("pump", float(timestamp), ("indoor",), row, np.zeros(1, np.bool_))])
+    restarted = stream_with(models[0])
+    restarted.remember(times, ("indoor",), rows)
+    forgetful = stream_with(models[0])
+    assert min(night(stream)[-1] for stream in (lived, restarted)) > night(forgetful)[-1] + 1.0

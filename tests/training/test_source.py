@@ -10,6 +10,7 @@ from jobs import plain_job, stored
 
 from gon_edge.errors import InputError
 from gon_edge.events import Row
+from gon_edge.model.daily import LEAST_SPAN_S, SUFFIX, DayMemory
 from gon_edge.state.store import Store
 from gon_edge.training.rows import BLOCK_ROWS
 from gon_edge.training.source import Source
@@ -137,3 +138,43 @@ def test_a_file_that_cannot_be_learned_from_says_where(tmp_path, text, says):
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(InputError, match=says):
         Source(plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv")))
+
+
+def days_stored(tmp_path, days, *, quarantined=range(0), features=("indoor", "meter")):
+    """A row in ten minutes: a reading that knows day and night, and a counter."""
+    fresh = np.zeros(len(features), np.bool_)
+    rng = np.random.default_rng(0)
+    rows = []
+    with Store.open(tmp_path) as store:
+        for i in range(round(days * 144)):
+            values = np.float32([18.0 + 3.0 * (36 <= i % 144 < 132) + 0.1 * rng.normal(), 5.0 * i])[: len(features)]
+            rows.append(values)
+            store.add_row(Row("pump", 600.0 * i, features, values, fresh, i == 0), i in quarantined, now=0.0)
+        store.flush(0.0)
+    return np.array(rows)
+
+
+def test_rows_of_some_days_come_with_their_differences_to_other_days_and_counters_without(tmp_path):
+    wrong = range(700, 720)
+    rows = days_stored(tmp_path, 10, quarantined=wrong)
+    source = Source(plain_job(tmp_path, until=1e9))
+    read, longest = source.read(source.usable)
+    assert source.features == ("indoor", "meter", "indoor" + SUFFIX, "meter" + SUFFIX)
+    assert read.features == ("indoor", "meter", "indoor" + SUFFIX)
+    assert len(longest) == 3
+    kept = np.array([i for i in range(1440) if i not in wrong])
+    assert (read.timestamps / 600.0).tolist() == kept.tolist()
+    assert (read.timestamps[read.restart] / 600.0).tolist() == [0, 720]
+    later = read.timestamps >= 7 * 86400.0
+    # Rows under an alert are of other days, too.
+    expected = DayMemory().take(600.0 * np.arange(1440), ("indoor",), rows[:, :1])[kept][later, 0]
+    np.testing.assert_allclose(read.values[later, 2], expected, atol=0.02)  # the store keeps 16 bits of a value
+    assert np.isfinite(read.values[~later, 2]).all()  # the first days are compared with those after them
+    assert np.abs(read.values[~later, 2]).max() < 0.5
+
+
+def test_rows_of_a_short_record_come_as_they_are(tmp_path):
+    days_stored(tmp_path, LEAST_SPAN_S / 86400.0)  # the last row is an interval short of it
+    source = Source(plain_job(tmp_path, until=1e9))
+    assert source.features == ("indoor", "meter")
+    assert source.read(source.usable)[0].values.shape[1] == 2
