@@ -158,7 +158,7 @@ def test_rows_of_some_days_come_with_their_differences_to_other_days_and_counter
     wrong = range(700, 720)
     rows = days_stored(tmp_path, 10, quarantined=wrong)
     source = Source(plain_job(tmp_path, until=1e9))
-    read, longest = source.read(source.usable)
+    read, longest, _ = source.read(source.usable)
     assert source.features == ("indoor", "meter", "indoor" + SUFFIX, "meter" + SUFFIX)
     assert read.features == ("indoor", "meter", "indoor" + SUFFIX)
     assert len(longest) == 3
