@@ -248,7 +248,7 @@ def import_model(found: Found, stream: str, state_dir: Path, *, force: bool = Fa
     versions = folder.versions(stream)
     current = next((version for version in versions if version.current), None)
     if current is not None and not force:
-        known, offered = set(load_model(current.path).features), set(found.model.features)
+        known, offered = set(load_model(current.path).readings), set(found.model.readings)
         if known != offered:
             other = ", ".join(sorted(known ^ offered)[:5])
             raise InputError(

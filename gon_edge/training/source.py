@@ -171,7 +171,13 @@ class Source:
         count, most = 0, window + _NAMED_ROWS
         with Store.open(job.state_dir, read_only=True) as store:
             begin = span[0] - window * job.interval_s
-            for chunk in store.chunks(job.stream, since=begin, include_quarantined=True):
+            chunks = store.chunks(job.stream, since=begin, include_quarantined=True)
+            if self._differences:  # which take the days before
+                memory = DayMemory()
+                chunks = store.chunks(job.stream, since=begin - (DAYS + 1) * DAY_S, include_quarantined=True)
+                wide = (self._widened(chunk, memory) for chunk in chunks)
+                chunks = _kept(wide, lambda chunk: chunk.timestamps >= begin)
+            for chunk in chunks:
                 if (found and chunk.features != found[0].features) or chunk.timestamps[0] > span[1] or count >= most:
                     break
                 found.append(chunk)
@@ -224,16 +230,22 @@ class Source:
             of_first = chunk.timestamps < begin_s + DAY_S
             first.add(chunk.timestamps[of_first], chunk.features, chunk.values[of_first])
         for chunk in store.chunks(job.stream, since=job.since, include_quarantined=True):
-            rows = np.full((len(chunk.timestamps), 2 * width), np.nan, np.float32)
-            place = {name: i for i, name in enumerate(chunk.features)}
-            for f, name in enumerate(self._readings):
-                if name in place:
-                    rows[:, f] = chunk.values[:, place[name]]
-            rows[:, width:] = memory.take(chunk.timestamps, self._readings, rows[:, :width])
+            wide = self._widened(chunk, memory)
             early = chunk.timestamps < begin_s
-            rows[early, width:] = first.around(chunk.timestamps[early], self._readings, rows[early, :width])
-            rows[:, width:][~np.isfinite(rows[:, width:])] = np.nan
-            yield RowChunk(self.features, chunk.timestamps, rows, chunk.restart, chunk.quarantined)
+            measured = wide.values[early, :width]
+            wide.values[early, width:] = _known(first.around(chunk.timestamps[early], self._readings, measured))
+            yield wide
+
+    def _widened(self, chunk: RowChunk, memory: DayMemory) -> RowChunk:
+        """A chunk with the differences to the days before that the memory holds, which remembers it."""
+        width = len(self._readings)
+        rows = np.full((len(chunk.timestamps), 2 * width), np.nan, np.float32)
+        place = {name: i for i, name in enumerate(chunk.features)}
+        for f, name in enumerate(self._readings):
+            if name in place:
+                rows[:, f] = chunk.values[:, place[name]]
+        rows[:, width:] = _known(memory.take(chunk.timestamps, self._readings, rows[:, :width]))
+        return RowChunk(self.features, chunk.timestamps, rows, chunk.restart, chunk.quarantined)
 
 
 def within(spans: Iterable[Span], timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -242,6 +254,11 @@ def within(spans: Iterable[Span], timestamps: NDArray[np.float64]) -> NDArray[np
     for since, until in spans:
         found |= (timestamps >= since) & (timestamps <= until)
     return found
+
+
+def _known(differences: Float) -> Float:
+    """Differences with NaN where there is no other day."""
+    return np.where(np.isinf(differences), np.float32(np.nan), differences)
 
 
 def _kept(chunks: Iterable[RowChunk], wanted: Callable[[RowChunk], NDArray[np.bool_]]) -> Iterator[RowChunk]:

@@ -178,3 +178,15 @@ def test_rows_of_a_short_record_come_as_they_are(tmp_path):
     source = Source(plain_job(tmp_path, until=1e9))
     assert source.features == ("indoor", "meter")
     assert source.read(source.usable)[0].values.shape[1] == 2
+
+
+def test_rows_that_a_person_named_come_with_their_differences_to_the_days_before_them(tmp_path):
+    rows = days_stored(tmp_path, 10)
+    source = Source(plain_job(tmp_path, until=1e9))
+    begin = 9 * 86400.0
+    read, first = source.named((begin, begin + 6000.0))
+    times = 600.0 * np.arange(1440)
+    assert read.features == source.features
+    assert read.timestamps[first] == begin
+    expected = DayMemory().take(times, ("indoor",), rows[:, :1])[np.isin(times, read.timestamps), 0]
+    np.testing.assert_allclose(read.values[:, 2], expected, atol=0.02)
