@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from gon_edge.config.file import parse_config
+from gon_edge.events import Reading
 from gon_edge.model.file import Model, load_model
 from gon_edge.stream.pipeline import Heard, Pipeline
 from gon_edge.stream.stream import Stream
@@ -211,3 +213,25 @@ def test_an_open_alert_keeps_its_group_over_a_restart():
         again.open(name, 90.0).resume(0, json.loads(json.dumps(state)))
     open_now = [alert for stream in again.streams.values() for alert in stream.policy.active]
     assert {(alert.id, alert.group) for alert in open_now} == {(alert.id, news[0].id) for alert in news}
+
+
+def test_a_reading_without_a_message_takes_the_same_way():
+    by_message, by_reading = pipeline(), pipeline()
+    for at in range(12):
+        said = say(by_message, "pump", float(at), a=at)
+        heard = by_reading.take_reading(Reading("pump", WALL + at, {"a": float(at)}), float(at))
+        assert [s.name for s in heard.opened] == [s.name for s in said.opened]
+        rows = [[outcome.row.timestamp for step in one.steps for outcome in step.outcomes] for one in (said, heard)]
+        assert rows[0] == rows[1]
+
+
+def test_time_alone_changes_nothing_before_it_is_due():
+    it = pipeline()
+    assert it.due_at() == math.inf
+    for at in range(12):
+        say(it, "pump", float(at), a=1.0)
+    stops_at = it.due_at()  # the stream's silence: all its rows are out
+    assert not any(step.stopped or step.outcomes for step in it.pass_time(stops_at))
+    assert it.due_at() == stops_at
+    assert [step.stopped for step in it.pass_time(stops_at + 0.1)] == [True]
+    assert it.due_at() == math.inf

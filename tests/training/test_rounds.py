@@ -260,3 +260,25 @@ def test_a_disk_that_cannot_be_written_is_an_answer(machine: Any, tmp_path: Path
     here.until(lambda: person.results, "the answer")
     assert (person.results[0]["outcome"], person.results[0]["exit_code"]) == ("failed", 1)
     assert os.strerror(20) in person.results[0]["reason"]
+
+
+def test_who_has_nothing_else_to_do_waits_for_a_round_and_gets_its_record(machine: Any) -> None:
+    here, person = machine(), Person()
+    assert here.rounds.finish(here) is None
+    here.rounds.ask([Order("pump", "asked")], person)
+    here.step()
+    record = here.rounds.finish(here)
+    assert (record.stream, record.outcome, record.version) == ("pump", "promoted", "1")
+    assert here.ended_rounds == ["pump"]
+    assert person.results is not None
+    assert here.rounds.running is None
+
+
+def test_without_conditions_no_heat_holds_a_round_up(machine: Any) -> None:
+    here = machine(RetrainConfig(max_load=0.01, on_battery=False))
+    here.celsius(95)
+    here.rounds = Rounds(here.trainer, here.rounds.settings, None)
+    here.rounds.ask([Order("pump", "time")])
+    here.step()
+    assert here.began_rounds == ["pump"]
+    assert here.rounds.finish(here).outcome == "promoted"
