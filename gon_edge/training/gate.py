@@ -258,8 +258,7 @@ def _too_coarse(coarser: Coarser | None) -> list[str]:
     after, before = ("none" if size is None else f"{size:+.4g}" for size in (coarser.size, coarser.size_before))
     reason = (
         f"faults must be {coarser.ratio:.2g} times as large before it raises an alert, on {coarser.feature!r} {after} "
-        f"instead of {before}; leave out odd rows with gon-edge retrain --since, or, if the stream has become rougher "
-        "for good, use it all the same with --force"
+        f"instead of {before}; leave out odd rows with gon-edge retrain --since"
     )
     return [reason]
 

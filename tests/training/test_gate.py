@@ -154,7 +154,7 @@ def test_a_model_that_needs_faults_several_times_as_large_is_stopped_with_what_t
     assert report.detects == {}  # said of the model that is put in use, which is another fit
     dull = judged(dataclasses.replace(again, threshold=4.0 * again.threshold), good)
     assert dull.coarser > COARSER
-    assert any("times as large before it raises an alert" in r and "--force" in r for r in dull.reasons)
+    assert any("times as large before it raises an alert" in r and "--since" in r for r in dull.reasons)
     alarmed = dataclasses.replace(good, threshold=0.0)
     assert judged(again, alarmed).coarser is None  # who is in alarm anyway tells everything
 
