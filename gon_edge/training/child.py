@@ -222,7 +222,8 @@ def _judge_accepted(material: _Material, model: Model, champion: Model) -> GateR
     whole = material.judge(slice(0, len(timestamps)), model, None)
     if len(rest) < _HELD_OUT_WINDOWS * job.settings.window:
         return whole
-    return _with_whole(replace(material.judge(rest[-wanted:], model, champion), held_out_rows=0), whole)
+    report = material.judge(rest[-wanted:], model, champion, widened=True)
+    return _with_whole(replace(report, held_out_rows=0), whole)
 
 
 class _Material:
@@ -277,7 +278,14 @@ class _Material:
         )
         return self._heeded(carry(replace(model, interval_s=job.interval_s, longest_run=self._longest_run)))
 
-    def judge(self, chosen: slice | NDArray[np.intp], challenger: Model, champion: Model | None) -> GateReport:
+    def judge(
+        self,
+        chosen: slice | NDArray[np.intp],
+        challenger: Model,
+        champion: Model | None,
+        *,
+        widened: bool = False,
+    ) -> GateReport:
         """What the gate says of some of the rows."""
         part = self.part(chosen)
         return judge(
@@ -289,6 +297,7 @@ class _Material:
             risk=self.job.settings.risk,
             seed=self.job.seed,
             rule=self.rule,
+            widened=widened,
         )
 
     def _heeded(self, model: Model) -> Model:

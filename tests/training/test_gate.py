@@ -9,7 +9,7 @@ import pytest
 
 import gon_edge.training.gate
 from gon_edge.training.fit import fit_model
-from gon_edge.training.gate import COARSER, FAULTS, GateReport, GateScores, _percent, _worse, judge, roc_auc
+from gon_edge.training.gate import COARSER, FAULTS, GateReport, GateScores, _blurred, _percent, _worse, judge, roc_auc
 from gon_edge.training.settings import FitSettings
 
 SMALL = FitSettings(window=10, hidden=4, prototypes=2)
@@ -83,6 +83,20 @@ def test_a_model_of_the_new_normal_replaces_one_in_alarm_there(good):
     report = judged(fitted(moved), good, waves(400, seed=3) + np.float32(5.0))
     assert report.champion.alarm_rate > 0.9
     assert report.passed
+
+
+def test_where_a_person_called_more_rows_normal_half_of_what_was_told_apart_must_be_left():
+    def scores(separation: float, alarms: float = 0.0) -> GateScores:
+        return GateScores(alarms, dict.fromkeys(FAULTS, separation))
+
+    before = scores(0.9)
+    assert _blurred(scores(0.71), before, 1e-4, 1000) == []
+    assert _worse(scores(0.71), before, 1e-4, 1000) != []
+    (reason,) = _blurred(scores(0.69), before, 1e-4, 1000)
+    assert "at least 0.700 is needed, so accept a shorter time" in reason
+    assert "of the held-out normal rows abnormal" in _blurred(scores(0.9, alarms=0.2), before, 1e-4, 1000)[0]
+    nothing = GateScores(0.0, {})  # no stretch of rows is long enough for a fault
+    assert _blurred(nothing, nothing, 1e-4, 1000) == []
 
 
 @pytest.mark.parametrize(
