@@ -28,6 +28,7 @@ from gon_edge.commands.text import cause_text, duration_text, number_text, visib
 from gon_edge.commands.thinned import Thinned
 from gon_edge.errors import InputError, MissingLibrary
 from gon_edge.events import Row
+from gon_edge.model.daily import DAY_S, DAYS, DayMemory
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.state.catalog import find
@@ -170,22 +171,28 @@ def _judge(
     """Judge the rows since `begin`; the episodes take theirs as they pass."""
     expected = sum(int((chunk.timestamps >= begin).sum()) for chunk in store.outline(stream, since=begin))
     thinned = Thinned(model.features, expected, rising=model.rising)
-    detector = Detector(model)
+    days = DayMemory()
+    detector = Detector(model, days=days)
     done = 0
     # Two windows more: the first rows shown are judged by what came before them, as they were.
     before_s = 2 * model.discriminator.window * (model.interval_s or interval_s)
-    for chunk in store.chunks(stream, since=begin - before_s, include_quarantined=True):
-        stale = np.isnan(chunk.values)
-        for t in range(len(chunk.timestamps)):
+    # And the days before, where the model compares with them.
+    reach_s = (DAYS + 1) * DAY_S if model.readings != model.features else 0.0
+    for chunk in store.chunks(stream, since=begin - before_s - reach_s, include_quarantined=True):
+        stale, early = np.isnan(chunk.values), chunk.timestamps < begin - before_s
+        if early.any():
+            days.add(chunk.timestamps[early], chunk.features, chunk.values[early])
+        for t in np.flatnonzero(~early).tolist():
             at = float(chunk.timestamps[t])
             row = Row(stream, at, chunk.features, chunk.values[t], stale[t], bool(chunk.restart[t]))
             verdict = detector.score(row)
+            days.add_row(at, chunk.features, chunk.values[t])
             if at >= begin:
                 thinned.add(at, row, verdict, detector)
             for episode in episodes:
                 if episode.begin <= at <= episode.end:
                     episode.thinned.add(at, row, verdict, detector)
-        done += len(chunk.timestamps)
+        done += int(np.count_nonzero(~early))
         progress(done, min(1.0, done / max(expected, 1)))
     return thinned
 

@@ -180,7 +180,10 @@ class Detector:
         counter they are rates.
         """
         _, nearest, share = self._explained()
-        return share, self._measured.view()[-1].copy(), self.model.scaler.inverse(nearest[-1])
+        measured, expected = self._measured.view()[-1:], self.model.scaler.inverse(nearest[-1:])
+        if self._compared:
+            share, _, expected = self._by_reading(share, np.zeros(len(share), np.intp), measured, expected)
+        return share, measured[0].copy(), expected[0]
 
     def _explained(self) -> tuple[Float, Float, NDArray[np.float64]]:
         """The last two windows (R, F), only one soon after a restart; the nearest normal ones (R, F); shares (F,)."""

@@ -197,6 +197,17 @@ def test_a_detector_finds_what_is_odd_at_this_hour_and_names_the_usual_value(mod
     assert sum(cause.contribution for cause in detector.causes()) == pytest.approx(1.0, abs=0.1)
 
 
+def test_an_account_tells_a_difference_of_its_reading_as_the_causes_do(model: Model) -> None:
+    detector, _ = nights(model, warm=True)
+    share, measured, expected = detector.account()
+    at = {name: f for f, name in enumerate(model.features)}
+    assert [share[at[name + SUFFIX]] for name in NAMES] == [0.0, 0.0]
+    assert share.sum() == pytest.approx(1.0)
+    indoor = next(cause for cause in detector.causes() if cause.feature == "indoor")
+    assert share[at["indoor"]] == pytest.approx(indoor.contribution)
+    assert (measured[at["indoor"]], expected[at["indoor"]]) == pytest.approx((indoor.value, indoor.expected), abs=0.5)
+
+
 def test_a_difference_is_never_missing_and_an_unknown_one_is_made_up_from_the_rest(model: Model) -> None:
     detector = Detector(model)
     verdict = detector.score(Row("house", MONDAY, NAMES, np.float32([18.0, 800.0]), np.zeros(2, np.bool_)))
