@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import logging
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -72,6 +73,7 @@ def main() -> int:
 
 def one(name: str, seed: int, days: float | None) -> weeks.Course:
     """One recording, in a process of its own."""
+    logging.disable()  # what a daemon says of every alert and training
     return weeks.play(record(name, seed, days=days), seed, parse_config(CONFIG))
 
 

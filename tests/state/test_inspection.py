@@ -11,6 +11,7 @@ import pytest
 
 from gon_edge.commands.main import main
 from gon_edge.errors import InputError, ModelFileError
+from gon_edge.model.daily import SUFFIX
 from gon_edge.model.file import Model, dumps, load_model, save_model
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.state.catalog import find, shipped_models
@@ -109,6 +110,14 @@ def test_an_import_with_other_features_needs_force(state: Path, tmp_path: Path) 
         import_model(found, "pump", state)
     assert find("pump", state).model.version == "2"
     assert import_model(found, "pump", state, force=True).version == "3"
+
+
+def test_an_import_that_compares_the_same_readings_with_other_days_needs_no_force(state: Path, tmp_path: Path) -> None:
+    readings = find("pump", state).model.features
+    names = [*readings, *(name + SUFFIX for name in readings)]
+    rows = np.random.default_rng(0).normal(size=(300, len(names)))
+    save_model(fit_model(rows, features=names, rng=np.random.default_rng(0)), tmp_path / "daily.npz")
+    assert import_model(find(str(tmp_path / "daily.npz")), "pump", state).readings == readings
 
 
 def test_a_damaged_model_and_one_of_changes_only_are_not_imported(state: Path, tmp_path: Path, model: Model) -> None:
