@@ -314,6 +314,18 @@ def test_a_worse_model_is_rejected_with_reasons_unless_a_person_forces_it(worse:
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow  # 8,000 rows and two trainings
+def test_what_cannot_be_accepted_without_losing_sight_says_what_a_person_can_do(worse: Path) -> None:
+    trainer, file = trainer_for(worse), ModelFolder(worse).file("fan")
+    spans = ((4000.0, 8999.0),)
+    accepted = {"accepted": spans, "accepted_anew": spans}
+    trainer.start(plain_job(worse, stream="fan", version="2", champion=str(file), **accepted))
+    result = ended(trainer)
+    assert result.outcome == "rejected"
+    assert "accept a shorter time, or only the new state with --only" in result.reason
+    assert result.reason.endswith("; if you want the new model all the same, type gon-edge retrain fan --force")
+
+
 def test_rows_left_out_for_lack_of_room_are_logged(state_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     result = promoted(state_dir, trainer_for(state_dir), max_rows=500)
