@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 AlertType = Literal["new", "update", "end"]
 AlertKind = Literal["anomaly", "missing"]
 Severity = Literal["warning", "critical"]
+RecurringEvery = Literal["day", "week"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
 MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
 UnscoredReason = Literal["warming_up", "training"]
@@ -175,6 +176,27 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Recurring:
+    """That an alert is one of several at the same time of the day or week, with the same causes.
+
+    Attributes
+    ----------
+    count : int
+        Days, or weeks, on which it was seen, this one included; 3 at least.
+    since : float
+        Unix seconds at which the first of them began.
+    every : {"day", "week"}
+    learned : bool
+        Whether its rows are taken as normal from now on.  Only an ``end`` can say so.
+    """
+
+    count: int
+    since: float
+    every: RecurringEvery
+    learned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """News for a person, in the shape that goes out by MQTT.
 
@@ -197,6 +219,9 @@ class Alert:
     group : str
         ``id`` of the alert that leads its group: alerts of several streams that began together. Its own where it leads,
         or is alone.
+    recurring : Recurring or None
+        Set from the third time on that an ``anomaly`` comes at this hour with these causes, as long as it is neither
+        stronger nor longer than those before; its severity is then ``warning``.
     """
 
     id: str
@@ -211,3 +236,4 @@ class Alert:
     top_features: tuple[Cause, ...]
     model_version: str
     group: str = ""
+    recurring: Recurring | None = None

@@ -70,6 +70,7 @@ _SAID = {  # where a docstring says nothing beyond the type
     "top_features": "The causes, largest first, five at most; for `missing`, the missing features.",
     "model_version": "The model that judged.",
     "feature": "Its name.",
+    "every": "From one of them to the next.",
     "score": "The newest; null before there is a model.",
     "threshold": "The threshold for it.",
     "features": "How many it has.",
@@ -439,7 +440,7 @@ def _key_rows(cls: type, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         kind = re.sub(r"(tuple|sequence) of [\w ]+", "list", re.sub(r"mapping of \w+ to \w+", "object", kind))
         for python, said in (("str", "text"), ("float", "number"), ("int", "number"), ("bool", "true or false")):
             kind = re.sub(rf"\b{python}\b", said, kind)
-        kind = re.sub(r"\b(mapping|GateScores)\b", "object", kind)
+        kind = re.sub(r"\b(mapping|GateScores|Recurring)\b", "object", kind)
         text = re.sub(r"`None`|\bNone\b", "null", text.replace("``", "`")).replace("NaN", "Null")
         yield f"`{key}`", kind, _prose(text or _SAID[key])
 
@@ -500,6 +501,8 @@ def topics() -> str:
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Alert, alert_json(example)))),
         "Each of `top_features`:",
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Cause, _attributes(events.Cause)))),
+        "`recurring`, where it is not null:",
+        "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Recurring, _attributes(events.Recurring)))),
         "## States",
         "\n".join(_table(("Key", "What"), ((f"`{key}`", text) for key, text in _STATE_KEYS.items()))),
     ]

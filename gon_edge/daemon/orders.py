@@ -18,7 +18,7 @@ from typing import Any
 from gon_edge.config.schema import Config
 from gon_edge.daemon.reporting import Reporter
 from gon_edge.errors import GonEdgeError
-from gon_edge.events import ALERT_KINDS, Verdict
+from gon_edge.events import ALERT_KINDS, Alert, Verdict
 from gon_edge.links.control import ControlServer
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.file import Model
@@ -29,8 +29,9 @@ from gon_edge.state.store import Store
 from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.silences import Silences
 from gon_edge.stream.stream import Stream
-from gon_edge.training.answers import Answer
+from gon_edge.training.answers import Answer, fault_spans
 from gon_edge.training.conditions import Conditions
+from gon_edge.training.habits import learn
 from gon_edge.training.job import Order
 from gon_edge.training.operations import carry_out, keep_silences
 from gon_edge.training.rounds import Rounds
@@ -192,6 +193,19 @@ class Orders:
         if self.rounds.freeze(stream.name):
             log.info("stream %r: the training is ended; nothing is learned while an alert is open", stream.name)
 
+    def recurred(self, stream: Stream, alert: Alert) -> bool:
+        """Have the rows of what comes again learned by the next training; whether they are."""
+        seen = learn(
+            self.store, stream.name, stream.policy.occasions(alert.since), fault_spans(self.store, stream.name)
+        )
+        if seen is None:
+            return False
+        text = (
+            "stream %r: seen %s; taken as normal from the next training on; if it is a fault: gon-edge feedback %s true"
+        )
+        log.info(text, stream.name, seen, alert.id)
+        return True
+
     def silenced(self, name: str) -> frozenset[str] | None:
         """Silenced features of a stream; ``None`` when the whole stream is silenced."""
         return self._silenced.get(name, frozenset())
@@ -258,7 +272,10 @@ class Orders:
             self._apply_silences(stream)
 
     def answered(self, answer: Answer) -> None:
-        """Count an answer, and show it beside its alert."""
+        """Count an answer, show it beside its alert, and heed it where its like comes again."""
+        if answer.stream in self._pipeline.streams:
+            policy = self._pipeline.streams[answer.stream].policy
+            policy.answered(answer.since, answer.until, fault=not answer.normal)
         self._telemetry.answer(answer.stream, answer.answer)
         self._reporter.answered(answer.id, answer.answer, answer.note)
 

@@ -11,12 +11,14 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from gon_edge.events import Alert, AnswerWord, Verdict
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
+from gon_edge.stream.habits import in_words
 from gon_edge.stream.held import alert_json
 from gon_edge.stream.pipeline import Heard, Step
 from gon_edge.stream.stream import Outcome, Stream
@@ -77,6 +79,8 @@ class Reporter:
         Hears of each row that a stream's own model has scored: stream, verdict, and whether the row may be learned.
     on_alert : callable
         Hears of each stream on which an alert begins.
+    on_habit : callable
+        Hears of each alert that ends and has come again; says whether its rows are learned from now on.
 
     Attributes
     ----------
@@ -99,6 +103,7 @@ class Reporter:
         monotonic: Callable[[], float],
         on_row: Callable[[Stream, Verdict, bool], None],
         on_alert: Callable[[Stream], None],
+        on_habit: Callable[[Stream, Alert], bool],
     ) -> None:
         self.alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(store.alerts(ALERTS_SHOWN))}
         self.latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -110,6 +115,7 @@ class Reporter:
         self._monotonic = monotonic
         self._on_row = on_row
         self._on_alert = on_alert
+        self._on_habit = on_habit
         self._published_at: dict[str, float] = {}
 
     def message(self, heard: Heard) -> None:
@@ -169,6 +175,8 @@ class Reporter:
     def tell(self, stream: Stream, alerts: tuple[Alert, ...]) -> None:
         """Tell events of a stream: log, series, broker, store."""
         for alert in alerts:
+            if alert.type == "end" and alert.recurring is not None and self._on_habit(stream, alert):
+                alert = replace(alert, recurring=replace(alert.recurring, learned=True))
             event = alert_json(alert)
             log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
             self._telemetry.alert(alert)
@@ -233,5 +241,6 @@ def _line(alert: Alert) -> str:
         f"(expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"
         for cause in alert.top_features[:3]
     )
-    what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}"
+    again = f", {in_words(alert.recurring)}" if alert.recurring is not None else ""
+    what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}{again}"
     return f"{what}: {causes or 'cause unknown'} [{alert.id}]"

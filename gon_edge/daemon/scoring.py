@@ -80,6 +80,7 @@ class Scoring:
             monotonic=self._clock.monotonic,
             on_row=lambda *row: self.orders.judged(*row),
             on_alert=lambda stream: self.orders.alerted(stream),
+            on_habit=lambda stream, alert: self.orders.recurred(stream, alert),
         )
         self.orders = Orders(config, self.store, self.models, telemetry, self.pipeline, self.reporter, machine)
 

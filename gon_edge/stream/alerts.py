@@ -6,7 +6,8 @@ any number of `update`, `end`, all with one id.
 
 A fault that lasts stays an alert: only rows clearly below the threshold end it, and neither time, nor a gap in the
 rows, nor a restart does.  A fault that comes and goes stays one alert: it is open again when its causes come back soon
-after its end, and takes longer to end each time.  Pure: timestamps come with the rows, nothing is published or stored.
+after its end, and takes longer to end each time.  What comes again at the same hour is said as `recurring` from the
+third time on (`habits`).  Pure: timestamps come with the rows, nothing is published or stored.
 
 A silenced stream is frozen here: its rows neither raise nor end anything until somebody wants to hear of it again.  Of
 a stream with silenced features, alerts are held back whose causes are mainly those features.
@@ -24,6 +25,7 @@ from typing import Any
 from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Alert, AlertKind, AlertType, Cause, Severity, Verdict
 from gon_edge.stream.absence import Absences
+from gon_edge.stream.habits import Block, Memory, directions
 from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, mainly_same
 
 _MAINLY_SILENCED = 0.5
@@ -33,6 +35,10 @@ _SOON = 10
 """An alert that would begin within this many times ``clear_rows`` after another with mainly the same causes has ended
 is that one again; and it ends after one more ``clear_rows`` each time, up to as many.  A judgement: rows and not
 minutes, as a fault of a stream with a row a minute flaps over hours."""
+
+_SOON_S = 21600.0
+"""Later than this, it is another alert: 150 rows of a stream with one every quarter of an hour are a day and a half,
+and what comes every day is no flapping."""
 
 _FLAPPING = 4
 """Alerts that can flap in turn.  Not critical: each takes as much of the state as an open one."""
@@ -95,6 +101,7 @@ class AlertPolicy:
         self._ended_at: float | None = None
         self._anomaly: Held | None = None
         self._ended: deque[Held] = deque(maxlen=_FLAPPING)  # the first to end first
+        self._memory = Memory()
         self._missing: Alert | None = None
         self._absences = Absences()
         self._last_row_at: float | None = None
@@ -126,6 +133,16 @@ class AlertPolicy:
     def audible(self) -> tuple[Alert, ...]:
         """The open alerts that no silence holds back."""
         return tuple(event for event in self.active if not self._is_silenced(event.top_features))
+
+    def occasions(self, since: float) -> tuple[Block, ...]:
+        """The anomaly that began then, once it has ended, and those it repeats, oldest first; empty without any."""
+        return self._memory.occasions(since)
+
+    def answered(self, since: float, until: float, *, fault: bool) -> None:
+        """Hear of a person whether what was between two moments, Unix seconds, was a fault: then it is no habit."""
+        if self._anomaly is not None and self._last_row_at is not None:
+            self._memory.add(self._anomaly.block(self._last_row_at))  # it has not ended, and will be known by its begin
+        self._memory.answered(since, until, fault=fault)
 
     def silence(self, features: frozenset[str] | None) -> bool:
         """Hold back alerts of these features from now on; ``None`` is the whole stream, the empty set is no silence.
@@ -220,7 +237,11 @@ class AlertPolicy:
             self._recent.clear()  # the next alert begins after this one
             held.rows_since_end = 0
             self._ended.append(held)
-            return self._follow(held, "end", verdict, held.event.severity)
+            block = held.block(verdict.timestamp)
+            again = self._memory.look(block)
+            self._memory.add(block)
+            event = self._follow(held, "end", verdict, held.event.severity)
+            return replace(event, recurring=None if again is None else again.told)
         return self._update_open(held, verdict, explain)
 
     def _update_open(
@@ -228,8 +249,11 @@ class AlertPolicy:
     ) -> Alert | None:
         """An update where something has changed.  Causes cost ten times a score: they are looked at now and then."""
         settings = self._settings
-        severity = self._severity(verdict, held)
-        is_worse = severity != held.event.severity
+        recurring = held.event.recurring
+        if recurring is not None and self._memory.look(held.block(verdict.timestamp)) is None:
+            recurring = None  # it is stronger than on the other days, or lasts longer
+        severity = "warning" if recurring is not None else self._severity(verdict, held)
+        is_worse = severity != held.event.severity or recurring != held.event.recurring
         looked_lately = 0 <= verdict.timestamp - held.looked_at < settings.update_every_s
         if not is_worse and (looked_lately or not verdict.is_anomaly):
             return None
@@ -244,7 +268,7 @@ class AlertPolicy:
         has_moved = bool(verdict.causes) and not mainly_same(held.event.top_features, verdict.causes)
         if not (is_worse or has_grown or has_moved):
             return None
-        event = self._follow(held, "update", verdict, severity)
+        event = replace(self._follow(held, "update", verdict, severity), recurring=recurring)
         if self._silenced and self._is_silenced(event.top_features):
             self._ask_again_in = settings.clear_rows
             return None
@@ -266,10 +290,13 @@ class AlertPolicy:
             # Causes cost ten times a score, and a silenced fault lasts: another one is late by these rows at most.
             self._ask_again_in = settings.clear_rows
             return None
+        soon = self._ended_at is not None and anomalous[0] - self._ended_at <= _SOON_S
         held = next((ended for ended in self._ended if mainly_same(ended.strongest_causes, causes)), None)
-        if held is not None:
+        if held is not None and soon:
             return self._return(held, replace(verdict, causes=causes))
         alert_id = self._new_id("anomaly", anomalous[0])
+        block = Block(anomalous[0], verdict.timestamp, verdict.score, directions(causes))
+        again = self._memory.look(block)
         event = Alert(
             id=alert_id,
             type="new",
@@ -279,12 +306,14 @@ class AlertPolicy:
             timestamp=verdict.timestamp,
             score=verdict.score,
             threshold=verdict.threshold,
-            severity=self._severity(verdict),
+            severity="warning" if again is not None else self._severity(verdict),
             top_features=causes,
             model_version=verdict.model_version,
             group=self.group(alert_id, anomalous[0]),
+            recurring=None if again is None else again.told,
         )
         self._anomaly = Held(event, verdict.score, causes, told_score=verdict.score, looked_at=verdict.timestamp)
+        self._anomaly.see(verdict)
         return event
 
     def _return(self, held: Held, verdict: Verdict) -> Alert:
@@ -292,7 +321,8 @@ class AlertPolicy:
         self._ended.remove(held)
         held.returns += 1
         held.see(verdict)
-        held.event = self._follow(held, "update", verdict, self._severity(verdict, held))
+        severity = "warning" if held.event.recurring is not None else self._severity(verdict, held)
+        held.event = self._follow(held, "update", verdict, severity)
         held.told_score, held.looked_at = max(held.told_score, verdict.score), verdict.timestamp
         self._anomaly = held
         return held.event
@@ -381,6 +411,7 @@ class AlertPolicy:
             "ended_at": self._ended_at,
             "anomaly": self._anomaly and self._anomaly.state(),
             "ended": [held.state() for held in self._ended],
+            "habits": self._memory.state(),
             "missing": self._missing and alert_json(self._missing),
             "absent": self._absences.state(),
             "last_row_at": self._last_row_at,
@@ -397,6 +428,7 @@ class AlertPolicy:
         if state["anomaly"] is not None:
             self._anomaly = Held.of(state["anomaly"])
         self._ended.extend(Held.of(held) for held in state.get("ended", ()))
+        self._memory = Memory(state.get("habits", ()))
         if state["missing"] is not None:
             self._missing = alert_of(state["missing"])
         self._absences = Absences(state["absent"])

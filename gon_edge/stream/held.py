@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gon_edge.events import Alert, Cause, Verdict
+from gon_edge.events import Alert, Cause, Recurring, Verdict
+from gon_edge.stream.habits import Block, directions
 
 TOP_FEATURES = 10
 """Causes that go into an anomaly event: what a person reads, and a bound on the message's size."""
@@ -43,6 +44,7 @@ def alert_json(alert: Alert) -> dict[str, Any]:
         ],
         "model_version": alert.model_version,
         "group": alert.group or alert.id,
+        "recurring": None if alert.recurring is None else asdict(alert.recurring),
     }
 
 
@@ -54,7 +56,9 @@ def alert_of(event: Mapping[str, Any]) -> Alert:
     """Inverse of `alert_json`."""
     score, threshold = (math.nan if event[key] is None else float(event[key]) for key in ("score", "threshold"))
     causes = tuple(Cause(**cause) for cause in event["top_features"])
-    return Alert(**{**event, "score": score, "threshold": threshold, "top_features": causes})
+    recurring = event.get("recurring")
+    told = None if recurring is None else Recurring(**recurring)
+    return Alert(**{**event, "score": score, "threshold": threshold, "top_features": causes, "recurring": told})
 
 
 @dataclass(slots=True)
@@ -74,6 +78,8 @@ class Held:
     returns : int
         Times it came back soon after it had ended.
     rows_since_end : int
+    peak : float
+        Score of its strongest row, with causes or without.
     """
 
     event: Alert
@@ -83,11 +89,17 @@ class Held:
     looked_at: float
     returns: int = 0
     rows_since_end: int = 0
+    peak: float = 0.0
 
     def see(self, verdict: Verdict) -> None:
         """Remember the causes of a row that is the strongest so far."""
+        self.peak = max(self.peak, verdict.score)  # a score of NaN is not the larger one
         if verdict.causes and verdict.score > self.strongest_score:
             self.strongest_score, self.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
+
+    def block(self, until: float) -> Block:
+        """What it has been so far, to be compared with what was earlier."""
+        return Block(self.event.since, until, self.peak, directions(self.strongest_causes))
 
     def state(self) -> dict[str, Any]:
         """Return it fit for JSON."""
@@ -99,6 +111,7 @@ class Held:
             "looked_at": self.looked_at,
             "returns": self.returns,
             "rows_since_end": self.rows_since_end,
+            "peak": self.peak,
         }
 
     @classmethod
@@ -114,6 +127,7 @@ class Held:
             float(state.get("looked_at", event.timestamp)),
             int(state.get("returns", 0)),
             int(state.get("rows_since_end", 0)),
+            float(state.get("peak", 0.0)),
         )
 
 

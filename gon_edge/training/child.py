@@ -18,7 +18,6 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -150,7 +149,7 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
     count = len(timestamps)
     everything = slice(0, count)
     carry: Carry | None = None
-    learned = count - _held_out_rows(count, within(job.accepted, timestamps), settings)
+    learned = count - _held_out_rows(count, within(job.normal, timestamps), settings)
     unknown = np.flatnonzero(timestamps > _known_until(champion))
     first = max(learned, int(unknown[0]) if len(unknown) else count)
     if champion is None:
@@ -167,7 +166,8 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
     else:
         held_out = slice(first, count)
         known = slice(0, min(learned, int(unknown[0])))
-        carry = Carry(champion, material.part(known), material.part(held_out), material.rule)
+        if not any(until > _known_until(champion) for _, until in job.habits):  # else it shall lie above a new habit
+            carry = Carry(champion, material.part(known), material.part(held_out), material.rule)
         model = material.fit(learned, (_READ_SHARE, _HALFWAY), carry)
         _tell_progress("gate", _HALFWAY)
         report = material.judge(held_out, model, champion)
@@ -258,7 +258,7 @@ class _Material:
             restart[1:] |= np.diff(chosen) > 1
         return Part(rows.values[twice:][chosen], restart, rows.features)
 
-    def fit(self, learned: int, shares: tuple[float, float], carry: Callable[[Model], Model] = lambda m: m) -> Model:
+    def fit(self, learned: int, shares: tuple[float, float], carry: Carry | None = None) -> Model:
         """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is.
 
         ``carry`` sees to its threshold before answers of people do.
@@ -271,12 +271,14 @@ class _Material:
             restart=rows.restart[used],
             settings=job.settings,
             rng=np.random.default_rng(job.seed),
-            trusted=within(job.accepted, rows.timestamps[used]),
+            trusted=within(job.normal, rows.timestamps[used]),
+            times=rows.timestamps[used],
             progress=lambda phase, share, loss: _tell_progress(
                 "fit" if phase == "done" else phase, begin + (end - begin) * share, loss
             ),
         )
-        return self._heeded(carry(replace(model, interval_s=job.interval_s, longest_run=self._longest_run)))
+        model = replace(model, interval_s=job.interval_s, longest_run=self._longest_run)
+        return self._heeded(model if carry is None else carry(model))
 
     def judge(
         self,

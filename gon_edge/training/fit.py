@@ -25,6 +25,7 @@ from gon_edge.model.gon import Discriminator
 from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import Scaler
 from gon_edge.training.adversarial import train_adversarially
+from gon_edge.training.habits import come_again
 from gon_edge.training.rows import TrainingRows, longest_runs, lowest, standardise
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.subspaces import floor, levels, sampled, untrained
@@ -58,13 +59,23 @@ _KNOWN_ALARMS = 0.015
 """Largest share of training rows that may lie above the threshold.  It is below what the gate of a training allows: the
 first model of a record whose newest part is calm would never pass it."""
 
+_RARE_SHARE = 0.1
+"""Confirmed rows and habits are rare when they are no more than this share of the rows: then prototypes of their own
+show them to the network.  More of them need no help."""
 
+_RARE_MARGIN, _RARE_RAISE = 1.2, 1.75
+"""The threshold lies above what the network says of rare rows that it knows, by a fifth, but for their sake it is
+raised by three quarters at most: a habit that the network cannot learn must not make it blind to everything else."""
+
+
+# Many parameters: rows, and what is known of each of them.
 def fit_model(
     rows: ArrayLike,
     *,
     features: Sequence[str] | None = None,
     restart: NDArray[np.bool_] | None = None,
     trusted: NDArray[np.bool_] | None = None,
+    times: NDArray[np.float64] | None = None,
     settings: FitSettings | None = None,
     rng: np.random.Generator,
     progress: Progress = lambda phase, share, loss: None,
@@ -81,7 +92,9 @@ def fit_model(
     restart : ndarray of bool, shape (T,), optional
         True where a row does not follow the one before it.
     trusted : ndarray of bool, shape (T,), optional
-        Rows that a person has confirmed as normal: none of them is left out as odd.
+        Rows that a person has confirmed as normal, or that are a habit: none of them is left out as odd.
+    times : ndarray of float64, shape (T,), optional
+        Unix seconds: what comes again at the same hour of three days is not left out either.
     settings : FitSettings, optional
     rng : numpy.random.Generator
         Same rows, same generator state: same model, byte for byte.
@@ -119,10 +132,14 @@ def fit_model(
     judged = Judged(raw, pieces, is_counter)
     progress("screen", 0.0, None)
     odd = odd_rows(judged, pieces, settings, rng, names)
-    kept = np.flatnonzero(~odd if trusted is None else ~odd | trusted)
+    known = np.zeros(len(raw), np.bool_) if trusted is None else trusted.astype(np.bool_)
+    if times is not None:
+        known |= come_again(judged, odd, times)
+    kept = np.flatnonzero(~odd | known)
     scaler = scaled(Scaler.fit(judged, kept), names)
     z = standardise(judged, scaler, np.empty((len(kept), raw.shape[1]), np.float32), kept)
-    data = TrainingRows(z, _pieces_of(pieces, kept), settings.window)
+    rare = known[kept] if 0.0 < known[kept].mean() <= _RARE_SHARE else None
+    data = TrainingRows(z, _pieces_of(pieces, kept), settings.window, rare)
     net, typical, threshold = _calibrated(data, settings, rng, progress)
     progress("done", 1.0, None)
     return Model(
@@ -181,7 +198,11 @@ def _pieces_of(restart: NDArray[np.bool_], kept: NDArray[np.intp]) -> NDArray[np
 def _calibrated(
     data: TrainingRows, settings: FitSettings, rng: np.random.Generator, progress: Progress
 ) -> tuple[Discriminator, float, float]:
-    """A network of all rows, the typical abnormality and the threshold; both from scores of rows held out."""
+    """A network of all rows, the typical abnormality and the threshold; both from scores of rows held out.
+
+    Of rare rows the threshold only hears by what the network that knows them says: held out, a job that comes
+    once in the rows before would count as the tail of everything else.
+    """
     everything = np.arange(len(data))
     later = _held_out(len(data), settings.window)
     past = everything[: -len(later)] if len(later) < len(data) else everything
@@ -203,11 +224,16 @@ def _calibrated(
     typical = float(np.median(net.abnormality(energies[whole])))
     smoother = Smoother(settings.smoothing, settings.window)
     scores = smoother.smooth(net.abnormality_after_restart(energies, age, typical), age == 1)
-    threshold = fit_pot(scores, settings.risk, doubted=_ODD_SHARE)
+    usual = ~data.near_rare(2 * settings.window)
+    if not usual[later].any():
+        usual[:] = True  # too few rows to set any apart
+    threshold = fit_pot(scores[usual[later]], settings.risk, doubted=_ODD_SHARE)
     # What the older rows did was normal too, even where the newest third was calmer.
     known = net.abnormality_after_restart(data.energies(net, everything), data.age, typical)
     known = smoother.smooth(known, data.age == 1)
-    return net, typical, max(threshold, float(np.quantile(known, 1.0 - _KNOWN_ALARMS)))
+    threshold = max(threshold, float(np.quantile(known[usual], 1.0 - _KNOWN_ALARMS)))
+    highest = float(known[~usual].max(initial=0.0))
+    return net, typical, max(threshold, min(_RARE_MARGIN * highest, _RARE_RAISE * threshold))
 
 
 def fit_discriminator(

@@ -18,6 +18,7 @@ from gon_edge.events import TRAINING_REASONS, OrderReason
 from gon_edge.state.folder import ModelFolder
 from gon_edge.training.answers import Span, fault_spans, normal_spans
 from gon_edge.training.budget import budget_of
+from gon_edge.training.habits import habit_spans
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.site import Site
 
@@ -98,6 +99,8 @@ class Job:
         Of these, what was confirmed after the model in use was made, which therefore cannot know it.
     faults : tuple of (float, float)
         Spans that a person called a fault: their rows are never learned.
+    habits : tuple of (float, float)
+        Spans of what comes again at the same hour, which is normal, too.
     champion : str
         File of the model in use, which a better one replaces; empty for none.
     rows_file : str
@@ -127,11 +130,17 @@ class Job:
     accepted: tuple[Span, ...] = ()
     accepted_anew: tuple[Span, ...] = ()
     faults: tuple[Span, ...] = ()
+    habits: tuple[Span, ...] = ()
     champion: str = ""
     rows_file: str = ""
     force: bool = False
     raise_rows: int = 3
     raise_of: int = 5
+
+    @property
+    def normal(self) -> tuple[Span, ...]:
+        """Spans of rows that are normal, however odd they look."""
+        return self.accepted + self.habits
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
@@ -144,7 +153,7 @@ class Job:
         """
         spans = {
             name: tuple((since, until) for since, until in values[name])
-            for name in ("accepted", "accepted_anew", "faults")
+            for name in ("accepted", "accepted_anew", "faults", "habits")
         }
         return cls(**{**values, **spans, "settings": FitSettings(**values["settings"])})
 
@@ -167,6 +176,8 @@ def make_job(order: Order, site: Site) -> Job:
     interval_s = interval_s or (model.interval_s if model is not None else 0.0) or 1.0
     budget = budget_of(stream, site)
     file = models.file(stream)
+    faults = fault_spans(site.store, stream) if newest is not None else ()
+    habits, refused = habit_spans(site.store, stream, faults) if newest is not None else ((), ())
     made_at = float(model.lineage.get("trained_at", 0.0)) if model is not None else 0.0
     return Job(
         stream=stream,
@@ -189,7 +200,8 @@ def make_job(order: Order, site: Site) -> Job:
         include_quarantined=order.include_quarantined,
         accepted=normal_spans(site.store, stream) if newest is not None else (),
         accepted_anew=normal_spans(site.store, stream, made_at) if newest is not None else (),
-        faults=fault_spans(site.store, stream) if newest is not None else (),
+        habits=habits,
+        faults=faults + refused,
         champion=str(file) if model is not None and file.exists() else "",
         rows_file=order.rows_file,
         force=order.force,

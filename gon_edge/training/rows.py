@@ -50,15 +50,21 @@ class TrainingRows:
     restart : ndarray of bool, shape (T,)
         True where a new unbroken piece begins.
     window : int
+    rare : ndarray of bool, shape (T,), optional
+        Rows that are normal, though there are only few of their kind.
 
     Attributes
     ----------
+    rare : ndarray of bool or None
     age : ndarray of int, shape (T,)
         Which row of its piece each row is, from 1.
     """
 
-    def __init__(self, z: Float, restart: NDArray[np.bool_], window: int) -> None:
+    def __init__(
+        self, z: Float, restart: NDArray[np.bool_], window: int, rare: NDArray[np.bool_] | None = None
+    ) -> None:
         self.z = z
+        self.rare = rare
         rows = np.arange(len(z))
         self._first = np.maximum.accumulate(np.where(restart, rows, 0))
         self.age = rows - self._first + 1
@@ -71,6 +77,15 @@ class TrainingRows:
         """``ends`` (N,) in parts whose windows are held at once."""
         size = batch_windows(len(self._back), self.z.shape[1])
         return [ends[i : i + size] for i in range(0, len(ends), size)]
+
+    def near_rare(self, rows: int) -> NDArray[np.bool_]:
+        """Whether each row (T,), or one of the ``rows - 1`` before it in its piece, is rare."""
+        if self.rare is None:
+            return np.zeros(len(self.z), np.bool_)
+        at = np.arange(len(self.z))
+        last = np.maximum.accumulate(np.where(self.rare, at, -1))
+        near: NDArray[np.bool_] = last >= np.maximum(at - rows + 1, self._first)
+        return near
 
     def windows(self, ends: NDArray[np.intp]) -> Float:
         """Windows (N, W, F) that end at rows ``ends`` (N,); before a piece begins its first row is repeated."""

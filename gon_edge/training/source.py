@@ -84,7 +84,7 @@ class Source:
             newest = float(chunk.timestamps[chosen][-1])
             sets.pop(chunk.features, None)
             sets[chunk.features] = None
-            edges = np.flatnonzero(np.diff(within(job.accepted, chunk.timestamps[chosen]), prepend=False, append=False))
+            edges = np.flatnonzero(np.diff(within(job.normal, chunk.timestamps[chosen]), prepend=False, append=False))
             for start, stop in edges.reshape(-1, 2) + usable:
                 if trusted and trusted[-1][1] == start:
                     start = trusted.pop()[0]
@@ -146,7 +146,7 @@ class Source:
         else:
             known[:] = True
         features = tuple(name for name, there in zip(self.features, known, strict=True) if there)
-        twice = repeated(within(job.accepted, timestamps[room:at]), window) if room else np.empty(0, np.intp)
+        twice = repeated(within(job.normal, timestamps[room:at]), window) if room else np.empty(0, np.intp)
         first = room - len(twice)
         for array in (timestamps, values, restart):
             array[first:room] = array[room:at][twice]

@@ -34,6 +34,10 @@ _LLOYD_PASSES = 25
 """From one start alone the average precision of smd_machine-3-10 went from 0.54 to 0.66 with the seed.  So the best of
 five starts, after a few passes each, carries on until its centres stay, for 25 more at most."""
 
+_RARE_PROTOTYPES = 2
+"""Times the usual number, for windows that hold rare rows: a job that begins and ends inside of a window has as many
+looks as the window has rows.  Not critical: three times were no better."""
+
 _FEWEST_MEMBERS = 8
 """Points for each centre, on the mean; fewer points get fewer centres.  Not critical: it matters below 64 windows."""
 
@@ -49,7 +53,11 @@ keeps rounding from being news in a record that hardly moves."""
 def untrained(
     data: TrainingRows, ends: NDArray[np.intp], lengths: Sequence[int], settings: FitSettings, rng: np.random.Generator
 ) -> Discriminator:
-    """A network on scales of ``lengths`` rows, from the windows that end at rows ``ends`` (N,)."""
+    """A network on scales of ``lengths`` rows, from the windows that end at rows ``ends`` (N,).
+
+    Windows that hold rare rows get prototypes of their own: among all the others, k-means would give a job of twenty
+    minutes a day none, or one.
+    """
     features = data.z.shape[1]
     scales = []
     for rows in lengths:
@@ -70,7 +78,23 @@ def untrained(
     hidden = [np.concatenate(u) for u in zip(*(net.hidden(data.windows(b)) for b in data.batches(sample)), strict=True)]
     prototypes = {f"prototypes{s}": _kmeans(u, settings.prototypes, rng) for s, u in enumerate(hidden)}
     net = net.with_parameters({**net.parameters(), **prototypes})
-    return net.with_levels(levels(data.energies(net, sample), net))
+    net = net.with_levels(levels(data.energies(net, sample), net))
+    return net if data.rare is None else _with_rare(net, data, ends, settings, rng)
+
+
+def _with_rare(
+    net: Discriminator, data: TrainingRows, ends: NDArray[np.intp], settings: FitSettings, rng: np.random.Generator
+) -> Discriminator:
+    """The network with prototypes of the windows that hold rare rows, and that it would call abnormal without."""
+    ends = sampled(ends[data.near_rare(net.window)[ends]], _PROTOTYPE_WINDOWS, rng)
+    energies, prototypes = data.energies(net, ends), {}
+    for s, scale in enumerate(net.scales):
+        odd = ends[energies[:, s] > scale.tau]
+        if len(odd):
+            u = np.concatenate([net.hidden(data.windows(batch))[s] for batch in data.batches(odd)])
+            own = _kmeans(u, _RARE_PROTOTYPES * settings.prototypes, rng)
+            prototypes[f"prototypes{s}"] = np.concatenate([scale.prototypes, own])
+    return net.with_parameters({**net.parameters(), **prototypes})
 
 
 def sampled(ends: NDArray[np.intp], most: int, rng: np.random.Generator) -> NDArray[np.intp]:

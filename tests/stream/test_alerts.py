@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gon_edge.config.schema import AlertsConfig
-from gon_edge.events import Cause, Verdict
+from gon_edge.events import Alert, Cause, Recurring, Verdict
 from gon_edge.stream.alerts import AlertPolicy
 from gon_edge.stream.held import TOP_FEATURES, alert_json
 
@@ -441,8 +441,80 @@ def test_the_message_has_exactly_these_keys(policy):
         "top_features": [{"feature": "flow", "value": None, "expected": None, "contribution": 1.0}],
         "model_version": "v1",
         "group": "pump-missing-19700101T000005Z",
+        "recurring": None,
     }
     json.dumps(alert_json(event), allow_nan=False)
+
+
+# -- what comes again --------------------------------------------------------------------------------------------------
+
+JOB = [0.1] * 5 + [3.0] * 20 + [0.1] * 10
+
+
+def day(policy: AlertPolicy, number: int, scores=JOB, hour: float = 6.0) -> list[Alert]:
+    """A row a minute from that hour of a day on; the events."""
+    begin = number * 86400.0 + hour * 3600.0
+    return [event for i, score in enumerate(scores) for event in policy.update(verdict(begin + 60.0 * i, score))]
+
+
+def nightly() -> AlertPolicy:
+    """Two days on which the same happened."""
+    policy = AlertPolicy("pump", SETTINGS)
+    for number in range(2):
+        assert {(event.severity, event.recurring) for event in day(policy, number)} == {("critical", None)}
+    return policy
+
+
+def test_the_third_day_is_said_as_recurring_at_low_severity():
+    policy = nightly()
+    told = day(policy, 2)
+    assert [event.type for event in told] == ["new", "end"]
+    assert {(event.severity, event.recurring) for event in told} == {("warning", Recurring(3, 21900.0, "day"))}
+    assert [block.since for block in policy.occasions(told[0].since)] == [21900.0, 108300.0, 194700.0]
+    assert day(policy, 3)[0].recurring == Recurring(4, 21900.0, "day")
+
+
+def test_another_hour_is_news():
+    assert {event.severity for event in day(nightly(), 2, hour=9.0)} == {"critical"}
+
+
+def test_what_grows_beyond_the_other_days_is_told_as_a_full_alert_at_once():
+    told = day(nightly(), 2, JOB[:15] + [6.0] * 10 + [0.1] * 10)
+    assert [(event.type, event.severity, event.recurring is None) for event in told] == [
+        ("new", "warning", False),
+        ("update", "critical", True),
+        ("end", "critical", True),
+    ]
+
+
+def test_what_lasts_longer_than_on_the_other_days_is_told_as_a_full_alert():
+    told = day(nightly(), 2, JOB[:25] + [3.0] * 100)
+    assert [(event.type, event.severity) for event in told] == [("new", "warning"), ("update", "critical")]
+    assert told[1].timestamp - told[0].since == 3420.0  # the first row past twice as long, and ten minutes
+
+
+def test_a_stream_with_few_rows_a_day_has_an_alert_a_day_and_not_one_that_flaps():
+    policy = AlertPolicy("pump", SETTINGS)
+    begun = [event for number in range(3) for event in day(policy, number, [3.0] * 5 + [0.1] * 10)]
+    assert [event.type for event in begun] == ["new", "end"] * 3
+
+
+def test_what_a_person_calls_a_fault_stays_a_full_alert_whether_it_has_ended_or_not():
+    policy = nightly()
+    told = day(policy, 2, JOB[:20])  # still open
+    policy.answered(told[0].since, 194700.0 + 600.0, fault=True)
+    (update,) = day(policy, 2, [3.0], hour=6.4)
+    assert (update.type, update.severity, update.recurring) == ("update", "critical", None)
+    (end,) = day(policy, 2, [0.1] * 10, hour=6.5)
+    assert (end.type, end.recurring) == ("end", None)
+    assert {(event.severity, event.recurring) for event in day(policy, 3)} == {("critical", None)}
+
+
+def test_a_restart_forgets_no_day():
+    policy = nightly()
+    again = AlertPolicy("pump", SETTINGS, json.loads(json.dumps(policy.state())))
+    assert day(again, 2) == day(policy, 2)
+    assert again.state() == policy.state()
 
 
 # -- silences ----------------------------------------------------------------------------------------------------------
