@@ -315,10 +315,16 @@ def answer_text(answered: Mapping[str, Any]) -> str:
 
 def alerts_text(alerts: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> str:
     """Alerts as a table, the newest first, then what was answered about no alert of it."""
+    from gon_edge.events import Recurring  # numpy, which status does without
+    from gon_edge.stream.habits import in_words
+
     rows = [["ALERT", "SINCE (UTC)", "LASTED", "SEVERITY", "ANSWER", "CAUSES"]]
     for alert in alerts:
         lasted = duration_text(max(0.0, alert["timestamp"] - alert["since"]))
         causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:2])
+        if again := alert.get("recurring"):
+            learned = ", taken as normal" if again["learned"] else ""
+            causes = f"{causes}; {in_words(Recurring(**again))}{learned}"
         rows.append(
             [
                 alert["id"],

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from gon_edge.commands.text import plan_exit_code, plan_text, result_text, silences_text, status_text, table
+from gon_edge.commands.text import (
+    alerts_text,
+    plan_exit_code,
+    plan_text,
+    result_text,
+    silences_text,
+    status_text,
+    table,
+)
 from gon_edge.training.plan import Plan
 
 MIB = 1 << 20
@@ -108,3 +116,10 @@ def test_foreign_names_in_tables_and_pages_cannot_steer_the_terminal() -> None:
 
 def test_a_table_gives_wide_characters_two_columns() -> None:
     assert table([["泵", "7"], ["pump", "8"]]) == ["泵    7", "pump  8"]
+
+
+def test_an_alert_that_comes_again_says_so_and_whether_it_is_learned() -> None:
+    again = {"count": 3, "since": 0.0, "every": "day", "learned": True}
+    alert = {"id": "a", "type": "end", "since": 0.0, "timestamp": 60.0, "severity": "warning", "top_features": []}
+    assert "; seen on 3 days at this hour, taken as normal" in alerts_text([{**alert, "recurring": again}], [])
+    assert "seen on" not in alerts_text([{**alert, "recurring": None}, alert], [])
