@@ -8,20 +8,39 @@ are not.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gon_edge.model.decision import TOLD_ROWS, Decision
 from gon_edge.model.detector import explain, normalised
 from gon_edge.model.file import load_model, save_model
 from gon_edge.model.smoothing import Smoother
+from gon_edge.model.window import clipped
 from gon_edge.training.fit import fit_model
 from gon_edge.training.rows import TrainingRows
 from gon_edge.training.settings import FitSettings
 
 _BATCH = 256
 """Windows judged at once.  Not critical, but another number rounds the last bits of scores differently."""
+
+
+class Decisions(NamedTuple):
+    """What is decided of rows.
+
+    Attributes
+    ----------
+    scores : ndarray of float64, shape (T,)
+    thresholds : ndarray of float64, shape (T,)
+        What each score is held against: the model's threshold, or that of the state the machine is in by then.
+    changed : ndarray of bool, shape (T,)
+        The machine is in another state than in training.
+    """
+
+    scores: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    changed: NDArray[np.bool_]
 
 
 class GONDetector:
@@ -149,7 +168,9 @@ class GONDetector:
         ValueError
             ``X`` does not have the model's F features, or ``restart`` has another length.
         """
-        data = self._standardised(X, restart)
+        return self._scores(self._standardised(X, restart).data)
+
+    def _scores(self, data: TrainingRows) -> NDArray[np.float64]:
         net, model = self.model_.discriminator, self.model_
         energies = np.empty((len(data), len(net.scales)), np.float32)
         for batch in _batches(len(data)):
@@ -165,7 +186,7 @@ class GONDetector:
         ndarray, shape (T, F)
             A row sums to its score, or to 0 where no feature is to blame.
         """
-        data = self._standardised(X, restart)
+        data = self._standardised(X, restart).data
         blame = np.empty(data.z.shape)
         for batch in _batches(len(data)):
             _, share, excess = explain(self.model_, data.windows(batch))
@@ -174,11 +195,35 @@ class GONDetector:
         total = blame.copy()
         later = np.flatnonzero(data.age >= 2 * window)  # the window before theirs counts, as in Detector.causes
         total[later] += blame[later - window]
-        return normalised(total) * self.decision_function(X, restart)[:, None]
+        return normalised(total) * self._scores(data)[:, None]
 
     def predict(self, X: ArrayLike, restart: ArrayLike | None = None) -> NDArray[np.intp]:
-        """1 for an anomalous row, 0 for a normal one, shape (T,); arguments as for :meth:`decision_function`."""
-        return (self.decision_function(X, restart) > self.threshold_).astype(np.intp)
+        """Decide on rows as the daemon does, a row by itself and those before it; arguments as for `decision_function`.
+
+        Returns
+        -------
+        ndarray of int, shape (T,)
+            1 for a row that is anomalous, and for the first 50 rows after the machine is found in another state.
+        """
+        decided = self.decide(X, restart)
+        rows = np.arange(len(decided.scores))
+        began = decided.changed & ~np.append(False, decided.changed[:-1])
+        latest: NDArray[np.intp] = np.maximum.accumulate(np.where(began, rows, -TOLD_ROWS))
+        told = decided.changed & (rows - latest < TOLD_ROWS)
+        return ((decided.scores > decided.thresholds) | told).astype(np.intp)
+
+    def decide(self, X: ArrayLike, restart: ArrayLike | None = None) -> Decisions:
+        """Score rows and say what each is held against; arguments as for :meth:`decision_function`."""
+        rows = self._standardised(X, restart)
+        scores = self._scores(rows.data)
+        decision = Decision(self.model_.threshold)
+        steps = zip(scores.tolist(), rows.left.tolist(), rows.away.tolist(), strict=True)
+        decided = [decision.take(score, left=left, away=away) for score, left, away in steps]
+        return Decisions(
+            scores,
+            np.array([one.threshold for one in decided], np.float64),
+            np.array([one.changed for one in decided], np.bool_),
+        )
 
     def save(self, path: Path | str) -> None:
         """Write the int8 model file."""
@@ -198,8 +243,8 @@ class GONDetector:
         detector.model_ = model
         return detector
 
-    def _standardised(self, X: ArrayLike, restart: ArrayLike | None) -> TrainingRows:
-        """Standardised rows; what is missing is generated from the other features of the row, as the daemon does."""
+    def _standardised(self, X: ArrayLike, restart: ArrayLike | None) -> _Placed:
+        """Standardised rows, features at the level they have by then; what is missing is generated from the others."""
         rows = _rows(X)
         model = self.model_
         if rows.shape[1] == len(model.readings) < len(model.features):  # rows have no times: nothing of other days
@@ -207,11 +252,30 @@ class GONDetector:
         if rows.shape[1] != len(model.features):
             raise ValueError(f"the model has {len(model.features)} features, the rows have {rows.shape[1]}")
         pieces = _restart(restart, len(rows))
-        z = model.scaler.transform(model.judged(rows, pieces)[:])
+        place = model.scaler.standardise(model.judged(rows, pieces)[:])
+        left, away = np.zeros((2, len(rows)), np.bool_)
+        levels = model.levels()
+        if not levels.never_left(place):
+            begins = pieces.copy()
+            for t, z in enumerate(place):
+                moved = levels.take(z, restart=bool(pieces[t]) or t == 0)
+                left[t], away[t] = moved.left is not None, levels.away
+                begins[t] |= moved.begins
+                z -= levels.shift
+            pieces = begins
+        z = clipped(place)
         gaps = np.isnan(z)
-        for t in np.flatnonzero(gaps.any(axis=1)):
-            z[t] = model.discriminator.impute(z[t], gaps[t])
-        return TrainingRows(z, pieces, model.discriminator.window)
+        for row in np.flatnonzero(gaps.any(axis=1)):
+            z[row] = model.discriminator.impute(z[row], gaps[row])
+        return _Placed(TrainingRows(z, pieces, model.discriminator.window), left, away)
+
+
+class _Placed(NamedTuple):
+    """Rows as a network sees them; (T,) where features moved to a new place, and where any is away from home."""
+
+    data: TrainingRows
+    left: NDArray[np.bool_]
+    away: NDArray[np.bool_]
 
 
 def _batches(rows: int) -> list[NDArray[np.intp]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AlertType = Literal["new", "update", "end"]
-AlertKind = Literal["anomaly", "missing"]
+AlertKind = Literal["anomaly", "changed", "missing"]
 Severity = Literal["warning", "critical"]
 RecurringEvery = Literal["day", "week"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
@@ -153,8 +153,9 @@ class Verdict:
     timestamp : float
         Unix seconds of the row.
     score : float
-        High is anomalous.  Dimensionless; meaningful only against ``threshold`` of the same model.
+        High is anomalous.  Dimensionless; meaningful only against ``threshold`` of the same row.
     threshold : float
+        The model's, or a provisional one while the machine is in another state than in training.
     is_anomaly : bool
         ``score > threshold``.
     causes : tuple of Cause
@@ -163,6 +164,10 @@ class Verdict:
     missing : tuple of str
         Features masked from the score because they are stale or frozen.
     model_version : str
+    changed : bool
+        The machine is in another state than in training, see `gon_edge.model.decision`.
+    moved : tuple of Cause
+        Where readings are now and where they were in training, at rows where that has just been found out.
     """
 
     stream: str
@@ -173,6 +178,8 @@ class Verdict:
     causes: tuple[Cause, ...]
     missing: tuple[str, ...]
     model_version: str
+    changed: bool = False
+    moved: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +212,7 @@ class Alert:
     id : str
         The same for ``new``, every ``update`` and ``end`` of one alert; unique over restarts.
     type : {"new", "update", "end"}
-    kind : {"anomaly", "missing"}
+    kind : {"anomaly", "changed", "missing"}
     stream : str
     since : float
         Unix seconds of the first row of the alert.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -205,12 +206,13 @@ def _page(
 ) -> str:
     """Fill the template in; `stored` holds ``alerts``, ``rounds`` and ``versions`` as the template uses them."""
     begin, newest = max(span[0], thinned.columns[0].first_at), span[1]
+    kinds = Counter(alert["kind"] for alert in stored["alerts"])
     anomalies = [alert for alert in stored["alerts"] if alert["kind"] == "anomaly"]
     spans = [(alert["since"], newest if alert["type"] != "end" else alert["timestamp"]) for alert in anomalies]
     facts = {
         "rows": str(thinned.rows),
         "above the threshold": f"{thinned.anomalies} ({100 * thinned.anomalies / max(1, thinned.rows):.2g} %)",
-        "alerts": f"{len(anomalies)}, and {len(stored['alerts']) - len(anomalies)} for missing sensors",
+        "alerts": f"{len(anomalies)}, and {kinds['changed']} for another state, {kinds['missing']} for missing sensors",
         "highest score": f"{number_text(thinned.highest)} at {_time(thinned.highest_at)}",
         "threshold": number_text(model.threshold),
         "model in use": f"version {model.version or '-'}, trained {_time(model.lineage.get('trained_at'))}",

@@ -190,7 +190,7 @@ class Reporter:
             while len(self.alerts) > ALERTS_SHOWN:
                 del self.alerts[next(iter(self.alerts))]
         if alerts:
-            self._store.put_state(f"alerts/{stream.name}", stream.policy.state())
+            self._store.put_state(f"alerts/{stream.name}", stream.memory())
             self.state(stream, force=True)
 
     def answered(self, alert: str, answer: AnswerWord, note: str) -> None:

@@ -174,5 +174,5 @@ class Scoring:
 
     def _store_state(self) -> None:
         for name, stream in self.pipeline.streams.items():
-            self.store.put_state(f"alerts/{name}", stream.policy.state())
+            self.store.put_state(f"alerts/{name}", stream.memory())
         self.orders.store_state()

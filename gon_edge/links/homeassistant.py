@@ -34,6 +34,7 @@ _Message = dict[str, object]
 _DIAGNOSTIC = {"entity_category": "diagnostic"}
 _ENTITIES: tuple[tuple[str, str, str, dict[str, object]], ...] = (
     ("binary_sensor", "alert", "Anomaly", {"device_class": "problem"}),
+    ("binary_sensor", "changed", "Another state than in training", {"icon": "mdi:swap-horizontal"}),
     ("binary_sensor", "missing", "Sensor missing", {"device_class": "problem", **_DIAGNOSTIC}),
     (
         "sensor",
@@ -82,6 +83,7 @@ _BUTTONS = {
 
 _ATTRIBUTES = {
     "alert": "{{ {'causes': value_json.causes, 'severity': value_json.severity, 'group': value_json.group} | tojson }}",
+    "changed": "{{ {'moved': value_json.moved} | tojson }}",
     "missing": "{{ {'sensors': value_json.missing_sensors} | tojson }}",
 }
 """What hangs on an entity, by its key."""
@@ -309,7 +311,7 @@ def _buttons(unique: str, command_topic: str) -> _Message:
 def _state(stream: Stream, *, silenced: bool) -> _Message:
     verdict, model = stream.verdict, stream.scored_by
     open_alerts = {alert.kind: alert for alert in stream.policy.audible}
-    anomaly = open_alerts.get("anomaly")
+    anomaly, changed = open_alerts.get("anomaly"), open_alerts.get("changed")
     level = 100.0 * verdict.score / verdict.threshold if verdict is not None and verdict.threshold > 0.0 else None
     trained_at = float(model.lineage.get("trained_at", 0.0)) if model is not None else 0.0
     return {
@@ -317,6 +319,8 @@ def _state(stream: Stream, *, silenced: bool) -> _Message:
         "severity": anomaly.severity if anomaly is not None else None,
         "causes": _causes(anomaly) if anomaly is not None else [],
         "group": anomaly.group if anomaly is not None else None,
+        "changed": "ON" if changed is not None else "OFF",
+        "moved": _causes(changed) if changed is not None else [],
         "missing": "ON" if "missing" in open_alerts else "OFF",
         "missing_sensors": list(verdict.missing) if verdict is not None else [],
         "state": stream.state,

@@ -7,7 +7,9 @@ alert (``stream.alerts``), nor how a model is found.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,11 @@ from gon_edge.events import Cause, Row, Verdict
 from gon_edge.model import daily
 from gon_edge.model.counters import rates
 from gon_edge.model.daily import DayMemory
+from gon_edge.model.decision import Decision
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
-from gon_edge.model.window import SlidingWindow
+from gon_edge.model.window import SlidingWindow, clipped
 
 _CLIMB_STEPS = 50
 """Enough for most alarms: on five sets 50 steps bring 86 to 100 % of them to a typical window, 20 steps 54 to 100 %.  A
@@ -78,6 +81,9 @@ class Detector:
         self._measured = SlidingWindow(rows, len(model.features))  # as they came, neither clipped nor generated
         self._age = 0  # rows since the last restart
         self._smoother = Smoother(model.smoothing, self._net.window)
+        self._levels = model.levels()
+        self._decision = Decision(model.threshold)
+        self._changed = False
         self._columns: NDArray[np.intp] | None = None
         self._seen_features: tuple[str, ...] | None = None
         self._still = np.zeros(len(model.features), np.int64)
@@ -102,7 +108,10 @@ class Detector:
         model = self.model
         restart = row.restart or not self._age
         values, missing = self._select(row, restart)
-        z = model.scaler.transform(values)
+        place = model.scaler.standardise(values)
+        left, begins = self._levels.take(place, restart=restart)
+        restart |= begins
+        z = clipped(place - self._levels.shift)
         self._masked = missing | np.isnan(z)  # a counter is no news at a row by itself: it has no rate yet
         if self._masked.any():
             z = self._net.impute(z, self._masked)
@@ -117,15 +126,20 @@ class Detector:
         energies = self._net.energies_one(self._window.view())
         raw = self._net.abnormality_one(energies, self._age, model.typical)
         score = self._smoother.add(raw, restart=self._age == 1)
+        threshold, changed = self._decision.take(score, left=left is not None, away=self._levels.away)
+        is_news = left is not None or (changed and not self._changed)
+        self._changed = changed
         return Verdict(
             stream=row.stream,
             timestamp=row.timestamp,
             score=score,
-            threshold=model.threshold,
-            is_anomaly=score > model.threshold,
+            threshold=threshold,
+            is_anomaly=score > threshold,
             causes=(),
             missing=tuple(name for name, gone in zip(model.features, missing, strict=True) if gone),
             model_version=model.version,
+            changed=changed,
+            moved=self._moved() if is_news else (),
         )
 
     def causes(self) -> tuple[Cause, ...]:
@@ -135,7 +149,8 @@ class Detector:
         the causes named are more often the right ones (docs/detection.md).
         """
         rows, nearest, share = self._explained()
-        measured, expected = self._measured.view()[-len(rows) :], self.model.scaler.inverse(nearest)
+        measured = self._measured.view()[-len(rows) :]
+        expected = self._expected(nearest)
         # A feature is shown as it is now, unless it was much further from normal earlier.
         move = np.where(np.isfinite(measured), np.abs(nearest - rows), 0.0)
         worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
@@ -180,10 +195,80 @@ class Detector:
         counter they are rates.
         """
         _, nearest, share = self._explained()
-        measured, expected = self._measured.view()[-1:], self.model.scaler.inverse(nearest[-1:])
+        measured, expected = self._measured.view()[-1:], self._expected(nearest[-1:])
         if self._compared:
             share, _, expected = self._by_reading(share, np.zeros(len(share), np.intp), measured, expected)
         return share, measured[0].copy(), expected[0]
+
+    def state(self) -> dict[str, Any]:
+        """Where the machine is beside where it was in training, as JSON values: what outlives a restart."""
+        shift = {self.model.features[f]: z * self.model.scaler.scale[f] for f, z in self._levels.state().items()}
+        return {"model": self.model.version, "shift": shift, "decision": self._decision.state()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` returned; a state of another model is ignored.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            It is not such a state.
+        """
+        if state["model"] != self.model.version:
+            return
+        place = {name: f for f, name in enumerate(self.model.features)}
+        scale = self.model.scaler.scale
+        shift = {place[name]: float(by) / scale[place[name]] for name, by in state["shift"].items()}
+        self._decision.resume(state["decision"])
+        self._levels.resume(shift)
+        self._changed = bool(state["decision"]["changed"])
+
+    def follow(self, before: Detector) -> None:
+        """Take over where the machine is from the detector of the model before, or its change would be news again.
+
+        What the new model knows is home: it was trained on the new state, after somebody accepted it.
+        """
+        knew = before.state()
+        old = before.model
+        place = np.full(len(self.model.features), np.nan)
+        for f, name in enumerate(self.model.features):
+            if name in knew["shift"]:
+                place[f] = old.scaler.mean[old.features.index(name)] + knew["shift"][name]
+        z = self.model.scaler.standardise(place)
+        shift = {int(f): float(z[f]) for f in np.flatnonzero(self._levels.outside(z))}
+        decision = knew["decision"]
+        self._levels.resume(shift)
+        self._decision.resume(
+            {
+                "provisional": self.model.threshold + decision["provisional"] - old.threshold,
+                "changed": bool(shift) or (decision["changed"] and not decision["by_levels"]),
+                "by_levels": bool(shift),
+            }
+        )
+        self._changed = self._decision.state()["changed"]
+
+    def _moved(self) -> tuple[Cause, ...]:
+        """Where the readings are that are not at home, the furthest first; where none is, what makes the rows odd."""
+        shift, scaler = self._levels.shift, self.model.scaler
+        away = np.flatnonzero(shift)
+        if not away.size:
+            return self.causes()
+        share = np.abs(shift) / np.abs(shift).sum()
+        furthest = away[np.argsort(-share[away], kind="stable")][: self._top]
+        now = scaler.inverse(shift)
+        return tuple(
+            Cause(
+                feature=self.model.features[f],
+                value=float(now[f]),
+                expected=float(scaler.mean[f]),
+                contribution=float(share[f]),
+                per_row=bool(self._is_counter[f]),
+            )
+            for f in furthest
+        )
+
+    def _expected(self, nearest: Float) -> NDArray[np.float64]:
+        """Generated rows (R, F) in engineering units, at the levels their features have by now."""
+        return self.model.scaler.inverse(nearest + self._levels.shift)
 
     def _explained(self) -> tuple[Float, Float, NDArray[np.float64]]:
         """The last two windows (R, F), only one soon after a restart; the nearest normal ones (R, F); shares (F,)."""

@@ -26,12 +26,13 @@ from gon_edge.errors import ModelFileError
 from gon_edge.model.counters import Judged, Rows
 from gon_edge.model.daily import is_difference
 from gon_edge.model.gon import Discriminator, Scale
+from gon_edge.model.levels import Levels
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.model.window import Scaler
 from gon_edge.process.digest import sha256
 
 FORMAT_VERSION = 2
-"""2 knows counters and the lowest values; files of 1 are read, and have none."""
+"""2 knows counters and the range of each feature; files of 1 are read, and have none."""
 
 _LARGEST = 64 << 20
 """Bytes of a model file that are read; 500 features need 1 MB."""
@@ -66,6 +67,8 @@ class Model:
         Features that only rise: their rate is judged, see `gon_edge.model.counters`.
     lowest : ndarray of float32, shape (F,), or None
         Lowest value of each feature in training, of a counter the lowest rate; NaN, or None for all, where unknown.
+    highest : ndarray of float32, shape (F,), or None
+        The highest, likewise.
     lineage : mapping
         ``version``, ``trained_at``, ``rows``, ``seed``, ``parent``, ...: JSON values, for people.
     """
@@ -80,6 +83,7 @@ class Model:
     interval_s: float = 0.0
     rising: tuple[str, ...] = ()
     lowest: NDArray[np.float32] | None = None
+    highest: NDArray[np.float32] | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -103,6 +107,12 @@ class Model:
         arrays = [a for scale in self.discriminator.scales for a in (scale.gain, scale.prototypes, scale.weight.step)]
         known = np.isfinite([*levels, *self.scaler.mean, *self.scaler.scale]).all()
         return bool(known) and all(bool(np.isfinite(array).all()) for array in arrays)
+
+    def levels(self) -> Levels:
+        """Levels of a stream that begins, with every feature at home."""
+        unknown = np.full(len(self.features), np.nan)
+        low, high = (unknown if extreme is None else extreme for extreme in (self.lowest, self.highest))
+        return Levels(self.scaler.standardise(low), self.scaler.standardise(high))
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -157,8 +167,9 @@ def dumps(model: Model) -> bytes:
         "scale": model.scaler.scale,
         "longest_run": model.longest_run,
     }
-    if model.lowest is not None:
-        arrays["lowest"] = model.lowest
+    for name, extreme in (("lowest", model.lowest), ("highest", model.highest)):
+        if extreme is not None:
+            arrays[name] = extreme
     for s, scale in enumerate(model.discriminator.scales):
         arrays[f"weight{s}"] = scale.weight.values
         arrays[f"step{s}"] = scale.weight.step
@@ -230,8 +241,8 @@ def loads(blob: bytes, path: Path) -> Model:
         _require("mean", arrays["mean"], np.float64, (len(features),))
         _require("scale", arrays["scale"], np.float64, (len(features),))
         _require("longest_run", arrays["longest_run"], np.int32, (len(features),))
-        if "lowest" in arrays:
-            _require("lowest", arrays["lowest"], np.float32, (len(features),))
+        for name in arrays.keys() & {"lowest", "highest"}:
+            _require(name, arrays[name], np.float32, (len(features),))
         if not (
             np.isfinite(arrays["mean"]).all() and np.isfinite(arrays["scale"]).all() and (arrays["scale"] > 0).all()
         ):
@@ -247,6 +258,7 @@ def loads(blob: bytes, path: Path) -> Model:
             interval_s=header["interval_s"],
             rising=tuple(header.get("rising", ())),
             lowest=arrays.get("lowest"),
+            highest=arrays.get("highest"),
             lineage=header["lineage"],
         )
     except ModelFileError:

@@ -116,9 +116,18 @@ class Scaler:
 
     def transform(self, rows: ArrayLike) -> NDArray[np.float32]:
         """Standardised rows, clipped to ±``CLIP``, same shape; NaN stays NaN, an infinity is clipped."""
-        z = (np.asarray(rows, np.float64) - self.mean) / self.scale
-        return np.clip(z, -CLIP, CLIP).astype(np.float32)
+        return clipped(self.standardise(rows))
+
+    def standardise(self, rows: ArrayLike) -> NDArray[np.float64]:
+        """Standardised rows, same shape, as far out as they lie."""
+        z: NDArray[np.float64] = (np.asarray(rows, np.float64) - self.mean) / self.scale
+        return z
 
     def inverse(self, z: ArrayLike) -> NDArray[np.float64]:
         """Standardised values in engineering units again."""
         return np.asarray(z, np.float64) * self.scale + self.mean
+
+
+def clipped(z: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Standardised values within ±``CLIP``, as a network sees them."""
+    return np.clip(z, -CLIP, CLIP).astype(np.float32)

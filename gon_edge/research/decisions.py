@@ -35,7 +35,7 @@ BLIND = 0.2
 """Share of normal rows under an alert from which on a person no longer looks."""
 
 
-def alerts(scores: Array, decisions: Flags, threshold: float, restart: Flags) -> list[tuple[int, int]]:
+def alerts(scores: Array, decisions: Flags, thresholds: Array, restart: Flags) -> list[tuple[int, int]]:
     """Rows from the first to the one after the last, of each alert.
 
     Parameters
@@ -43,8 +43,8 @@ def alerts(scores: Array, decisions: Flags, threshold: float, restart: Flags) ->
     scores : ndarray, shape (T,)
     decisions : ndarray of bool, shape (T,)
         Rows that count towards an alert.
-    threshold : float
-        An alert ends by scores that stay below a part of it.
+    thresholds : ndarray, shape (T,)
+        An alert ends by scores that stay below a part of them.
     restart : ndarray of bool, shape (T,)
         True at the first row of each run; an alert ends with its run.
     """
@@ -54,7 +54,7 @@ def alerts(scores: Array, decisions: Flags, threshold: float, restart: Flags) ->
         policy = AlertPolicy("run", AlertsConfig())
         since: int | None = None
         for t in range(begin, end):
-            verdict = Verdict("run", float(t), float(scores[t]), threshold, bool(decisions[t]), (), (), "")
+            verdict = Verdict("run", float(t), float(scores[t]), float(thresholds[t]), bool(decisions[t]), (), (), "")
             for event in policy.update(verdict):
                 if event.type == "new":
                     since = int(event.since)
@@ -75,10 +75,10 @@ def faults(labels: Flags, restart: Flags) -> list[tuple[int, int]]:
     return found
 
 
-def judge(dataset: Dataset, scores: Array, decisions: Flags, threshold: float) -> dict[str, float]:
+def judge(dataset: Dataset, scores: Array, decisions: Flags, thresholds: Array) -> dict[str, float]:
     """The figures of this module's header for one method on one set."""
     labels, restart = dataset.labels, dataset.restart
-    raised = alerts(scores, decisions, threshold, restart)
+    raised = alerts(scores, decisions, thresholds, restart)
     under = np.zeros(len(labels), np.bool_)
     for first, last in raised:
         under[first:last] = True

@@ -161,21 +161,23 @@ def decided(method: Any, dataset: Dataset) -> dict[str, Any]:
     restart = dataset.restart
     _fit(method, dataset)
     if isinstance(method, GONDetector):
-        scores = method.decision_function(dataset.test, restart=restart)
-        calls = {"": (method.predict(dataset.test, restart=restart) > 0, method.threshold_)}
+        scores, thresholds, _ = method.decide(dataset.test, restart=restart)
+        calls = {"": (method.predict(dataset.test, restart=restart) > 0, thresholds)}
     else:
         scores = _alone(method.decision_function, dataset.test, restart)
         calibration = getattr(method, "calibration_", None)
         levels = {f"@{risk:g}": fit_pot(calibration, risk) for risk in RISKS} if calibration is not None else {}
-        calls = {risk: (scores > level, level) for risk, level in {"": method.threshold_, **levels}.items()}
+        levels = {"": method.threshold_, **levels}
+        calls = {risk: (scores > level, np.full(len(scores), level)) for risk, level in levels.items()}
     figures: dict[str, Any] = {
         "ap": metrics.average_precision(dataset.labels, scores),
         "roc_auc": metrics.roc_auc(dataset.labels, scores),
         "best_f1": metrics.best_f1(dataset.labels, scores),
         "threshold": method.threshold_,
     }
-    for risk, (alarms, level) in calls.items():
-        figures |= {f"{key}{risk}": value for key, value in decisions.judge(dataset, scores, alarms, level).items()}
+    for risk, (alarms, held_against) in calls.items():
+        found = decisions.judge(dataset, scores, alarms, held_against)
+        figures |= {f"{key}{risk}": value for key, value in found.items()}
     return figures
 
 

@@ -1,8 +1,9 @@
 """When a verdict becomes news: `AlertPolicy`, one for each stream.
 
-Two kinds of alert, at most one of each open at a time.  `anomaly`: raised by n of the last m rows, ended by hysteresis,
-followed by a cool-down.  `missing`: features without fresh values, or a stream without rows.  Each goes through `new`,
-any number of `update`, `end`, all with one id.
+Three kinds of alert, at most one of each open at a time.  `anomaly`: raised by n of the last m rows, ended by
+hysteresis, followed by a cool-down.  `changed`: the machine is in another state than in training, as the detector
+found; open until it is back, or a model knows the new state.  `missing`: features without fresh values, or a stream
+without rows.  Each goes through `new`, any number of `update`, `end`, all with one id.
 
 A fault that lasts stays an alert: only rows clearly below the threshold end it, and neither time, nor a gap in the
 rows, nor a restart does.  A fault that comes and goes stays one alert: it is open again when its causes come back soon
@@ -102,6 +103,8 @@ class AlertPolicy:
         self._anomaly: Held | None = None
         self._ended: deque[Held] = deque(maxlen=_FLAPPING)  # the first to end first
         self._memory = Memory()
+        self._changed: Alert | None = None
+        self._moved: tuple[Cause, ...] = ()  # what the newest change was found by
         self._missing: Alert | None = None
         self._absences = Absences()
         self._last_row_at: float | None = None
@@ -111,18 +114,18 @@ class AlertPolicy:
     @property
     def active(self) -> tuple[Alert, ...]:
         """The last event of each open alert."""
-        events = (self._anomaly.event if self._anomaly else None, self._missing)
+        events = (self._anomaly.event if self._anomaly else None, self._changed, self._missing)
         return tuple(event for event in events if event is not None)
 
     @property
     def is_open(self) -> bool:
         """Whether an alert is open."""
-        return self._anomaly is not None or self._missing is not None
+        return self.is_anomalous or self._missing is not None
 
     @property
     def is_anomalous(self) -> bool:
         """Whether an alert is open that says of rows as a whole that they are not normal."""
-        return self._anomaly is not None
+        return self._anomaly is not None or self._changed is not None
 
     @property
     def is_silenced(self) -> bool:
@@ -183,13 +186,19 @@ class AlertPolicy:
         """
         self._last_row_at = verdict.timestamp
         self._model_version = verdict.model_version
+        self._moved = verdict.moved[:TOP_FEATURES] or self._moved
         if self._silenced is None:
             return []
         if self._silenced and verdict.missing:
             heard = tuple(feature for feature in verdict.missing if feature not in self._silenced)
             verdict = replace(verdict, missing=heard)
         self._absences.take(verdict.missing, verdict.timestamp, self._settings)
-        news = (self._update_anomaly(verdict, explain), self._report_missing(verdict.timestamp))
+        since = verdict.timestamp if self._anomaly is None else self._anomaly.event.since
+        news = (
+            self._update_anomaly(verdict, explain),
+            self._update_changed(verdict, since),
+            self._report_missing(verdict.timestamp),
+        )
         return [event for event in news if event is not None]
 
     def stream_silent(self, timestamp: float, features: Sequence[str] = ()) -> list[Alert]:
@@ -231,6 +240,10 @@ class AlertPolicy:
         if held is None:
             return self._raise_anomaly(verdict, explain)
         held.see(verdict)
+        if verdict.changed and self._changed is None:  # told as a change from here on; the next anomaly is another one
+            self._anomaly = None
+            self._recent.clear()
+            return self._follow(held, "end", verdict, held.event.severity)
         if self._normal_rows >= settings.clear_rows * min(1 + held.returns, _SOON):
             self._anomaly = None
             self._ended_at = verdict.timestamp
@@ -346,6 +359,48 @@ class AlertPolicy:
             model_version=verdict.model_version,
         )
 
+    # -- changed -------------------------------------------------------------------------------------------------------
+
+    def _update_changed(self, verdict: Verdict, since: float) -> Alert | None:
+        """Open, follow and end the alert that the machine is in another state, one that began at ``since``."""
+        held = self._changed
+        if not verdict.changed:
+            self._changed, self._moved = None, ()
+            return None if held is None else self._as_of(replace(held, type="end"), verdict)
+        if held is None:
+            if self._silenced and self._is_silenced(self._moved):
+                return None
+            alert_id = self._new_id("changed", since)
+            self._changed = Alert(
+                id=alert_id,
+                type="new",
+                kind="changed",
+                stream=self._stream,
+                since=since,
+                timestamp=verdict.timestamp,
+                score=verdict.score,
+                threshold=verdict.threshold,
+                severity="warning",
+                top_features=self._moved,
+                model_version=verdict.model_version,
+                group=self.group(alert_id, since),
+            )
+            return self._changed
+        if {cause.feature for cause in self._moved} == {cause.feature for cause in held.top_features}:
+            return None
+        self._changed = self._as_of(replace(held, type="update", top_features=self._moved), verdict)
+        return self._changed
+
+    @staticmethod
+    def _as_of(event: Alert, verdict: Verdict) -> Alert:
+        return replace(
+            event,
+            timestamp=verdict.timestamp,
+            score=verdict.score,
+            threshold=verdict.threshold,
+            model_version=verdict.model_version,
+        )
+
     # -- missing -------------------------------------------------------------------------------------------------------
 
     def _report_missing(self, timestamp: float) -> Alert | None:
@@ -412,6 +467,7 @@ class AlertPolicy:
             "anomaly": self._anomaly and self._anomaly.state(),
             "ended": [held.state() for held in self._ended],
             "habits": self._memory.state(),
+            "changed": self._changed and alert_json(self._changed),
             "missing": self._missing and alert_json(self._missing),
             "absent": self._absences.state(),
             "last_row_at": self._last_row_at,
@@ -429,6 +485,9 @@ class AlertPolicy:
             self._anomaly = Held.of(state["anomaly"])
         self._ended.extend(Held.of(held) for held in state.get("ended", ()))
         self._memory = Memory(state.get("habits", ()))
+        if state.get("changed") is not None:
+            self._changed = alert_of(state["changed"])
+            self._moved = self._changed.top_features
         if state["missing"] is not None:
             self._missing = alert_of(state["missing"])
         self._absences = Absences(state["absent"])

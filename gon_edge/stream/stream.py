@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -151,20 +152,27 @@ class Stream:
         if model is not None:
             self.use(model)
 
-    def resume(self, rows: int, alerts: Mapping[str, Any] | None) -> None:
+    def resume(self, rows: int, memory: Mapping[str, Any] | None) -> None:
         """Go on where an earlier run ended.
 
         Parameters
         ----------
         rows : int
             Rows of the warm-up that it has stored.
-        alerts : mapping or None
-            ``AlertPolicy.state()`` of that run.
+        memory : mapping or None
+            What `memory` returned in that run.  One that cannot be understood is ignored.
         """
         self.rows = rows
         group = self.policy.group
-        self.policy = AlertPolicy(self.name, self.settings.alerts, alerts)
+        self.policy = AlertPolicy(self.name, self.settings.alerts, memory)
         self.policy.group = group
+        if memory is not None and self._detector is not None:
+            with suppress(KeyError, TypeError, ValueError, AttributeError):
+                self._detector.resume(memory["detector"])
+
+    def memory(self) -> dict[str, Any]:
+        """Everything the next rows' alerts depend on beside the rows themselves, fit for JSON."""
+        return {**self.policy.state(), "detector": self._detector and self._detector.state()}
 
     def join(self, groups: Groups) -> None:
         """Let alerts that begin together with those of other streams be of one group."""
@@ -310,14 +318,17 @@ class Stream:
         change at once and a slow one only after a whole window, and would end alerts by that.
         """
         self.model = model
+        before = self._detector if self.starter is None else None
         if self.starter is not None:
             self.starter = None
             self.scores.clear()  # they were on another scale
         self._training = False
         self._compared = None
         self._detector = Detector(model, days=self._days)
-        before, self._newest = self._newest, Newest(model.discriminator.window)
-        for row in before.rows(self.name) if before is not None else ():
+        if before is not None:
+            self._detector.follow(before)
+        newest, self._newest = self._newest, Newest(model.discriminator.window)
+        for row in newest.rows(self.name) if newest is not None else ():
             self._detector.score(row)
             self._newest.push(row)
 

@@ -26,10 +26,10 @@ from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import Scaler
 from gon_edge.training.adversarial import train_adversarially
 from gon_edge.training.habits import come_again
-from gon_edge.training.rows import TrainingRows, longest_runs, lowest, standardise
+from gon_edge.training.rows import TrainingRows, extremes, longest_runs, standardise
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.subspaces import floor, levels, sampled, untrained
-from gon_edge.training.threshold import fit_pot
+from gon_edge.training.threshold import fit_threshold
 
 Progress = Callable[[str, float, float | None], None]
 
@@ -141,6 +141,7 @@ def fit_model(
     rare = known[kept] if 0.0 < known[kept].mean() <= _RARE_SHARE else None
     data = TrainingRows(z, _pieces_of(pieces, kept), settings.window, rare)
     net, typical, threshold = _calibrated(data, settings, rng, progress)
+    lowest, highest = extremes(judged, kept)
     progress("done", 1.0, None)
     return Model(
         features=names,
@@ -151,7 +152,8 @@ def fit_model(
         typical=typical,
         longest_run=longest_runs(raw),
         rising=tuple(name for name, counts in zip(names, is_counter, strict=True) if counts),
-        lowest=lowest(judged, kept),
+        lowest=lowest,
+        highest=highest,
     )
 
 
@@ -227,11 +229,12 @@ def _calibrated(
     usual = ~data.near_rare(2 * settings.window)
     if not usual[later].any():
         usual[:] = True  # too few rows to set any apart
-    threshold = fit_pot(scores[usual[later]], settings.risk, doubted=_ODD_SHARE)
     # What the older rows did was normal too, even where the newest third was calmer.
     known = net.abnormality_after_restart(data.energies(net, everything), data.age, typical)
     known = smoother.smooth(known, data.age == 1)
-    threshold = max(threshold, float(np.quantile(known[usual], 1.0 - _KNOWN_ALARMS)))
+    threshold = fit_threshold(
+        scores[usual[later]], known[usual], settings.risk, doubted=_ODD_SHARE, most_known=_KNOWN_ALARMS
+    )
     highest = float(known[~usual].max(initial=0.0))
     return net, typical, max(threshold, min(_RARE_MARGIN * highest, _RARE_RAISE * threshold))
 

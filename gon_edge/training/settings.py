@@ -27,7 +27,7 @@ class FitSettings:
     smoothing : float
         Weight of the newest row in the quick average of scores, 0 < smoothing <= 1; see `Smoother`.
     risk : float
-        Probability of a false alarm for one normal row.  1e-5 is one a day at 1 Hz.
+        False alerts allowed for one normal row.  1e-5 is one a day at 1 Hz.
     max_windows : int
         Windows sampled for one fit.
     """

@@ -18,16 +18,16 @@ def recording(rows: int, faults: list[tuple[int, int]], starts: tuple[int, ...] 
     return Dataset("made", np.zeros((10, 1)), np.zeros((rows, 1)), labels, restart=restart)
 
 
-def scored(rows: int, *spans: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def scored(rows: int, *spans: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     scores = np.full(rows, 0.1)
     for first, last in spans:
         scores[first:last] = 5.0
-    return scores, scores > 1.0
+    return scores, scores > 1.0, np.ones(rows)
 
 
 def test_a_found_fault_a_missed_one_and_a_false_alert_are_counted():
     made = recording(1000, [(200, 220), (500, 520)])
-    figures = decisions.judge(made, *scored(1000, (205, 215), (800, 810)), 1.0)
+    figures = decisions.judge(made, *scored(1000, (205, 215), (800, 810)))
     assert figures["found"] == 0.5
     assert figures["false_per_1000"] == pytest.approx(1000 / 960)
     # An alert begins with its first anomalous row and ends with the fifteenth normal one.
@@ -37,20 +37,20 @@ def test_a_found_fault_a_missed_one_and_a_false_alert_are_counted():
 
 
 def test_two_odd_rows_are_no_alert():
-    figures = decisions.judge(recording(300, [(100, 102)]), *scored(300, (100, 102)), 1.0)
+    figures = decisions.judge(recording(300, [(100, 102)]), *scored(300, (100, 102)))
     assert (figures["found"], figures["silent"]) == (0.0, 1.0)
 
 
 def test_a_fault_over_a_seam_is_one_in_each_run_and_alerts_end_with_theirs():
     made = recording(400, [(150, 250)], starts=(0, 200))
     assert decisions.faults(made.labels, made.restart) == [(150, 200), (200, 250)]
-    scores, rows = scored(400, (160, 200))
-    assert decisions.alerts(scores, rows, 1.0, made.restart) == [(160, 200)]
-    assert decisions.judge(made, scores, rows, 1.0)["found"] == 0.5
+    scores, rows, level = scored(400, (160, 200))
+    assert decisions.alerts(scores, rows, level, made.restart) == [(160, 200)]
+    assert decisions.judge(made, scores, rows, level)["found"] == 0.5
 
 
 def test_an_alert_over_everything_is_blind_and_finds_all():
-    figures = decisions.judge(recording(300, [(100, 120)]), *scored(300, (0, 300)), 1.0)
+    figures = decisions.judge(recording(300, [(100, 120)]), *scored(300, (0, 300)))
     assert (figures["found"], figures["blind"], figures["in_alarm"]) == (1.0, 1.0, 1.0)
 
 
