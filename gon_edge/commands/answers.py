@@ -13,8 +13,8 @@ from typing import Any
 
 from gon_edge.commands.arguments import AddCommand, add_config, config_of, count, moment, write_json
 from gon_edge.commands.models import train
-from gon_edge.events import ALERT_ANSWERS
 
+_ANSWERS = ("true", "expected", "wrong")  # `events.ALERT_ANSWERS`, which a parser must not load numpy for
 _SHOWN = 20  # alerts of a list.  Not critical: a screen
 
 
@@ -61,7 +61,7 @@ def _add_feedback(add: AddCommand) -> None:
         "gon-edge feedback pump-anomaly-20260105T101433Z wrong --note 'filter was cleaned'",
     )
     sub.add_argument("alert", metavar="ALERT", help="its name (see gon-edge alerts), or a stream for its newest one")
-    sub.add_argument("answer", metavar="ANSWER", choices=ALERT_ANSWERS, help="true, expected or wrong")
+    sub.add_argument("answer", metavar="ANSWER", choices=_ANSWERS, help="true, expected or wrong")
     sub.add_argument("--note", default="", metavar="TEXT", help="for those who wonder (default: none)")
     add_config(sub)
     sub.add_argument("--json", action="store_true", help="print what came of it as JSON")

@@ -334,10 +334,10 @@ class AlertsConfig:
     raise_rows: int = option(values.integer(1), 3)
     raise_of: int = option(values.integer(1, 10000), 5)
     clear_rows: int = option(values.integer(1), 15)
-    clear_ratio: float = option(values.real(0, 1, above=True), 0.9)
+    clear_ratio: float = option(values.real(0, 1, above=True), 1.0)
     cooldown_s: float = option(values.duration(0), 60.0)
     update_every_s: float = option(values.duration(0), 60.0)
-    budget: float | None = option(values.optional(values.budget), None)
+    budget: float = option(values.budget, 1.0 / 7.0)
     critical_ratio: float = option(values.real(1), 2.0)
     missing_after_s: float | None = option(values.optional(values.duration(0)), None)
 

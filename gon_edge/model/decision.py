@@ -32,7 +32,8 @@ machine that had moved was in alarm for more of its normal rows (0.15 instead of
 in it; F1 was the same within 0.005."""
 
 _BACK_ROWS = 200
-"""Rows below the model's threshold after which a state that only scores told has ended.  Not critical."""
+"""Rows below the model's threshold after which a state that only scores told has ended, and one that readings told is
+held against the model's threshold again: a probation may have begun in a fault.  Not critical."""
 
 TOLD_ROWS = 50
 """Rows for which a change counts as an alarm: then it has been told."""
@@ -106,8 +107,8 @@ class Decision:
             return self._try(score)
         threshold = self._provisional
         self._remember(score, above=score > threshold)
-        if self._changed and not away and self._rows_below >= _BACK_ROWS:
-            self._end()
+        if self._changed and self._rows_below >= _BACK_ROWS:
+            self._calm_down(away=away)
         elif self._count >= _SHARE * _ROWS and self._rows >= _ROWS:
             self._changed = True
             self._provisional = max(self._threshold, float(np.quantile(self._scores, _USUAL)))
@@ -131,6 +132,13 @@ class Decision:
         self._provisional = self._largest + _MARGIN if above else self._threshold
         self._forget()
         return Decided(self._provisional, changed=True)
+
+    def _calm_down(self, *, away: bool) -> None:
+        """The scores are those of training again: the state has ended, or is judged as finely as training was."""
+        if away:
+            self._provisional = self._threshold
+        else:
+            self._end()
 
     def _end(self) -> None:
         self._changed = self._by_levels = False

@@ -113,7 +113,7 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
     _fit(method, dataset)
     train_s = time.perf_counter() - started
     started = time.perf_counter()
-    scores = _alone(method.decision_function, dataset.test, dataset.restart)
+    scores = _scores(method, dataset)
     batch_us = (time.perf_counter() - started) / len(scores) * 1e6
     peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     figures: dict[str, Any] = {
@@ -126,15 +126,30 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
     if protocol == "published":
         figures |= published(method, dataset, scores, quirks=PROTOCOLS[protocol])
     else:
-        figures |= detection(dataset, scores, threshold=method.threshold_)
+        figures |= detection(dataset, scores, _alarms(method, dataset, scores))
     if dataset.feature_labels is not None and hasattr(method, "feature_scores"):
         figures |= diagnosis(dataset.feature_labels, _alone(method.feature_scores, dataset.test, dataset.restart))
     return figures
 
 
-def detection(dataset: Dataset, scores: Array, *, threshold: float) -> dict[str, float]:
+def _scores(method: Any, dataset: Dataset) -> Array:
+    """Scores of the test rows (T,), each recording by itself; what gon-edge knows of the machine outlives a seam."""
+    if isinstance(method, GONDetector):
+        return method.decision_function(dataset.test, restart=dataset.restart)
+    return _alone(method.decision_function, dataset.test, dataset.restart)
+
+
+def _alarms(method: Any, dataset: Dataset, scores: Array) -> NDArray[np.bool_]:
+    """Which rows (T,) the method itself calls anomalous."""
+    if isinstance(method, GONDetector):
+        return method.predict(dataset.test, restart=dataset.restart) > 0
+    alarms: NDArray[np.bool_] = scores > method.threshold_
+    return alarms
+
+
+def detection(dataset: Dataset, scores: Array, alarms: NDArray[np.bool_]) -> dict[str, float]:
     """Return the measures of the corrected protocol; a NaN means that the set cannot tell."""
-    labels, alarms = dataset.labels, scores > threshold
+    labels = dataset.labels
     vus_pr, vus_roc = metrics.vus(labels, scores)
     delay, found = metrics.detection_delay(labels, alarms)
     return {

@@ -24,8 +24,8 @@ after the largest (`sensitivity`)."""
 _KINDS = ("offset up", "offset down")
 
 
-def budget_of(stream: str, site: Site) -> float | None:
-    """False alerts a day that a stream may raise; None where nobody asked for a budget."""
+def budget_of(stream: str, site: Site) -> float:
+    """False alerts a day that a stream may raise."""
     own, total = site.config.stream(stream).alerts.budget, site.config.alerts.total_budget
     if total is None:
         return own
@@ -33,8 +33,7 @@ def budget_of(stream: str, site: Site) -> float | None:
     for name in {*site.streams(), stream}:
         model = site.model(name)
         sizes[name] = None if model is None else typical_size(model.lineage.get("detects"))
-    share = total * share_of(stream, sizes)
-    return share if own is None else min(own, share)
+    return min(own, total * share_of(stream, sizes))
 
 
 def share_of(stream: str, sizes: Mapping[str, float | None]) -> float:

@@ -23,7 +23,7 @@ from gon_edge.training.settings import FitSettings
 from gon_edge.training.site import Site
 
 _LEAST_RISK, _MOST_RISK = 1e-6, 0.1
-"""Of a false alarm for one row, whatever ``alerts.budget`` asks for.  Below the first a threshold is a guess: a warm-up
+"""Of a false alert for one row, whatever ``alerts.budget`` asks for.  Below the first a threshold is a guess: a warm-up
 has a few hundred rows.  Above the second, peaks over threshold has no peaks left."""
 
 _DAY_S = 86400.0  # ``alerts.budget`` is for a day
@@ -174,7 +174,6 @@ def make_job(order: Order, site: Site) -> Job:
     model = site.model(stream)
     newest, interval_s = site.newest_row(stream)
     interval_s = interval_s or (model.interval_s if model is not None else 0.0) or 1.0
-    budget = budget_of(stream, site)
     file = models.file(stream)
     faults = fault_spans(site.store, stream) if newest is not None else ()
     habits, refused = habit_spans(site.store, stream, faults) if newest is not None else ((), ())
@@ -191,7 +190,7 @@ def make_job(order: Order, site: Site) -> Job:
         interval_s=interval_s,
         settings=FitSettings(
             window=options.window or plain.window,
-            risk=plain.risk if budget is None else min(_MOST_RISK, max(_LEAST_RISK, budget * interval_s / _DAY_S)),
+            risk=min(_MOST_RISK, max(_LEAST_RISK, budget_of(stream, site) * interval_s / _DAY_S)),
         ),
         budget_bytes=order.budget_bytes or retrain.memory_budget_bytes,
         nice=retrain.nice,

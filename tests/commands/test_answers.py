@@ -107,3 +107,10 @@ def test_a_true_alert_needs_no_training_and_a_missed_fault_is_listed(
     assert listed[4].startswith("boiler-missed-1099  ")
     assert listed[4].endswith("  missed: a knock")
     assert run(capsys, "alerts", "fan", *where)[1] == "no alert yet\n"
+
+
+def test_the_parser_offers_the_answers_there_are() -> None:
+    from gon_edge.commands.answers import _ANSWERS
+    from gon_edge.events import ALERT_ANSWERS
+
+    assert _ANSWERS == ALERT_ANSWERS

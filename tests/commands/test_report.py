@@ -117,8 +117,8 @@ def test_each_anomaly_is_drawn_with_its_causes_before_and_during_it_and_on_other
     assert len(labels) == 1 + len(anomalies) >= 2
     causes = [cause["feature"] for cause in anomalies[-1]["top_features"]][:3]
     assert causes[0] == HOSTILE[0]
-    assert labels[-1] == f"{', '.join(causes)} before and during the alert of 2023-11-14 22:23:21 UTC"
-    (drawn,) = re.findall(r"critical anomaly since 2023-11-14 22:23:21.*?</svg>", text, re.DOTALL)
+    assert labels[-1] == f"{', '.join(causes)} before and during the alert of 2023-11-14 22:23:20 UTC"
+    (drawn,) = re.findall(r"critical anomaly since 2023-11-14 22:23:20.*?</svg>", text, re.DOTALL)
     # Two lines of other days for each cause, and one in the key.
     assert len(re.findall(rf'stroke="{figure.LIGHT["other"]}"', drawn)) == 2 * len(causes) + 1
     assert "earlier days" in drawn

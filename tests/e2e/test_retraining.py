@@ -202,7 +202,9 @@ def test_a_drift_that_a_person_accepts_is_learned_and_its_twin_keeps_its_alert(
         raised = len(news("pump", "new"))
         for stream in ("pump", "twin"):
             publish(mosquitto, daemon, 400, 1340, seed=4, fault=8.0, stream=stream)
-        assert len(news("pump", "new")) == raised  # quiet afterwards
+        # Calm afterwards: a threshold from 1,200 rows promises no more than one alert in as many.
+        wait_until(lambda: active(daemon) == 0.0, 20, "the end of what may have been raised")
+        assert len(news("pump", "new")) <= raised + 1
         assert active(daemon, "twin") == 1.0
         assert news("twin", "end") == [e for e in news("twin", "end") if e["id"] != news("twin", "new")[-1]["id"]]
         publish(mosquitto, daemon, 60, 1740, seed=5, fault=20.0)

@@ -128,6 +128,7 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
     # "None" is what Home Assistant takes for "unknown".
     assert shown == {
         "alert": "OFF",
+        "changed": "OFF",
         "missing": "OFF",
         "level": "None",
         "score": "None",
@@ -142,7 +143,11 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
         for key, entity in message["components"].items()
         if "json_attributes_template" in entity
     }
-    assert attributes == {"alert": {"causes": [], "severity": None, "group": None}, "missing": {"sensors": []}}
+    assert attributes == {
+        "alert": {"causes": [], "severity": None, "group": None},
+        "changed": {"moved": []},
+        "missing": {"sensors": []},
+    }
 
 
 def test_streams_are_reached_by_way_of_the_device_of_gon_edge_and_are_available_with_it() -> None:

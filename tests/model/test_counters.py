@@ -155,7 +155,8 @@ def test_a_counter_that_stands_still_is_not_frozen_but_abnormal(fitted):
     rows[100:, 2] = rows[100, 2]
     verdicts = [Detector.score(detector, row) for detector in [Detector(fitted.model_)] for row in stream(rows)]
     assert {verdict.missing for verdict in verdicts} == {()}
-    assert all(verdict.is_anomaly for verdict in verdicts[200:])
+    assert all(verdict.is_anomaly for verdict in verdicts[200:900])
+    assert verdicts[-1].changed  # it stands still for good: told as another state
 
 
 def test_a_cause_that_is_a_counter_tells_rates(fitted):

