@@ -49,7 +49,13 @@ def test_warm_up_trainings_and_alerts_are_those_of_the_running_daemon(mosquitto:
         wait_until(lambda: ("missing", "end") in {(e["kind"], e["type"]) for e in subscriber.events()}, 30, "its end")
         wait_until(lambda: len(list(Capture(str(recording.file)))) == 1060, 20, "all in the capture")
         assert recording.stop() == 0
-        trainings = json.loads(daemon.get("/api/v1/trainings")[1])["trainings"]
+
+        def shown() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = json.loads(daemon.get("/api/v1/trainings")[1])["trainings"]
+            return found
+
+        wait_until(lambda: len(shown()) == 2, 20, "both trainings")  # what is shown is some seconds old
+        trainings = shown()
     live = published(subscriber)
     subscriber.stop()
     order = {"time": asked_at, "do": "retrain", "streams": ["pump"], "force": True}
