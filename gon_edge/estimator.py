@@ -42,6 +42,15 @@ class Decisions(NamedTuple):
     thresholds: NDArray[np.float64]
     changed: NDArray[np.bool_]
 
+    @property
+    def alarms(self) -> NDArray[np.bool_]:
+        """Rows that count towards an alert, shape (T,): see `GONDetector.predict`."""
+        rows = np.arange(len(self.scores))
+        began = self.changed & ~np.append(False, self.changed[:-1])
+        latest: NDArray[np.intp] = np.maximum.accumulate(np.where(began, rows, -TOLD_ROWS))
+        alarms: NDArray[np.bool_] = (self.scores > self.thresholds) | (self.changed & (rows - latest < TOLD_ROWS))
+        return alarms
+
 
 class GONDetector:
     """The detector behind scikit-learn's and PyOD's verbs.
@@ -205,12 +214,7 @@ class GONDetector:
         ndarray of int, shape (T,)
             1 for a row that is anomalous, and for the first 50 rows after the machine is found in another state.
         """
-        decided = self.decide(X, restart)
-        rows = np.arange(len(decided.scores))
-        began = decided.changed & ~np.append(False, decided.changed[:-1])
-        latest: NDArray[np.intp] = np.maximum.accumulate(np.where(began, rows, -TOLD_ROWS))
-        told = decided.changed & (rows - latest < TOLD_ROWS)
-        return ((decided.scores > decided.thresholds) | told).astype(np.intp)
+        return self.decide(X, restart).alarms.astype(np.intp)
 
     def decide(self, X: ArrayLike, restart: ArrayLike | None = None) -> Decisions:
         """Score rows and say what each is held against; arguments as for :meth:`decision_function`."""

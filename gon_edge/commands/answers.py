@@ -62,14 +62,11 @@ def _add_feedback(add: AddCommand) -> None:
     )
     sub.add_argument("alert", metavar="ALERT", help="its name (see gon-edge alerts), or a stream for its newest one")
     sub.add_argument("answer", metavar="ANSWER", choices=_ANSWERS, help="true, expected or wrong")
-    sub.add_argument("--note", default="", metavar="TEXT", help="for those who wonder (default: none)")
-    add_config(sub)
-    sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
+    _add_common(sub)
 
 
 def _feedback(options: argparse.Namespace) -> int:
-    asked = {"do": "feedback", "alert": options.alert, "answer": options.answer, "note": options.note, "by": _user()}
-    return train(options, asked)
+    return _answer(options, {"do": "feedback", "alert": options.alert, "answer": options.answer})
 
 
 def _add_missed(add: AddCommand) -> None:
@@ -91,14 +88,11 @@ def _add_missed(add: AddCommand) -> None:
         metavar="TIME",
         help="when: a time such as 2026-01-05T10:00 (UTC) or Unix seconds, or as 2h before the newest row",
     )
-    sub.add_argument("--note", default="", metavar="TEXT", help="for those who wonder (default: none)")
-    add_config(sub)
-    sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
+    _add_common(sub)
 
 
 def _missed(options: argparse.Namespace) -> int:
-    asked = {"do": "missed", "stream": options.stream, "at": options.at, "note": options.note, "by": _user()}
-    return train(options, asked)
+    return _answer(options, {"do": "missed", "stream": options.stream, "at": options.at})
 
 
 def _add_accept(add: AddCommand) -> None:
@@ -126,14 +120,24 @@ def _add_accept(add: AddCommand) -> None:
         action="store_true",
         help="learn these rows alone: what was before will not come back, such as a sensor that is gone for good",
     )
+    _add_common(sub)
+
+
+def _accept(options: argparse.Namespace) -> int:
+    names: dict[str, Any] = {"stream": options.stream, "since": options.since, "until": options.until}
+    return _answer(options, {"do": "accept", **names, "only": options.only})
+
+
+def _add_common(sub: argparse.ArgumentParser) -> None:
+    """What every answer takes."""
     sub.add_argument("--note", default="", metavar="TEXT", help="for those who wonder (default: none)")
     add_config(sub)
     sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
 
 
-def _accept(options: argparse.Namespace) -> int:
-    names: dict[str, Any] = {"stream": options.stream, "since": options.since, "until": options.until}
-    return train(options, {"do": "accept", **names, "only": options.only, "note": options.note, "by": _user()})
+def _answer(options: argparse.Namespace, asked: dict[str, Any]) -> int:
+    """Ask for what an answer starts, with its note and who gave it."""
+    return train(options, {**asked, "note": options.note, "by": _user()})
 
 
 def _user() -> str:

@@ -115,8 +115,7 @@ class Levels:
         What to judge is ``z - shift``, afterwards.  A restart is the first row of a recording, or after a gap: what is
         away stays away, unless it begins at home.
         """
-        inside = (z >= self._low) & (z <= self._high)
-        came_home = self._come_home(inside, restart=restart) if self._away.any() else False
+        came_home = self._come_home(z, restart=restart) if self._away.any() else False
         if restart:
             self._age = self._kept = 0
         self._age += 1
@@ -151,7 +150,8 @@ class Levels:
         for f, shift in state.items():
             self.shift[f], self._away[f] = shift, True
 
-    def _come_home(self, inside: NDArray[np.bool_], *, restart: bool) -> bool:
+    def _come_home(self, z: NDArray[np.floating], *, restart: bool) -> bool:
+        inside = (z >= self._low) & (z <= self._high)
         self._home_rows = np.where(inside, self._home_rows + 1, 0)
         home = self._away & inside & (restart or self._home_rows >= _HOME_ROWS)
         if not home.any():

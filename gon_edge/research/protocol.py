@@ -176,8 +176,8 @@ def decided(method: Any, dataset: Dataset) -> dict[str, Any]:
     restart = dataset.restart
     _fit(method, dataset)
     if isinstance(method, GONDetector):
-        scores, thresholds, _ = method.decide(dataset.test, restart=restart)
-        calls = {"": (method.predict(dataset.test, restart=restart) > 0, thresholds)}
+        decided = method.decide(dataset.test, restart=restart)
+        scores, calls = decided.scores, {"": (decided.alarms, decided.thresholds)}
     else:
         scores = _alone(method.decision_function, dataset.test, restart)
         calibration = getattr(method, "calibration_", None)

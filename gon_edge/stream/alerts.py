@@ -346,18 +346,10 @@ class AlertPolicy:
         critical = verdict.threshold > 0 and verdict.score >= self._settings.critical_ratio * verdict.threshold
         return "critical" if verdict.is_anomaly and critical else "warning"
 
-    @staticmethod
-    def _follow(held: Held, event_type: AlertType, verdict: Verdict, severity: Severity) -> Alert:
-        return replace(
-            held.event,
-            type=event_type,
-            timestamp=verdict.timestamp,
-            score=verdict.score,
-            threshold=verdict.threshold,
-            severity=severity,
-            top_features=verdict.causes[:TOP_FEATURES] or held.strongest_causes,
-            model_version=verdict.model_version,
-        )
+    @classmethod
+    def _follow(cls, held: Held, event_type: AlertType, verdict: Verdict, severity: Severity) -> Alert:
+        causes = verdict.causes[:TOP_FEATURES] or held.strongest_causes
+        return cls._as_of(replace(held.event, type=event_type, severity=severity, top_features=causes), verdict)
 
     # -- changed -------------------------------------------------------------------------------------------------------
 
@@ -393,6 +385,7 @@ class AlertPolicy:
 
     @staticmethod
     def _as_of(event: Alert, verdict: Verdict) -> Alert:
+        """The event, as of the row of a verdict."""
         return replace(
             event,
             timestamp=verdict.timestamp,
