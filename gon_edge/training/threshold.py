@@ -18,6 +18,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gon_edge.training.sensitivity import DEFAULT_RULE
+
 _LEVEL = 0.9
 """Quantile above which a score is a peak.  The paper takes 0.98 of long records; a warm-up of 600 rows has 12 peaks
 there, too few for a shape.  On the development sets 0.9 gave the best mean F1 at the threshold."""
@@ -26,10 +28,8 @@ _FEWEST_PEAKS = 10
 """With fewer, a shape cannot be estimated and the tail is taken as exponential; its width is believed as if there were
 this many, or a record of two minutes would give a threshold that nothing passes."""
 
-_RAISE_ROWS = 3
-_RAISE_OF = 5
 _APART = 15
-"""An alert of the daemon's own rule, by default: so many of so many rows, and another one after so many calm rows."""
+"""Calm rows after which the daemon, by default, would raise another alert."""
 
 _HELD_OUT_LEVEL = 0.99
 """Quantile of the held-out scores that a threshold is not below: a network with many features knows its training rows
@@ -73,18 +73,17 @@ def fit_threshold(
 
 def alert_level(scores: NDArray[np.float64], *, allowed: int) -> float:
     """The lowest threshold at which scores (T,) of rows, oldest first, raise at most ``allowed`` alerts."""
-    if len(scores) < _RAISE_OF:
+    rows, of = DEFAULT_RULE.raise_rows, DEFAULT_RULE.raise_of
+    if len(scores) < of:
         return float(scores.max())
-    last = np.lib.stride_tricks.sliding_window_view(scores, _RAISE_OF)
-    enough = np.partition(last, _RAISE_OF - _RAISE_ROWS, axis=1)[
-        :, _RAISE_OF - _RAISE_ROWS
-    ]  # the third largest of five
+    last = np.lib.stride_tricks.sliding_window_view(scores, of)
+    enough = np.partition(last, of - rows, axis=1)[:, of - rows]  # what so many of the last rows reach
     levels = np.unique(enough)
     low, high = 0, len(levels) - 1  # at the highest of them nothing is above
     while low < high:
         middle = (low + high) // 2
-        rows = np.flatnonzero(enough > levels[middle])
-        alerts = int(rows.size > 0) + int((np.diff(rows) > _APART).sum())
+        raised = np.flatnonzero(enough > levels[middle])
+        alerts = int(raised.size > 0) + int((np.diff(raised) > _APART).sum())
         if alerts <= allowed:
             high = middle
         else:

@@ -9,7 +9,7 @@ import oracle
 import pytest
 from scipy.stats import genpareto
 
-from gon_edge.training.threshold import fit_pareto, fit_pot
+from gon_edge.training.threshold import alert_level, fit_pareto, fit_pot
 
 
 @pytest.mark.parametrize("risk", [1e-2, 1e-3, 1e-4])
@@ -121,3 +121,20 @@ def test_a_censored_exponential_tail_gives_minus_the_logarithm_of_the_risk(doubt
 def test_a_short_record_of_doubted_scores_gives_a_finite_threshold(count):
     threshold = fit_pot(np.random.default_rng(count).normal(size=count), 1e-4, doubted=0.03)
     assert math.isfinite(threshold)
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_the_alert_level_is_the_lowest_at_which_rows_raise_no_more_alerts_than_allowed(allowed: int) -> None:
+    scores = np.random.default_rng(allowed).gumbel(size=600)
+
+    def alerts(level: float) -> int:
+        """A row at a time: three of five above; another one after more than fifteen rows without."""
+        count, last = 0, -100
+        for t in range(4, len(scores)):
+            if sum(scores[t - 4 : t + 1] > level) >= 3:
+                count += t - last > 15
+                last = t
+        return count
+
+    level = alert_level(scores, allowed=allowed)
+    assert alerts(level) <= allowed < alerts(np.nextafter(level, -np.inf))
