@@ -66,6 +66,25 @@ MASK_REASONS = ("null", "nan", "infinite", "text", "name", "limit")
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A part of a message that did not become a value.
+
+    Attributes
+    ----------
+    key : str
+        As the message has it, dotted where it is nested; shortened where it is too long for a name.
+    reason : str
+        One of `payload.MASK_REASONS`.
+    example : str
+        What stood there, at most 60 characters.
+    """
+
+    key: str
+    reason: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What one message, or one line of it, said about one stream.
 
@@ -78,12 +97,15 @@ class Reading:
         Finite values only.
     masked : mapping of str to str
         Features present but unusable, with the reason (``null``, ``nan``, ``infinite``, ``text``, ``limit``).
+    dropped : tuple of Dropped
+        Everything that did not become a value, what is masked included, for the person who looks for it.
     """
 
     stream: str
     timestamp: float | None
     values: Mapping[str, float]
     masked: Mapping[str, str] = field(default_factory=dict)
+    dropped: tuple[Dropped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

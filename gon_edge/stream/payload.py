@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, PayloadError
-from gon_edge.events import Reading
+from gon_edge.events import Dropped, Reading
 from gon_edge.stream.lineprotocol import parse_line
 from gon_edge.stream.scalars import LARGEST, in_range, number_of, unix_seconds
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
@@ -25,6 +25,7 @@ Format = Literal["json", "value", "influx", "collectd"]
 
 MAX_DEPTH = 8  # nesting of JSON; the deepest device payload met in the field has 4
 _ABSENT = object()
+_SHOWN = 60  # characters of a value or key that a person is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,14 +295,14 @@ class Decoder:
 class _Features:
     """The features of one reading while they are collected."""
 
-    __slots__ = ("bad_names", "masked", "stream", "timestamp", "values")
+    __slots__ = ("dropped", "masked", "stream", "timestamp", "values")
 
     def __init__(self, stream: str, timestamp: float | None) -> None:
         self.stream = stream
         self.timestamp = timestamp
         self.values: dict[str, float] = {}
         self.masked: dict[str, str] = {}
-        self.bad_names = 0
+        self.dropped: list[Dropped] = []
 
     def collect(self, record: dict[str, Any], prefix: str = "", depth: int = 1) -> None:
         """Flatten ``record`` under dotted names; of two equal names the last value counts."""
@@ -312,7 +313,7 @@ class _Features:
             name = prefix + key
             # Checked before descending: a long key would otherwise be copied into the name of each of its children.
             if not 0 < len(name) <= MAX_NAME or not name.isprintable():
-                self.bad_names += 1
+                self.dropped.append(Dropped(shown(name), "name", shown(raw)))
                 continue
             kind = type(raw)
             if kind is float and -LARGEST <= raw <= LARGEST:
@@ -325,6 +326,7 @@ class _Features:
                 values[name] = value
             else:
                 self.masked[name] = value
+                self.dropped.append(Dropped(name, value, shown(raw)))
 
     def reading(self, max_features: int, counts: dict[str, int]) -> Reading:
         """Finish: keep the first ``max_features``, add up the reasons in ``counts``."""
@@ -336,13 +338,17 @@ class _Features:
         if excess > 0:
             counts["limit"] = counts.get("limit", 0) + excess
             for name in [*values, *masked][max_features:]:
-                values.pop(name, None)
-                masked.pop(name, None)
-        if self.bad_names:
-            counts["name"] = counts.get("name", 0) + self.bad_names
-        for reason in masked.values():
+                if masked.pop(name, None) is None:  # else it is named already
+                    self.dropped.append(Dropped(name, "limit", shown(values.pop(name))))
+        for reason in ["name"] * sum(part.reason == "name" for part in self.dropped) + [*masked.values()]:
             counts[reason] = counts.get(reason, 0) + 1
-        return Reading(self.stream, self.timestamp, values, masked)
+        return Reading(self.stream, self.timestamp, values, masked, tuple(self.dropped))
+
+
+def shown(raw: object) -> str:
+    """What a person is shown of a value: at most 60 characters."""
+    text = "{…}" if isinstance(raw, dict) else raw if isinstance(raw, str) else repr(raw)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def decoders(config: Config) -> tuple[Decoder, ...]:

@@ -457,3 +457,14 @@ def test_a_value_in_an_envelope_is_the_feature_the_topic_names(payload, values):
 
 def test_without_a_feature_in_the_topic_value_is_a_name_like_any_other():
     assert read({"value": 1.0, "x": 2.0}).values == {"value": 1.0, "x": 2.0}
+
+
+def test_what_becomes_no_value_is_named_with_its_reason_and_an_example() -> None:
+    payload = json.dumps({"mode": "heat", "ok": 1, "x" * 300: {"a": 1}, "more": 2}).encode()
+    decoder = Decoder(TopicTemplate.parse("t/{stream}"), max_features=1)
+    reading = decoder.decode("t/pump", payload).readings[0]
+    assert [(part.key[:10], part.reason, part.example) for part in reading.dropped] == [
+        ("mode", "text", "heat"),
+        ("x" * 10, "name", "{…}"),
+        ("more", "limit", "2.0"),
+    ]
