@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from gon_edge.config.file import parse_config
+from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.stream.payload import Decoder
 from gon_edge.stream.topics import TopicTemplate
 
@@ -65,12 +66,7 @@ def test_the_message_gives_the_reading_the_page_shows(example: Example) -> None:
     matching = [s for s in config.subscriptions if TopicTemplate.parse(s.topic).match(example.topic) is not None]
     assert len(matching) == 1
     (subscription,) = matching
-    decoder = Decoder(
-        TopicTemplate.parse(subscription.topic),
-        subscription.format,
-        timestamp=subscription.timestamp,
-        stream=subscription.stream,
-    )
+    decoder = Decoder(subscription)
     # What collectd sends ends with the NUL of its string.
     payload = example.message.encode() + (b"\0" if subscription.format == "collectd" else b"")
     decoded = decoder.decode(example.topic, payload)
@@ -93,17 +89,17 @@ def test_the_message_gives_the_reading_the_page_shows(example: Example) -> None:
 
 
 def test_what_the_page_says_in_passing_is_so() -> None:
-    power = Decoder(TopicTemplate.parse("stat/{stream}/{feature}"), "value")
+    power = Decoder(SubscriptionConfig("stat/{stream}/{feature}", "value"))
     (reading,) = power.decode("stat/washer/POWER", b"ON").readings
     assert (reading.stream, reading.values) == ("washer", {"POWER": 1.0})
-    friendly = Decoder(TopicTemplate.parse("zigbee2mqtt/{feature...}"), stream="house")
+    friendly = Decoder(SubscriptionConfig("zigbee2mqtt/{feature...}", stream="house"))
     (reading,) = friendly.decode("zigbee2mqtt/cellar/pump", b'{"power": 12.5}').readings
     assert reading.values == {"cellar.pump.power": 12.5}
-    offset = Decoder(TopicTemplate.parse("tele/{stream}/SENSOR"), timestamp="Time")
+    offset = Decoder(SubscriptionConfig("tele/{stream}/SENSOR", timestamp="Time"))
     (reading,) = offset.decode("tele/w/SENSOR", b'{"Time": "2026-01-05T11:14:33+01:00", "A": 1}').readings
     assert reading.timestamp == 1767608073.0
-    victron = Decoder(TopicTemplate.parse("N/{stream}/{feature...}"))
+    victron = Decoder(SubscriptionConfig("N/{stream}/{feature...}"))
     (reading,) = victron.decode("N/c0/battery/1/Soc", b'{"value": null}').readings
     assert reading.masked == {"battery.1.Soc": "null"}
-    esphome = Decoder(TopicTemplate.parse("g/sensor/{feature}/state"), "value", stream="g")
+    esphome = Decoder(SubscriptionConfig("g/sensor/{feature}/state", "value", stream="g"))
     assert esphome.decode("g/sensor/t/state", b"nan").readings[0].masked == {"t": "nan"}

@@ -62,6 +62,8 @@ with contextlib.nullcontext() if "--growth" in sys.argv else atheris.instrument_
 
     from gon_edge.commands.record import Capture
     from gon_edge.config.file import load_config, options, parse_config
+    from gon_edge.config.schema import LimitsConfig
+    from gon_edge.config.subscription import SubscriptionConfig
     from gon_edge.errors import ConfigError, InputError, ModelFileError, PayloadError, StoreError
     from gon_edge.events import MASK_REASONS, REASONS, Row
     from gon_edge.links.feedback import MESSAGE_BYTES, read_answer
@@ -91,15 +93,16 @@ Target = Callable[[bytes], None]
 # -- payloads and topics -----------------------------------------------------------------------------------------------
 
 _FEATURES = 50
+_LIMITS = LimitsConfig(features=_FEATURES)
 DECODERS = (
-    (Decoder(TopicTemplate.parse("t/{stream}"), timestamp="t", max_features=_FEATURES), "t/pump"),
-    (Decoder(TopicTemplate.parse("t/{stream}"), timestamp="a.t", max_features=_FEATURES), "t/pump"),
-    (Decoder(TopicTemplate.parse("t/{stream}/{feature}"), max_features=_FEATURES), "t/pump/flow"),
-    (Decoder(TopicTemplate.parse("t/{stream}/{feature...}"), "value", max_features=_FEATURES), "t/pump/a/b"),
-    (Decoder(TopicTemplate.parse("t/{stream}"), "value", max_features=_FEATURES), "t/pump"),
-    (Decoder(TopicTemplate.parse("t/#"), "influx", max_features=_FEATURES), "t/x"),
-    (Decoder(TopicTemplate.parse("t/{stream}"), "influx", max_features=_FEATURES), "t/pump"),
-    (Decoder(TopicTemplate.parse("c/{stream}/{feature...}"), "collectd", max_features=_FEATURES), "c/pi/cpu/idle"),
+    (Decoder(SubscriptionConfig("t/{stream}", timestamp="t"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/{stream}", timestamp="a.t"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/{stream}/{feature}"), _LIMITS), "t/pump/flow"),
+    (Decoder(SubscriptionConfig("t/{stream}/{feature...}", "value"), _LIMITS), "t/pump/a/b"),
+    (Decoder(SubscriptionConfig("t/{stream}", "value"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/#", "influx"), _LIMITS), "t/x"),
+    (Decoder(SubscriptionConfig("t/{stream}", "influx"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("c/{stream}/{feature...}", "collectd"), _LIMITS), "c/pi/cpu/idle"),
 )
 
 

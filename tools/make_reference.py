@@ -36,6 +36,8 @@ from gon_edge.commands import arguments  # noqa: E402
 from gon_edge.commands import main as cli  # noqa: E402
 from gon_edge.commands.arguments import commands_in  # noqa: E402
 from gon_edge.config import schema as config  # noqa: E402
+from gon_edge.config.option import keys  # noqa: E402
+from gon_edge.config.subscription import SubscriptionConfig  # noqa: E402
 from gon_edge.daemon import orders, reload, reporting  # noqa: E402
 from gon_edge.links import prometheus  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
@@ -154,13 +156,13 @@ def documented_options(text: str) -> Iterator[Option]:
 
 def _fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
     """Every option of the schema by its path."""
-    for key, option in config.keys(cls).items():
+    for key, option in keys(cls).items():
         path = prefix + key
         yield path, option
         if "section" in option.metadata:
             yield from _fields(option.metadata["section"], f"{path}.")
         if path == "subscriptions":
-            yield from _fields(config.SubscriptionConfig, "subscriptions[].")
+            yield from _fields(SubscriptionConfig, "subscriptions[].")
 
 
 def _default(option: Option, field: Field[Any]) -> str:

@@ -19,7 +19,9 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from gon_edge.config import values
-from gon_edge.config.schema import Config, StreamConfig, StreamsConfig, SubscriptionConfig, keys, paths
+from gon_edge.config.option import keys, paths
+from gon_edge.config.schema import Config, StreamConfig, StreamsConfig
+from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.config.values import Place
 from gon_edge.errors import ConfigError
 

@@ -14,53 +14,19 @@ an option.
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from gon_edge.config import values
-from gon_edge.config.values import Parser, Place
+from gon_edge.config.option import entries, option, section
+from gon_edge.config.subscription import SubscriptionConfig
+from gon_edge.config.values import Place
 from gon_edge.errors import ConfigError
-
-
-def option(parse: Parser, default: Any = dataclasses.MISSING, *, key: str | None = None) -> Any:
-    """A field, its parser, and its key where that is not the name without its unit."""
-    return field(default=default, metadata={"parse": parse, "key": key})
-
-
-def section(cls: type, *, required: bool = False) -> Any:
-    """A field whose value is a mapping with options of its own; built even where the file leaves it out."""
-    return field(default_factory=dataclasses.MISSING if required else cls, metadata={"section": cls})
-
-
-def entries(cls: type) -> Any:
-    """A field whose value is a list of such mappings; required."""
-    return field(metadata={"entries": cls})
-
-
-def keys(cls: type) -> dict[str, dataclasses.Field[Any]]:
-    """Return the options of a section by their key in the file."""
-    return {_key(f): f for f in dataclasses.fields(cls) if f.name != "path"}
-
-
-def _key(option: dataclasses.Field[Any]) -> str:
-    """The YAML key of a field: its name without the unit."""
-    return option.metadata.get("key") or re.sub(r"_(s|bytes)$", "", option.name)
-
-
-def paths(cls: type, prefix: str = "") -> Iterator[str]:
-    """Dotted paths of every option below a section, for hints."""
-    for key, option in keys(cls).items():
-        below = option.metadata.get("section")
-        yield prefix + key
-        if below is not None:
-            yield from paths(below, f"{prefix}{key}.")
 
 
 def _read_secret(path: Path, what: str, key: str) -> str:
@@ -168,29 +134,6 @@ class MqttConfig:
                 )
             return secret
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionConfig:
-    """Where readings come from and how they are written."""
-
-    topic: str = option(values.topic_template)
-    format: Literal["json", "value", "influx", "collectd"] = option(
-        values.one_of("json", "value", "influx", "collectd"), "json"
-    )
-    timestamp: str | None = option(values.optional(values.text), None)
-    retained: Literal["ignore", "seed"] = option(values.one_of("ignore", "seed"), "ignore")
-    stream: str | None = option(values.optional(values.text), None)
-
-    def check(self, at: Place) -> None:
-        """Refuse a topic from which no stream, or more than one, would follow."""
-        placed = "{stream}" in self.topic
-        if not placed and self.stream is None and self.format != "influx":  # there the tag `host` may name it
-            at.below("topic").fail("put {stream} into the topic, or name the one stream it feeds with stream:")
-        if placed and self.stream is not None:
-            at.below("stream").fail("remove it: the topic already says the stream by {stream}")
-        if self.timestamp is not None and self.format != "json":
-            at.below("timestamp").fail(f"remove it: it names a key of a JSON payload, and the format is {self.format}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ def test_topic_templates(topic):
         ({"topic": "{stream}/a+"}, "each as the whole level"),
         ({"topic": "{stream}", "stream": "pump"}, "already says the stream"),
         ({"topic": "{stream}", "format": "value", "timestamp": "t"}, "the format is value"),
+        ({"topic": "{stream}/{feature}", "format": "influx"}, "write + instead of {feature}"),
         ({"topic": "{stream}", "format": "jsn"}, "did you mean json?"),
         ({"format": "json"}, "topic: is required"),
         ("telemetry/{stream}", "write options below it"),

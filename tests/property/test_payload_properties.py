@@ -11,21 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import documents, levels, names, nested_numbers, numbers, plain_names
 
+from gon_edge.config.schema import LimitsConfig
+from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import PayloadError
 from gon_edge.events import MASK_REASONS, REASONS
-from gon_edge.stream.payload import MAX_DEPTH, Decoder
+from gon_edge.stream.features import MAX_DEPTH
+from gon_edge.stream.payload import Decoder
 from gon_edge.stream.scalars import LARGEST, unix_seconds
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate
 
 DECODERS = [
-    Decoder(TopicTemplate.parse("t/{stream}"), "json", timestamp="t"),
-    Decoder(TopicTemplate.parse("t/{stream}"), "json", timestamp="a.t", max_features=3, max_payload_bytes=100),
-    Decoder(TopicTemplate.parse("t/{stream}/{feature}"), "json"),
-    Decoder(TopicTemplate.parse("t/{stream}/{feature}"), "value"),
-    Decoder(TopicTemplate.parse("t/#"), "influx"),
-    Decoder(TopicTemplate.parse("t/{stream}"), "influx", max_features=3),
-    Decoder(TopicTemplate.parse("t/{stream}/{feature...}"), "json"),
-    Decoder(TopicTemplate.parse("t/{stream}/{feature...}"), "collectd"),
+    Decoder(SubscriptionConfig("t/{stream}", "json", timestamp="t")),
+    Decoder(SubscriptionConfig("t/{stream}", "json", timestamp="a.t"), LimitsConfig(payload_bytes=100, features=3)),
+    Decoder(SubscriptionConfig("t/{stream}/{feature}", "json")),
+    Decoder(SubscriptionConfig("t/{stream}/{feature}", "value")),
+    Decoder(SubscriptionConfig("t/#", "influx")),
+    Decoder(SubscriptionConfig("t/{stream}", "influx"), LimitsConfig(features=3)),
+    Decoder(SubscriptionConfig("t/{stream}/{feature...}", "json")),
+    Decoder(SubscriptionConfig("t/{stream}/{feature...}", "collectd")),
 ]
 
 line_bytes = st.text(st.sampled_from('m,= \\"\nt=1ihost#é-'), max_size=60).map(str.encode)
@@ -86,7 +89,7 @@ def depth(document: object) -> int:
 
 @given(document=st.dictionaries(plain_names, nested_numbers, min_size=1, max_size=4))
 def test_nested_json_reads_back_as_dotted_names(document):
-    decoder = Decoder(TopicTemplate.parse("t/{stream}"))
+    decoder = Decoder(SubscriptionConfig("t/{stream}"))
     payload = json.dumps(document).encode()
     if depth(document) > MAX_DEPTH:
         with pytest.raises(PayloadError, match="too_deep"):
@@ -97,7 +100,7 @@ def test_nested_json_reads_back_as_dotted_names(document):
 
 @given(value=numbers)
 def test_a_bare_number_reads_back(value):
-    decoder = Decoder(TopicTemplate.parse("t/{stream}"), "value")
+    decoder = Decoder(SubscriptionConfig("t/{stream}", "value"))
     assert decoder.decode("t/pump", repr(value).encode()).readings[0].values == {"value": value}
 
 
@@ -128,7 +131,7 @@ def test_line_protocol_reads_back(measurement, tags, fields, texts, nanoseconds)
     )
     line = f"{head} {body}" + ("" if nanoseconds is None else f" {nanoseconds}")
     prefix = ".".join([measurement, *(tags[key] for key in sorted(tags))])
-    (reading,) = Decoder(TopicTemplate.parse("t/{stream}"), "influx").decode("t/pump", line.encode()).readings
+    (reading,) = Decoder(SubscriptionConfig("t/{stream}", "influx")).decode("t/pump", line.encode()).readings
     assert reading.values == {f"{prefix}.{name}": value for name, value in fields.items()}
     assert reading.masked == {f"{prefix}.{name}": "text" for name in texts if name not in fields}
     assert reading.timestamp == (None if nanoseconds is None else nanoseconds / 1e9)

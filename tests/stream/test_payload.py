@@ -4,14 +4,17 @@ import json
 
 import pytest
 
+from gon_edge.config.schema import LimitsConfig
+from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import PayloadError
 from gon_edge.events import MASK_REASONS, REASONS
-from gon_edge.stream.payload import MAX_DEPTH, Decoder
-from gon_edge.stream.topics import TopicTemplate
+from gon_edge.stream.features import MAX_DEPTH
+from gon_edge.stream.payload import Decoder
 
 
-def decoder(topic="telemetry/{stream}", *args, **options):
-    return Decoder(TopicTemplate.parse(topic), *args, **options)
+def decoder(topic="telemetry/{stream}", written="json", payload_bytes=256 << 10, features=500, **options):
+    limits = LimitsConfig(payload_bytes=payload_bytes, features=features)
+    return Decoder(SubscriptionConfig(topic, written, **options), limits)
 
 
 def read(payload, topic="telemetry/pump", **options):
@@ -32,15 +35,7 @@ def reason(decode, topic, payload):
 # Topics
 
 
-def test_options_that_contradict_each_other_are_refused():
-    with pytest.raises(ValueError, match="names no stream"):
-        decoder("telemetry/all")
-    with pytest.raises(ValueError, match="names no stream"):
-        decoder("telemetry/all", "value")
-    with pytest.raises(ValueError, match="timestamp"):
-        decoder("telemetry/{stream}", "value", timestamp="time")
-    with pytest.raises(ValueError, match="feature"):
-        decoder("telemetry/{stream}/{feature}", "influx")
+def test_a_stream_that_cannot_be_one_is_refused():
     with pytest.raises(ValueError, match="not a stream name"):
         decoder("telemetry/all", stream="a/b")
 
@@ -165,9 +160,7 @@ def test_a_long_key_is_not_copied_into_the_names_of_its_children():
 
 
 def test_features_past_the_limit_are_dropped_and_counted():
-    decoded = decoder(max_features=3).decode(
-        "telemetry/pump", b'{"a": 1, "b": 2, "c": null, "d": 4, "e": 5, "f": null}'
-    )
+    decoded = decoder(features=3).decode("telemetry/pump", b'{"a": 1, "b": 2, "c": null, "d": 4, "e": 5, "f": null}')
     assert decoded.readings[0].values == {"a": 1.0, "b": 2.0, "d": 4.0}
     assert decoded.readings[0].masked == {}
     assert decoded.masked == {"limit": 3}
@@ -194,7 +187,7 @@ def test_features_past_the_limit_are_dropped_and_counted():
     ],
 )
 def test_a_payload_without_readings_has_a_reason(payload, expected):
-    assert reason(decoder(max_payload_bytes=1 << 20), "telemetry/pump", payload) == expected
+    assert reason(decoder(payload_bytes=1 << 20), "telemetry/pump", payload) == expected
 
 
 def test_the_deepest_allowed_nesting_is_read():
@@ -203,7 +196,7 @@ def test_the_deepest_allowed_nesting_is_read():
 
 
 def test_a_payload_past_the_limit_is_refused():
-    limited = decoder(max_payload_bytes=8)
+    limited = decoder(payload_bytes=8)
     assert limited.decode("telemetry/pump", b'{"a": 1}').readings
     assert reason(limited, "telemetry/pump", b'{"a": 1} ') == "too_large"
 
@@ -461,8 +454,7 @@ def test_without_a_feature_in_the_topic_value_is_a_name_like_any_other():
 
 def test_what_becomes_no_value_is_named_with_its_reason_and_an_example() -> None:
     payload = json.dumps({"mode": "heat", "ok": 1, "x" * 300: {"a": 1}, "more": 2}).encode()
-    decoder = Decoder(TopicTemplate.parse("t/{stream}"), max_features=1)
-    reading = decoder.decode("t/pump", payload).readings[0]
+    reading = decoder("t/{stream}", features=1).decode("t/pump", payload).readings[0]
     assert [(part.key[:10], part.reason, part.example) for part in reading.dropped] == [
         ("mode", "text", "heat"),
         ("x" * 10, "name", "{…}"),

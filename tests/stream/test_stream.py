@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gon_edge.config.schema import StreamConfig
+from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.events import Alert, Reading, Row
 from gon_edge.model.daily import SUFFIX, DayMemory
 from gon_edge.model.file import Model, load_model
@@ -20,7 +21,6 @@ from gon_edge.stream.held import alert_json
 from gon_edge.stream.history import unpacked
 from gon_edge.stream.payload import Decoder
 from gon_edge.stream.stream import Outcome, Stream
-from gon_edge.stream.topics import TopicTemplate
 from gon_edge.training.fit import fit_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fault.json"
@@ -59,7 +59,7 @@ def stream_with(model: Model | None, settings: StreamConfig = SETTINGS, **option
 
 def test_recorded_messages_give_the_recorded_alerts(model: Model) -> None:
     """Bytes in, alerts out, as written down in tests/golden/fault.json (scores to float32 rounding)."""
-    decoder = Decoder(TopicTemplate.parse("telemetry/{stream}"), timestamp="time")
+    decoder = Decoder(SubscriptionConfig("telemetry/{stream}", timestamp="time"))
     stream = stream_with(model)
     events: list[Alert] = []
     rows = np.concatenate([values(60, 1), values(20, 2, fault=8.0), values(60, 3)])

@@ -1,0 +1,102 @@
+"""The features of one reading while they are collected: names from nesting, values, and what became none.
+
+Every format ends here, so that a name, a limit and a masked value mean the same whatever a payload is written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gon_edge.events import Dropped, Reading
+from gon_edge.stream.scalars import LARGEST, number_of
+from gon_edge.stream.topics import MAX_NAME
+
+MAX_DEPTH = 8  # nesting of a document; the deepest device payload met in the field has 4
+_SHOWN = 60  # characters of a value or key that a person is shown
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What one message held.
+
+    Attributes
+    ----------
+    readings : tuple of Reading
+        At least one.
+    rejected : mapping of str to int
+        Lines, or items of a batch, that held none, by reason of `REASONS`.
+    masked : mapping of str to int
+        Features without a value over all readings, by reason of `MASK_REASONS`.
+    """
+
+    readings: tuple[Reading, ...]
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    masked: Mapping[str, int] = field(default_factory=dict)
+
+
+class Features:
+    """The features of one reading while they are collected."""
+
+    __slots__ = ("dropped", "masked", "stream", "timestamp", "values")
+
+    def __init__(self, stream: str, timestamp: float | None) -> None:
+        self.stream = stream
+        self.timestamp = timestamp
+        self.values: dict[str, float] = {}
+        self.masked: dict[str, str] = {}
+        self.dropped: list[Dropped] = []
+
+    def collect(self, record: dict[str, Any], prefix: str = "", depth: int = 1) -> None:
+        """Flatten ``record`` under dotted names; of two equal names the last value counts."""
+        if depth > MAX_DEPTH:
+            raise RecursionError
+        values = self.values
+        for key, raw in record.items():
+            name = prefix + key
+            # Checked before descending: a long key would otherwise be copied into the name of each of its children.
+            if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+                self.dropped.append(Dropped(shown(name), "name", shown(raw)))
+                continue
+            kind = type(raw)
+            if kind is float and -LARGEST <= raw <= LARGEST:
+                values[name] = raw
+            elif kind is dict:
+                self.collect(raw, name + ".", depth + 1)
+            elif kind is list:
+                self.collect({str(i): item for i, item in enumerate(raw)}, name + ".", depth + 1)
+            elif isinstance(value := number_of(raw), float):
+                values[name] = value
+            else:
+                self.masked[name] = value
+                self.dropped.append(Dropped(name, value, shown(raw)))
+
+    def reading(self, max_features: int, counts: dict[str, int]) -> Reading:
+        """Finish: keep the first ``max_features``, add up the reasons in ``counts``."""
+        values, masked = self.values, self.masked
+        if masked:
+            for name in values.keys() & masked.keys():  # a.b and {a: {b}}: the usable one counts
+                del masked[name]
+        excess = len(values) + len(masked) - max_features
+        if excess > 0:
+            counts["limit"] = counts.get("limit", 0) + excess
+            for name in [*values, *masked][max_features:]:
+                if masked.pop(name, None) is None:  # else it is named already
+                    self.dropped.append(Dropped(name, "limit", shown(values.pop(name))))
+        for reason in ["name"] * sum(part.reason == "name" for part in self.dropped) + [*masked.values()]:
+            counts[reason] = counts.get(reason, 0) + 1
+        return Reading(self.stream, self.timestamp, values, masked, tuple(self.dropped))
+
+
+def decoded(collected: Iterable[Features], rejected: dict[str, int], max_features: int) -> Decoded:
+    """What a message held, from the features of its readings and its bad lines or items by reason."""
+    masked: dict[str, int] = {}
+    readings = tuple([features.reading(max_features, masked) for features in collected])
+    return Decoded(readings, rejected, masked)
+
+
+def shown(raw: object) -> str:
+    """What a person is shown of a value: at most 60 characters."""
+    text = "{…}" if isinstance(raw, dict) else raw if isinstance(raw, str) else repr(raw)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
