@@ -178,14 +178,18 @@ class Discriminator:
 
     def abnormality(self, energies: NDArray[np.floating]) -> NDArray[np.float64]:
         """``sum_s v_s log(1 + e_s / tau_s)`` for energies (..., S): ``bias - D``, the score before smoothing."""
-        abnormality: NDArray[np.float64] = self._terms(energies) @ np.ones(len(self.scales))
+        terms = self._share * np.log1p(energies.astype(np.float64) / self._tau)
+        abnormality: NDArray[np.float64] = terms @ np.ones(len(self.scales))
         return abnormality
 
     def abnormality_after_restart(
         self, energies: NDArray[np.floating], age: NDArray[np.integer], typical: float
     ) -> NDArray[np.float64]:
         """:meth:`abnormality_one` of N windows: energies (N, S), ages (N,); shape (N,), equal to the last bit."""
-        abnormality: NDArray[np.float64] = self._terms(energies).sum(axis=1)  # a product adds in another order
+        ratios = energies.astype(np.float64) / self._tau
+        # With AVX-512 NumPy's logarithm is another than math's, in the last bit.
+        logs = np.fromiter(map(math.log1p, ratios.flat), np.float64, ratios.size).reshape(ratios.shape)
+        abnormality: NDArray[np.float64] = (self._share * logs).sum(axis=1)  # a product adds in another order
         for t in np.flatnonzero(age < self.window):
             abnormality[t] = self.abnormality_one(energies[t].tolist(), int(age[t]), typical)
         return abnormality
@@ -205,11 +209,6 @@ class Discriminator:
             else:
                 abnormality += typical * scale.share / self._shares
         return abnormality
-
-    def _terms(self, energies: NDArray[np.floating]) -> NDArray[np.float64]:
-        """``v_s log(1 + e_s / tau_s)`` for energies (..., S), same shape."""
-        terms: NDArray[np.float64] = self._share * np.log1p(energies.astype(np.float64) / self._tau)
-        return terms
 
     def input_gradient(self, x: Float) -> Float:
         """dD/dx for windows (N, W, F), same shape."""

@@ -21,6 +21,11 @@ sensor (1e4 after a division by a tiny range) must not hide the others.  Best of
 _RESOLUTION = 1e-5
 """Smallest deviation believed, relative to the mean: float32 has 6e-8, and sensors far less."""
 
+_FARTHEST = 2.0**100
+"""Where a standardised value is taken to lie at most, in standard deviations: far beyond ``CLIP`` for good, and the
+middle of two such values is still a float32.  A reading near the end of its type, divided by a small deviation, would
+be an infinity, from which no distance can be told.  Not critical."""
+
 _CHUNK_BYTES = 256 << 10
 """Of float64, held at once while a scaler is fitted.  Not critical: small beside the rows."""
 
@@ -119,9 +124,11 @@ class Scaler:
         return clipped(self.standardise(rows))
 
     def standardise(self, rows: ArrayLike) -> NDArray[np.float64]:
-        """Standardised rows, same shape, as far out as they lie."""
-        z: NDArray[np.float64] = (np.asarray(rows, np.float64) - self.mean) / self.scale
-        return z
+        """Standardised rows, same shape, as far out as they lie, but finite; NaN stays NaN."""
+        with np.errstate(over="ignore"):
+            z: NDArray[np.float64] = (np.asarray(rows, np.float64) - self.mean) / self.scale
+        np.minimum(z, _FARTHEST, out=z)
+        return np.maximum(z, -_FARTHEST, out=z)
 
     def inverse(self, z: ArrayLike) -> NDArray[np.float64]:
         """Standardised values in engineering units again."""

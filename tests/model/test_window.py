@@ -81,6 +81,19 @@ def test_an_outlier_is_clipped_and_keeps_its_sign():
     np.testing.assert_array_equal(scaler.transform([[1e30], [-1e30]]).ravel(), [CLIP, -CLIP])
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_reading_at_the_end_of_its_type_lies_far_out_but_at_a_finite_place():
+    # An infinity minus the infinity it moved to is NaN: a reading stuck there counted as missing.
+    scaler = Scaler(np.zeros(1), np.full(1, 1e-3))
+    most = np.finfo(np.float64).max
+    z = scaler.standardise([[most], [-most], [np.inf], [1e35], [np.nan], [1e20]])
+    assert np.isfinite(z.astype(np.float32)[[0, 1, 2, 3, 5]]).all()
+    assert (z[:4] * [[1.0], [-1.0], [1.0], [1.0]] >= 1e30).all()
+    assert np.isnan(z[4, 0])
+    assert z[5, 0] == 1e23
+    np.testing.assert_array_equal(scaler.transform([[most], [-most]]).ravel(), [CLIP, -CLIP])
+
+
 def test_a_small_signal_on_a_large_offset_survives_float32():
     # 1.7e9 + sin is lost in float32: the subtraction has to happen in float64.
     wave = np.sin(np.arange(400) / 9.0)[:, None]
