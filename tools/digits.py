@@ -39,6 +39,7 @@ from gon_edge.commands.terminal import Progress  # noqa: E402
 from gon_edge.commands.text import table  # noqa: E402
 from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
+from gon_edge.research.cells import append_cell, read_cells  # noqa: E402
 from gon_edge.research.gon_digits import ACTIVATIONS, DigitGon, DigitSettings, Loss  # noqa: E402
 from gon_edge.research.images import DIGITS8, Images, load_images, unit  # noqa: E402
 from gon_edge.research.judge import Judge  # noqa: E402
@@ -330,9 +331,7 @@ class Runs:
         self._lines = path.with_suffix(".jsonl")
         self._rows = path.with_suffix(".npz")
         self._asked = asked
-        lines = self._lines.read_text().splitlines() if self._lines.exists() else []
-        runs = [json.loads(line) for line in lines]
-        self._runs = {(run["name"], run["seed"]): run for run in runs if run["asked"] == asked}
+        self._runs = {(run["name"], run["seed"]): run for run in read_cells(self._lines) if run["asked"] == asked}
         self._pictures = dict(np.load(self._rows)) if self._rows.exists() else {}
 
     def has(self, name: str, seed: int) -> bool:
@@ -355,8 +354,7 @@ class Runs:
             np.savez_compressed(fresh, **self._pictures)
             fresh.replace(self._rows)
         self._runs[run["name"], run["seed"]] = run = {**run, "asked": self._asked}
-        with self._lines.open("a") as file:
-            file.write(json.dumps(run) + "\n")
+        append_cell(self._lines, run)
 
 
 def over_seeds(runs: list[dict[str, Any]], name: str, figure: str) -> str:

@@ -37,6 +37,7 @@ from gon_edge.commands.terminal import Progress  # noqa: E402
 from gon_edge.commands.text import table  # noqa: E402
 from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
+from gon_edge.research.cells import append_cell, read_cells  # noqa: E402
 from gon_edge.research.ganomaly import COMBINED, GANOMALY, GRADCON, Ganomaly, padded  # noqa: E402
 from gon_edge.research.images import DIGITS8, Images, load_images  # noqa: E402
 from gon_edge.research.metrics import roc_auc  # noqa: E402
@@ -124,17 +125,17 @@ def run(images: Images, options: argparse.Namespace) -> None:
     """Measure all cells, draw one, write the table."""
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "ganomaly.jsonl"
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     wanted = [
         (seed, *cell)
         for seed in range(options.seeds)
         for cell in itertools.product(options.protocols, options.classes, options.systems)
     ]
     # Not those of other settings, and not more than is asked for now.
-    cells = {key(cell): cell for cell in known if cell["asked"] == asked(images, options) and key(cell) in wanted}
+    comparable = asked(images, options)
+    cells = {key(cell): cell for cell in read_cells(path) if cell["asked"] == comparable and key(cell) in wanted}
     todo = [cell for cell in wanted if cell not in cells]
     total = options.steps * (len(todo) + 1)
-    with Progress("steps") as progress, path.open("a") as file:
+    with Progress("steps") as progress:
 
         def tell(models: int, step: int) -> None:
             done = models * options.steps + step
@@ -142,8 +143,7 @@ def run(images: Images, options: argparse.Namespace) -> None:
 
         for count, wish in enumerate(todo):
             cell, _ = measure(images, *wish, options, functools.partial(tell, count))
-            file.write(json.dumps(cell) + "\n")
-            file.flush()
+            append_cell(path, cell)
             cells[wish] = cell
         show(images, options, functools.partial(tell, len(todo)))
     text = "\n".join(table(rows(cells, options)))

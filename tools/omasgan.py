@@ -17,7 +17,6 @@ goes on after the last of them.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -34,17 +33,17 @@ from gon_edge.commands.terminal import Progress  # noqa: E402
 from gon_edge.commands.text import table  # noqa: E402
 from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
+from gon_edge.research.cells import append_cell, read_cells  # noqa: E402
+from gon_edge.research.divergences import DIVERGENCES  # noqa: E402
 from gon_edge.research.ganomaly import padded  # noqa: E402
-from gon_edge.research.images import DIGITS8, Images, load_images  # noqa: E402
+from gon_edge.research.images import DIGITS8, Images, coloured_shapes, load_images  # noqa: E402
 from gon_edge.research.metrics import average_precision, roc_auc  # noqa: E402
 from gon_edge.research.omasgan import (  # noqa: E402
-    DIVERGENCES,
     Omasgan,
     OmasganSettings,
     PictureGenerator,
     PointGenerator,
     anomalies,
-    coloured_shapes,
     perceptron,
     picture_discriminator,
     two_modes,
@@ -111,10 +110,10 @@ def run_toy(options: argparse.Namespace) -> None:
     others = [(d, "well") for d in ("kl", "js")] + [(options.divergence, "published")]
     variants += [] if options.quick else [variant for variant in others if variant not in variants]
     path = options.out / "toy.jsonl"
-    runs = {(run["divergence"], run["border"], run["seed"]): run for run in known_runs(path) if run["steps"] == steps}
+    runs = {(run["divergence"], run["border"], run["seed"]): run for run in read_cells(path) if run["steps"] == steps}
     wanted = [(*variant, seed) for variant in variants for seed in range(seeds)]
     todo = [which for which in wanted if which not in runs]
-    with Progress("runs") as progress, path.open("a") as file:
+    with Progress("runs") as progress:
         for count, (divergence, border, seed) in enumerate(todo, start=1):
             settings = OmasganSettings(
                 divergence=divergence, border=border, steps=steps, penalty=1.0, seed=seed, device=options.device
@@ -125,8 +124,7 @@ def run_toy(options: argparse.Namespace) -> None:
                 draw_toy(model, run, options.out / "toy.png")
             elif (border, seed) == ("published", 0):
                 draw_toy(model, run, options.out / "toy-published.png")
-            file.write(json.dumps(run) + "\n")
-            file.flush()
+            append_cell(path, run)
             runs[divergence, border, seed] = run
             progress(count, count / len(todo))
     cells = [["DIVERGENCE", "BORDER", "SCORE", *(f"AUROC {kind}" for kind in KINDS), "AP all", "ON THE BORDER"]]
@@ -139,21 +137,6 @@ def run_toy(options: argparse.Namespace) -> None:
     text = "\n".join(table(cells))
     (options.out / "toy.txt").write_text(text + "\n")
     print(text)
-
-
-def known_runs(path: Path) -> list[dict[str, Any]]:
-    """Read what earlier runs left; a last line that was cut off by a kill is ended, and left out."""
-    runs = []
-    text = path.read_text() if path.exists() else ""
-    for line in text.splitlines():
-        try:
-            runs.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    if text and not text.endswith("\n"):
-        with path.open("a") as file:
-            file.write("\n")
-    return runs
 
 
 def spread(values: list[float]) -> str:
@@ -233,9 +216,9 @@ def run_pictures(options: argparse.Namespace) -> None:
     seeds = 1 if options.quick else options.seeds
     path = options.out / "omasgan.jsonl"
     comparable = asked(images, steps, options)
-    cells = {(cell["class"], cell["seed"]): cell for cell in known_runs(path) if cell["asked"] == comparable}
+    cells = {(cell["class"], cell["seed"]): cell for cell in read_cells(path) if cell["asked"] == comparable}
     todo = [(label, seed) for seed in range(seeds) for label in classes if (label, seed) not in cells]
-    with Progress("steps") as progress, path.open("a") as file:
+    with Progress("steps") as progress:
         for i, (label, seed) in enumerate(todo):
 
             def tell(task: str, step: int, before: int = i) -> None:
@@ -245,8 +228,7 @@ def run_pictures(options: argparse.Namespace) -> None:
 
             cell = {"class": label, "seed": seed, "asked": comparable}
             cell |= leave_out(images, label, seed, steps, options, tell)
-            file.write(json.dumps(cell) + "\n")
-            file.flush()
+            append_cell(path, cell)
             cells[label, seed] = cell
     scores = (*TASKS, DISTANCE)
     lines = [["CLASS LEFT OUT", *(f"AUROC {score}" for score in scores)]]

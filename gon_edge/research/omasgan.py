@@ -30,75 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gon_edge.research.images import Images, Pixels
+from gon_edge.research.divergences import DIVERGENCES
 
 Array = NDArray[np.float64]
 Border = Literal["well", "published"]
 
 _SCORED_AT_ONCE = 512
-_SHAPES = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """What a pair of networks is trained by; v is the discriminator's output, high for real.
-
-    Attributes
-    ----------
-    generated, real : callable
-        Terms the discriminator minimises, of outputs (B,) for samples of each kind: ``f*(T(v))`` and ``-T(v)`` of an
-        f-divergence.
-    generator : callable
-        What the generator minimises, of outputs for its samples: ``-T(v)``.  The published ``-f*(T(v))`` turns round
-        where Pearson's f* does, below v = -2, and from there on drives samples to ever lower outputs.
-    output : callable
-        T(v), whose slope is penalised.
-    lowest : float
-        Outputs below are taken as this when they are pushed down: Pearson's term rises again below -2.
-    """
-
-    generated: Callable[[Tensor], Tensor]
-    real: Callable[[Tensor], Tensor]
-    generator: Callable[[Tensor], Tensor]
-    output: Callable[[Tensor], Tensor]
-    lowest: float = -math.inf
-
-
-def _f_divergence(
-    output: Callable[[Tensor], Tensor], conjugate: Callable[[Tensor], Tensor], lowest: float = -math.inf
-) -> Divergence:
-    return Divergence(
-        generated=lambda v: conjugate(v).mean(),
-        real=lambda v: -output(v).mean(),
-        generator=lambda v: -output(v).mean(),
-        output=output,
-        lowest=lowest,
-    )
-
-
-def _importance(v: Tensor) -> Tensor:
-    """Weights of samples by how real they look, of mean 1: what makes the hinge a KL divergence."""
-    weight = (v / 5.0).clamp(-10.0, 10.0).exp().detach()
-    return weight / weight.mean()
-
-
-DIVERGENCES: dict[str, Divergence] = {
-    "pearson": _f_divergence(lambda v: v, lambda v: v**2 / 4.0 + v, lowest=-2.0),
-    # exp explodes; beyond 5 it is continued as a line.
-    "kl": _f_divergence(
-        lambda v: v, lambda v: (v.clamp(max=5.0) - 1.0).exp() + math.exp(4.0) * (v - 5.0).clamp(min=0.0)
-    ),
-    "js": _f_divergence(
-        lambda v: math.log(2.0) - functional.softplus(-v), lambda v: functional.softplus(v) - math.log(2.0)
-    ),
-    "kl-wgan": Divergence(
-        generated=lambda v: functional.relu(1.0 + _importance(v) * v).mean(),
-        real=lambda v: functional.relu(1.0 - v).mean(),
-        generator=lambda v: -(_importance(v) * v).mean(),
-        output=lambda v: v,
-    ),
-}
-"""Pearson's chi-squared is the public code's default; ``kl-wgan`` is its choice for CIFAR-10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,52 +432,3 @@ def anomalies(kind: str, count: int, draw: np.random.Generator) -> NDArray[np.fl
         away = np.linalg.norm(points[:, None] - centres, axis=2).min(axis=1) > 1.5
         points = points[away][:count]
     return points.astype(np.float32)
-
-
-def coloured_shapes(train: int = 2000, test: int = 500, *, seed: int = 0) -> Images:
-    """A made set of colour pictures of 32x32 pixels: one shape each, in any two colours, place, size and slope.
-
-    Classes are disc, ring, square, triangle, cross and stripes.  It is easy beside photographs, and stands in for them
-    where no set of them is at hand.
-
-    Parameters
-    ----------
-    train, test : int
-        Pictures a class.
-    seed : int
-    """
-    rng = np.random.default_rng(seed)
-    count = train + test
-    parts = [_shapes(kind, count, rng) for kind in range(_SHAPES)]
-    labels = np.repeat(np.arange(_SHAPES), [len(part) for part in parts])
-    is_test = np.tile(np.arange(count) >= train, _SHAPES)
-    pixels = np.concatenate(parts)
-    return Images("shapes", pixels[~is_test], labels[~is_test], pixels[is_test], labels[is_test])
-
-
-def _shapes(kind: int, count: int, draw: np.random.Generator) -> Pixels:
-    """Pictures (N, 3, 32, 32) of one class; shapes are sets of points at negative signed distance."""
-    y, x = np.mgrid[:32, :32] - 15.5
-    radius = draw.uniform(7.0, 11.0, (count, 1, 1))
-    angle = draw.uniform(-0.3, 0.3, (count, 1, 1))
-    across = draw.uniform(-4.0, 4.0, (2, count, 1, 1))
-    u = np.cos(angle) * (x - across[0]) + np.sin(angle) * (y - across[1])
-    v = np.cos(angle) * (y - across[1]) - np.sin(angle) * (x - across[0])
-    square = np.maximum(abs(u), abs(v)) - radius
-    round_ = np.hypot(u, v) - radius
-    outside = (
-        round_,
-        np.maximum(round_, 0.55 * radius - np.hypot(u, v)),
-        square + 0.15 * radius,
-        np.maximum(v - 0.6 * radius, 0.87 * abs(u) - 0.5 * v - 0.5 * radius),
-        np.maximum(square, np.minimum(abs(u), abs(v)) - 0.3 * radius),
-        np.maximum(square, radius / 6.0 - abs((v + radius / 3.0) % (2.0 * radius / 3.0) - radius / 3.0)),
-    )[kind]
-    inside = (0.5 - outside).clip(0.0, 1.0)[:, None]  # edges are one pixel soft
-    ground = draw.uniform(0.0, 1.0, (count, 3, 1, 1))
-    # Far enough from the ground to be seen, in a direction of its own.
-    colour = (ground + draw.uniform(0.4, 0.6, ground.shape) * np.where(ground < 0.5, 1.0, -1.0)).clip(0.0, 1.0)
-    noise = draw.normal(0.0, 0.02, (count, 3, 32, 32))
-    values = ground + inside * (colour - ground) + noise
-    pixels: Pixels = np.rint(255.0 * values.clip(0.0, 1.0)).astype(np.uint8)
-    return pixels

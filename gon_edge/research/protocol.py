@@ -102,9 +102,9 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
     -------
     dict
         Figures by name; see :func:`detection` and :func:`published`.  ``train_s`` is the whole of ``fit``, its
-        threshold included; ``row_us`` and ``row_batch_us`` are microseconds a row, one at a time and all at once;
-        ``model_bytes`` is the saved model file where a method has one, else its pickle; ``peak_rss_bytes`` is this
-        process's, so start a fresh one for each method.
+        threshold included; ``row_us`` and ``row_batch_us`` are microseconds to judge a row, one at a time and all at
+        once; ``model_bytes`` is the saved model file where a method has one, else its pickle; ``peak_rss_bytes`` is
+        this process's, so start a fresh one for each method.
     """
     if protocol == "decisions":
         return decided(make(name, random_state=random_state, dataset=dataset.name), dataset)
@@ -113,7 +113,7 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
     _fit(method, dataset)
     train_s = time.perf_counter() - started
     started = time.perf_counter()
-    scores = _scores(method, dataset)
+    scores, alarms, _ = _judged(method, dataset)
     batch_us = (time.perf_counter() - started) / len(scores) * 1e6
     peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     figures: dict[str, Any] = {
@@ -126,25 +126,22 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
     if protocol == "published":
         figures |= published(method, dataset, scores, quirks=PROTOCOLS[protocol])
     else:
-        figures |= detection(dataset, scores, _alarms(method, dataset, scores))
+        figures |= detection(dataset, scores, alarms)
     if dataset.feature_labels is not None and hasattr(method, "feature_scores"):
         figures |= diagnosis(dataset.feature_labels, _alone(method.feature_scores, dataset.test, dataset.restart))
     return figures
 
 
-def _scores(method: Any, dataset: Dataset) -> Array:
-    """Scores of the test rows (T,), each recording by itself; what gon-edge knows of the machine outlives a seam."""
-    if isinstance(method, GONDetector):
-        return method.decision_function(dataset.test, restart=dataset.restart)
-    return _alone(method.decision_function, dataset.test, dataset.restart)
+def _judged(method: Any, dataset: Dataset) -> tuple[Array, NDArray[np.bool_], Array]:
+    """Scores of the test rows (T,), which of them the method itself calls anomalous, and what each is held against.
 
-
-def _alarms(method: Any, dataset: Dataset, scores: Array) -> NDArray[np.bool_]:
-    """Which rows (T,) the method itself calls anomalous."""
+    Each recording is judged by itself; what gon-edge knows of the machine outlives a seam.
+    """
     if isinstance(method, GONDetector):
-        return method.predict(dataset.test, restart=dataset.restart) > 0
-    alarms: NDArray[np.bool_] = scores > method.threshold_
-    return alarms
+        found = method.decide(dataset.test, restart=dataset.restart)
+        return found.scores, found.alarms, found.thresholds
+    scores = _alone(method.decision_function, dataset.test, dataset.restart)
+    return scores, scores > method.threshold_, np.full(len(scores), method.threshold_)
 
 
 def detection(dataset: Dataset, scores: Array, alarms: NDArray[np.bool_]) -> dict[str, float]:
@@ -173,25 +170,19 @@ def detection(dataset: Dataset, scores: Array, alarms: NDArray[np.bool_]) -> dic
 
 def decided(method: Any, dataset: Dataset) -> dict[str, Any]:
     """Return what :func:`decisions.judge` finds, by the method's own decisions and for peers at each of `RISKS`."""
-    restart = dataset.restart
     _fit(method, dataset)
-    if isinstance(method, GONDetector):
-        decided = method.decide(dataset.test, restart=restart)
-        scores, calls = decided.scores, {"": (decided.alarms, decided.thresholds)}
-    else:
-        scores = _alone(method.decision_function, dataset.test, restart)
-        calibration = getattr(method, "calibration_", None)
-        levels = {f"@{risk:g}": fit_pot(calibration, risk) for risk in RISKS} if calibration is not None else {}
-        levels = {"": method.threshold_, **levels}
-        calls = {risk: (scores > level, np.full(len(scores), level)) for risk, level in levels.items()}
+    scores, alarms, thresholds = _judged(method, dataset)
+    calibration = getattr(method, "calibration_", None)
+    levels = {f"@{risk:g}": fit_pot(calibration, risk) for risk in RISKS} if calibration is not None else {}
+    calls = {risk: (scores > level, np.full(len(scores), level)) for risk, level in levels.items()}
     figures: dict[str, Any] = {
         "ap": metrics.average_precision(dataset.labels, scores),
         "roc_auc": metrics.roc_auc(dataset.labels, scores),
         "best_f1": metrics.best_f1(dataset.labels, scores),
         "threshold": method.threshold_,
     }
-    for risk, (alarms, held_against) in calls.items():
-        found = decisions.judge(dataset, scores, alarms, held_against)
+    for risk, (called, held_against) in {"": (alarms, thresholds), **calls}.items():
+        found = decisions.judge(dataset, scores, called, held_against)
         figures |= {f"{key}{risk}": value for key, value in found.items()}
     return figures
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-Cell = dict[str, Any]
+from gon_edge.research.cells import Cell
 
 OURS = frozenset({"gon-edge"})
 """Methods that are not peers: a ratio to the best peer leaves them out."""

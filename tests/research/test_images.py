@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gon_edge.errors import InputError
-from gon_edge.research.images import load_images, read_idx, unit
+from gon_edge.research.images import coloured_shapes, load_images, read_idx, unit
 
 pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
@@ -160,3 +160,22 @@ def test_the_judge_tells_digits_from_noise_and_sees_when_all_are_alike():
     assert noise.frechet > 5 * real.frechet
     assert real.pairwise == pytest.approx(1.0, abs=0.1)
     assert same.pairwise == 0.0
+
+
+def test_shapes_are_in_colour_and_told_apart_by_shape_alone():
+    images = coloured_shapes(30, 10)
+    assert images.shape == (3, 32, 32)
+    assert images.classes == 6
+    assert (np.bincount(images.train_labels) == 30).all()
+    assert (np.bincount(images.test_labels) == 10).all()
+    values = images.train.astype(float)
+    ground = values[:, :, 0, 0][:, :, None, None]
+    # The share of a picture that is not ground: a disc has most, stripes and rings least.
+    share = (abs(values - ground).sum(axis=1) > 150).mean(axis=(1, 2))
+    by_class = [share[images.train_labels == c].mean() for c in range(6)]
+    assert min(by_class) > 0.02
+    assert max(by_class) == by_class[0] < 0.4
+    colours = np.array([values[images.train_labels == c].mean() for c in range(6)])
+    assert np.ptp(colours) < 60  # colours say nothing of the class
+    assert (coloured_shapes(30, 10).train == images.train).all()
+    assert not (coloured_shapes(30, 10, seed=1).train == images.train).all()

@@ -12,15 +12,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
+from gon_edge.research.divergences import DIVERGENCES  # noqa: E402
 from gon_edge.research.metrics import roc_auc  # noqa: E402
 from gon_edge.research.omasgan import (  # noqa: E402
-    DIVERGENCES,
     Omasgan,
     OmasganSettings,
     PictureGenerator,
     PointGenerator,
     anomalies,
-    coloured_shapes,
     perceptron,
     picture_discriminator,
     two_modes,
@@ -152,25 +151,6 @@ def test_the_distance_to_normal_samples_is_a_score_too():
     scores = model.nearest(torch.tensor([[1.5, 1.5], [4.0, 4.0], [2.75, 2.75], [9.0, 9.0]]))
     assert scores[:2].max() < 0.1
     assert 0.5 < scores[2] < scores[3]
-
-
-def test_shapes_are_in_colour_and_told_apart_by_shape_alone():
-    images = coloured_shapes(30, 10)
-    assert images.shape == (3, 32, 32)
-    assert images.classes == 6
-    assert (np.bincount(images.train_labels) == 30).all()
-    assert (np.bincount(images.test_labels) == 10).all()
-    values = images.train.astype(float)
-    ground = values[:, :, 0, 0][:, :, None, None]
-    # The share of a picture that is not ground: a disc has most, stripes and rings least.
-    share = (abs(values - ground).sum(axis=1) > 150).mean(axis=(1, 2))
-    by_class = [share[images.train_labels == c].mean() for c in range(6)]
-    assert min(by_class) > 0.02
-    assert max(by_class) == by_class[0] < 0.4
-    colours = np.array([values[images.train_labels == c].mean() for c in range(6)])
-    assert np.ptp(colours) < 60  # colours say nothing of the class
-    assert (coloured_shapes(30, 10).train == images.train).all()
-    assert not (coloured_shapes(30, 10, seed=1).train == images.train).all()
 
 
 def test_the_tool_runs_both_ways(tmp_path):
