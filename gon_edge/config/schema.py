@@ -60,8 +60,8 @@ class MqttConfig:
     protocol: Literal["auto", "5", "3.1.1"] = option(values.one_of("auto", "5", "3.1.1"), "auto")
     queue_messages: int = option(values.integer(1), 20000)
     queue_bytes: int = option(values.size(1024), 16 << 20, key="queue_size")
-    reconnect_min_s: float = option(values.duration(0.1), 1.0)
-    reconnect_max_s: float = option(values.duration(0.1), 120.0)
+    reconnect_min_s: float = option(values.duration(0.1, 86400), 1.0)
+    reconnect_max_s: float = option(values.duration(0.1, 86400), 120.0)
     feedback: bool = option(values.boolean, False)
 
     def check(self, at: Place) -> None:
@@ -140,7 +140,8 @@ class MqttConfig:
 class LimitsConfig:
     """What is refused and counted, so that a misbehaving device cannot fill the memory."""
 
-    payload_bytes: int = option(values.size(64), 256 << 10)
+    # MQTT has no message over 256 MiB (a length of four times seven bits), and its topic may be 64 KiB of these
+    payload_bytes: int = option(values.size(64, 255 << 20), 256 << 10)
     features: int = option(values.integer(1), 500)
     streams: int = option(values.integer(1), 100)
 

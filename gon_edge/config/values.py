@@ -29,6 +29,10 @@ _DURATION_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 
 _SIZE_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7, "month": 1 / 30}  # not critical: a month is 30 days
 _LAST_PORT = 65535  # 16 bits in TCP
+# What is surely a slip.  Beyond it lie numbers that a timer, a thread's wait or an allocation cannot take.
+_MOST_S = 366 * 86400.0
+_MOST_BYTES = 1 << 40
+_MOST_COUNT = 10**9
 _SHOWN_CHARACTERS = 60  # not critical: an error stays a line that a terminal shows
 _NEAR = 0.6  # the default of difflib: "warn" finds "warning", "zzz" nothing
 
@@ -113,13 +117,13 @@ def _between(low: float, high: float | None) -> str:
     return f"of at least {low:g}" if high is None else f"from {low:g} to {high:g}"
 
 
-def integer(low: int, high: int | None = None) -> Parser:
+def integer(low: int, high: int = _MOST_COUNT) -> Parser:
     """A whole number from `low` to `high`, both included."""
-    what = f"a whole number {_between(low, high)}"
+    what = f"a whole number from {low} to {high}"
 
     def parse_integer(value: Any, at: Place) -> int:
         number = _number(value, at, what)
-        if number != int(number) or number < low or (high is not None and number > high):
+        if number != int(number) or number < low or number > high:
             at.fail(f"write {what}, not {shown(value)}")
         return int(number)
 
@@ -185,9 +189,9 @@ def parse_size(text: str | float) -> int:
     return int(float(match[1]) * _SIZE_BYTES[match[2]])
 
 
-def duration(low_s: float, high_s: float | None = None) -> Parser:
-    """Seconds, as `parse_duration` reads them, from `low_s` to `high_s`."""
-    limits = f"{low_s:g}s or more" if high_s is None else f"{low_s:g}s to {high_s:g}s"
+def duration(low_s: float, high_s: float = _MOST_S) -> Parser:
+    """Seconds, as `parse_duration` reads them, from `low_s` to `high_s`; 366 days where nothing else is said."""
+    limits = f"{low_s:g}s to {f'{high_s:g}s' if high_s < _DURATION_S['d'] else written_duration(float(high_s))}"
 
     def parse(value: Any, at: Place) -> float:
         try:
@@ -196,15 +200,15 @@ def duration(low_s: float, high_s: float | None = None) -> Parser:
             seconds = parse_duration(value)
         except ValueError:
             at.fail(f"write a duration such as 30s, 5m, 24h or 250ms, not {shown(value)}")
-        if seconds < low_s or (high_s is not None and seconds > high_s):
+        if not low_s <= seconds <= high_s:
             at.fail(f"write a duration of {limits}, not {shown(value)}")
         return seconds
 
     return parse
 
 
-def size(low_bytes: int) -> Parser:
-    """Bytes, as `parse_size` reads them, `low_bytes` or more."""
+def size(low_bytes: int, high_bytes: int = _MOST_BYTES) -> Parser:
+    """Bytes, as `parse_size` reads them, from `low_bytes` to `high_bytes`; 1 TiB where nothing else is said."""
 
     def parse(value: Any, at: Place) -> int:
         try:
@@ -213,8 +217,9 @@ def size(low_bytes: int) -> Parser:
             size_bytes = parse_size(value)
         except ValueError:
             at.fail(f"write a size such as 256KiB, 64MiB or 10MB, not {shown(value)}")
-        if size_bytes < low_bytes:
-            at.fail(f"write a size of at least {low_bytes} bytes, not {shown(value)}")
+        if not low_bytes <= size_bytes <= high_bytes:
+            limits = f"{written_size(low_bytes)} to {written_size(high_bytes)}"
+            at.fail(f"write a size of {limits}, not {shown(value)}")
         return size_bytes
 
     return parse

@@ -35,6 +35,7 @@ from gon_edge.links.web.server import WebServer
 from gon_edge.process.clock import Clock, clock_is_set, monotonic
 from gon_edge.process.memory import return_memory, tame_malloc
 from gon_edge.process.systemd import Notifier
+from gon_edge.process.threads import Watch
 from gon_edge.state.catalog import check_starters
 from gon_edge.stream.payload import decoders
 from gon_edge.stream.pipeline import TICK_S
@@ -100,6 +101,7 @@ class Daemon:
             self._web = WebServer(config.http, snapshot=lambda: self._snapshot, registry=self._registry, days=days)
         for option, certificate in config.certificates.items():
             self._telemetry.certificate(option, certificate)
+        self._watch = Watch()
         self._reload_wanted = self._stopping = False
         self._trimmed_at = 0.0
 
@@ -157,13 +159,20 @@ class Daemon:
         self._reload_wanted = True
 
     def run(self) -> None:
-        """Score until :meth:`stop`, SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+        """Score until :meth:`stop`, SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+        Raises
+        ------
+        ThreadEnded
+            One of the threads has ended, without which this would go on deaf or mute.
+        """
         before = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.reload)
         try:
-            self._start()
-            while not self._stopping:
-                self._round()
+            with self._watch:
+                self._start()
+                while not self._stopping:
+                    self._round()
         finally:
             self._stop()
             for number, handler in before.items():
@@ -280,7 +289,8 @@ class Daemon:
     # -- what people see ---------------------------------------------------------------------------------------------
 
     def _beat(self, now: float) -> None:
-        """Once a second: counters kept elsewhere, the snapshot, the watchdog."""
+        """Once a second: threads, counters kept elsewhere, the snapshot, the watchdog."""
+        self._watch.look(*(part.thread for part in (self._client, self._web, self._control) if part is not None))
         for tally in self._tallies:
             tally.look()
         wall = time.time()

@@ -128,6 +128,8 @@ class ControlServer:
         As many as there are clients at most; the scoring thread takes them from the left.
     refused : int
         Requests that were no requests, and connections that were one too many.
+    thread : threading.Thread
+        Takes requests in, from :meth:`start` to :meth:`stop`.
 
     Raises
     ------
@@ -155,18 +157,18 @@ class ControlServer:
         self._alarm, self._bell = socket.socketpair()
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
-        self._thread = threading.Thread(target=self._serve, name="gon-edge control", daemon=True)
+        self.thread = threading.Thread(target=self._serve, name="gon-edge control", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Hang up on everybody and remove the socket; what was answered before is still sent, within a second."""
         self._stopping = True
         self._wake()
-        if self._thread.is_alive():
-            self._thread.join(2.0)
+        if self.thread.is_alive():
+            self.thread.join(2.0)
         self._listener.close()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)

@@ -137,7 +137,7 @@ def test_what_is_off_is_none_and_hours_are_minutes_since_midnight():
         ("quiet_hours", "06:00-06:00", "write two different times"),
         ("quiet_hours", "24:30-06:00", "write two different times"),
         ("on_drift", "maybe", "write true or false"),
-        ("every", "10s", "write a duration of 60s or more"),
+        ("every", "10s", "write a duration of 60s to 366d"),
         ("cpu_share", "0", "write a number from 0.05 to 1"),
         ("max_temperature", "warm", "write a number from 20 to 150"),
     ],

@@ -3,8 +3,9 @@
 import pytest
 from configurations import SMALLEST, error_of, value_of, with_option
 
-from gon_edge.config.file import parse_config
+from gon_edge.config.file import options, parse_config
 from gon_edge.config.values import parse_duration, parse_size
+from gon_edge.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,8 @@ def test_an_option_is_read(path, text, value):
     ("path", "value", "says"),
     [
         ("streams.defaults.interval", "fast", "write a duration such as 30s"),
-        ("streams.defaults.interval", 0, "write a duration of 0.01s or more"),
-        ("streams.defaults.warmup_rows", "many", "write a whole number of at least 1, not 'many'"),
+        ("streams.defaults.interval", 0, "write a duration of 0.01s to 366d"),
+        ("streams.defaults.warmup_rows", "many", "write a whole number from 1 to 1000000000, not 'many'"),
         ("streams.defaults.warmup_rows", 1.5, "write a whole number"),
         ("streams.defaults.warmup_rows", True, "write a whole number"),
         ("streams.defaults.warmup_rows", [1], "write a whole number"),
@@ -150,3 +151,15 @@ def test_listen_addresses(listen, host, port):
 )
 def test_true_and_false_are_written_as_people_write_them(value, truth):
     assert parse_config({**SMALLEST, "retrain": {"on_drift": value}}).retrain.on_drift is truth
+
+
+@pytest.mark.parametrize("path", [path for path, _ in options(parse_config(SMALLEST))])
+@pytest.mark.parametrize("value", ["2000000w", "2000000GiB", "1" + 30 * "0"])
+def test_no_option_takes_a_duration_a_size_or_a_count_beyond_reason(path, value):
+    # reconnect_min: 2000000w was more than a thread can wait: it ended the one that keeps the broker.
+    try:
+        parsed = value_of(parse_config(with_option(path, value)), path)
+    except ConfigError:
+        return
+    unbounded = ("retrain.max_load", "streams.defaults.alerts.critical_ratio")  # only ever compared with
+    assert not isinstance(parsed, (int, float)) or path in unbounded

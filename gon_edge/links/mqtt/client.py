@@ -77,6 +77,8 @@ class MqttClient:
         Why there is no connection; empty while there is one.
     url : str
         The broker without user name and password, for people.
+    thread : threading.Thread
+        The network thread, from :meth:`start` to :meth:`stop`.
 
     Raises
     ------
@@ -127,7 +129,7 @@ class MqttClient:
         self._stopping = threading.Event()
         self._stop_by = 0.0
         self._logged: set[str] = set()
-        self._thread = threading.Thread(target=self._run, name="gon-edge mqtt", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="gon-edge mqtt", daemon=True)
 
     def topic(self, *levels: str) -> str:
         """Return ``<base_topic>/<node>/<levels...>``; what MQTT forbids in a level is percent-encoded."""
@@ -135,7 +137,7 @@ class MqttClient:
 
     def start(self) -> None:
         """Start the network thread and return; a broker that is down is waited for."""
-        self._thread.start()
+        self.thread.start()
 
     def publish(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
         """Hand a message to the network thread, QoS 1; returns at once, from any thread.
@@ -170,8 +172,8 @@ class MqttClient:
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         os.eventfd_write(self._wake_fd, 1)
-        if self._thread.is_alive():
-            self._thread.join(timeout_s + 0.5)
+        if self.thread.is_alive():
+            self.thread.join(timeout_s + 0.5)
 
     # The network thread
 

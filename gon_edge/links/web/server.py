@@ -68,6 +68,8 @@ class WebServer:
     ----------
     port : int
     url : str
+    thread : threading.Thread
+        Takes connections in, from :meth:`start` to :meth:`stop`.
 
     Raises
     ------
@@ -104,17 +106,17 @@ class WebServer:
         self.port = int(self._server.server_address[1])
         shown = host or "localhost"
         self.url = f"{'https' if settings.tls else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="gon-edge http", daemon=True)
+        self.thread = threading.Thread(target=self._server.serve_forever, name="gon-edge http", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Close the port; answers under way are not waited for."""
-        if self._thread.is_alive():
+        if self.thread.is_alive():
             self._server.shutdown()
-            self._thread.join()
+            self.thread.join()
         self._server.server_close()
 
 

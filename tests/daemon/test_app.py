@@ -1,0 +1,62 @@
+"""The daemon as a whole, where a broker is not what matters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from e2e.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("gon-edge mqtt", "gon_edge.links.mqtt.client.MqttClient._delay_s"),
+        ("gon-edge http", "gon_edge.links.web.server._Server.service_actions"),
+        ("gon-edge control", "gon_edge.links.control.ControlServer._accept"),
+    ],
+)
+def test_a_thread_that_ends_takes_the_process_with_it_and_says_why(tmp_path, name, broken):
+    # The thread of the broker had ended by a wait that was too long, and the daemon ran on, deaf.
+    config = tmp_path / "config.yaml"
+    settings = {
+        "node": "pi-1",
+        "state_dir": str(tmp_path / "state"),
+        "mqtt": {"url": f"mqtt://127.0.0.1:{free_port()}"},
+        "subscriptions": [{"topic": "telemetry/{stream}"}],
+        "http": {"listen": "127.0.0.1:0"},
+    }
+    config.write_text(json.dumps(settings))
+    module, _, attribute = broken.rpartition(".")
+    module, _, cls = module.rpartition(".")
+    program = f"""
+import socket, sys, threading, time
+from importlib import import_module
+from pathlib import Path
+from gon_edge.commands.main import main
+
+def end(*_):
+    raise OverflowError("made up")
+
+setattr(getattr(import_module({module!r}), {cls!r}), {attribute!r}, end)
+
+def knock():
+    from gon_edge.links.control import socket_path
+    path = str(socket_path(Path({str(tmp_path / "state")!r})))
+    with socket.socket(socket.AF_UNIX) as client:
+        while client.connect_ex(path):
+            time.sleep(0.05)
+
+threading.Thread(target=knock, daemon=True).start()
+sys.exit(main(["run", "--config", {str(config)!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1  # the unit starts it again
+    assert f"critical gon_edge.process.threads: the thread {name!r} has ended, and with it gon-edge" in done.stderr
+    assert "OverflowError: made up" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"gon-edge: the thread {name!r}")
