@@ -187,10 +187,12 @@ def status_text(status: Mapping[str, Any]) -> str:
     ]
     if status["streams"]:
         rows = [["STREAM", "STATE", "ROWS", "SCORE", "THRESHOLD", "MODEL", ""]]
+        notes: list[str] = []
         for stream in status["streams"]:
             warming = stream["model_version"] is None
             own = "model of its own" if stream["starter"] else "first model"
             eta_s = stream["eta_s"]
+            notes += _learning_notes(stream)
             rows.append(
                 [
                     stream["stream"],
@@ -206,7 +208,7 @@ def status_text(status: Mapping[str, Any]) -> str:
                     else "",
                 ]
             )
-        lines += table(rows)
+        lines += [*table(rows), *notes]
     else:
         lines.append("no stream yet: no message has arrived on a subscribed topic")
     active = [alert for alert in status["alerts"] if alert["type"] != "end"]
@@ -224,6 +226,21 @@ def status_text(status: Mapping[str, Any]) -> str:
         reason = f": {silence['reason']}" if silence["reason"] else ""
         lines.append(f"silenced for another {left}: {what}{reason}")
     return _page(lines)
+
+
+def _learning_notes(stream: Mapping[str, Any]) -> list[str]:
+    """Why a stream has no model yet, where more is to be said of it than how many rows are missing."""
+    notes = []
+    if stream["unusable"]:
+        reasons = ", ".join(f"{rows} {UNUSABLE.get(why, why)}" for why, rows in stream["unusable"].items())
+        notes.append(f"{stream['stream']}: rows that are not learned: {reasons}")
+    if stream["waits"]:
+        notes.append(f"{stream['stream']}: {stream['waits']}")
+    return notes
+
+
+UNUSABLE: Mapping[str, str] = {"alert": "while an alert was open", "silenced": "silenced", "stale": "without a value"}
+"""In words, why rows of a warm-up cannot be learned."""
 
 
 def cause_text(cause: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 import gon_edge
 from gon_edge.config.file import load_config
 from gon_edge.config.schema import Config
+from gon_edge.daemon.clocktrust import ClockTrust
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.reload import merged, waiting
 from gon_edge.daemon.reporting import STATE_EVERY_S, Tally
@@ -32,13 +33,13 @@ from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.web.server import WebServer
-from gon_edge.process.clock import Clock, clock_is_set, monotonic
+from gon_edge.process.clock import Clock, monotonic
 from gon_edge.process.memory import return_memory, tame_malloc
 from gon_edge.process.systemd import Notifier
 from gon_edge.process.threads import Watch
 from gon_edge.state.catalog import check_starters
 from gon_edge.stream.payload import decoders
-from gon_edge.stream.pipeline import TICK_S
+from gon_edge.stream.pipeline import CLOCK_STEP_S, TICK_S
 
 if TYPE_CHECKING:
     from gon_edge.links.feedback import Feedback
@@ -84,6 +85,7 @@ class Daemon:
         self._store, self._pipeline = self._scoring.store, self._scoring.pipeline
         self._reporter, self._orders = self._scoring.reporter, self._scoring.orders
         self._streams = self._pipeline.streams
+        self._trust = ClockTrust(self._store, self._scoring.models, self._clock.wall(), self._clock.monotonic())
         self._control: ControlServer | None = None
         self._tallies = [
             Tally(lambda: self._client.queue.dropped, self._reporter.dropped),
@@ -255,6 +257,7 @@ class Daemon:
         if delta_s := self._pipeline.set_clock(self._clock.offset_s):
             log.warning("the wall clock moved by %.1f s; streams stamped on receipt follow it", delta_s)
             self._telemetry.clock_step()
+            self._trust.moved(delta_s, self._streams.values())
         deque(self._scoring.pass_time(now), 0)
 
     # -- configuration -----------------------------------------------------------------------------------------------
@@ -294,8 +297,8 @@ class Daemon:
         for tally in self._tallies:
             tally.look()
         wall = time.time()
-        if not self._reporter.clock_set:
-            self._reporter.clock_set = clock_is_set(wall, monotonic())
+        if abs(self._clock.offset_s - self._pipeline.offset_s) <= CLOCK_STEP_S:  # else it has just been set
+            self._trust.look(wall, monotonic())
         self._orders.beat(now, wall)
         for stream in self._streams.values():
             self._telemetry.stream_state(stream.name, stream.state)

@@ -232,6 +232,16 @@ class Orders:
             return ""
         return self.rounds.held or f"{progress['phase']}, {100 * progress['share']:.0f} %"
 
+    def waits(self, name: str) -> str:
+        """Why a stream has no model although one was trained, and when that is tried again; empty where it has not."""
+        stream = self._pipeline.streams[name]
+        if name not in self._retry_at or not stream.warmed_up:
+            return ""
+        ended = next((each for each in self.trainings if each["stream"] == name), {"reason": ""})
+        wait_s = self._retry_at[name] - self.clock.monotonic()
+        again = f"another training begins in {wait_s:.0f} s" if wait_s >= 1.0 else "another training begins soon"
+        return f"no model yet: {ended['reason']}; {again}, with more rows"
+
     # -- the site of an operation ------------------------------------------------------------------------------------
 
     def streams(self) -> Collection[str]:

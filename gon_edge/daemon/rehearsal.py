@@ -204,7 +204,6 @@ class Rehearsal:
             retrain=replace(config.retrain, nice=0, cpu_share=1.0, on_battery=True),
         )
         self._scoring = Scoring(config, Telemetry(CollectorRegistry(), version=__version__), self, machine)
-        self._scoring.reporter.clock_set = True
 
     def __enter__(self) -> Self:
         return self

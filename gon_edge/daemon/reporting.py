@@ -88,8 +88,6 @@ class Reporter:
         The newest event of each of the newest alerts, by id, the oldest first.
     latencies : deque of float
         Seconds from receipt to verdict of the newest rows.
-    clock_set : bool
-        Whether the wall clock can be believed.
     seldom : Seldom
         Complaints that repeat.
     """
@@ -107,7 +105,6 @@ class Reporter:
     ) -> None:
         self.alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(store.alerts(ALERTS_SHOWN))}
         self.latencies: deque[float] = deque(maxlen=_LATENCIES)
-        self.clock_set = False
         self.seldom = Seldom(log)
         self._telemetry = telemetry
         self._client = client
@@ -155,8 +152,7 @@ class Reporter:
         telemetry = self._telemetry
         for outcome in outcomes:
             row, verdict = outcome.row, outcome.verdict
-            # This machine's clock stamped the row, and nobody has set it yet: it may be of another year.
-            withheld = outcome.withheld is not None or (stream.stamped_by_receipt and not self.clock_set)
+            withheld = outcome.withheld is not None
             self._store.add_row(row, withheld, self._monotonic())
             if verdict is None:
                 telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")

@@ -16,6 +16,7 @@ from gon_edge.daemon.orders import Machine, Orders
 from gon_edge.daemon.reporting import Broker, Reporter
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.daily import DAY_S, DAYS
+from gon_edge.model.file import Model
 from gon_edge.state.catalog import starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
@@ -99,11 +100,17 @@ class Scoring:
             opened_at=now,
             timer=time.perf_counter,
         )
-        stream.resume(self.store.streams().get(name, 0), self.store.state(f"alerts/{name}"))
+        stream.resume(self._stored_rows(name, model), self.store.state(f"alerts/{name}"))
         for chunk in self.store.chunks(name, since=self._clock.wall() - (DAYS + 1) * DAY_S, include_quarantined=True):
             stream.remember(chunk.timestamps, chunk.features, chunk.values)
         stream.policy.silence(self.orders.silences.features(name, self._clock.wall()))
         return stream
+
+    def _stored_rows(self, name: str, model: Model | None) -> int:
+        """How many rows an earlier run has left of a stream; without a model only those that can be learned."""
+        if model is not None:
+            return self.store.streams().get(name, 0)
+        return sum(int((~chunk.quarantined).sum()) for chunk in self.store.outline(name))
 
     def resume(self) -> None:
         """Open the streams of an earlier run."""

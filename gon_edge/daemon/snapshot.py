@@ -74,7 +74,10 @@ class Viewer:
             rss_bytes=rss_bytes(),
             heartbeat_at=self.heartbeat_at,
             ready=ready,
-            streams=tuple(stream_snapshot(stream, self._orders.training_of(name)) for name, stream in streams),
+            streams=tuple(
+                stream_snapshot(stream, self._orders.training_of(name), self._orders.waits(name))
+                for name, stream in streams
+            ),
             alerts=tuple(reversed(self._reporter.alerts.values())),
             silences=tuple(asdict(silence) for silence in self._orders.silences.active(time.time())),
             bucket_s=HISTORY_BUCKET_S,
@@ -89,8 +92,8 @@ class Viewer:
         )
 
 
-def stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
-    """A stream as it is now; ``training`` is how far its training is, in words."""
+def stream_snapshot(stream: Stream, training: str, waits: str) -> StreamSnapshot:
+    """A stream as it is now; in words, how far its training is, and why it still has no model."""
     verdict, model, interval = stream.verdict, stream.model, stream.aligner.interval_s
     needed = stream.settings.warmup_rows
     return StreamSnapshot(
@@ -111,6 +114,8 @@ def stream_snapshot(stream: Stream, training: str) -> StreamSnapshot:
         missing=verdict.missing if verdict else (),
         causes=stream.causes(),
         training=training,
+        unusable={str(why): rows for why, rows in stream.unusable.items()} if model is None else {},
+        waits=waits,
     )
 
 

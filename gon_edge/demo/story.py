@@ -22,8 +22,9 @@ _LATE_S = 10.0
 
 _SCORE_OVER_S = 5.0
 _RISE = 2.0
-"""An alert that was open before is the fault's when its score is so many times the highest of the seconds before it.
-Not critical: it tells a score that jumps from one that lingers."""
+"""An alert that was open before is the fault's when the score is by so much above the highest of the seconds before.
+Scores are logarithms: it is a factor of seven in energy.  Not critical: it tells one that jumps from one that
+lingers."""
 
 _BUSY_PERCENT = 60.0
 """A machine busier than this hardly becomes busier by the fault.  Not critical: it only words the outcome."""
@@ -199,7 +200,8 @@ class Story:
         if stream is not None and stream["score"] is not None:
             self._recent_scores.append(stream["score"])
         told = self._observe_state(now, stream, trainings)
-        told += self._observe_alerts(now, [alert for alert in alerts if alert["stream"] == self._stream])
+        score = stream["score"] if stream is not None else None
+        told += self._observe_alerts(now, score or 0.0, [alert for alert in alerts if alert["stream"] == self._stream])
         if self.phase == "calm" and self._settings.fault and self._scoring_since is not None:
             calm = self._calm_since is not None and now - self._calm_since >= self._settings.calm_s
             self.fault_due = calm or now - self._scoring_since >= self._settings.calm_at_most_s
@@ -225,10 +227,7 @@ class Story:
             self.phase = "warming-up"
             ended = next((each for each in trainings if each["stream"] == self._stream), {"reason": ""})
             self._refused = ended["reason"] or "the training failed"
-            return [
-                *told,
-                f"no model yet: {self._refused}; the next training, in a minute, has more rows to learn from",
-            ]
+            return [*told, stream["waits"] or f"no model yet: {self._refused}"]
         if stream is not None and state == "warming-up":
             self.phase = "warming-up"
             return [f"the daemon has its first readings: {stream['rows_needed']} rows make the warm-up", *told]
@@ -246,7 +245,7 @@ class Story:
             return [*told, f"{own} {takes_over}: every row is scored"]
         return told
 
-    def _observe_alerts(self, now: float, alerts: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _observe_alerts(self, now: float, score: float, alerts: Sequence[Mapping[str, Any]]) -> list[str]:
         told = []
         for alert in reversed(alerts):  # they come newest first
             before, self._known[alert["id"]] = self._known.get(alert["id"]), alert["type"]
@@ -258,7 +257,7 @@ class Story:
             is_back = before == "end" and alert["type"] != "end"
             if is_back:
                 told.append(f"the alert is back: {causes}")
-            if self._caught is None and self._is_of_the_fault(now, alert, is_new=before is None or is_back):
+            if self._caught is None and self._is_of_the_fault(now, score, alert, is_new=before is None or is_back):
                 self._caught = alert["id"]
                 self.detected_after_s = now - (self._fault_began or now)
         is_open = [alert for alert in alerts if alert["type"] != "end"]
@@ -280,13 +279,13 @@ class Story:
                 self._calm_since = now
         return told
 
-    def _is_of_the_fault(self, now: float, alert: Mapping[str, Any], *, is_new: bool) -> bool:
-        """Whether the fault raised it: it is new or back, or it was open and its score has risen a lot."""
+    def _is_of_the_fault(self, now: float, score: float, alert: Mapping[str, Any], *, is_new: bool) -> bool:
+        """Whether the fault raised it: it is new or back, or it was open and the score has risen a lot."""
         if self._fault_began is None or alert["kind"] != "anomaly":
             return False
         if now - self._fault_began > self._settings.fault_s + _LATE_S:
             return False
-        risen = alert["type"] == "update" and (alert["score"] or 0.0) > _RISE * self._score_before
+        risen = alert["type"] != "end" and score > self._score_before + _RISE
         return is_new or (alert["id"] in self._before_fault and risen)
 
     def now_and_next(self) -> tuple[str, str]:

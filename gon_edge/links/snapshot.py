@@ -27,7 +27,11 @@ class StreamSnapshot:
     state : str
         ``warming-up``, ``training``, ``scoring`` or ``stale``.
     rows, rows_needed : int
-        Rows collected, and needed for the first model.
+        Rows collected, and needed for the first model; without a model, those that can be learned.
+    unusable : mapping of str to int
+        Rows of the warm-up that cannot be learned, by the reason: ``silenced`` or ``stale``.
+    waits : str
+        Why there is no model yet although the warm-up is over, and when another training begins; else empty.
     eta_s : float or None
         Seconds until the warm-up is over; ``None`` when nobody can say.
     interval_s : float or None
@@ -67,6 +71,8 @@ class StreamSnapshot:
     missing: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
     training: str = ""
+    unusable: Mapping[str, int] = field(default_factory=dict)
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 _TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES = 512  # struct timex has 208 on 64-bit Linux
@@ -71,3 +72,10 @@ def is_synchronised() -> bool | None:
         state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))  # modes = 0: nothing is set
         return None if state < 0 else bool(state != _TIME_ERROR)
     return None
+
+
+def boot_id() -> str:
+    """What the kernel calls the time since this machine started; empty where it does not say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

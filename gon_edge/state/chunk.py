@@ -197,6 +197,25 @@ def requarantine(
     return _deflated(content[: at.times], flags, content[at.high : at.low], content[at.low :]), changed
 
 
+def restamp(stream: str, features: tuple[str, ...], payload: bytes, delta_s: float) -> bytes:
+    """The payload with every row `delta_s` later; values and flags are not touched.
+
+    Raises
+    ------
+    ValueError
+        As `decode` does.
+    """
+    try:
+        content = _inflated(payload)
+        at = _Layout.read(stream, features, content)
+        version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
+        header = _HEADER.pack(version, identity, N, F, first_us + round(delta_s * 1e6), has_nan)
+    except (zlib.error, struct.error) as error:
+        raise ValueError(f"damaged chunk: {error}") from None
+    names = header + content[_HEADER.size : at.times]
+    return _deflated(names, content[at.times : at.high], content[at.high : at.low], content[at.low :])
+
+
 def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
     """Inverse of `encode`.
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.events import Row
-from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine
+from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine, restamp
 from gon_edge.state.database import DATABASE_ERRORS, PAGE_BYTES, DamageError, Database
 
 REFUSED_BYTES = 4 << 20
@@ -187,14 +187,56 @@ class Rows:
                 )
                 count += changed
         self._packed_bytes = sum(len(packed.payload) for packed in self._packed)
-        return count + self._requarantine_stored(stream, since, until, quarantined)
 
-    def _requarantine_stored(self, stream: str, since: float, until: float, quarantined: bool) -> int:
+        def change(db: sqlite3.Connection, number: int, features: tuple[str, ...], payload: bytes) -> int:
+            payload, changed = requarantine(stream, features, payload, since, until, quarantined)
+            if changed:
+                db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (payload, number))
+            return changed
+
+        return count + self._rewrite(stream, "chunk.newest >= ?", since, change)
+
+    def restamp(self, stream: str, delta_s: float, after: int) -> int:
+        """Move the rows in memory, and those of chunks with numbers above ``after``, by `delta_s`; count them."""
+        count = 0
+        buffer = self._buffers.get(stream)
+        if buffer is not None:
+            buffer.timestamps[: buffer.length] += delta_s
+            count += buffer.length
+        for packed in self._packed:
+            if packed.stream == stream:
+                packed.payload = restamp(stream, packed.features, packed.payload, delta_s)
+                packed.newest += delta_s
+                count += packed.rows
+        self._packed_bytes = sum(len(packed.payload) for packed in self._packed)
+
+        def change(db: sqlite3.Connection, number: int, features: tuple[str, ...], payload: bytes) -> int:
+            payload = restamp(stream, features, payload, delta_s)
+            db.execute("UPDATE chunk SET payload = ?, newest = newest + ? WHERE id = ?", (payload, delta_s, number))
+            return int(db.execute("SELECT rows FROM chunk WHERE id = ?", (number,)).fetchone()[0])
+
+        return count + self._rewrite(stream, "chunk.id > ?", after, change)
+
+    def newest_chunk(self) -> int:
+        """Number of the newest chunk on the disk; 0 without one."""
+        return max((chunks[-1].id for chunks in self._stored.values() if chunks), default=0)
+
+    def _rewrite(
+        self,
+        stream: str,
+        which: str,
+        limit: float,
+        change: Callable[[sqlite3.Connection, int, tuple[str, ...], bytes], int],
+    ) -> int:
+        """Change chunks on the disk in one transaction; add up what ``change`` says of each.
+
+        One that cannot be read is left as it is.
+        """
         listed = self._database.query(
-            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "
-            "WHERE stream.name = ? AND chunk.newest >= ? ORDER BY chunk.id",
+            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "  # noqa: S608  which is one of ours
+            f"WHERE stream.name = ? AND {which} ORDER BY chunk.id",
             stream,
-            since,
+            limit,
         )
         if not listed:
             return 0
@@ -202,29 +244,20 @@ class Rows:
         try:
             with self._database.transaction() as db:
                 for (number,) in listed:
-                    count += self._requarantine_chunk(db, number, stream, since, until, quarantined)
+                    found = db.execute(
+                        "SELECT names, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set "
+                        "WHERE chunk.id = ?",
+                        (number,),
+                    ).fetchone()
+                    try:
+                        names, payload = found  # a damaged table lists rows that are not there
+                        count += change(db, number, tuple(json.loads(names)), payload)
+                    except (ValueError, TypeError, RecursionError):
+                        self.damaged_chunks += 1
         except (*DATABASE_ERRORS, OSError) as error:
             self._database.failed(error)
             return 0
         return count
-
-    def _requarantine_chunk(
-        self, db: sqlite3.Connection, number: int, stream: str, since: float, until: float, quarantined: bool
-    ) -> int:
-        found = db.execute(
-            "SELECT names, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
-            (number,),
-        ).fetchone()
-        try:
-            names, payload = found  # a damaged table lists rows that are not there
-            features = tuple(json.loads(names))
-            payload, changed = requarantine(stream, features, payload, since, until, quarantined)
-        except (ValueError, TypeError, RecursionError):
-            self.damaged_chunks += 1
-            return 0
-        if changed:
-            db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (payload, number))
-        return changed
 
     # -- writing -------------------------------------------------------------------------------------------------------
 

@@ -227,6 +227,24 @@ class Store:
         self._database.require_writable()
         return self._rows.requarantine(stream, since, until, False)
 
+    def newest_chunk(self) -> int:
+        """Number of the newest chunk of rows on the disk, of whatever stream; 0 without one."""
+        return self._rows.newest_chunk()
+
+    def restamp(self, stream: str, delta_s: float, after: int) -> int:
+        """Move the timestamps of a stream's newest rows, as when the clock that gave them is set; count them.
+
+        Parameters
+        ----------
+        stream : str
+        delta_s : float
+            Seconds, positive for later.
+        after : int
+            What `newest_chunk` said before the first of these rows came.
+        """
+        self._database.require_writable()
+        return self._rows.restamp(stream, delta_s, after)
+
     def put_state(self, key: str, value: Any) -> None:
         """Keep a JSON value under a key.  Writing what is already there costs nothing."""
         self._history.put_state(key, value)

@@ -81,7 +81,10 @@ class Stream:
     Attributes
     ----------
     rows : int
-        Rows emitted since the start, or since the warm-up began in an earlier run.
+        Rows emitted since the start, or since the warm-up began in an earlier run.  Without a model: those that can be
+        learned.
+    unusable : dict of str to int
+        Rows of the warm-up that cannot be learned, by the reason.
     model : Model or None
         Its own.
     starter : Model or None
@@ -114,6 +117,7 @@ class Stream:
         self.name = name
         self.settings = settings
         self.rows = 0
+        self.unusable: dict[Withheld, int] = {}
         self.heard_at = opened_at
         self.model: Model | None = None
         self.starter: Model | None = None
@@ -158,7 +162,7 @@ class Stream:
         Parameters
         ----------
         rows : int
-            Rows of the warm-up that it has stored.
+            Rows of the warm-up that it has stored and that can be learned.
         memory : mapping or None
             What `memory` returned in that run.  One that cannot be understood is ignored.
         """
@@ -380,7 +384,6 @@ class Stream:
         """Judge rows that are on the grid already, oldest first."""
         outcomes = []
         for row in rows:
-            self.rows += 1
             self.last_row = row
             self.readings.add(row)
             if len(row.features) <= MOST_FEATURES:
@@ -390,11 +393,21 @@ class Stream:
                 self._begin(row)
             if self._detector is not None and not self._backlog:
                 outcomes.append(self._score(row))
-            elif self.rows > self.settings.warmup_rows or self._backlog:  # the warm-up is over: a model will come
+                self._count(outcomes[-1].withheld)
+            elif self.rows >= self.settings.warmup_rows or self._backlog:  # the warm-up is over: a model will come
                 outcomes += [self._unscored(lost, waited=True) for lost in self._backlog.push(row)]
+                self._count(None)
             else:
                 outcomes.append(self._unscored(row))
+                self._count(outcomes[-1].withheld)
         return outcomes
+
+    def _count(self, withheld: Withheld | None) -> None:
+        """Count one more row; during the warm-up only one that can be learned brings it on."""
+        if self.model is None and withheld is not None:
+            self.unusable[withheld] = self.unusable.get(withheld, 0) + 1
+        else:
+            self.rows += 1
 
     def _unscored(self, row: Row, *, waited: bool = False) -> Outcome:
         return Outcome(row, waited=waited, withheld=self._withheld(row, None))

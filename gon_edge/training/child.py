@@ -31,7 +31,7 @@ from gon_edge.state.chunk import RowChunk
 from gon_edge.training.answers import Span
 from gon_edge.training.carry import Carry, Part
 from gon_edge.training.evidence import highest, move_threshold, reaches
-from gon_edge.training.fit import fit_model
+from gon_edge.training.fit import fit
 from gon_edge.training.gate import GateReport, judge, scored
 from gon_edge.training.job import Job, read_job
 from gon_edge.training.plan import FEWEST_WINDOWS, plan
@@ -147,14 +147,13 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
     material = _Material(job, source, rows, longest_run, twice)
     champion, settings, timestamps = _champion(job), job.settings, rows.timestamps[twice:]
     count = len(timestamps)
-    everything = slice(0, count)
     carry: Carry | None = None
     learned = count - _held_out_rows(count, within(job.normal, timestamps), settings)
     unknown = np.flatnonzero(timestamps > _known_until(champion))
     first = max(learned, int(unknown[0]) if len(unknown) else count)
     if champion is None:
         model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
-        report = material.judge(everything, model, None)
+        report = material.judge(material.learned, model, None)
     elif within(job.accepted_anew, timestamps).any():
         model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
         report = _judge_accepted(material, model, champion)
@@ -162,7 +161,7 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
         model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
         newest = max(0, min(learned, count - _HELD_OUT_WINDOWS * settings.window))
         report = replace(material.judge(slice(newest, count), model, champion), held_out_rows=0)
-        report = _with_whole(report, material.judge(everything, model, None))
+        report = _with_whole(report, material.judge(material.learned, model, None))
     else:
         held_out = slice(first, count)
         known = slice(0, min(learned, int(unknown[0])))
@@ -173,7 +172,7 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
         report = material.judge(held_out, model, champion)
         if report.passed or (job.force and report.finite):
             model = material.fit(count, (_HALFWAY, _FITTED_SHARE), carry)
-            report = _with_whole(report, material.judge(everything, model, None))
+            report = _with_whole(report, material.judge(material.learned, model, None))
     _tell_progress("save", _FITTED_SHARE)
     gate = report.as_json()
     why = "; ".join(filter(None, (carry.why if carry else "", model.lineage.get("answers", {}).get("why", ""))))
@@ -219,7 +218,7 @@ def _judge_accepted(material: _Material, model: Model, champion: Model) -> GateR
     job, timestamps = material.job, material.timestamps
     rest = np.flatnonzero(~within(job.accepted, timestamps))
     wanted = max(int(_HELD_OUT_SHARE * len(timestamps)), _HELD_OUT_WINDOWS * job.settings.window)
-    whole = material.judge(slice(0, len(timestamps)), model, None)
+    whole = material.judge(material.learned, model, None)
     if len(rest) < _HELD_OUT_WINDOWS * job.settings.window:
         return whole
     report = material.judge(rest[-wanted:], model, champion, widened=True)
@@ -237,11 +236,18 @@ class _Material:
     longest_run : ndarray of int32, shape (F,)
     twice : int
         As `Source.read` gives them.
+
+    Attributes
+    ----------
+    learned : ndarray of intp, shape (N,)
+        Rows that the newest fit has learned.  A model is not asked about those it left out as odd, nor about windows
+        that hold them: one odd row of a short warm-up would make half of it abnormal.
     """
 
     def __init__(self, job: Job, source: Source, rows: RowChunk, longest_run: NDArray[np.int32], twice: int) -> None:
         self.job = job
         self.timestamps = rows.timestamps[twice:]
+        self.learned = np.arange(len(self.timestamps))
         self._source, self._rows, self._longest_run, self._twice = source, rows, longest_run, twice
 
     @property
@@ -265,7 +271,7 @@ class _Material:
         """
         job, rows, used = self.job, self._rows, slice(0, self._twice + learned)
         begin, end = shares
-        model = fit_model(
+        model, kept = fit(
             rows.values[used],
             features=rows.features,
             restart=rows.restart[used],
@@ -277,6 +283,7 @@ class _Material:
                 "fit" if phase == "done" else phase, begin + (end - begin) * share, loss
             ),
         )
+        self.learned = np.flatnonzero(kept[self._twice :])
         model = replace(model, interval_s=job.interval_s, longest_run=self._longest_run)
         return self._heeded(model if carry is None else carry(model))
 

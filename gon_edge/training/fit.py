@@ -13,6 +13,7 @@ This module does not know processes, budgets or files (`child` does), nor the se
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,8 +69,36 @@ _RARE_MARGIN, _RARE_RAISE = 1.2, 1.75
 raised by three quarters at most: a habit that the network cannot learn must not make it blind to everything else."""
 
 
+class Fitted(NamedTuple):
+    """What `fit` returns.
+
+    Attributes
+    ----------
+    model : Model
+    learned : ndarray of bool, shape (T,)
+        False for rows that were left out as odd.
+    """
+
+    model: Model
+    learned: NDArray[np.bool_]
+
+
+def fit_model(rows: ArrayLike, **known: Any) -> Model:
+    """Fit a model on normal rows, where nobody asks which of them were left out; `fit` says what the arguments are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> model = fit_model(rng.normal(20.0, 0.5, (500, 2)), features=["flow", "level"], rng=rng)
+    >>> model.features
+    ('flow', 'level')
+    """
+    return fit(rows, **known).model
+
+
 # Many parameters: rows, and what is known of each of them.
-def fit_model(
+def fit(
     rows: ArrayLike,
     *,
     features: Sequence[str] | None = None,
@@ -79,7 +108,7 @@ def fit_model(
     settings: FitSettings | None = None,
     rng: np.random.Generator,
     progress: Progress = lambda phase, share, loss: None,
-) -> Model:
+) -> Fitted:
     """Fit a model on normal rows.
 
     Parameters
@@ -104,21 +133,13 @@ def fit_model(
 
     Returns
     -------
-    Model
-        Of unknown interval; ``dataclasses.replace`` adds what only the caller knows.
+    Fitted
+        The model is of unknown interval; ``dataclasses.replace`` adds what only the caller knows.
 
     Raises
     ------
     NotEnoughData
         With no row at all.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> model = fit_model(rng.normal(20.0, 0.5, (500, 2)), features=["flow", "level"], rng=rng)
-    >>> model.features
-    ('flow', 'level')
     """
     settings = settings or FitSettings()
     raw: Rows = np.asarray(rows)
@@ -143,7 +164,7 @@ def fit_model(
     net, typical, threshold = _calibrated(data, settings, rng, progress)
     lowest, highest = extremes(judged, kept)
     progress("done", 1.0, None)
-    return Model(
+    model = Model(
         features=names,
         scaler=scaler,
         discriminator=net,
@@ -155,6 +176,7 @@ def fit_model(
         lowest=lowest,
         highest=highest,
     )
+    return Fitted(model, ~odd | known)
 
 
 def odd_rows(

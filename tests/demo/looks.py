@@ -28,6 +28,7 @@ def stream(state: str, **fields: Any) -> dict[str, Any]:
         "scores": [0.5] * 40 if scoring else [],
         "model_version": "1" if scoring else None,
         "starter": None,
+        "waits": "",
         **fields,
     }
 

@@ -40,8 +40,8 @@ def test_a_first_model_that_is_kept_out_is_told_with_the_reason_and_tried_again(
     for now, state in enumerate(["warming-up", "training"]):
         story.observe(float(now), [stream(state)], [])
     trainings = [{"stream": "pi", "reason": "it calls 20 % of the rows it learned abnormal"}]
-    (line,) = story.observe(2.0, [stream("warming-up")], [], trainings)
-    assert line.startswith("no model yet: it calls 20 % of the rows it learned abnormal; the next training")
+    waits = "no model yet: it calls 20 % of the rows it learned abnormal; another training begins in 59 s"
+    assert story.observe(2.0, [stream("warming-up", waits=waits)], [], trainings) == [waits]
     assert "20 %" in story.now_and_next()[0]
     assert story.observe(3.0, [stream("warming-up")], []) == []
     told = [story.observe(float(now), [stream(state)], []) for now, state in ((60, "training"), (61, "scoring"))]
@@ -128,11 +128,11 @@ def test_an_alert_from_before_the_fault_is_not_its_own() -> None:
     assert "open before" in story.outcome
 
 
-def test_an_alert_from_before_the_fault_counts_when_its_score_doubles() -> None:
+def test_an_alert_from_before_the_fault_counts_when_the_score_rises_by_two() -> None:
     story = story_in_the_fault(alert("old"))  # at a score of 0.5
-    story.observe(102.0, [stream("scoring")], [alert("old", type="update", score=0.9)])
+    story.observe(102.0, [stream("scoring", score=2.4)], [alert("old")])
     assert not story.succeeded
-    story.observe(105.0, [stream("scoring")], [alert("old", type="update", score=1.1)])
+    story.observe(105.0, [stream("scoring", score=2.6)], [alert("old")])
     assert story.outcome.startswith("the alert that was open rose 5.0 s after the fault began: cpu.total")
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,10 @@ class DaemonProcess:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def start(self) -> DaemonProcess:
-        """Start and wait until it answers, with a broker or without."""
+    def start(self, within: Callable[[list[str]], list[str]] = lambda command: command) -> DaemonProcess:
+        """Start and wait until it answers, with a broker or without; ``within`` puts a command before it."""
         with self.log_path.open("ab") as log:
-            command = [sys.executable, "-m", "gon_edge", "run", "--config", str(self.config)]
+            command = within([sys.executable, "-m", "gon_edge", "run", "--config", str(self.config)])
             self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         wait_until(lambda: self.process.poll() is not None or self.get("/readyz")[0] == 200, 20, "the daemon's start")
         assert self.process.poll() is None, self.log

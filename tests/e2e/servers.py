@@ -59,6 +59,21 @@ def require(program: str) -> str:
     unmet(f"{program} is not installed", f"sudo apt install {_PACKAGES.get(program, program)}")
 
 
+def freshly_booted(command: list[str], uptime_s: float = 30.0) -> list[str]:
+    """The command in a time namespace in which the machine started `uptime_s` ago.
+
+    Skips the test where the kernel allows none: a container cannot grant itself that.
+    """
+    unshare = require("unshare")
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic()
+    boot, mono = (f"{uptime_s - clock:.0f}" for clock in since_boot)
+    for rights in (["--time"], ["--time", "--map-root-user"]):
+        inside = [unshare, *rights, f"--boottime={boot}", f"--monotonic={mono}"]
+        if subprocess.run([*inside, "true"], capture_output=True, timeout=20).returncode == 0:
+            return [*inside, *command]
+    pytest.skip("time namespaces are not allowed here; type: sudo sysctl kernel.unprivileged_userns_clone=1")
+
+
 def free_port() -> int:
     """Return a TCP port that was free a moment ago."""
     with socket.socket() as probe:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from e2e.daemons import DaemonProcess, Subscriber, rows
-from e2e.servers import FETCH, Mosquitto, require, unmet, wait_until
+from e2e.servers import FETCH, Mosquitto, freshly_booted, require, unmet, wait_until
 from gon_edge.events import Row
 from gon_edge.model.file import load_model
 from gon_edge.state.folder import ModelFolder
@@ -171,6 +171,24 @@ def test_damaged_files_are_set_aside_and_the_previous_model_is_used(mosquitto: M
 
 
 @pytest.mark.slow  # 8 s of readings at their pace
+def test_half_a_minute_after_the_machine_started_what_is_stamped_on_receipt_is_learned(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    # No time server has set the clock by then; such rows were quarantined, and no first model came for ten minutes.
+    streams = {"defaults": {"interval": 0.1, "warmup_rows": 30, "window": 10}}
+    with DaemonProcess(tmp_path, mosquitto, subscriptions=[{"topic": "now/{stream}"}], streams=streams) as daemon:
+        daemon.start(within=freshly_booted).connected()
+        sent = 0
+
+        def trained() -> bool:
+            nonlocal sent
+            sent += 1
+            mosquitto.publish("now/pi", json.dumps({"a": 1.0 + sent % 3, "b": 2.0 - sent % 3}))
+            return daemon.stream("pi").get("state") == "scoring"
+
+        wait_until(trained, 40.0, "the first model")
+
+
 def test_a_clock_that_is_set_makes_no_gap(mosquitto: Mosquitto, tmp_path: Path) -> None:
     settings = {"streams": {"defaults": {"warmup_rows": 300, "interval": "100ms"}}}
     with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:

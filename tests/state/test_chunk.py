@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine
+from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine, restamp
 
 
 def packed(values: np.ndarray) -> tuple[np.ndarray, int]:
@@ -52,12 +52,25 @@ def unpacked_chunk() -> bytes:
     return zlib.decompress(encode("s", rows))
 
 
+def test_restamping_moves_every_row_and_touches_nothing_else():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 2)).astype(np.float32)
+    values[rng.random((300, 2)) < 0.1] = np.nan
+    chunk = RowChunk(("a", "b"), np.arange(300) + 0.125, values, rng.random(300) < 0.1, rng.random(300) < 0.1)
+    before = decode("s", chunk.features, encode("s", chunk))
+    after = decode("s", chunk.features, restamp("s", chunk.features, encode("s", chunk), 1.7e9 + 0.25))
+    np.testing.assert_array_equal(after.timestamps, chunk.timestamps + 1.7e9 + 0.25)
+    for name in ("values", "restart", "quarantined"):
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+
+
 def test_a_chunk_that_says_it_has_no_rows_is_refused():
     # Found by fuzzing: numpy takes a count of -1 for "all that is left".
     content = unpacked_chunk()
     assert len(decode("s", ("a",), zlib.compress(content)).timestamps) == 3
     empty = zlib.compress(content[:5] + bytes(4) + content[9:])
-    for read in (decode, outline, lambda *chunk: requarantine(*chunk, 0.0, 9.0, True)):
+    marked, moved = lambda *chunk: requarantine(*chunk, 0.0, 9.0, True), lambda *chunk: restamp(*chunk, 1.0)
+    for read in (decode, outline, marked, moved):
         with pytest.raises(ValueError, match="another version, stream or feature set"):
             read("s", ("a",), empty)
 

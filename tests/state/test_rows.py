@@ -75,6 +75,22 @@ def test_rows_are_quarantined_and_released_wherever_they_are_and_their_values_st
             np.testing.assert_array_equal(was, now)
 
 
+def test_rows_are_restamped_wherever_they_are_but_not_those_of_an_earlier_boot(store, tmp_path):
+    fill(store, 0, 20)
+    store.flush(0.0)
+    before = store.newest_chunk()
+    assert store.restamp("pump", 5000.0, before) == 0
+    fill(store, 20, 40)  # on the disk, packed and in memory
+    store.flush(1.0)
+    fill(store, 40, 60)
+    assert store.restamp("pump", 5000.5, before) == 40
+    assert store.restamp("fan", 5000.5, before) == 0
+    expected = [1000.0 + i + (5000.5 if i >= 20 else 0.0) for i in range(60)]
+    for opened in lives(store, tmp_path):
+        assert opened.rows("pump")[0].tolist() == expected
+        assert len(opened.rows("pump", since=3000.0)[0]) == 40
+
+
 def test_what_was_quarantined_on_the_disk_is_after_a_restart(store, tmp_path):
     fill(store, 0, 2000)
     store.flush(0.0)

@@ -435,3 +435,13 @@ def test_a_stream_compares_with_other_days_also_those_of_an_earlier_run_and_with
     restarted.remember(times, ("indoor",), rows)
     forgetful = stream_with(models[0])
     assert min(night(stream)[-1] for stream in (lived, restarted)) > night(forgetful)[-1] + 1.0
+
+
+def test_rows_that_cannot_be_learned_do_not_bring_the_warm_up_on_and_are_counted() -> None:
+    stream = stream_with(None)
+    stream.silence(None)
+    run(stream, values(60, 1))
+    assert (stream.rows, stream.unusable, stream.warmed_up) == (0, {"silenced": 60}, False)
+    stream.silence(frozenset())
+    run(stream, values(51, 2), start=1060.0)
+    assert (stream.rows, stream.warmed_up) == (51, True)

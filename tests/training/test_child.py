@@ -9,6 +9,8 @@ import sys
 import numpy as np
 from jobs import plain_job, stored
 
+from gon_edge.events import Row
+from gon_edge.state.store import Store
 from gon_edge.training.child import _held_out_rows
 from gon_edge.training.job import write_job
 from gon_edge.training.settings import FitSettings
@@ -41,3 +43,19 @@ def test_a_child_whose_daemon_was_killed_ends_without_a_traceback(tmp_path):
         child.stdout.close()  # nobody is left to be told
         assert child.stderr.read() == ""
         assert child.wait(60) == 1
+
+
+def test_one_odd_row_of_a_short_warm_up_does_not_keep_the_first_model_out(tmp_path):
+    # The fit leaves the row out; the gate counted every window with it in as a row that the model had learned.
+    rng, fresh = np.random.default_rng(0), np.zeros(2, np.bool_)
+    with Store.open(tmp_path) as store:
+        for i, values in enumerate(rng.normal(50.0, 1.0, (80, 2)).astype(np.float32)):
+            values[0] += 500.0 if i == 45 else 0.0
+            store.add_row(Row("pump", 1000.0 + i, ("a", "b"), values, fresh, i == 0), False, now=0.0)
+        store.flush(0.0)
+    write_job(plain_job(tmp_path, window=20), tmp_path / "job.json")
+    command = [sys.executable, "-m", "gon_edge.training.child", str(tmp_path / "job.json")]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    gate = next(said["gate"] for said in map(json.loads, child.stdout.splitlines()) if "gate" in said)
+    assert (gate["passed"], gate["reasons"]) == (True, [])
+    assert gate["challenger"]["alarm_rate"] < 0.05
