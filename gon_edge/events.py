@@ -46,14 +46,18 @@ ALERT_ANSWERS: tuple[AnswerWord, ...] = ANSWERS[:3]
 
 REASONS = (
     "too_large",
+    "bad_compression",
     "not_utf8",
     "empty",
     "bad_json",
+    "bad_binary",
     "too_deep",
     "not_an_object",
     "bad_timestamp",
     "bad_number",
     "bad_line",
+    "no_birth",
+    "no_readings",
     "no_stream",
     "bad_stream",
     "bad_feature",
@@ -61,8 +65,8 @@ REASONS = (
 )
 """Why a message, an item of a batch or a line holds no reading."""
 
-MASK_REASONS = ("null", "nan", "infinite", "text", "name", "limit")
-"""Why one feature of a message has no value.  Features masked for their ``name`` or past the ``limit`` are dropped."""
+MASK_REASONS = ("null", "nan", "infinite", "text", "gone", "name", "limit", "no_birth")
+"""Why one feature of a message has no value.  Features masked for the last three are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class Reading:
     values : mapping of str to float
         Finite values only.
     masked : mapping of str to str
-        Features present but unusable, with the reason (``null``, ``nan``, ``infinite``, ``text``, ``limit``).
+        Features present but unusable, with the reason (``null``, ``nan``, ``infinite``, ``text``, ``gone``).
     dropped : tuple of Dropped
         Everything that did not become a value, what is masked included, for the person who looks for it.
     """

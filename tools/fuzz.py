@@ -103,6 +103,10 @@ DECODERS = (
     (Decoder(SubscriptionConfig("t/#", "influx"), _LIMITS), "t/x"),
     (Decoder(SubscriptionConfig("t/{stream}", "influx"), _LIMITS), "t/pump"),
     (Decoder(SubscriptionConfig("c/{stream}/{feature...}", "collectd"), _LIMITS), "c/pi/cpu/idle"),
+    (Decoder(SubscriptionConfig("t/{stream}", "cbor", timestamp="t"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/{stream}", "msgpack", timestamp="t"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("spBv1.0/g/+/{stream}/#", "sparkplug"), _LIMITS), "spBv1.0/g/NBIRTH/pump"),
+    (Decoder(SubscriptionConfig("spBv1.0/g/+/{stream}/#", "sparkplug"), _LIMITS), "spBv1.0/g/DDATA/pump/oil"),
 )
 
 
@@ -467,7 +471,15 @@ def _literals(*files: str) -> list[bytes]:
 
 def _seeds(target: str) -> list[bytes]:
     if target == "payloads":
-        return [bytes([i]) + text for text in _literals("stream/test_payload.py") for i in range(len(DECODERS))]
+        texts = _literals("stream/test_payload.py", "stream/test_wire.py")
+        # A metric of each kind by the schema of Sparkplug; a small document of CBOR and of MessagePack; all deflated.
+        texts += [b"\x08\xe8\x07\x12\x11\x0a\x01a\x10\x07\x20\x0a\x69\0\0\0\0\0\0\xf8\x3f"]
+        texts += [
+            b"\xa2atg1970-01aa\x83\x01\xfb?\xf8\0\0\0\0\0\0\xf6",
+            b"\x82\xa1t\x05\xa1a\x93\x01\xcb?\xf8\0\0\0\0\0\0\xc0",
+        ]
+        texts += [zlib.compress(text) for text in texts[-3:]]
+        return [bytes([i]) + text for text in texts for i in range(len(DECODERS))]
     if target == "topics":
         templates = [text for text in _literals("stream/test_payload.py", "config/test_schema.py") if b"/" in text]
         return [template + b"\n" + template.replace(b"{", b"").replace(b"}", b"") for template in templates]

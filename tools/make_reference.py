@@ -295,12 +295,17 @@ _CLOSED = {
     "gon_edge_retrain_rounds_total": ("outcome", prometheus.TRAINING_OUTCOMES),
 }
 _VALUES = {  # what is not said by the word itself
+    "bad_binary": "not the CBOR, MessagePack or Sparkplug B it should be",
+    "bad_compression": "damaged gzip or zlib data",
     "dropped": "the queue was full, the oldest went",
+    "gone": "the device says that the value no longer counts",
     "ignored": "no subscription matches, retained, or a stream beyond `limits.streams`",
     "invalid": "not readable; `gon_edge_messages_rejected_total` says why",
     "late": "its row was already judged",
     "limit": "beyond `limits.features`",
     "name": "the feature's name cannot be used",
+    "no_birth": "Sparkplug B: a metric whose name no birth has said",
+    "no_readings": "Sparkplug B: a command, or the death of an earlier session",
     "rejected": "by the gate",
     "stale": "no reading for longer than a gap",
     "taken_over": "another client uses the same identifier",

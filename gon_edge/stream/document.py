@@ -9,6 +9,7 @@ import json
 
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import PayloadError
+from gon_edge.stream.binary import reader
 from gon_edge.stream.features import MAX_DEPTH, Decoded, Features, decoded
 from gon_edge.stream.scalars import unix_seconds
 
@@ -28,6 +29,7 @@ class Documents:
         self._timestamp = subscription.timestamp
         self._path = subscription.timestamp.split(".") if subscription.timestamp is not None else []
         self._max_features = max_features
+        self._loads_binary = reader(subscription.format) if subscription.format in ("cbor", "msgpack") else None
         # parse_int=float: one type of number to look at, and no limit on the digits of an integer.
         self._loads = json.JSONDecoder(parse_int=float).decode
 
@@ -39,6 +41,17 @@ class Documents:
             raise PayloadError(topic, "too_deep", f"nested deeper than {MAX_DEPTH}") from None
         except ValueError as error:
             raise PayloadError(topic, "bad_json", str(error)) from None
+        return self.read(topic, stream, feature, document)
+
+    def read_binary(self, topic: str, stream: str | None, feature: str | None, payload: bytes) -> Decoded:
+        """Read one message of CBOR or MessagePack."""
+        assert self._loads_binary is not None
+        try:
+            document = self._loads_binary(payload)
+        except RecursionError:
+            raise PayloadError(topic, "too_deep", f"nested deeper than {MAX_DEPTH}") from None
+        except ValueError as error:
+            raise PayloadError(topic, "bad_binary", str(error)) from None
         return self.read(topic, stream, feature, document)
 
     def read(self, topic: str, stream: str | None, feature: str | None, document: object) -> Decoded:

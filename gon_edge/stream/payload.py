@@ -1,9 +1,9 @@
-"""Bytes of one message to readings: JSON, a bare number, InfluxDB line protocol, or collectd's own.
+"""Bytes of one message to readings: compressed or not, text or binary, in one of the formats.
 
 What a topic means is a template, ``telemetry/{stream}/{feature}``; what a payload means is a format, each with a module
-of its own: `document`, `bare`, `lines`.  Nothing here knows a socket, a clock or a log, and no input is fatal: a value
-that is not a finite number is masked with its reason, a message that holds no reading at all raises `PayloadError` with
-a reason of `REASONS`.
+of its own: `document` (with `binary`), `bare`, `lines`, `births`.  Nothing here knows a socket, a clock or a log, and
+no input is fatal: a value that is not a finite number is masked with its reason, a message that holds no reading at all
+raises `PayloadError` with a reason of `REASONS`.
 
 A new reason here is a new label value of a series: `REASONS` and `MASK_REASONS` are what ``prometheus`` counts by.
 """
@@ -16,12 +16,15 @@ from gon_edge.config.schema import Config, LimitsConfig
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import ConfigError, PayloadError
 from gon_edge.stream.bare import BareValues
+from gon_edge.stream.births import Births
 from gon_edge.stream.document import Documents
+from gon_edge.stream.encoding import inflated, text_of
 from gon_edge.stream.features import Decoded
 from gon_edge.stream.lines import Lines
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
 
-_Format = Callable[[str, str | None, str | None, str], Decoded]
+_OfText = Callable[[str, str | None, str | None, str], Decoded]
+_OfBytes = Callable[[str, str | None, str | None, bytes], Decoded]
 
 
 class Decoder:
@@ -39,6 +42,9 @@ class Decoder:
         ``<measurement>.<tag values, in order of their keys, without host>.<field>``: ``cpu.cpu0.usage_idle``.
         Lines of one stream and timestamp become one reading.
         ``collectd``: as its plugin mqtt writes: ``<seconds>:<number>``; several numbers are ``<feature>.0`` and so on.
+        ``cbor``, ``msgpack``: documents as for ``json``, in those notations.
+        ``sparkplug``: Sparkplug B, see `births`.
+        Any of them may be compressed by gzip or zlib; text may be UTF-16 with a byte order mark.
         A ``timestamp`` is never a feature.  Where it is absent or null, the reading's timestamp is ``None``: the time
         of receipt counts.
     limits : LimitsConfig, optional
@@ -67,19 +73,19 @@ class Decoder:
         # The tag host of a line goes before the option, which goes before nothing.
         self._stream = None if subscription.format == "influx" else stream
         self._max_payload_bytes = limits.payload_bytes
-        self._read = self._format(subscription, limits.features)
-
-    @staticmethod
-    def _format(subscription: SubscriptionConfig, max_features: int) -> _Format:
+        self._read_binary: _OfBytes | None = None
+        self._read_text: _OfText = BareValues(limits.features).read
         match subscription.format:
-            case "value":
-                return BareValues(max_features).read
             case "collectd":
-                return BareValues(max_features).read_collectd
+                self._read_text = BareValues(limits.features).read_collectd
             case "influx":
-                return Lines(subscription.stream, max_features).read
+                self._read_text = Lines(subscription.stream, limits.features).read
             case "json":
-                return Documents(subscription, max_features).read_json
+                self._read_text = Documents(subscription, limits.features).read_json
+            case "cbor" | "msgpack":
+                self._read_binary = Documents(subscription, limits.features).read_binary
+            case "sparkplug":
+                self._read_binary = Births(limits.features, limits.payload_bytes).read
 
     def decode(self, topic: str, payload: bytes) -> Decoded:
         """Match a topic, and read its message as `read` does.
@@ -122,12 +128,20 @@ class Decoder:
         if len(payload) > self._max_payload_bytes:
             raise PayloadError(topic, "too_large", f"{len(payload)} bytes, the limit is {self._max_payload_bytes}")
         try:
-            text = payload.decode()
-        except UnicodeDecodeError as error:
-            raise PayloadError(topic, "not_utf8", f"byte {error.start}") from None
+            content = inflated(payload, self._max_payload_bytes)
+        except OverflowError as error:
+            raise PayloadError(topic, "too_large", str(error)) from None
+        except ValueError as error:
+            raise PayloadError(topic, "bad_compression", str(error)) from None
+        if self._read_binary is not None:
+            return self._read_binary(topic, stream, feature, content)
+        try:
+            text = text_of(content)
+        except ValueError as error:
+            raise PayloadError(topic, "not_utf8", str(error)) from None
         if not text or text.isspace():
             raise PayloadError(topic, "empty", "no bytes but white space")
-        return self._read(topic, stream, feature, text)
+        return self._read_text(topic, stream, feature, text)
 
 
 def decoders(config: Config) -> tuple[Decoder, ...]:

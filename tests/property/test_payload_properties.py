@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from datetime import UTC, datetime, timedelta, timezone
 
+import cbor2
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sparkplugs import payload
 from strategies import documents, levels, names, nested_numbers, numbers, plain_names
 
 from gon_edge.config.schema import LimitsConfig
@@ -29,15 +33,30 @@ DECODERS = [
     Decoder(SubscriptionConfig("t/{stream}", "influx"), LimitsConfig(features=3)),
     Decoder(SubscriptionConfig("t/{stream}/{feature...}", "json")),
     Decoder(SubscriptionConfig("t/{stream}/{feature...}", "collectd")),
+    Decoder(SubscriptionConfig("t/{stream}", "cbor", timestamp="t")),
+    Decoder(SubscriptionConfig("t/{stream}", "msgpack", timestamp="t")),
+    Decoder(SubscriptionConfig("spBv1.0/g/+/{stream}/#", "sparkplug"), LimitsConfig(features=3)),
 ]
 
 line_bytes = st.text(st.sampled_from('m,= \\"\nt=1ihost#é-'), max_size=60).map(str.encode)
 payloads = st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(errors="replace")) | line_bytes
 payloads = payloads | documents.map(lambda document: json.dumps(document).encode())
+payloads = payloads | nested_numbers.map(cbor2.dumps) | nested_numbers.map(msgpack.packb)
+_metrics = st.builds(
+    dict,
+    name=st.sampled_from(["a", "b/c", "bdSeq", ""]),
+    alias=st.integers(0, 3),
+    timestamp=st.integers(0, 2**64 - 1),
+    datatype=st.integers(0, 30),
+    long_value=st.integers(0, 2**64 - 1),
+)
+payloads = payloads | st.lists(_metrics, max_size=6).map(lambda metrics: payload(*metrics))
+payloads = payloads | payloads.map(zlib.compress)
+topics = ["t/pump", "t/pump/flow", *(f"spBv1.0/g/{kind}/pump" for kind in ("NBIRTH", "NDATA", "NDEATH", "NCMD"))]
 
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=range(len(DECODERS)))
-@given(payload=payloads, topic=st.sampled_from(["t/pump", "t/pump/flow"]) | st.text(max_size=20))
+@given(payload=payloads, topic=st.sampled_from(topics) | st.text(max_size=20))
 def test_a_payload_is_finite_readings_or_an_error_with_a_known_reason(decoder, payload, topic):
     error = None
     try:
@@ -51,7 +70,7 @@ def test_a_payload_is_finite_readings_or_an_error_with_a_known_reason(decoder, p
     assert set(decoded.rejected) <= set(REASONS)
     assert set(decoded.masked) <= set(MASK_REASONS)
     assert min([*decoded.rejected.values(), *decoded.masked.values()], default=1) > 0
-    counted = sum(count for reason, count in decoded.masked.items() if reason not in ("name", "limit"))
+    counted = sum(count for reason, count in decoded.masked.items() if reason not in ("name", "limit", "no_birth"))
     assert counted == sum(len(reading.masked) for reading in decoded.readings)
     for reading in decoded.readings:
         assert reading.stream.isprintable()

@@ -1,7 +1,11 @@
 """Bytes of a message to readings: what each payload means, and that none is fatal."""
 
+import gzip
 import json
+import zlib
 
+import cbor2
+import msgpack
 import pytest
 
 from gon_edge.config.schema import LimitsConfig
@@ -174,7 +178,9 @@ def test_features_past_the_limit_are_dropped_and_counted():
         (b"{}", "empty"),
         (b'{"a": {}}', "empty"),
         (b"[]", "empty"),
-        (b"\xff\xfe", "not_utf8"),
+        (b"\xff\xfe", "empty"),  # UTF-16, and nothing in it
+        (b"\xff\xfe\x00", "not_utf8"),
+        ("21 °C".encode("latin-1"), "not_utf8"),
         (b"{", "bad_json"),
         (b'{"a": 1} x', "bad_json"),
         (b"21.5", "not_an_object"),
@@ -460,3 +466,48 @@ def test_what_becomes_no_value_is_named_with_its_reason_and_an_example() -> None
         ("x" * 10, "name", "{…}"),
         ("more", "limit", "2.0"),
     ]
+
+
+# What lies around a payload, and other notations
+
+
+DOCUMENT = {"time": 1583748873, "motor": {"current": 1.5}, "on": True}
+VALUES = {"motor.current": 1.5, "on": 1.0}
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize(
+    ("written", "dumps"),
+    [("json", lambda document: json.dumps(document).encode()), ("cbor", cbor2.dumps), ("msgpack", msgpack.packb)],
+)
+def test_a_document_is_read_alike_in_each_notation_compressed_or_not(written, dumps, compress):
+    decode = decoder(written=written, timestamp="time")
+    plain = decode.decode("telemetry/pump", dumps(DOCUMENT)).readings[0]
+    assert (plain.timestamp, plain.values) == (1583748873.0, VALUES)
+    assert decode.decode("telemetry/pump", compress(dumps(DOCUMENT))).readings[0] == plain
+
+
+def test_every_text_format_may_be_utf_16_or_compressed():
+    for written, text in (("value", "21.5"), ("influx", "m v=21.5"), ("collectd", "1583748873:21.5")):
+        decode = decoder(written=written)
+        plain = decode.decode("telemetry/pump", text.encode()).readings
+        for payload in (text.encode("utf-16"), text.encode("utf-8-sig"), gzip.compress(text.encode("utf-16"))):
+            assert decode.decode("telemetry/pump", payload).readings == plain
+
+
+def test_the_limit_of_a_payload_counts_its_content_too():
+    small = decoder(payload_bytes=100)
+    assert reason(small, "telemetry/pump", gzip.compress(b'{"a": 1}' + b" " * 1000)) == "too_large"
+    assert reason(small, "telemetry/pump", gzip.compress(b'{"a": 1}')[:-1]) == "bad_compression"
+
+
+@pytest.mark.parametrize("written", ["cbor", "msgpack"])
+def test_a_binary_document_that_is_none_has_a_reason(written):
+    decode = decoder(written=written)
+    dumps = {"cbor": cbor2.dumps, "msgpack": msgpack.packb}[written]
+    nested: object = 1
+    for _ in range(MAX_DEPTH + 1):
+        nested = {"a": nested}
+    assert reason(decode, "telemetry/pump", b'{"a": 1}') == "bad_binary"
+    assert reason(decode, "telemetry/pump", dumps(7)) == "not_an_object"
+    assert reason(decode, "telemetry/pump", dumps(nested)) == "too_deep"

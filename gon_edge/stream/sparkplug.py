@@ -1,0 +1,127 @@
+"""The payload of Sparkplug B: bytes to metrics, by the numbers of its fields.
+
+Source: Eclipse Sparkplug specification 3.0, section 6.4, and its schema, sparkplug_b.proto.  Its few fields are read
+here; what a metric without a name means is `births`' business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gon_edge.stream import wire
+from gon_edge.stream.encoding import inflated, is_compressed
+from gon_edge.stream.topics import MAX_NAME
+
+_COMPRESSED = b"SPBV1.0_COMPRESSED"  # uuid of a payload whose body is the real one, compressed; as Tahu writes it
+_TEMPLATES = 4  # templates within templates; not critical
+
+
+@dataclass(slots=True)
+class Metric:
+    """One metric of a payload, before a birth says what an alias means.
+
+    Attributes
+    ----------
+    name : str or None
+    alias : int or None
+    at : float or None
+        Unix seconds.
+    datatype : int
+        0 where the payload does not say.
+    value : object
+        Unsigned ``int`` or ``float``, ``bool``, ``str``, a list of `Metric` for a template; ``None`` for none.
+    """
+
+    name: str | None = None
+    alias: int | None = None
+    at: float | None = None
+    datatype: int = 0
+    value: object = None
+
+
+def read_payload(message: bytes, limit: int, depth: int = 0) -> tuple[float | None, list[Metric]]:
+    """Time and metrics of a payload.
+
+    Parameters
+    ----------
+    message : bytes
+    limit : int
+        Most bytes of the content of a compressed one.
+    depth : int
+        Of the compression around it; one layer is allowed.
+
+    Returns
+    -------
+    at : float or None
+        Unix seconds.
+    metrics : list of Metric
+
+    Raises
+    ------
+    ValueError
+        The bytes are no payload of Sparkplug.
+    OverflowError
+        Its compressed content is larger than ``limit``.
+    """
+    # Fields: timestamp 1, metrics 2, uuid 4, body 5.
+    at, metrics, uuid, body = None, [], b"", b""
+    for number, _, value in wire.fields(message):
+        if number == 1 and isinstance(value, int):
+            at = value / 1e3
+        elif number == 2 and isinstance(value, bytes):
+            metrics.append(_metric(value))
+        elif number == 4 and isinstance(value, bytes):
+            uuid = value
+        elif number == 5 and isinstance(value, bytes):
+            body = value
+    if uuid != _COMPRESSED:
+        return at, metrics
+    if depth or not is_compressed(body):
+        raise ValueError("a compressed payload whose body is neither gzip nor zlib")
+    return read_payload(inflated(body, limit), limit, depth + 1)
+
+
+def _metric(message: bytes, depth: int = 0) -> Metric:
+    """A metric: name 1, alias 2, timestamp 3, datatype 4, is_null 7, and its value in one of 10 to 18."""
+    metric, is_null = Metric(), False
+    for number, _, value in wire.fields(message):
+        match number, value:
+            case 1, bytes():
+                # One that is too long to name a feature is refused as such, and must not fill the memory until then.
+                metric.name = value.decode(errors="replace")[: MAX_NAME + 1]
+            case 2, int():
+                metric.alias = value
+            case 3, int():
+                metric.at = value / 1e3
+            case 4, int():
+                metric.datatype = value
+            case 7, int():
+                is_null = bool(value)
+            case ((10 | 11), int()):
+                metric.value = value
+            case ((12 | 13), bytes()):
+                metric.value = wire.double(value)
+            case 14, int():
+                metric.value = bool(value)
+            case 15, bytes():
+                metric.value = value.decode(errors="replace")
+            case ((16 | 17), bytes()):
+                metric.value = f"{len(value)} bytes"
+            case 18, bytes():
+                metric.value = _template(value, depth + 1)
+    if is_null:
+        metric.value = None
+    return metric
+
+
+def _template(message: bytes, depth: int) -> list[Metric]:
+    """Members of a template: metrics 2; a definition (5) has no values."""
+    if depth > _TEMPLATES:
+        raise ValueError(f"templates nested deeper than {_TEMPLATES}")
+    members, is_definition = [], False
+    for number, _, value in wire.fields(message):
+        if number == 2 and isinstance(value, bytes):
+            members.append(_metric(value, depth))
+        elif number == 5:
+            is_definition = bool(value)
+    return [] if is_definition else members
