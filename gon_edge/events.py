@@ -68,6 +68,12 @@ REASONS = (
 MASK_REASONS = ("null", "nan", "infinite", "text", "gone", "name", "limit", "no_birth")
 """Why one feature of a message has no value.  Features masked for the last three are dropped."""
 
+LOST_REASONS = ("excluded", "crowded", "once", "behind", "ahead", "still", "no_interval", "no_time", "future")
+"""Why a value that a message holds, or its timestamp (the last two), is not used; said in words by `stream.ledger`."""
+
+IGNORED_REASONS = ("no_subscription", "retained", "seed", "no_room", "excluded", "own", "discovery")
+"""Why a message, or a reading of it, is not looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -78,7 +84,7 @@ class Dropped:
     key : str
         As the message has it, dotted where it is nested; shortened where it is too long for a name.
     reason : str
-        One of `payload.MASK_REASONS`.
+        One of `MASK_REASONS` or `LOST_REASONS`.
     example : str
         What stood there, at most 60 characters.
     """

@@ -48,7 +48,7 @@ from gon_edge.links.web import api, guard, server  # noqa: E402
 from gon_edge.state import days  # noqa: E402
 from gon_edge.state.database import DATABASE, LOCK  # noqa: E402
 from gon_edge.state.history import RetrainRecord  # noqa: E402
-from gon_edge.stream import history  # noqa: E402
+from gon_edge.stream import history, ledger  # noqa: E402
 from gon_edge.stream.held import alert_json  # noqa: E402
 from gon_edge.stream.silences import Silence  # noqa: E402
 from gon_edge.training.gate import GateReport, GateScores  # noqa: E402
@@ -285,7 +285,8 @@ def commands() -> str:
 _CLOSED = {
     "gon_edge_messages_total": ("result", prometheus.MESSAGE_RESULTS),
     "gon_edge_messages_rejected_total": ("reason", events.REASONS),
-    "gon_edge_readings_masked_total": ("reason", events.MASK_REASONS),
+    "gon_edge_messages_ignored_total": ("reason", events.IGNORED_REASONS),
+    "gon_edge_readings_masked_total": ("reason", (*events.MASK_REASONS, *events.LOST_REASONS)),
     "gon_edge_rows_unscored_total": ("reason", prometheus.UNSCORED_REASONS),
     "gon_edge_mqtt_reconnects_total": ("reason", prometheus.RECONNECT_REASONS),
     "gon_edge_stream_state": ("state", prometheus.STREAM_STATES),
@@ -295,17 +296,11 @@ _CLOSED = {
     "gon_edge_retrain_rounds_total": ("outcome", prometheus.TRAINING_OUTCOMES),
 }
 _VALUES = {  # what is not said by the word itself
-    "bad_binary": "not the CBOR, MessagePack or Sparkplug B it should be",
-    "bad_compression": "damaged gzip or zlib data",
+    **ledger.IN_WORDS,
     "dropped": "the queue was full, the oldest went",
-    "gone": "the device says that the value no longer counts",
-    "ignored": "no subscription matches, retained, or a stream beyond `limits.streams`",
+    "ignored": "nobody looks at it; `gon_edge_messages_ignored_total` says why",
     "invalid": "not readable; `gon_edge_messages_rejected_total` says why",
     "late": "its row was already judged",
-    "limit": "beyond `limits.features`",
-    "name": "the feature's name cannot be used",
-    "no_birth": "Sparkplug B: a metric whose name no birth has said",
-    "no_readings": "Sparkplug B: a command, or the death of an earlier session",
     "rejected": "by the gate",
     "stale": "no reading for longer than a gap",
     "taken_over": "another client uses the same identifier",

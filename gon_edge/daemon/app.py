@@ -243,9 +243,11 @@ class Daemon:
     def _take(self, message: Message) -> None:
         """Hops 2 to 8 of one message."""
         if self._home is not None and self._home.take(message.topic, message.payload, retained=message.retained):
+            self._telemetry.ignored("own")
             return
         if self._feedback is not None and message.topic == self._feedback.topic:
             self._feedback.take(message.payload, retained=message.retained)
+            self._telemetry.ignored("own")
             return
         heard = self._scoring.take(message.topic, message.payload, message.received_at, retained=message.retained)
         if self._home is not None:

@@ -348,7 +348,7 @@ class Rehearsal:
         if heard.refused is not None:
             self.unheard[heard.refused.reason] += 1
         if heard.ignored:
-            self.unheard["ignored"] += heard.ignored
+            self.unheard["ignored"] += heard.ignored.total()
         self.unheard.update(heard.rejected)
         for step in heard.steps:
             self._judged(step.stream, step.outcomes)

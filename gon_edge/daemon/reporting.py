@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from gon_edge.events import Alert, AnswerWord, Verdict
+from gon_edge.events import Alert, AnswerWord, Dropped, Verdict
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
 from gon_edge.stream.habits import in_words
 from gon_edge.stream.held import alert_json
+from gon_edge.stream.ledger import IN_WORDS
 from gon_edge.stream.pipeline import Heard, Step
 from gon_edge.stream.stream import Outcome, Stream
 
@@ -29,6 +30,9 @@ STATE_EVERY_S = 1.0
 """Between two state messages of a stream, unless something happens: as often as the page looks."""
 
 ALERTS_SHOWN = 50  # on the page, as many as fit two screens
+_KEYS_NAMED = 50  # in the log, of one subscription; not critical: the page and status name the newest
+_SUBSCRIPTIONS_NAMED = 500  # not critical: more than anybody writes
+_CALM = frozenset({"null", "nan", "text", "excluded", "no_time"})  # what devices send every day
 _LATENCIES = 128  # newest ones, of which the page shows quantiles; not critical
 
 
@@ -114,6 +118,7 @@ class Reporter:
         self._on_alert = on_alert
         self._on_habit = on_habit
         self._published_at: dict[str, float] = {}
+        self._named: dict[str, set[str]] = {}  # keys that the log has named, by subscription
 
     def message(self, heard: Heard) -> None:
         """Count what became of a message, apart from its steps."""
@@ -121,9 +126,12 @@ class Reporter:
         if (error := heard.refused) is not None:
             telemetry.message("invalid")
             telemetry.rejected(error.reason)
-            self.seldom.say(f"payload {error.reason}", logging.WARNING, f"message refused: {error}")
+            kind = f"{heard.subscription} {error.reason}"
+            self.seldom.say(kind, logging.WARNING, f"message refused: {error}")
             return
-        telemetry.message("ignored", heard.ignored)
+        for reason, count in heard.ignored.items():
+            telemetry.ignored(reason, count)
+            self._say_ignored(heard.subscription, reason)
         for reason, count in heard.rejected.items():
             telemetry.message("invalid", count)
             telemetry.rejected(reason, count)
@@ -139,6 +147,12 @@ class Reporter:
             log.info("stream %r: scored by %s until it has a model of its own", stream.name, step.starter.version)
         telemetry.message("accepted", step.accepted)
         telemetry.message("late", step.late)
+        if step.unwanted:
+            telemetry.ignored("excluded", step.unwanted)
+        for reason, count in step.lost.items():
+            telemetry.masked(reason, count)
+        for dropped in step.fresh:
+            self._say_dropped(step.subscription, stream, dropped)
         if step.clock_steps:
             telemetry.clock_step()
             log.warning("stream %r: its clock was set; the grid follows", stream.name)
@@ -146,6 +160,43 @@ class Reporter:
         if step.stopped:
             log.warning("stream %r: no new reading for %.0f s", stream.name, self._monotonic() - stream.heard_at)
             self.tell(stream, step.silent)
+
+    def _say_dropped(self, subscription: str, stream: Stream, dropped: Dropped) -> None:
+        """Name a key that became no value, once for each subscription."""
+        if dropped.reason == "once":  # it is no news yet
+            return
+        where = f"subscription {subscription!r}" if subscription else f"stream {stream.name!r}"
+        if self._is_news(where, dropped.key):
+            example = f" ({dropped.example})" if dropped.example else ""
+            log.log(
+                logging.INFO if dropped.reason in _CALM else logging.WARNING,
+                "%s, stream %r: %r is not used: %s%s",
+                where,
+                stream.name,
+                dropped.key,
+                IN_WORDS.get(dropped.reason, dropped.reason),
+                example,
+            )
+
+    def _say_ignored(self, subscription: str, reason: str) -> None:
+        """Say once why messages of a subscription's topics are not looked at."""
+        if reason in ("own", "discovery", "excluded") and self._is_news(subscription, f"({reason})"):
+            log.warning("subscription %r: some messages are left out: %s", subscription, IN_WORDS[reason])
+
+    def _is_news(self, where: str, key: str) -> bool:
+        """Whether a key has not been named yet; of a device that makes up names only the first are."""
+        named = self._named.get(where)
+        if named is None:
+            if len(self._named) >= _SUBSCRIPTIONS_NAMED:
+                return False
+            named = self._named[where] = set()
+        if key in named or len(named) > _KEYS_NAMED:
+            return False
+        named.add(key)
+        if len(named) > _KEYS_NAMED:
+            log.warning("%s: more keys are not used; the page and gon-edge status --json name the newest", where)
+            return False
+        return True
 
     def rows(self, stream: Stream, outcomes: list[Outcome]) -> None:
         """Count, store and tell rows with their verdicts."""

@@ -30,6 +30,8 @@ from prometheus_client.registry import Collector
 from gon_edge.events import (
     ALERT_KINDS,
     ANSWERS,
+    IGNORED_REASONS,
+    LOST_REASONS,
     MASK_REASONS,
     MESSAGE_RESULTS,
     REASONS,
@@ -129,6 +131,9 @@ class Telemetry:
         self._rejected = declare.counter(
             "messages_rejected_total", "Invalid messages, or lines of them, by reason.", "reason"
         )
+        self._ignored = declare.counter(
+            "messages_ignored_total", "Messages, or readings of them, that nobody looks at, by reason.", "reason"
+        )
         self._masked = declare.counter("readings_masked_total", "Values that could not be used, by reason.", "reason")
         self._queue_length = declare.gauge("queue_length", "Messages received and not yet scored.")
 
@@ -198,7 +203,8 @@ class Telemetry:
             (self._mqtt_reconnects, RECONNECT_REASONS),
             (self._messages, MESSAGE_RESULTS),
             (self._rejected, REASONS),
-            (self._masked, MASK_REASONS),
+            (self._ignored, IGNORED_REASONS),
+            (self._masked, (*MASK_REASONS, *LOST_REASONS)),
             (self._unscored, UNSCORED_REASONS),
         ):
             for value in label_values:
@@ -234,8 +240,13 @@ class Telemetry:
         """Count invalid messages or lines; `reason` is one of :data:`gon_edge.events.REASONS`."""
         self._rejected.labels(reason).inc(count)
 
+    def ignored(self, reason: str, count: int = 1) -> None:
+        """Count messages nobody looks at; `reason` is one of :data:`gon_edge.events.IGNORED_REASONS`."""
+        self._results["ignored"].inc(count)
+        self._ignored.labels(reason).inc(count)
+
     def masked(self, reason: str, count: int = 1) -> None:
-        """Count unusable values; `reason` is one of :data:`gon_edge.events.MASK_REASONS`."""
+        """Count unusable values; `reason` is one of :data:`gon_edge.events.MASK_REASONS` or `LOST_REASONS`."""
         self._masked.labels(reason).inc(count)
 
     def clock_step(self) -> None:

@@ -31,6 +31,7 @@ import math
 from gon_edge.events import Reading, Row
 from gon_edge.stream.columns import Columns
 from gon_edge.stream.interval import LEARNING_LIMIT, Learning, Received, mean_phase
+from gon_edge.stream.ledger import Ledger
 from gon_edge.stream.pace import Pace
 
 MAX_FILLERS = 10_000  # held rows in one gap, and ticks that may wait for late readings: bounds memory
@@ -40,7 +41,6 @@ STEP_BACK_TICKS = (
 )
 REPLAY_BACK_TICKS = 15.0  # the same at any pace: sixteen ticks in a row behind are a replay started over
 PHASE_GAIN = 1 / 16  # of the running mean of how far readings are from their ticks
-_MASKED = (-math.inf, math.nan)  # a feature heard in a tick, but without a value
 
 
 class Aligner:
@@ -64,7 +64,9 @@ class Aligner:
         The longest silence, in seconds, bridged with held rows; after a longer one the first row has ``restart`` set.
         Default: 60 s or ten intervals, whichever is longer.  Never more than `MAX_FILLERS` intervals.
     max_features : int
-        Features beyond are ignored, and counted in `ignored`.
+        What features beyond say is lost; see `Columns`.
+    ledger : Ledger, optional
+        Takes every value that no row will show.
 
     Attributes
     ----------
@@ -94,6 +96,7 @@ class Aligner:
         lateness_s: float = 0.0,
         max_gap_s: float | None = None,
         max_features: int = 500,
+        ledger: Ledger | None = None,
     ) -> None:
         for name, seconds in (("interval_s", interval_s), ("max_hold_s", max_hold_s), ("max_gap_s", max_gap_s)):
             if seconds is not None and not 0 < seconds < math.inf:
@@ -109,7 +112,8 @@ class Aligner:
         self._lateness_s = lateness_s
         self._max_gap_s = max_gap_s
 
-        self._columns = Columns(max_features, max_hold_s)
+        self._ledger = Ledger() if ledger is None else ledger
+        self._columns = Columns(max_features, max_hold_s, self._ledger)
 
         # The grid: tick k is at origin + k * interval.  `_set_interval` and `_begin_segment` say what these mean.
         self._interval_s = self._gap_s = self._step_s = self._patience_s = math.nan
@@ -133,9 +137,14 @@ class Aligner:
         return self._columns.names
 
     @property
-    def ignored(self) -> int:
-        """Values, not readings, past ``max_features``."""
-        return self._columns.ignored
+    def held(self) -> dict[str, tuple[float, float | None]]:
+        """The value each feature holds, NaN for none, and its cadence in seconds, ``None`` while unknown."""
+        return self._columns.held if self._learning is None else self._learning.features
+
+    @property
+    def waits_for(self) -> str:
+        """Why no row can be made yet, in words; empty where rows are made."""
+        return "" if self._learning is None else self._learning.waits_for
 
     @property
     def undecided(self) -> int:
@@ -171,7 +180,8 @@ class Aligner:
         if self._learning is None:
             self._take(received, rows)
         else:
-            self.late += self._learning.add(received)
+            for lost in self._learning.add(received):
+                self._lose(lost, "no_interval", 0.0)
             interval_s = self._learning.interval_s()
             if interval_s is not None:
                 self._learned(interval_s, rows)
@@ -348,10 +358,21 @@ class Aligner:
         """The readings set aside were late after all."""
         assert self.last_timestamp is not None
         for received in self._set_aside:
-            self.late += 1
+            self._be_late(received)
             if received.timestamp <= self.last_timestamp:  # a value from a wrong future would never turn stale
                 self._columns.hold_newer(received.timestamp, received.reading.values)
         self._set_aside.clear()
+
+    def _be_late(self, received: Received) -> None:
+        """Count a reading whose row has been made, or that its neighbours have proved wrong."""
+        assert self.last_timestamp is not None
+        offset_s = received.timestamp - self.last_timestamp
+        reason = "still" if offset_s == 0.0 else "ahead" if offset_s > self._step_s else "behind"
+        self._lose(received, reason, offset_s)
+
+    def _lose(self, received: Received, reason: str, offset_s: float) -> None:
+        self.late += 1
+        self._ledger.add_late(received.reading.values, reason, offset_s)
 
     def _judge_set_aside(self, rows: list[Row]) -> None:
         """Decide without further readings: what was ahead is a gap, what was behind is late."""
@@ -396,7 +417,7 @@ class Aligner:
         if k < self._next:
             if newer_s > 0:  # held rows have overtaken it: late, but proof of where the stream's clock is
                 self._drop_set_aside()
-                self.late += 1
+                self._be_late(received)
                 self._columns.hold_newer(received.timestamp, received.reading.values)
                 self._move_on(timestamp, received_at)
                 return
@@ -415,7 +436,9 @@ class Aligner:
         tick = self._ticks.get(k)
         if tick is None:
             tick = self._ticks[k] = _Tick()
-        self._hear(tick, timestamp, reading)
+        self._columns.hear(tick.heard, timestamp, reading)
+        if self._columns.crowded:
+            self._free(timestamp)
         tick.received_at = max(tick.received_at, received_at)
         if newer_s >= 0:
             self._move_on(timestamp, received_at)
@@ -426,23 +449,13 @@ class Aligner:
         while self._lateness_s == 0 and not self._is_first and self._is_complete(self._ticks.get(self._next)):
             rows.append(self._emit(received_at))
 
-    def _hear(self, tick: _Tick, timestamp: float, reading: Reading) -> None:
-        heard = tick.heard
-        columns = self._columns
-        places = columns.places
-        for name, value in reading.values.items():
-            column = places.get(name)
-            if column is None and (column := columns.new(name)) is None:
-                continue
-            known = heard.get(column)
-            if known is None or timestamp >= known[0]:
-                heard[column] = (timestamp, value)
-        for name, reason in reading.masked.items():
-            column = places.get(name)
-            # Text that never was a number is a label, not a sensor; as a column it would be missing for ever.
-            if column is None and (reason == "text" or (column := columns.new(name)) is None):
-                continue
-            heard.setdefault(column, _MASKED)
+    def _free(self, timestamp: float) -> None:
+        """Let features that are gone give their place to new ones."""
+        kept = {column for tick in self._ticks.values() for column in tick.heard}
+        moved = self._columns.free(timestamp, kept)
+        if moved is not None:
+            for tick in self._ticks.values():
+                tick.heard = {moved[column]: told for column, told in tick.heard.items()}
 
     def _move_on(self, timestamp: float, received_at: float) -> None:
         self.last_timestamp = timestamp

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -49,8 +50,8 @@ class Learning:
         self._has_news = False  # it has one not looked at yet
         self._disagreements = 0
 
-    def add(self, received: Received) -> int:
-        """Keep a reading; returns how many old ones had to go."""
+    def add(self, received: Received) -> list[Received]:
+        """Keep a reading; returns the old ones that had to go."""
         timestamp, _, reading = received
         self.readings.append(received)
         self._size += _size(reading)
@@ -59,18 +60,51 @@ class Learning:
         for name in (*reading.values, *reading.masked):
             known = self._timestamps.get(name)
             if known is None:
-                if len(self._timestamps) < self._max_features:
-                    self._timestamps[name] = deque((timestamp,), LEARNING_LIMIT)
+                if len(self._timestamps) >= self._max_features:
+                    self._forget_one()
+                self._timestamps[name] = deque((timestamp,), LEARNING_LIMIT)
             elif abs(timestamp - known[-1]) >= MIN_INTERVAL_S:
                 known.append(timestamp)
                 if len(known) == LEARNING_LIMIT or len(known) > self._most:
                     self._most = len(known)
                     self._has_news = self._most >= LEARNING_TICKS
-        dropped = 0
+        dropped = []
         while self._size > LEARNING_TICKS * self._max_features and len(self.readings) > LEARNING_LIMIT:
-            self._size -= _size(self.readings.popleft().reading)
-            dropped += 1
+            dropped.append(self.readings.popleft())
+            self._size -= _size(dropped[-1].reading)
         return dropped
+
+    def _forget_one(self) -> None:
+        """Make room for a new name: the one with the fewest timestamps goes, of several the oldest."""
+        del self._timestamps[min(self._timestamps, key=lambda name: len(self._timestamps[name]))]
+
+    @property
+    def features(self) -> dict[str, tuple[float, float | None]]:
+        """The newest value of each feature, NaN for none, and how often it reports, in seconds; ``None`` if unknown."""
+        newest = dict.fromkeys(self._timestamps, math.nan)
+        for _, _, reading in self.readings:
+            newest.update(reading.values)
+        steps = {name: _steps(known) for name, known in self._timestamps.items()}
+        return {name: (value, _median(gaps) if (gaps := steps.get(name)) else None) for name, value in newest.items()}
+
+    @property
+    def waits_for(self) -> str:
+        """Why there is no interval yet, in words; empty before the first reading."""
+        if not self.readings:
+            return ""
+        first, last = min(r.timestamp for r in self.readings), max(r.timestamp for r in self.readings)
+        if self._most < 2 and len(self.readings) >= LEARNING_TICKS:
+            if last - first < MIN_INTERVAL_S:
+                return f"the timestamps stand still: {len(self.readings)} readings have the one of {_date(last)}"
+            return f"no name came twice at different times: {len(self._timestamps)} names so far"
+        if self._most < LEARNING_TICKS:
+            return f"{max(1, self._most)} of {LEARNING_TICKS} readings that tell how often rows come"
+        if last - first < LEARNING_SPAN_S:
+            return (
+                f"{self._most} readings lie within {last - first:.3g} s, and {LEARNING_SPAN_S:g} s are needed: "
+                f"are timestamps near {_date(last)} what the device means?"
+            )
+        return "the steps between readings vary; set interval for this stream if this stays"
 
     def interval_s(self, *, at_end: bool = False) -> float | None:
         """The interval, once the steps of the fastest feature agree, too many have disagreed, or no more will come."""
@@ -124,6 +158,10 @@ def mean_phase(timestamps: Iterable[float], origin: float, interval_s: float) ->
     angles = [2 * math.pi * math.remainder((t - origin) / interval_s, 1.0) for t in timestamps]
     phase = math.atan2(sum(map(math.sin, angles)), sum(map(math.cos, angles))) / (2 * math.pi)
     return phase if abs(phase) > 0.01 else 0.0
+
+
+def _date(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _size(reading: Reading) -> int:

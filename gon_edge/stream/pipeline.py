@@ -9,17 +9,21 @@ hears of an alert.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gon_edge.config.schema import Config
+from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import PayloadError
-from gon_edge.events import Alert, Reading
+from gon_edge.events import LOST_REASONS, Alert, Dropped, Reading
 from gon_edge.model.file import Model
 from gon_edge.stream.groups import Groups
 from gon_edge.stream.payload import Decoder, decoders
 from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.topics import Foreign
 
 TICK_S = 0.1
 """Longest time between two looks at what is due by time alone, in seconds.  Rows that nothing else completes are late
@@ -27,6 +31,12 @@ by this at most; not critical, as a row stands for a tenth of a second or more."
 
 CLOCK_STEP_S = 0.5
 """A wall clock that moves by more than this, in seconds, against the monotonic one was set; less is how NTP slews."""
+
+FUTURE_S = 366 * 86400.0
+"""A timestamp this far ahead of the clock here is none: 20261130 read as seconds.  Not critical: device clocks that are
+wrong lie hours or years back."""
+
+_CLOCK_SET = 1_704_067_200.0  # 2024, before the first gon-edge: an earlier clock has not been set
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,14 @@ class Step:
         The shipped model that scores the stream from this step on.
     stopped : bool
         The stream has just been found silent for too long.
+    unwanted : int
+        Readings since the last step of which ``include`` and ``exclude`` left nothing.
+    lost : mapping of str to int
+        Values since the last step that a message held and no row shows, by reason of `LOST_REASONS`.
+    fresh : tuple of Dropped
+        Keys that became no value, named for the first time.
+    subscription : str
+        Topic of the subscription that the reading came by; empty where time alone moved the stream on.
     """
 
     stream: Stream
@@ -58,6 +76,10 @@ class Step:
     clock_steps: int = 0
     starter: Model | None = None
     stopped: bool = False
+    unwanted: int = 0
+    lost: Mapping[str, int] = field(default_factory=dict)
+    fresh: tuple[Dropped, ...] = ()
+    subscription: str = ""
 
     @property
     def alerts(self) -> Iterator[Alert]:
@@ -73,10 +95,12 @@ class Heard:
 
     Attributes
     ----------
-    ignored : int
-        Messages, or readings of it, that count for nothing: no subscription matches, or a retained value.
+    subscription : str
+        Topic of the subscription that has read it, or has refused it; empty where none matches.
+    ignored : Counter of str
+        The message, or readings of it, that count for nothing, by reason of `IGNORED_REASONS`.
     refused : PayloadError or None
-        The message holds no reading.
+        The message holds no reading; where several subscriptions match, the first one's reason.
     rejected, masked : mapping of str to int
         Parts of it without a reading, and features without a value, by reason, as `Decoded` has them.
     opened, forgotten : list of Stream
@@ -87,7 +111,8 @@ class Heard:
         One for each reading that moved a stream on.
     """
 
-    ignored: int = 0
+    subscription: str = ""
+    ignored: Counter[str] = field(default_factory=Counter)
     refused: PayloadError | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
     masked: Mapping[str, int] = field(default_factory=dict)
@@ -98,11 +123,11 @@ class Heard:
 
 
 class _Route(NamedTuple):
-    """Who reads a message, the stream and feature its topic names, and whether retained ones seed their stream."""
+    """Who reads a message, the stream and feature its topic names, and what the subscription says."""
 
     decoder: Decoder
     names: tuple[str | None, str | None]
-    seeds: bool
+    subscription: SubscriptionConfig
 
 
 class Pipeline:
@@ -146,10 +171,8 @@ class Pipeline:
         self.groups = Groups()
         self.max_streams = config.limits.streams
         self.offset_s = offset_s
-        self._subscriptions: list[tuple[Decoder, bool]] = [
-            (decoder, subscription.retained == "seed")
-            for decoder, subscription in zip(decoders(config), config.subscriptions, strict=True)
-        ]
+        self._subscriptions = list(zip(decoders(config), config.subscriptions, strict=True))
+        self._foreign = Foreign(config)
         self._open_stream = open_stream
         self._is_wanted = is_wanted
 
@@ -172,35 +195,72 @@ class Pipeline:
             It lay in the broker: nobody knows how old it is.
         """
         heard = Heard()
-        route = self._route(topic)
-        if route is None or (retained and not route.seeds):
-            heard.ignored = 1
+        ignored = "no_subscription"
+        for route in self._routes(topic):
+            text = route.subscription.topic
+            if reason := self._foreign.reason(topic, text):
+                ignored, heard.subscription = reason, text
+                break
+            if retained and route.subscription.retained != "seed":
+                ignored = "retained"
+                continue
+            ignored = ""
+            try:
+                decoded = route.decoder.read(topic, route.names, payload)
+            except PayloadError as error:
+                if heard.refused is None:
+                    heard.refused, heard.subscription = error, text
+                continue
+            heard.refused, heard.subscription = None, text
+            heard.rejected, heard.masked = decoded.rejected, decoded.masked
+            for reading in decoded.readings:
+                self._take(reading, received_at, heard, route.subscription, retained=retained)
             return heard
-        try:
-            decoded = route.decoder.read(topic, route.names, payload)
-        except PayloadError as error:
-            heard.refused = error
-            return heard
-        heard.rejected, heard.masked = decoded.rejected, decoded.masked
-        for reading in decoded.readings:
-            self._take(reading, received_at, heard, retained=retained)
+        if heard.refused is None:
+            heard.ignored[ignored] += 1
         return heard
 
     def take_reading(self, reading: Reading, received_at: float) -> Heard:
         """Take what a message would have said; ``received_at`` is in monotonic seconds."""
         heard = Heard()
-        self._take(reading, received_at, heard, retained=False)
+        self._take(reading, received_at, heard, None, retained=False)
         return heard
 
-    def _take(self, reading: Reading, received_at: float, heard: Heard, *, retained: bool) -> None:
+    def _take(
+        self,
+        reading: Reading,
+        received_at: float,
+        heard: Heard,
+        subscription: SubscriptionConfig | None,
+        *,
+        retained: bool,
+    ) -> None:
         stream = self.streams.get(reading.stream) or self._admit(reading.stream, received_at, heard)
         if stream is None:
-            heard.ignored += 1
-        elif retained:
-            heard.ignored += 1
+            heard.ignored["no_room"] += 1
+            return
+        for dropped in reading.dropped:
+            stream.ledger.add(dropped.key, dropped.reason, dropped.example)
+        if retained:
+            heard.ignored["seed"] += 1
             stream.seed(reading)
-        else:
-            heard.steps.append(self._add(stream, reading, received_at))
+            return
+        if subscription is not None:
+            reading = self._dated(reading, received_at, stream, subscription)
+        step = self._add(stream, reading, received_at)
+        heard.steps.append(step if subscription is None else replace(step, subscription=subscription.topic))
+
+    def _dated(self, reading: Reading, received_at: float, stream: Stream, subscription: SubscriptionConfig) -> Reading:
+        """The reading, without a timestamp that cannot be; what is wrong with timestamps stands in the ledger."""
+        timestamp, now = reading.timestamp, received_at + self.offset_s
+        if timestamp is None:
+            if subscription.timestamp is not None:
+                stream.ledger.add(subscription.timestamp, "no_time")
+        elif timestamp - now > FUTURE_S and now > _CLOCK_SET:
+            date = datetime.fromtimestamp(timestamp, UTC).isoformat(" ", "seconds")
+            stream.ledger.add(subscription.timestamp or "timestamp", "future", date)
+            return replace(reading, timestamp=None)
+        return reading
 
     def due_at(self) -> float:
         """Monotonic seconds up to which `pass_time` changes nothing while no message comes; may be infinite."""
@@ -236,13 +296,12 @@ class Pipeline:
         self.offset_s = offset_s
         return delta_s
 
-    def _route(self, topic: str) -> _Route | None:
-        """The first subscription whose topic matches reads a message."""
-        for decoder, seeds in self._subscriptions:
+    def _routes(self, topic: str) -> Iterator[_Route]:
+        """The subscriptions whose topic matches, in their order: the first one that can read a message does."""
+        for decoder, subscription in self._subscriptions:
             names = decoder.template.match(topic)
             if names is not None:
-                return _Route(decoder, names, seeds)
-        return None
+                yield _Route(decoder, names, subscription)
 
     def _add(self, stream: Stream, reading: Reading, received_at: float) -> Step:
         stream.stamped_by_receipt = reading.timestamp is None
@@ -251,10 +310,12 @@ class Pipeline:
         return self._step(stream, stream.add(reading, received_at), None)
 
     def _step(self, stream: Stream, outcomes: list[Outcome], now: float | None) -> Step:
-        accepted, late, clock_steps, starter = stream.news()
+        accepted, late, clock_steps, unwanted, starter = stream.news()
         stopped = now is not None and stream.has_stopped(now)
         silent = stream.stop(now + self.offset_s) if now is not None and stopped else ()
-        return Step(stream, outcomes, silent, accepted, late, clock_steps, starter, stopped)
+        counts, fresh = stream.ledger.news()
+        lost = {reason: counts[reason] for reason in LOST_REASONS if reason in counts} if counts else counts
+        return Step(stream, outcomes, silent, accepted, late, clock_steps, starter, stopped, unwanted, lost, fresh)
 
     def _admit(self, name: str, now: float, heard: Heard) -> Stream | None:
         """Begin a stream if there is room, or if one can be forgotten for it."""

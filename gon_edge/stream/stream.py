@@ -27,6 +27,7 @@ from gon_edge.stream.align import Aligner
 from gon_edge.stream.backlog import Backlog, Newest
 from gon_edge.stream.groups import Groups
 from gon_edge.stream.history import ReadingHistory, ScoreHistory
+from gon_edge.stream.ledger import Ledger
 
 RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
 
@@ -101,6 +102,10 @@ class Stream:
         When a reading moved the stream on last, monotonic seconds.
     stamped_by_receipt : bool
         The newest reading carried no timestamp of its own.
+    ledger : Ledger
+        What of its messages became no value.
+    unwanted : int
+        Readings of which ``include`` and ``exclude`` leave nothing.
     """
 
     def __init__(
@@ -126,6 +131,8 @@ class Stream:
         self.history = ScoreHistory()
         self.readings = ReadingHistory()
         self.stamped_by_receipt = False
+        self.ledger = Ledger()
+        self.unwanted = 0
         self.last_row: Row | None = None
         interval_s = settings.interval_s or (model.interval_s if model is not None and model.interval_s > 0.0 else None)
         self.aligner = Aligner(
@@ -135,6 +142,7 @@ class Stream:
             lateness_s=settings.lateness_s,
             max_gap_s=settings.max_gap_s,
             max_features=max_features,
+            ledger=self.ledger,
         )
         self.policy = AlertPolicy(name, settings.alerts)
         self._timer = timer
@@ -151,7 +159,7 @@ class Stream:
         self._unfit: tuple[str, ...] | None = None  # features of a row that no starter can do with
         self._wanted: dict[str, bool] = {}
         self._seeds: dict[str, float] = {}
-        self._told = 0, 0, 0  # accepted, late, clock_steps of the aligner, as of the last `news`
+        self._told = 0, 0, 0, 0  # accepted, late and clock_steps of the aligner, and unwanted, as of the last `news`
         self._began_with: Model | None = None  # a starter nobody has been told of yet
         if model is not None:
             self.use(model)
@@ -197,7 +205,7 @@ class Stream:
         if len(features) <= MOST_FEATURES:
             self._days.add(timestamps, features, values)
 
-    def news(self) -> tuple[int, int, int, Model | None]:
+    def news(self) -> tuple[int, int, int, int, Model | None]:
         """What has happened since this was asked last.
 
         Returns
@@ -206,20 +214,23 @@ class Stream:
             Readings that became part of a row, and that came too late for theirs.
         clock_steps : int
             Times the device's clock was set.
+        unwanted : int
+            Readings of which nothing was wanted.
         starter : Model or None
             The shipped model that has begun to score the stream.
         """
-        before, now = self._told, (self.aligner.accepted, self.aligner.late, self.aligner.clock_steps)
+        before, aligner = self._told, self.aligner
+        now = aligner.accepted, aligner.late, aligner.clock_steps, self.unwanted
         starter, self._began_with = self._began_with, None
         self._told = now
-        return now[0] - before[0], now[1] - before[1], now[2] - before[2], starter
+        return now[0] - before[0], now[1] - before[1], now[2] - before[2], now[3] - before[3], starter
 
     def follow_clock(self, delta_s: float) -> None:
         """Follow the wall clock when it is set by ``delta_s``, if it stamps the stream's readings."""
         if self.stamped_by_receipt:
             self.aligner.shift(delta_s)
-            accepted, late, steps = self._told
-            self._told = accepted, late, steps + 1  # no news of the device: the clock is this machine's
+            accepted, late, steps, unwanted = self._told
+            self._told = accepted, late, steps + 1, unwanted  # no news of the device: the clock is this machine's
 
     @property
     def state(self) -> StreamState:
@@ -269,6 +280,7 @@ class Stream:
         masked = self._select(reading.masked)
         if values is not reading.values or masked is not reading.masked:
             if not values and not masked:
+                self.unwanted += 1
                 return []
             reading = Reading(reading.stream, reading.timestamp, values, masked)
         accepted = self.aligner.accepted
@@ -378,7 +390,12 @@ class Stream:
                     wanted.clear()
                 included = not settings.include or any(fnmatchcase(name, glob) for glob in settings.include)
                 wanted[name] = included and not any(fnmatchcase(name, glob) for glob in settings.exclude)
-        return {name: value for name, value in values.items() if wanted[name]}
+        selected = {name: value for name, value in values.items() if wanted[name]}
+        if len(selected) < len(values):
+            for name, value in values.items():
+                if not wanted[name]:
+                    self.ledger.add(name, "excluded", str(value))
+        return selected
 
     def judge(self, rows: list[Row]) -> list[Outcome]:
         """Judge rows that are on the grid already, oldest first."""

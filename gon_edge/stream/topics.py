@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Self
 from urllib.parse import quote
 
+from gon_edge.config.schema import Config
+
 MAX_NAME = 128  # characters of a stream or a feature; a label of this size is still readable on the status page
 _MAX_FOLDER = 240  # of the 255 bytes that file systems allow
 _REST = "{feature...}"
@@ -20,8 +22,10 @@ class TopicTemplate:
     ----------
     text : str
         As written.
-    subscription : str
+    filter : str
         The MQTT topic filter.
+    subscription : str
+        What is subscribed to: the filter, in a shared subscription with its group before it.
     has_stream, has_feature : bool
 
     Examples
@@ -42,13 +46,14 @@ class TopicTemplate:
         "_open_ended",
         "_rest",
         "_stream",
+        "filter",
         "has_feature",
         "has_stream",
         "subscription",
         "text",
     )
 
-    def __init__(self, text: str, levels: list[str]) -> None:
+    def __init__(self, text: str, levels: list[str], group: str = "") -> None:
         self.text = text
         self._rest = levels[-1] == _REST
         self._open_ended = self._rest or levels[-1] == "#"
@@ -58,7 +63,8 @@ class TopicTemplate:
         self._fixed = [(i, level) for i, level in enumerate(levels) if level[:1] not in ("+", "#", "{")]
         self.has_stream = self._stream is not None
         self.has_feature = self._rest or self._feature is not None
-        self.subscription = "/".join("#" if level == _REST else "+" if level[:1] == "{" else level for level in levels)
+        self.filter = "/".join("#" if level == _REST else "+" if level[:1] == "{" else level for level in levels)
+        self.subscription = f"$share/{group}/{self.filter}" if group else self.filter
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -69,7 +75,7 @@ class TopicTemplate:
         ValueError
             The text says which level is wrong and what is allowed.
         """
-        levels = text.split("/")
+        group, levels = _without_group(text.split("/"))
         if not text or "\0" in text:
             raise ValueError("a topic must not be empty and must not contain NUL")
         for i, level in enumerate(levels):
@@ -86,7 +92,7 @@ class TopicTemplate:
                     f"{text!r}: level {level!r}: {{stream}}, {{feature}}, + and # must be a whole level between "
                     "slashes, and there are no other placeholders"
                 )
-        return cls(text, levels)
+        return cls(text, levels, group)
 
     def match(self, topic: str) -> tuple[str | None, str | None] | None:
         """Names of the stream and the feature in a topic; ``None`` when the topic is another's.
@@ -99,12 +105,27 @@ class TopicTemplate:
         for i, level in self._fixed:
             if levels[i] != level:
                 return None
-        if topic[:1] == "$" and self.subscription[:1] in ("+", "#"):  # wildcards leave out the broker's own $SYS topics
+        if topic[:1] == "$" and self.filter[:1] in ("+", "#"):  # wildcards leave out the broker's own $SYS topics
             return None
         stream = None if self._stream is None else levels[self._stream]
         if self._rest:
             return (stream, ".".join(levels[self._levels :])) if len(levels) > self._levels else None
         return stream, None if self._feature is None else levels[self._feature]
+
+
+def _without_group(levels: list[str]) -> tuple[str, list[str]]:
+    """The group of a shared subscription (MQTT 5, 4.8.2), empty for none, and the levels that topics match.
+
+    Raises
+    ------
+    ValueError
+        A shared subscription without a group, or without a topic.
+    """
+    if levels[0] != "$share":
+        return "", levels
+    if len(levels) < len(("$share", "group", "topic")) or not levels[1] or any(c in levels[1] for c in "+#{}"):
+        raise ValueError(f"{'/'.join(levels)!r}: write $share/GROUP/TOPIC, the group a plain name")
+    return levels[1], levels[2:]
 
 
 def is_name(text: str) -> bool:
@@ -119,3 +140,30 @@ def is_stream(text: str) -> bool:
     if not is_name(text) or any(character in text for character in "+#/"):
         return False
     return 3 * len(text.encode()) <= _MAX_FOLDER or len(quote(text)) <= _MAX_FOLDER
+
+
+class Foreign:
+    """Topics that hold no readings, though a wildcard may take them in: gon-edge's own, and Home Assistant's discovery.
+
+    What gon-edge publishes of a stream must never become a stream.
+
+    Parameters
+    ----------
+    config : Config
+    """
+
+    __slots__ = ("_base", "_discovery", "_own")
+
+    def __init__(self, config: Config) -> None:
+        self._base = f"{config.mqtt.base_topic}/"
+        self._own = f"{self._base}{config.node.replace('%', '%25')}/"  # as `links.mqtt.client.own_topic` writes it
+        self._discovery = f"{config.homeassistant.discovery_prefix}/"
+
+    def reason(self, topic: str, subscription: str) -> str:
+        """``own``, ``discovery``, or empty; topics of another gon-edge are read where the subscription names them."""
+        if topic.startswith(self._base):
+            return "own" if topic.startswith(self._own) or not subscription.startswith(self._base) else ""
+        is_discovery = topic.startswith(self._discovery) and (
+            topic.endswith("/config") or topic == f"{self._discovery}status"
+        )
+        return "discovery" if is_discovery else ""

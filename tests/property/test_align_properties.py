@@ -128,7 +128,7 @@ def test_whatever_happens_every_reading_is_accounted_for_and_rows_are_regular(hi
     event(f"clock steps: {min(aligner.clock_steps, 3)}, restarts: {min(sum(row.restart for row in rows), 4)}")
     for row in rows:
         assert len(row.features) == len(row.values) == len(row.stale) <= 4
-        assert aligner.features[: len(row.features)] == row.features
+        assert len(set(row.features)) == len(row.features)
         for name, value, is_stale in zip(row.features, row.values, row.stale, strict=True):
             if math.isnan(value):
                 assert is_stale

@@ -9,6 +9,7 @@ import pytest
 from gon_edge.events import Reading
 from gon_edge.stream.align import MAX_FILLERS, Aligner
 from gon_edge.stream.interval import LEARNING_TICKS
+from gon_edge.stream.ledger import Ledger
 
 EPOCH = 1_700_000_000.0
 
@@ -75,11 +76,12 @@ def test_new_features_are_appended():
 
 
 def test_features_past_the_limit_are_ignored_and_counted():
-    aligner = Aligner("pump", interval_s=1.0, max_features=2)
+    ledger = Ledger()
+    aligner = Aligner("pump", interval_s=1.0, max_features=2, ledger=ledger)
     for i in range(3):
         aligner.add(reading(EPOCH + i, a=1, b=2, c=3, d=4), i)
     assert aligner.features == ("a", "b")
-    assert aligner.ignored == 6
+    assert ledger.totals == {"once": 3, "crowded": 4}
     assert aligner.accepted == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,14 +75,14 @@ def test_a_message_that_holds_no_reading_is_refused_with_its_reason():
 
 def test_a_topic_of_no_subscription_is_ignored():
     it = pipeline(text=CONFIG.replace('  - {topic: "#", format: json, stream: rest}\n', ""))
-    assert it.take("elsewhere", b'{"a": 1}', 1.0) == Heard(ignored=1)
+    assert it.take("elsewhere", b'{"a": 1}', 1.0) == Heard(ignored=Counter(no_subscription=1))
 
 
 def test_retained_messages_are_ignored_or_seed_their_stream():
     it = pipeline()
-    assert it.take("telemetry/pump", b'{"a": 1}', 0.0, retained=True) == Heard(ignored=1)
+    assert it.take("telemetry/pump", b'{"a": 1}', 0.0, retained=True) == Heard(ignored=Counter(retained=1))
     seeded = it.take("home/hall/temp", b"21", 0.0, retained=True)
-    assert (seeded.ignored, [s.name for s in seeded.opened], seeded.steps) == (1, ["hall"], [])
+    assert (seeded.ignored, [s.name for s in seeded.opened], seeded.steps) == ({"seed": 1}, ["hall"], [])
 
 
 def test_readings_without_a_timestamp_get_the_time_of_their_receipt():
@@ -110,7 +111,7 @@ def test_a_stream_for_which_there_is_no_room_is_named():
     say(it, "a", 0.0, x=1.0)
     say(it, "b", 1.0, x=1.0)
     heard = say(it, "c", 2.0, x=1.0)
-    assert (heard.crowded_out, heard.ignored, list(it.streams)) == (["c"], 1, ["a", "b"])
+    assert (heard.crowded_out, heard.ignored, list(it.streams)) == (["c"], {"no_room": 1}, ["a", "b"])
 
 
 def test_a_stream_that_fell_silent_before_it_had_a_model_makes_room():
@@ -235,3 +236,78 @@ def test_time_alone_changes_nothing_before_it_is_due():
     assert it.due_at() == stops_at
     assert [step.stopped for step in it.pass_time(stops_at + 0.1)] == [True]
     assert it.due_at() == math.inf
+
+
+def test_the_next_subscription_reads_what_the_first_one_cannot():
+    it = pipeline(text=CONFIG.replace("telemetry/{stream}", "{stream}/+/+"))
+    heard = it.take("home/hall/temp", b"21 ", 0.0)
+    assert (heard.refused, heard.subscription, [s.name for s in heard.opened]) == (
+        None,
+        "home/{stream}/{feature}",
+        ["hall"],
+    )
+
+
+def test_own_topics_and_discovery_never_become_a_stream_of_a_wildcard():
+    it = pipeline()
+    for topic in ("gon-edge/pi/state/pump", "gon-edge/other/state/pump", "gon-edge/pi/alert"):
+        assert it.take(topic, b'{"score": 1}', 0.0) == Heard(ignored=Counter(own=1), subscription="#")
+    found = it.take("homeassistant/sensor/x/config", b'{"min": 1}', 0.0)
+    assert found == Heard(ignored=Counter(discovery=1), subscription="#")
+    assert it.take("homeassistant/sensor/x/state", b'{"value": 1}', 0.0).steps  # as mqtt_statestream publishes
+
+
+def test_topics_of_another_gon_edge_are_read_where_a_subscription_names_them():
+    it = pipeline(text=CONFIG.replace("telemetry/{stream}", "gon-edge/+/state/{stream}"))
+    assert it.take("gon-edge/other/state/pump", b'{"score": 1}', 0.0).steps
+    assert it.take("gon-edge/pi/state/pump", b'{"score": 1}', 0.0).ignored == {"own": 1}
+
+
+def test_a_timestamp_of_the_year_2612_is_named_and_the_time_of_receipt_counts():
+    it = pipeline()
+    it.offset_s = 1_796_000_000.0  # November 2026
+    heard = it.take("telemetry/pump", b'{"t": 20261130091554, "a": 1.5}', 5.0)  # as milliseconds
+    (step,) = heard.steps
+    assert step.lost == {"future": 1}
+    ((key, example),) = [(told.key, told.example) for told in step.fresh]
+    assert (key, example[:4]) == ("t", "2612")
+    assert step.stream.stamped_by_receipt
+    unset = pipeline()
+    unset.offset_s = 0.0  # nobody has set this clock: it cannot say what lies in the future
+    assert unset.take("telemetry/pump", b'{"t": 1700000000, "a": 1.5}', 5.0).steps[0].lost == {}
+
+
+def test_a_timestamp_key_that_is_not_there_is_named():
+    (step,) = pipeline().take("telemetry/pump", b'{"time": 1700000000, "a": 1.5}', 5.0).steps
+    assert step.lost == {"no_time": 1}
+    assert [told.key for told in step.fresh] == ["t"]
+
+
+def test_a_feature_whose_clock_is_an_hour_ahead_is_named_with_its_offset():
+    it = pipeline()
+    for at in range(20):
+        say(it, "pump", at, a=1.0)
+        say(it, "pump", at + 3600.0, b=2.0) if at % 3 == 0 else None
+    (entry,) = it.streams["pump"].ledger.entries
+    assert (entry.key, entry.reason, entry.count) == ("b", "ahead", 7 - 1 + 1 * (19 % 3 == 0))
+    assert entry.example.startswith("+3")
+
+
+def test_keys_left_out_are_counted_and_so_is_a_reading_of_nothing_else():
+    it = pipeline(text=CONFIG.replace("interval: 1s", 'interval: 1s, exclude: ["x*"]'))
+    (step,) = say(it, "pump", 0.0, x1=1.0, x2=2.0).steps
+    assert (step.unwanted, step.lost, step.accepted, step.late) == (1, {"excluded": 2}, 0, 0)
+
+
+def test_of_600_topics_of_one_stream_the_100_that_find_no_place_are_named_and_counted():
+    config = parse_config(yaml.safe_load(CONFIG))
+    it = Pipeline(config, lambda name, now: Stream(name, config.stream(name), max_features=500), offset_s=WALL)
+    for second in range(4):
+        for i in range(600):
+            it.take(f"home/hall/f{i}", b"1", second + i / 10_000)
+    stream = it.streams["hall"]
+    assert len(stream.aligner.features) == 500
+    assert stream.ledger.totals["crowded"] >= 100
+    crowded = {entry.key for entry in stream.ledger.entries if entry.reason == "crowded"}
+    assert crowded
+    assert not crowded & set(stream.aligner.features)

@@ -55,3 +55,16 @@ def test_a_template_subscribes_and_matches_as_mqtt_does(template, subscription, 
 def test_a_wrong_template_is_refused(template):
     with pytest.raises(ValueError, match=r"topic|stands twice|last level|whole level"):
         TopicTemplate.parse(template)
+
+
+def test_a_shared_subscription_matches_the_topics_behind_its_group():
+    template = TopicTemplate.parse("$share/edge/telemetry/{stream}")
+    assert (template.filter, template.subscription) == ("telemetry/+", "$share/edge/telemetry/+")
+    assert template.match("telemetry/pump") == ("pump", None)
+    assert TopicTemplate.parse("$share/edge/#").match("$SYS/broker/uptime") is None
+
+
+@pytest.mark.parametrize("text", ["$share", "$share/edge", "$share//a", "$share/+/a", "$share/{stream}/a"])
+def test_a_shared_subscription_without_group_or_topic_is_refused(text):
+    with pytest.raises(ValueError, match="GROUP"):
+        TopicTemplate.parse(text)
