@@ -38,6 +38,10 @@ critical: slow sensors repeat values, and a sensor that died stays still for hou
 training, is off and not frozen, for as long as it likes: solar panels at night.  Whether that is normal now, the score
 says."""
 
+_NOTHING = 1e-4
+"""Standard deviations from zero that are rounding.  Not critical: -1e-6 is what a person was told to expect of a network
+card at rest."""
+
 _LEAST_EXCESS = 1e-9
 """Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
 
@@ -268,7 +272,8 @@ class Detector:
 
     def _expected(self, nearest: Float) -> NDArray[np.float64]:
         """Generated rows (R, F) in engineering units, at the levels their features have by now."""
-        return self.model.scaler.inverse(nearest + self._levels.shift)
+        expected = self.model.scaler.inverse(nearest + self._levels.shift)
+        return np.where(np.abs(expected) < _NOTHING * self.model.scaler.scale, 0.0, expected)
 
     def _explained(self) -> tuple[Float, Float, NDArray[np.float64]]:
         """The last two windows (R, F), only one soon after a restart; the nearest normal ones (R, F); shares (F,)."""

@@ -311,3 +311,14 @@ def test_a_feature_at_its_lowest_in_training_may_rest_there_and_one_at_another_v
         detector = Detector(fitted.model_)
         missing = [detector.score(row).missing for row in stream(rows)]
         assert (NAMES[4] in missing[-1]) is is_frozen
+
+
+def test_what_is_expected_of_a_reading_at_rest_is_zero_and_no_rounding() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(20.0, 1.0, (400, 2)), np.zeros(400)])
+    detector = Detector(fit_model(rows, features=["a", "b", "net"], rng=rng))
+    net = np.where(np.arange(60) < 50, 0.0, 200.0)
+    for t, values in enumerate(np.column_stack([rng.normal(20.0, 1.0, (60, 2)), net])):
+        row = Row("pi", float(t), ("a", "b", "net"), values.astype(np.float32), np.zeros(3, np.bool_), t == 0)
+        detector.score(row)
+    assert [cause.expected for cause in detector.causes() if cause.feature == "net"] == [0.0]
