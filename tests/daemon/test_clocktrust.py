@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+from configurations import SMALLEST
 
+from gon_edge.config.file import parse_config
 from gon_edge.config.schema import StreamConfig
+from gon_edge.daemon.app import Daemon
 from gon_edge.daemon.clocktrust import ClockTrust
 from gon_edge.events import Reading
+from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.stream import Stream
@@ -69,3 +74,29 @@ def test_a_model_trained_before_the_clock_is_set_gets_its_dates(tmp_path: Path) 
     assert (lineage["trained_at"], lineage["until"]) == (REAL + 60.0, REAL + 59.0)
     assert streams[0].model.lineage == lineage
     assert models.load("fan")[0].lineage["trained_at"] == IN_1970 - 60.0
+
+
+def test_a_daemon_whose_clock_is_set_stores_neither_a_gap_nor_a_row_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset_s, now = IN_1970 - 50.0, 50.0
+    clock = Clock(monotonic=lambda: now, wall=lambda: now + offset_s)
+    monkeypatch.setattr("gon_edge.daemon.app.Clock", lambda: clock)
+    streams = {"defaults": {"interval": 1.0}}
+    mapping = {**SMALLEST, "state_dir": str(tmp_path), "streams": streams, "http": {"listen": "off"}}
+    daemon = Daemon(parse_config(mapping))
+    try:
+        for second in range(60):
+            now = 50.0 + second
+            if second == 30:
+                offset_s = REAL
+            daemon._pass_time(now)
+            daemon._scoring.take("telemetry/pump", b'{"a": %d}' % second, now)
+        timestamps, values, _, restart = daemon._store.rows("pump")
+        assert np.diff(timestamps).tolist() == [1.0] * (len(timestamps) - 1)
+        assert np.diff(values[:, 0]).tolist() == [1.0] * (len(timestamps) - 1)
+        assert len(timestamps) >= 59
+        assert timestamps[0] > REAL
+        assert restart.sum() == 1
+    finally:
+        daemon._stop()
