@@ -104,7 +104,7 @@ def stream_snapshot(stream: Stream, training: str, waits: str) -> StreamSnapshot
         eta_s=max(0, needed - stream.rows) * interval if model is None and interval is not None else None,
         interval_s=interval,
         score=verdict.score if verdict else None,
-        threshold=stream.scored_by.threshold if stream.scored_by else None,
+        threshold=verdict.threshold if verdict else stream.scored_by.threshold if stream.scored_by else None,
         scores=tuple(stream.scores),
         model_version=model.version if model else None,
         starter=stream.starter.version if stream.starter else None,

@@ -37,6 +37,7 @@ class StreamSnapshot:
     interval_s : float or None
         Of the grid; ``None`` until it is learned.
     score, threshold : float or None
+        Of the newest row; the threshold is the model's, or that of the state the machine is in.
     scores : tuple of float
         Recent scores, oldest first, for the sparkline; about 120.
     model_version : str or None

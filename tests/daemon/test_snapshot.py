@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gon_edge.config.schema import HttpConfig, StreamConfig
-from gon_edge.daemon.snapshot import EarlierDays, exposure, readings_snapshot
+from gon_edge.daemon.snapshot import EarlierDays, exposure, readings_snapshot, stream_snapshot
 from gon_edge.events import Row
 from gon_edge.model.window import Scaler
 from gon_edge.state import days as stored_days
@@ -37,6 +37,20 @@ def test_a_reading_is_usually_within_two_deviations_of_what_was_learned_and_one_
     counted = readings_snapshot(stream)
     assert counted.learned == ("flow", "zero")
     assert counted.usual.T.tolist() == [usual["flow"], usual["zero"]]
+
+
+def test_the_threshold_that_is_shown_is_the_one_the_newest_row_was_held_against() -> None:
+    # A machine in another state is held against that state's; the page said by how much a row passed the model's.
+    rng = np.random.default_rng(0)
+    model = fit_model(rng.normal(20.0, 0.5, (500, 1)), features=("flow",), rng=rng)
+    stream = Stream("pump", StreamConfig(interval_s=1.0), max_features=10, model=model)
+    assert stream_snapshot(stream, "", "").threshold == model.threshold
+    fresh = np.zeros(1, np.bool_)
+    for t, value in enumerate(np.concatenate([rng.normal(20.0, 0.5, 60), rng.normal(90.0, 5.0, 1400)])):
+        stream.judge([Row("pump", BEGIN + t, ("flow",), np.float32([value]), fresh, t == 0)])
+    assert stream.verdict is not None
+    assert stream.verdict.threshold > model.threshold
+    assert stream_snapshot(stream, "", "").threshold == stream.verdict.threshold
 
 
 def test_earlier_days_come_from_the_store_while_the_daemon_holds_it(tmp_path: Path) -> None:
