@@ -11,6 +11,8 @@ import numpy as np
 
 from gon_edge.events import Cause
 from gon_edge.links.snapshot import ReadingsSnapshot, Snapshot, StreamSnapshot
+from gon_edge.stream.columns import Held
+from gon_edge.stream.ledger import Entry
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 
@@ -26,11 +28,15 @@ SCORING = StreamSnapshot(
     model_version="v3",
     model_trained_at=1.7e9 - 7200,
     last_timestamp=1.7e9,
-    features=16,
+    features={f"f{i}": Held(i + 0.5, 1.0) for i in range(16)},
+    counters=frozenset({"f3"}),
+    dropped=(Entry("state", "text", 12, "open"), Entry("slow", "ahead", 3, "+3600 s")),
     missing=("flow",),
     causes=(Cause("cpu.total", 97.0, None, 0.62),),
 )
-WARMING = StreamSnapshot(name=HOSTILE, state="warming-up", rows=150, rows_needed=600, eta_s=450.0, features=3)
+WARMING = StreamSnapshot(
+    name=HOSTILE, state="warming-up", rows=150, rows_needed=600, eta_s=450.0, features=dict.fromkeys("abc", Held(1.0))
+)
 ALERT: dict[str, Any] = {
     "id": "a1",
     "type": "update",

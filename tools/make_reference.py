@@ -64,6 +64,10 @@ def _note(*what: str) -> str:
 
 
 _RENAMED = {"stream": "name"}  # JSON has it under another name than the dataclass
+_LISTED = {  # JSON has it in another shape than the dataclass
+    (StreamSnapshot, "features"): ("list", "Each with `name`, `value`, `cadence_s` and `kind`, see below."),
+    (StreamSnapshot, "dropped"): ("list", "Each with `key`, `reason`, `count`, `example` and `why`, see below."),
+}
 _SAID = {  # where a docstring says nothing beyond the type
     "type": "`new` first, then `update`, then `end`; the `id` stays the same. An `update` after the `end`: it is back.",
     "kind": "Something is unusual, or something is silent or frozen.",
@@ -75,7 +79,6 @@ _SAID = {  # where a docstring says nothing beyond the type
     "every": "From one of them to the next.",
     "score": "The newest; null before there is a model.",
     "threshold": "The threshold for it.",
-    "features": "How many it has.",
     "duration_s": "How long it took.",
     "passed": "Whether the new model may be used.",
     "challenger": "What the new model scored, see below.",
@@ -438,6 +441,7 @@ def _key_rows(cls: type, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     known = _attributes(cls)
     for key in keys:
         kind, text = known.get(key) or known[_RENAMED[key]]
+        kind, text = _LISTED.get((cls, key), (kind, text))
         kind = re.sub(r'"(\w+)"', r"`\1`", kind.strip("{}")).replace("None", "null").removesuffix(", optional")
         kind = re.sub(r"(tuple|sequence) of [\w ]+", "list", re.sub(r"mapping of \w+ to \w+", "object", kind))
         for python, said in (("str", "text"), ("float", "number"), ("int", "number"), ("bool", "true or false")):
@@ -706,6 +710,17 @@ def http() -> str:
         "`streams`, each with",
         "\n".join(_table(typed, _key_rows(StreamSnapshot, stream))),
         "Causes are as in [events](topics.md#events).",
+        (
+            "`features` are there from the first message on, each with its last `value`, null for none. `cadence_s` is "
+            "how many seconds lie between two values, null while unknown. `kind` is `gauge` or `counter`: of a "
+            "counter, which only rises, the rate is judged."
+        ),
+        (
+            f"`dropped` says what of the stream's messages became no value: the key as the message has it, how often "
+            f"since the start, what stood there last, and the reason, in words in `why`. {ledger.MOST_KEYS} keys are "
+            f"named, the one heard last first; `{ledger.OTHERS}` stands for those before. The reasons are those of "
+            "`gon_edge_readings_masked_total` in [metrics.md](metrics.md)."
+        ),
         "## /api/v1/silences",
         "`silences`, each with",
         "\n".join(_table(typed, _key_rows(Silence, silence))),

@@ -31,6 +31,9 @@ _MOST = 20
 _KINDS = ("offset up", "offset down", "spike", "drift", "frozen", "decoupled")
 """Columns of the table of faults; the file of a model keeps no order."""
 
+_KEYS_NAMED = 3
+"""Keys of a stream that are not used, in a line.  Not critical: JSON and the page have all."""
+
 _COLUMN = 40
 """Characters of an entry of the lineage when two models stand side by side in 100 columns."""
 
@@ -229,13 +232,20 @@ def status_text(status: Mapping[str, Any]) -> str:
 
 
 def _learning_notes(stream: Mapping[str, Any]) -> list[str]:
-    """Why a stream has no model yet, where more is to be said of it than how many rows are missing."""
+    """Why a stream has no model yet, where more is to be said than how many rows are missing, and what is not used."""
     notes = []
     if stream["unusable"]:
         reasons = ", ".join(f"{rows} {UNUSABLE.get(why, why)}" for why, rows in stream["unusable"].items())
         notes.append(f"{stream['stream']}: rows that are not learned: {reasons}")
     if stream["waits"]:
         notes.append(f"{stream['stream']}: {stream['waits']}")
+    dropped = stream["dropped"]
+    if dropped:
+        keys = [
+            f"{entry['key']} ({entry['why']}{f', as {e!r}' if (e := entry['example']) else ''})" for entry in dropped
+        ]
+        more = f" and {len(keys) - _KEYS_NAMED} more (--json names them)" if len(keys) > _KEYS_NAMED else ""
+        notes.append(f"{stream['stream']}: not used: {'; '.join(keys[:_KEYS_NAMED])}{more}")
     return notes
 
 

@@ -215,7 +215,7 @@ def _readings(look: Look, streams: Sequence[Mapping[str, Any]], width: int, room
         features = sorted(said["features"], key=lambda feature: feature["feature"] not in blamed)
         shown = features[: room - len(lines) - 2]
         lasts = duration_text(max(len(feature["low"]) for feature in shown) * said["bucket_s"])
-        some = f", {len(shown)} of {stream['features']}" if len(shown) < stream["features"] else ""
+        some = f", {len(shown)} of {len(stream['features'])}" if len(shown) < len(stream["features"]) else ""
         lines += [line(("", "")), line((f"readings of {stream['stream']}, the last {lasts}{some}", "dim"))]
         name_width = max(6, min(max(cell_len(visible(feature["feature"])) for feature in shown), width // 3))
         for feature in shown:

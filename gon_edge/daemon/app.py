@@ -40,6 +40,7 @@ from gon_edge.process.threads import Watch
 from gon_edge.state.catalog import check_starters
 from gon_edge.stream.payload import decoders
 from gon_edge.stream.pipeline import CLOCK_STEP_S, TICK_S
+from gon_edge.stream.topics import outermost
 
 if TYPE_CHECKING:
     from gon_edge.links.feedback import Feedback
@@ -136,7 +137,9 @@ class Daemon:
         client = MqttClient(
             self._config.mqtt,
             node=self._config.node,
-            subscriptions=(*(decoder.template.subscription for decoder in decoders(self._config)), *home, *answers),
+            subscriptions=outermost(
+                (*(decoder.template.subscription for decoder in decoders(self._config)), *home, *answers)
+            ),
             rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
             on_reconnect=self._telemetry.mqtt_reconnect,
         )

@@ -110,12 +110,14 @@ def stream_snapshot(stream: Stream, training: str, waits: str) -> StreamSnapshot
         starter=stream.starter.version if stream.starter else None,
         model_trained_at=float(model.lineage.get("trained_at", 0.0)) if model else None,
         last_timestamp=stream.last_row.timestamp if stream.last_row else None,
-        features=len(model.readings) if model else len(stream.aligner.features),
+        features=stream.aligner.held,
+        counters=frozenset(model.features[f] for f in np.flatnonzero(model.is_counter)) if model else None,
+        dropped=stream.ledger.entries,
         missing=verdict.missing if verdict else (),
         causes=stream.causes(),
         training=training,
         unusable={str(why): rows for why, rows in stream.unusable.items()} if model is None else {},
-        waits=waits,
+        waits=waits or stream.aligner.waits_for,
     )
 
 

@@ -100,7 +100,7 @@ def picture(story: Story, seen: Seen, name: str, *, width: int, height: int) -> 
 def _stream(stream: Mapping[str, Any] | None, name: str, *, width: int, chart_lines: int) -> list[RenderableType]:
     if stream is None:
         return [line((name, "bold"), ("  no reading yet", "")), "", ""]
-    about = f"  {stream['state']}, {stream['features']} features, row {stream['rows']}"
+    about = f"  {stream['state']}, {len(stream['features'])} features, row {stream['rows']}"
     if stream["model_version"] is not None:
         head = line((name, "bold cyan"), (f"{about}, model {stream['model_version']}", ""))
         return [head, *_scores(stream, width=width, chart_lines=chart_lines)]

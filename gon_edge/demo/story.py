@@ -241,7 +241,7 @@ class Story:
             self.phase = "calm"
             self._scoring_since = self._calm_since = now
             takes_over = "takes over" if self._meanwhile else "is in use"
-            own = f"model {stream['model_version']} of {stream['features']} features"
+            own = f"model {stream['model_version']} of {len(stream['features'])} features"
             return [*told, f"{own} {takes_over}: every row is scored"]
         return told
 

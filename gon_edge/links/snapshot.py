@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.events import Cause
+from gon_edge.stream.columns import Held
+from gon_edge.stream.ledger import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,12 @@ class StreamSnapshot:
         The shipped model that scores it while it has none of its own, as ``shipped:host``.
     model_trained_at, last_timestamp : float or None
         Unix seconds.
-    features : int
+    features : mapping of str to Held
+        What each has said last, and how it reports.
+    counters : frozenset of str or None
+        Those of which the model judges the rate; ``None`` without a model.
+    dropped : tuple of Entry
+        Keys of its messages that became no value, the one heard last first.
     missing : tuple of str
         Features masked from the score.
     causes : tuple of Cause
@@ -68,7 +75,9 @@ class StreamSnapshot:
     starter: str | None = None
     model_trained_at: float | None = None
     last_timestamp: float | None = None
-    features: int = 0
+    features: Mapping[str, Held] = field(default_factory=dict)
+    counters: frozenset[str] | None = None
+    dropped: tuple[Entry, ...] = ()
     missing: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
     training: str = ""

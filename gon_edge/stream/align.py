@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 
 from gon_edge.events import Reading, Row
-from gon_edge.stream.columns import Columns
+from gon_edge.stream.columns import Columns, Held
 from gon_edge.stream.interval import LEARNING_LIMIT, Learning, Received, mean_phase
 from gon_edge.stream.ledger import Ledger
 from gon_edge.stream.pace import Pace
@@ -137,8 +137,8 @@ class Aligner:
         return self._columns.names
 
     @property
-    def held(self) -> dict[str, tuple[float, float | None]]:
-        """The value each feature holds, NaN for none, and its cadence in seconds, ``None`` while unknown."""
+    def held(self) -> dict[str, Held]:
+        """What each feature has said last, and how it reports."""
         return self._columns.held if self._learning is None else self._learning.features
 
     @property
@@ -372,7 +372,7 @@ class Aligner:
 
     def _lose(self, received: Received, reason: str, offset_s: float) -> None:
         self.late += 1
-        self._ledger.add_late(received.reading.values, reason, offset_s)
+        self._ledger.add_late(received.reading.values, reason, received.timestamp, offset_s)
 
     def _judge_set_aside(self, rows: list[Row]) -> None:
         """Decide without further readings: what was ahead is a gap, what was behind is late."""

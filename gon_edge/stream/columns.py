@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,33 @@ _MOST_STEPS = 4
 """Steps after which a cadence is trusted; until then the longest counts, afterwards an average over eight or so.  An
 outage counts for as many steps at most.  Not critical: a feature is stale only after `HOLD_CADENCES` cadences."""
 
+_FEWEST_RISES = 20
+"""Rises that make a counter for whoever looks; what is judged as one is decided in training (`model.counters`)."""
+
 _MASKED = (-math.inf, math.nan)  # a feature heard in a tick, but without a value
+
+_FELL = -(10**9)  # what no rises make up for
 
 _GONE_S = 86400.0
 """A column without a value for so long gives its place to a new name, where places are short.  Not critical: a day."""
+
+
+class Held(NamedTuple):
+    """What one feature has said last.
+
+    Attributes
+    ----------
+    value : float
+        NaN for none.
+    cadence_s : float or None
+        Seconds between two values; ``None`` while unknown.
+    rises : bool
+        It has risen often and never fallen.
+    """
+
+    value: float
+    cadence_s: float | None = None
+    rises: bool = False
 
 
 class Columns:
@@ -56,6 +80,7 @@ class Columns:
         "_max_features",
         "_max_hold_s",
         "_names",
+        "_rises",
         "_seen",
         "_stale",
         "_values",
@@ -79,6 +104,7 @@ class Columns:
         self._values: list[float] = []
         self._seen: list[float] = []  # timestamp of the value, -inf when there is none
         self._born: list[float] = []  # timestamp of what it began with
+        self._rises: list[int] = []  # far below 0 once it has fallen
         self._cadence: list[float] = []
         self._gaps: list[int] = []  # how many steps the cadence rests on, up to `_MOST_STEPS`
         self._hold: list[float] = []
@@ -92,10 +118,10 @@ class Columns:
         return self._names
 
     @property
-    def held(self) -> dict[str, tuple[float, float | None]]:
-        """The value each feature holds, NaN for none, and its cadence in seconds, ``None`` while unknown."""
-        told = zip(self._values, (cadence or None for cadence in self._cadence), strict=True)
-        return dict(zip(self.names, told, strict=True))
+    def held(self) -> dict[str, Held]:
+        """What each feature has said last, and how it reports."""
+        told = zip(self.names, self._values, self._cadence, self._rises, strict=True)
+        return {name: Held(value, step or None, rises >= _FEWEST_RISES) for name, value, step, rises in told}
 
     def set_interval(self, interval_s: float, gap_s: float) -> None:
         """Say how far apart rows are, and which silence, in seconds, ends a segment."""
@@ -117,6 +143,7 @@ class Columns:
         self._values.append(math.nan)
         self._seen.append(-math.inf)
         self._born.append(timestamp)
+        self._rises.append(0)
         self._cadence.append(0.0)
         self._gaps.append(0)
         self._hold.append(self._max_hold_s or max(self._gap_s, HOLD_CADENCES * self._interval_s))
@@ -157,6 +184,7 @@ class Columns:
         self._values = [self._values[column] for column in stays]
         self._seen = [self._seen[column] for column in stays]
         self._born = [self._born[column] for column in stays]
+        self._rises = [self._rises[column] for column in stays]
         self._cadence = [self._cadence[column] for column in stays]
         self._gaps = [self._gaps[column] for column in stays]
         self._hold = [self._hold[column] for column in stays]
@@ -174,7 +202,11 @@ class Columns:
         gap_s = timestamp - self._seen[column]
         if not gap_s > 0.0:
             return
-        self._values[column] = value
+        before, self._values[column] = self._values[column], value
+        if value > before:
+            self._rises[column] += 1
+        elif value < before:
+            self._rises[column] = _FELL
         self._seen[column] = timestamp
         if self._max_hold_s is not None or gap_s == math.inf:
             return

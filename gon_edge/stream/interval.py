@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import NamedTuple
 
 from gon_edge.events import Reading
+from gon_edge.stream.columns import Held
+from gon_edge.stream.ledger import date
 
 LEARNING_TICKS = 8  # distinct timestamps of the fastest feature before an interval is believed
 LEARNING_SPAN_S = 2.0  # ... and the least they span: a broker's backlog arrives within a second, whatever its interval
@@ -79,13 +80,13 @@ class Learning:
         del self._timestamps[min(self._timestamps, key=lambda name: len(self._timestamps[name]))]
 
     @property
-    def features(self) -> dict[str, tuple[float, float | None]]:
-        """The newest value of each feature, NaN for none, and how often it reports, in seconds; ``None`` if unknown."""
+    def features(self) -> dict[str, Held]:
+        """What each feature has said last, and how often it reports so far."""
         newest = dict.fromkeys(self._timestamps, math.nan)
         for _, _, reading in self.readings:
             newest.update(reading.values)
         steps = {name: _steps(known) for name, known in self._timestamps.items()}
-        return {name: (value, _median(gaps) if (gaps := steps.get(name)) else None) for name, value in newest.items()}
+        return {name: Held(said, _median(gaps) if (gaps := steps.get(name)) else None) for name, said in newest.items()}
 
     @property
     def waits_for(self) -> str:
@@ -95,14 +96,14 @@ class Learning:
         first, last = min(r.timestamp for r in self.readings), max(r.timestamp for r in self.readings)
         if self._most < 2 and len(self.readings) >= LEARNING_TICKS:
             if last - first < MIN_INTERVAL_S:
-                return f"the timestamps stand still: {len(self.readings)} readings have the one of {_date(last)}"
+                return f"the timestamps stand still: {len(self.readings)} readings have the one of {date(last)}"
             return f"no name came twice at different times: {len(self._timestamps)} names so far"
         if self._most < LEARNING_TICKS:
             return f"{max(1, self._most)} of {LEARNING_TICKS} readings that tell how often rows come"
         if last - first < LEARNING_SPAN_S:
             return (
                 f"{self._most} readings lie within {last - first:.3g} s, and {LEARNING_SPAN_S:g} s are needed: "
-                f"are timestamps near {_date(last)} what the device means?"
+                f"are timestamps near {date(last)} what the device means?"
             )
         return "the steps between readings vary; set interval for this stream if this stays"
 
@@ -158,10 +159,6 @@ def mean_phase(timestamps: Iterable[float], origin: float, interval_s: float) ->
     angles = [2 * math.pi * math.remainder((t - origin) / interval_s, 1.0) for t in timestamps]
     phase = math.atan2(sum(map(math.sin, angles)), sum(map(math.cos, angles))) / (2 * math.pi)
     return phase if abs(phase) > 0.01 else 0.0
-
-
-def _date(timestamp: float) -> str:
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _size(reading: Reading) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from gon_edge.events import Dropped
 
@@ -68,6 +69,11 @@ IN_WORDS: Mapping[str, str] = {
     "discovery": "Home Assistant's discovery: a description, no reading",
 }
 """Every reason, as a person reads it.  A new one in `gon_edge.events` needs its words here; a test says so."""
+
+
+def date(timestamp: float) -> str:
+    """Unix seconds as a date and time of day, UTC."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 _NOTHING: tuple[Mapping[str, int], tuple[Dropped, ...]] = ({}, ())
@@ -138,9 +144,11 @@ class Ledger:
             first = next(iter(self._entries))
             self._others[first[1]] += self._entries.pop(first)[0]
 
-    def add_late(self, keys: Iterable[str], reason: str, offset_s: float) -> None:
+    def add_late(self, keys: Iterable[str], reason: str, timestamp: float, offset_s: float) -> None:
         """Count the values of a reading that is ``offset_s`` seconds off the stream's time."""
-        example = f"{offset_s:+.0f} s" if abs(offset_s) >= 1.0 else f"{offset_s:+.3f} s"
+        example = (
+            f"{offset_s:+.0f} s" if abs(offset_s) >= 1.0 else f"{offset_s:+.3f} s" if offset_s else date(timestamp)
+        )
         for key in keys:
             self.add(key, reason, example)
 

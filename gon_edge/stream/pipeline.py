@@ -12,7 +12,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gon_edge.config.schema import Config
@@ -21,6 +20,7 @@ from gon_edge.errors import PayloadError
 from gon_edge.events import LOST_REASONS, Alert, Dropped, Reading
 from gon_edge.model.file import Model
 from gon_edge.stream.groups import Groups
+from gon_edge.stream.ledger import date
 from gon_edge.stream.payload import Decoder, decoders
 from gon_edge.stream.stream import Outcome, Stream
 from gon_edge.stream.topics import Foreign
@@ -257,8 +257,7 @@ class Pipeline:
             if subscription.timestamp is not None:
                 stream.ledger.add(subscription.timestamp, "no_time")
         elif timestamp - now > FUTURE_S and now > _CLOCK_SET:
-            date = datetime.fromtimestamp(timestamp, UTC).isoformat(" ", "seconds")
-            stream.ledger.add(subscription.timestamp or "timestamp", "future", date)
+            stream.ledger.add(subscription.timestamp or "timestamp", "future", date(timestamp))
             return replace(reading, timestamp=None)
         return reading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 from urllib.parse import quote
 
@@ -126,6 +127,31 @@ def _without_group(levels: list[str]) -> tuple[str, list[str]]:
     if len(levels) < len(("$share", "group", "topic")) or not levels[1] or any(c in levels[1] for c in "+#{}"):
         raise ValueError(f"{'/'.join(levels)!r}: write $share/GROUP/TOPIC, the group a plain name")
     return levels[1], levels[2:]
+
+
+def outermost(filters: Iterable[str]) -> tuple[str, ...]:
+    """The filters without those that another one takes in: a broker may send a message once for each that matches.
+
+    Examples
+    --------
+    >>> outermost(["telemetry/+", "telemetry/#", "a/b", "a/b", "$share/edge/telemetry/+"])
+    ('telemetry/#', 'a/b', '$share/edge/telemetry/+')
+    """
+    once = dict.fromkeys(filters)
+    return tuple(one for one in once if not any(one != other and _takes_in(other, one) for other in once))
+
+
+def _takes_in(outer: str, inner: str) -> bool:
+    """Whether every topic of ``inner`` is one of ``outer``; a shared subscription stands for itself."""
+    if outer[:1] == "$" or inner[:1] == "$":
+        return False
+    outers, inners = outer.split("/"), inner.split("/")
+    for i, level in enumerate(outers):
+        if level == "#":
+            return True
+        if i >= len(inners) or inners[i] == "#" or level not in ("+", inners[i]):
+            return False
+    return len(outers) == len(inners)
 
 
 def is_name(text: str) -> bool:

@@ -93,6 +93,7 @@ def test_foreign_names_in_tables_and_pages_cannot_steer_the_terminal() -> None:
     stream = {"stream": hostile, "state": hostile, "rows": 1, "rows_needed": 2, "eta_s": None, "score": None}
     stream |= {"threshold": None, "model_version": None, "starter": None, "training": hostile}
     stream |= {"waits": hostile, "unusable": {"silenced": 3}}
+    stream |= {"dropped": [{"key": hostile, "reason": "text", "count": 2, "example": hostile, "why": hostile}]}
     cause = {"feature": hostile, "value": 1.0, "expected": None, "contribution": None}
     alert = {"type": "new", "severity": "warning", "kind": "anomaly", "stream": hostile, "since": 0.0}
     silence = {"stream": hostile, "feature": hostile, "until": 5.0, "reason": hostile}
@@ -112,7 +113,7 @@ def test_foreign_names_in_tables_and_pages_cannot_steer_the_terminal() -> None:
     assert all(
         c.isprintable() or c == "\n" for c in text + silences_text([silence]) + result_text(result(stream=hostile))
     )
-    assert text.count("\n") == 11
+    assert text.count("\n") == 12
 
 
 def test_a_table_gives_wide_characters_two_columns() -> None:

@@ -57,7 +57,7 @@ def status(streams: int = 2, alerts: int = 0, name: str = "s{:02}", **more: Any)
                 "model_version": "1",
                 "starter": None,
                 "last_timestamp": 100.0,
-                "features": 3,
+                "features": [{"name": name} for name in "abc"],
                 "training": "",
             }
             for i in range(streams)

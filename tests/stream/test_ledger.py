@@ -33,9 +33,11 @@ def test_news_are_told_once():
 
 def test_of_a_late_reading_the_offset_is_the_example():
     ledger = Ledger()
-    ledger.add_late(("a", "b"), "ahead", 3600.4)
-    ledger.add_late(("c",), "behind", -0.25)
+    ledger.add_late(("a", "b"), "ahead", 5000.0, 3600.4)
+    ledger.add_late(("c",), "behind", 100.0, -0.25)
+    ledger.add_late(("d",), "still", 1_700_000_000.0, 0.0)
     assert [(entry.key, entry.example) for entry in ledger.entries] == [
+        ("d", "2023-11-14 22:13:20"),
         ("c", "-0.250 s"),
         ("b", "+3600 s"),
         ("a", "+3600 s"),

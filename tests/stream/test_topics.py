@@ -2,7 +2,7 @@
 
 import pytest
 
-from gon_edge.stream.topics import TopicTemplate
+from gon_edge.stream.topics import TopicTemplate, outermost
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,18 @@ def test_a_shared_subscription_matches_the_topics_behind_its_group():
 def test_a_shared_subscription_without_group_or_topic_is_refused(text):
     with pytest.raises(ValueError, match="GROUP"):
         TopicTemplate.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("filters", "left"),
+    [
+        (("#", "a/+", "a/b/#"), ("#",)),
+        (("a/#", "a", "ab/c"), ("a/#", "ab/c")),
+        (("+/b", "a/+"), ("+/b", "a/+")),
+        (("a/+", "a/b", "a/b/c"), ("a/+", "a/b/c")),
+        (("#", "$SYS/#", "$share/g/a"), ("#", "$SYS/#", "$share/g/a")),
+    ],
+)
+def test_a_filter_that_another_one_takes_in_is_not_subscribed_to(filters, left):
+    """mosquitto sends a message once for each filter that matches: every reading came twice."""
+    assert outermost(filters) == left

@@ -7,6 +7,7 @@ where the query says what is wanted; ``tools/make_reference`` then asks for its 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from gon_edge.events import Cause
 from gon_edge.links.snapshot import HistorySnapshot, ReadingsSnapshot, Snapshot, StreamSnapshot
 from gon_edge.stream.history import unpacked
+from gon_edge.stream.ledger import IN_WORDS
 
 # Not critical: /healthz fails when the scoring loop has not come round for so long.  It beats once a second.
 HEARTBEAT_LIMIT_S = 30.0
@@ -61,8 +63,32 @@ def _readiness(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
 
 
 def _streams(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
-    entries = [_plain(stream) for stream in snapshot.streams]
-    return HTTPStatus.OK, {"streams": [{"stream": entry.pop("name"), **entry} for entry in entries]}
+    return HTTPStatus.OK, {"streams": [_stream(stream) for stream in snapshot.streams]}
+
+
+def _stream(stream: StreamSnapshot) -> dict[str, Any]:
+    said = _plain(dataclasses.replace(stream, features={}, counters=None, dropped=()))
+    del said["counters"]
+    features = [
+        {
+            "name": name,
+            "value": held.value,
+            "cadence_s": None if held.cadence_s is None else float(f"{held.cadence_s:.4g}"),
+            "kind": "counter" if (held.rises if stream.counters is None else name in stream.counters) else "gauge",
+        }
+        for name, held in stream.features.items()
+    ]
+    dropped = [
+        {
+            "key": entry.key,
+            "reason": entry.reason,
+            "count": entry.count,
+            "example": entry.example,
+            "why": IN_WORDS.get(entry.reason, entry.reason),
+        }
+        for entry in stream.dropped
+    ]
+    return {"stream": said.pop("name"), **said, "features": features, "dropped": dropped}
 
 
 def _alerts(snapshot: Snapshot) -> tuple[HTTPStatus, object]:

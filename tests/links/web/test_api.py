@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from snapshots import ALERT, HOSTILE, SCORING, WARMING, plain_snapshot, readings
 
 from gon_edge.links.snapshot import HistorySnapshot
 from gon_edge.links.web import api
+from gon_edge.stream.columns import Held
 from gon_edge.stream.history import MOST_READINGS, READING_BUCKETS
 
 
@@ -61,6 +63,20 @@ def test_streams_are_listed_with_null_for_what_is_not_a_number() -> None:
     assert first["scores"] == [0.4, None, 0.5]
     assert first["causes"] == [{"feature": "cpu.total", "value": 97.0, "expected": None, "contribution": 0.62}]
     assert (second["stream"], second["score"], second["eta_s"]) == (HOSTILE, None, 450.0)
+
+
+def test_a_stream_lists_its_features_and_what_became_no_value() -> None:
+    (pump,) = said("/api/v1/streams", streams=(SCORING,))["streams"]
+    assert pump["features"][2:4] == [
+        {"name": "f2", "value": 2.5, "cadence_s": 1.0, "kind": "gauge"},
+        {"name": "f3", "value": 3.5, "cadence_s": 1.0, "kind": "counter"},
+    ]
+    why = "text that is no number"
+    assert pump["dropped"][0] == {"key": "state", "reason": "text", "count": 12, "example": "open", "why": why}
+    assert [entry["key"] for entry in pump["dropped"]] == ["state", "slow"]
+    held = {"level": Held(5.0, None, True), "gone": Held(float("nan"))}
+    (young,) = said("/api/v1/streams", streams=(replace(WARMING, features=held),))["streams"]
+    assert [(f["value"], f["kind"]) for f in young["features"]] == [(5.0, "counter"), (None, "gauge")]
 
 
 def test_alerts_are_listed_as_they_go_out_by_mqtt() -> None:
