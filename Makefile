@@ -22,9 +22,9 @@ help:  ## show this
 run: $(VENV)/.make-run  ## install and show everything on this machine; ARGS="--fast --duration 120"
 	@$(BIN)/gon-edge demo $(ARGS)
 
-# Four workers at most: each that loads torch holds 0.7 GiB.  worksteal keeps the tests of a file together, and with them
-# its servers and models, until one worker has nothing left to do.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+# tests/conftest.py says how many workers.  worksteal keeps the tests of a file together, and with them its servers and
+# models, until one worker has nothing left to do.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test: $(VENV)/.make-dev  ## install what tests need and run all that are quick, with a real broker too; 5 minutes
 	$(PYTEST) -m 'not slow' $(ARGS)

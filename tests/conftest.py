@@ -15,6 +15,11 @@ import hypothesis
 import pytest
 from e2e.servers import Mosquitto
 
+# Before anything loads them.  Matrices here are small: a second thread of a library only waits, and beside busy cores
+# a fit takes five times as long.  And what numba compiles takes longer to compile than to run in plain Python.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_DISABLE_JIT"):
+    os.environ.setdefault(_variable, "1")
+
 # A job in the background (`make test &`, `nohup make test`) is deaf to these signals, and so is every child of it.
 # Tests send them.  Where this process has a handler of its own, even an idle one, children start with the system's.
 for _number in (signal.SIGINT, signal.SIGHUP):
@@ -26,6 +31,14 @@ hypothesis.settings.register_profile("patient", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("patient")
 
 _APT = "sudo apt install"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than cores: tests against real servers wait for half of their time.
+
+    Five at most, since each that loads torch holds 0.7 GiB.
+    """
+    return min(len(os.sched_getaffinity(0)), 4) + 1
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import ganomaly_gradcon  # noqa: E402
 
-torch.set_num_threads(1)  # nets are small: beside busy cores a second thread only waits
 IMAGES = load_images("digits8")
 
 

@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import digits  # noqa: E402
 
-torch.set_num_threads(1)  # nets are small: beside busy cores a second thread only waits
 SMALL = DigitSettings(hidden=(48, 24), climb_steps=8)
 IMAGES = load_images("digits8")
 

@@ -1,5 +1,7 @@
 """Every check on every peer.  A new peer is tested by being in PEERS."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -37,8 +39,14 @@ def a_stream(rows, features=3, seed=0):
 TRAIN, TEST = a_stream(160), a_stream(70, seed=1)
 
 
+@functools.cache
+def fitted(name):
+    """A peer that all checks may ask, and none may change."""
+    return quick(name).fit(TRAIN)
+
+
 def scores_are_causal(name):
-    peer = quick(name).fit(TRAIN)
+    peer = fitted(name)
     other = TEST.copy()
     other[45:] += 7
     before, after = peer.decision_function(TEST)[:45], peer.decision_function(other)[:45]
@@ -46,12 +54,11 @@ def scores_are_causal(name):
 
 
 def the_same_seed_gives_the_same_scores(name):
-    first, second = (quick(name, 3).fit(TRAIN).decision_function(TEST) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(quick(name).fit(TRAIN).decision_function(TEST), fitted(name).decision_function(TEST))
 
 
 def scoring_twice_gives_the_same(name):
-    peer = quick(name).fit(TRAIN)
+    peer = fitted(name)
     np.testing.assert_allclose(peer.decision_function(TEST), peer.decision_function(TEST), rtol=1e-6)
 
 
@@ -81,7 +88,7 @@ def missing_values_are_survived(name):
 
 
 def the_threshold_and_the_size_are_numbers(name):
-    peer = quick(name).fit(TRAIN)
+    peer = fitted(name)
     assert np.isfinite(peer.threshold_)
     assert isinstance(peer.n_parameters, int)
     assert peer.n_parameters >= 0
@@ -89,7 +96,7 @@ def the_threshold_and_the_size_are_numbers(name):
 
 
 def the_threshold_knows_nothing_of_test(name):
-    peer = quick(name).fit(TRAIN)
+    peer = fitted(name)
     before = peer.threshold_
     peer.decision_function(TEST + 100)
     assert peer.threshold_ == before
@@ -121,7 +128,7 @@ CHECKS = [
 
 
 def marked(name):
-    """Of the peers, those of stumpy are slow (numba compiles each for half a minute), and trees in plain Python."""
+    """Of the peers, those are slow that run in plain Python: subsequences and trees."""
     return pytest.param(name, marks=pytest.mark.slow) if "matrix" in name or "hstrees" in name else name
 
 
