@@ -18,7 +18,15 @@ from gon_edge.training.settings import FitSettings
 MIB = 1 << 20
 
 
-def plain_job(state_dir: Path, *, window: int = 15, risk: float = 1e-4, **changes: object) -> Job:
+def plain_job(
+    state_dir: Path,
+    *,
+    window: int = 15,
+    risk: float = 1e-4,
+    counter: tuple[str, ...] = (),
+    gauge: tuple[str, ...] = (),
+    **changes: object,
+) -> Job:
     """Return the first training of stream ``pump``, with other fields where named."""
     plain = Job(
         stream="pump",
@@ -30,7 +38,7 @@ def plain_job(state_dir: Path, *, window: int = 15, risk: float = 1e-4, **change
         until=1e12,
         max_rows=20_000,
         interval_s=1.0,
-        settings=FitSettings(window=window, risk=risk),
+        settings=FitSettings(window=window, risk=risk, counter=counter, gauge=gauge),
         budget_bytes=64 * MIB,
         nice=0,
         deadline_s=600.0,

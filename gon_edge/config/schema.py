@@ -311,12 +311,17 @@ class StreamConfig:
     warmup_rows: int = option(values.integer(1), 600)  # ten minutes at 1 Hz; docs/detection.md has 150 and 300
     include: tuple[str, ...] = option(values.globs, ())
     exclude: tuple[str, ...] = option(values.globs, ())
+    counter: tuple[str, ...] = option(values.globs, ())
+    gauge: tuple[str, ...] = option(values.globs, ())
     window: int | None = option(values.optional(values.integer(2, 1000)), None)
     model: str | None = option(values.optional(values.text), None)
     alerts: AlertsConfig = section(AlertsConfig)
 
     def check(self, at: Place) -> None:
-        """Refuse limits below the grid, and a warm-up from which nothing could be learned."""
+        """Refuse limits below the grid, a feature of two kinds, and a warm-up from which nothing could be learned."""
+        both = next((pattern for pattern in self.counter if pattern in self.gauge), None)
+        if both is not None:
+            at.below("gauge").fail(f"remove {both!r} here or from counter: a feature is one or the other")
         for key, limit_s in (("max_hold", self.max_hold_s), ("max_gap", self.max_gap_s)):
             if self.interval_s is not None and limit_s is not None and limit_s < self.interval_s:
                 at.below(key).fail(f"write at least interval ({self.interval_s:g}s), not {limit_s:g}s")

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.config.schema import StreamConfig
-from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict, Withheld
+from gon_edge.events import Alert, Cause, FeatureKind, Reading, Row, StreamState, Verdict, Withheld
+from gon_edge.model.counters import said
 from gon_edge.model.daily import MOST_FEATURES, DayMemory
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
@@ -378,6 +379,17 @@ class Stream:
             return []
         rows = min(limit, len(self._backlog))
         return [replace(self._score(self._backlog.pop()), waited=True) for _ in range(rows)]
+
+    def kind(self, feature: str) -> FeatureKind | None:
+        """How a feature is judged; ``None`` while only its warm-up can tell.
+
+        That is what the model in use found.  What the configuration says counts from the next training on.
+        """
+        model = self.model or self.starter
+        if model is not None and feature in model.features:
+            return "counter" if feature in model.rising else "gauge"
+        forced = said(feature, self.settings.counter, self.settings.gauge)
+        return None if forced is None else "counter" if forced else "gauge"
 
     def _select(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Without the features that ``include`` and ``exclude`` leave out; the same object when none is."""

@@ -149,7 +149,7 @@ def fit(
         raise NotEnoughData("", f"rows of shape (T, F) with T and F at least 1 are needed, not {raw.shape}")
     pieces = np.zeros(len(raw), np.bool_) if restart is None else restart.astype(np.bool_)
     names = tuple(features) if features is not None else tuple(f"x{i}" for i in range(raw.shape[1]))
-    is_counter = rising(raw, pieces)
+    is_counter = rising(raw, pieces, names, settings.counter, settings.gauge)
     judged = Judged(raw, pieces, is_counter)
     progress("screen", 0.0, None)
     odd = odd_rows(judged, pieces, settings, rng, names)

@@ -155,7 +155,8 @@ class Job:
             name: tuple((since, until) for since, until in values[name])
             for name in ("accepted", "accepted_anew", "faults", "habits")
         }
-        return cls(**{**values, **spans, "settings": FitSettings(**values["settings"])})
+        patterns = {name: tuple(values["settings"][name]) for name in ("counter", "gauge")}
+        return cls(**{**values, **spans, "settings": FitSettings(**{**values["settings"], **patterns})})
 
 
 def make_job(order: Order, site: Site) -> Job:
@@ -191,6 +192,8 @@ def make_job(order: Order, site: Site) -> Job:
         settings=FitSettings(
             window=options.window or plain.window,
             risk=min(_MOST_RISK, max(_LEAST_RISK, budget_of(stream, site) * interval_s / _DAY_S)),
+            counter=options.counter,
+            gauge=options.gauge,
         ),
         budget_bytes=order.budget_bytes or retrain.memory_budget_bytes,
         nice=retrain.nice,

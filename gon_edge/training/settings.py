@@ -30,6 +30,8 @@ class FitSettings:
         False alerts allowed for one normal row.  1e-5 is one a day at 1 Hz.
     max_windows : int
         Windows sampled for one fit.
+    counter, gauge : tuple of str
+        Shell patterns of features that are counters, or are none, whatever their rows look like.
     """
 
     window: int = 40
@@ -38,6 +40,8 @@ class FitSettings:
     smoothing: float = 0.3
     risk: float = 1e-5
     max_windows: int = 20_000
+    counter: tuple[str, ...] = ()
+    gauge: tuple[str, ...] = ()
 
     @property
     def scales(self) -> tuple[int, ...]:

@@ -139,7 +139,8 @@ class Source:
             index += len(rows)
         known: NDArray[np.bool_] = np.logical_not(np.logical_and.reduce(np.isnan(values[room:at]), axis=0))
         # A counter is never twice where it was: at no hour is its level usual.
-        counters = rising(values[room:at, : len(self._readings)], restart[room:at])
+        readings, kinds = self._readings, (job.settings.counter, job.settings.gauge)
+        counters = rising(values[room:at, : len(readings)], restart[room:at], readings, *kinds)
         known[len(self._readings) :] &= ~counters[: len(self._differences)]
         if not known.all() and known.any():
             values = values[:, known]

@@ -97,6 +97,12 @@ def test_a_window_longer_than_half_the_warm_up_is_refused():
     assert "streams.defaults.warmup_rows: write at least two windows (800)" in message
 
 
+def test_a_feature_that_is_called_a_counter_and_a_gauge_is_refused():
+    streams = {"defaults": {"counter": "*.energy", "gauge": ["*.level", "*.energy"]}}
+    message = error_of(parse_config, {**SMALLEST, "streams": streams})
+    assert "streams.defaults.gauge: remove '*.energy' here or from counter" in message
+
+
 def test_a_wrong_override_is_named():
     message = error_of(parse_config, {**SMALLEST, "streams": {"overrides": {"pump": {"alerts": {"raise_rows": 9}}}}})
     assert "streams.overrides.pump.alerts.raise_rows" in message

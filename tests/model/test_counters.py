@@ -12,10 +12,10 @@ DAY = 1440  # rows, one a minute
 RNG = np.random.default_rng
 
 
-def one(column, restart=()) -> bool:
+def one(column, restart=(), name="", **patterns) -> bool:
     """Whether a single column is a counter."""
     rows = np.asarray(column, np.float32)[:, None]
-    return bool(rising(rows, np.isin(np.arange(len(rows)), restart))[0])
+    return bool(rising(rows, np.isin(np.arange(len(rows)), restart), [name], **patterns)[0])
 
 
 def meter(rows: int, seed: int = 0, begin: float = 5000.0) -> np.ndarray:
@@ -65,15 +65,59 @@ def test_what_does_not_only_rise_is_none(column):
     assert not one(column)
 
 
+HUNDREDTHS = np.floor(meter(600, begin=0.0) / 50.0) / 100.0  # of a kWh: a few rises in the warm-up
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "energy",
+        "kitchen.energy",
+        "ENERGY.Total",
+        "switch:0.aenergy.total",
+        "em.total_act_energy",
+        "import_kwh",
+        "rain_mm",
+    ],
+)
+def test_a_slow_meter_is_a_counter_where_its_name_says_so(name):
+    assert 2 <= (np.diff(HUNDREDTHS) > 0).sum() < 20
+    assert one(HUNDREDTHS, name=name)
+    assert not one(HUNDREDTHS, name="setpoint")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [RNG(0).normal(size=600), np.full(600, 3.0), np.repeat([20.0, 21.0], 300), np.repeat([1.0, 2.0, 1.5], 200)],
+    ids=["noise", "constant", "one step", "fall"],
+)
+def test_a_name_alone_makes_no_counter(column):
+    assert not one(column, name="energy")
+
+
+@pytest.mark.parametrize("name", ["ENERGY.Power", "ENERGY.TotalPower", "rainbow", "energy.status.0", "0"])
+def test_only_whole_words_of_a_names_last_part_count(name):
+    assert not one(HUNDREDTHS, name=name)
+
+
+def test_what_a_person_says_goes_before_what_the_rows_show():
+    assert one(np.zeros(600), name="rain", counter=["ra*"])
+    assert not one(meter(600), name="level", gauge=["lev*"])
+    assert not one(meter(600), name="level", counter=["*"], gauge=["lev*"])
+    assert one(meter(600), name="other", counter=[], gauge=["lev*"])
+
+
 def test_a_recording_that_begins_lower_than_the_one_before_it_ended_is_no_fall():
     column = np.r_[meter(300), meter(300) - 50.0]
     assert one(column, restart=[300])
 
 
-def test_a_rate_is_unknown_where_a_reading_is_missing_and_where_the_counter_began_anew():
-    now, before = np.float32([7.0, np.nan, 7.0, 1.0, 80.0]), np.float32([5.0, 5.0, np.nan, 90.0, 90.0])
-    is_counter = np.ones(5, np.bool_)
-    np.testing.assert_array_equal(rates(now, before, is_counter), np.float32([2.0, np.nan, np.nan, np.nan, -10.0]))
+def test_a_rate_is_unknown_where_a_reading_is_missing_and_where_the_counter_fell():
+    # 1 after 90 is a reboot, 80 after 90 a device that went back to what it had saved, 30000 after 65000 a wrap.
+    now = np.float32([7.0, np.nan, 7.0, 1.0, 80.0, 30000.0])
+    before = np.float32([5.0, 5.0, np.nan, 90.0, 90.0, 65000.0])
+    is_counter = np.ones(6, np.bool_)
+    np.testing.assert_array_equal(rates(now, before, is_counter), np.float32([2.0] + [np.nan] * 5))
     np.testing.assert_array_equal(rates(now, before, ~is_counter), now)
 
 
@@ -124,6 +168,13 @@ def test_a_counter_that_goes_on_rising_is_normal_for_ever(fitted):
     later = machine(6000, 1)
     later[:, 2] += 2e4
     assert fitted.predict(later).mean() < 0.01
+
+
+def test_a_device_that_restarts_from_what_it_had_saved_and_one_that_wraps_are_normal(fitted):
+    rows = machine(1500, 8)
+    for at, back in ((400, 3.0), (800, 150.0), (1200, rows[1200, 2] - 1.0)):
+        rows[at:, 2] -= back
+    assert fitted.predict(rows).mean() < 0.01
 
 
 def test_a_meter_that_stands_still_and_one_that_runs_too_fast_are_abnormal(fitted):

@@ -215,6 +215,14 @@ def test_features_are_chosen_by_globs(model: Model) -> None:
     assert stream.aligner.features == ("flow",)
 
 
+def test_a_feature_is_of_the_kind_its_model_found_else_of_the_one_the_configuration_says(model: Model) -> None:
+    settings = replace(SETTINGS, counter=("rain*",), gauge=("*level",))
+    stream = stream_with(None, settings)
+    assert [stream.kind(name) for name in ("rain_mm", "rainlevel", "flow")] == ["counter", "gauge", None]
+    stream.use(replace(model, rising=("flow",)))
+    assert [stream.kind(name) for name in ("flow", "pressure", "rain_mm")] == ["counter", "gauge", "counter"]
+
+
 def test_seeds_fill_what_the_first_fresh_reading_lacks() -> None:
     stream = stream_with(None)
     stream.seed(Reading("pump", None, {"flow": 1.0, "pressure": 2.0}))

@@ -104,9 +104,16 @@ def test_what_a_person_said_goes_along_and_what_is_newer_than_the_model_apart(co
     assert (job.accepted_anew, job.faults) == (((1300.0, 1309.0),), ((1200.0, 1209.0),))
 
 
+def test_what_a_person_calls_a_counter_or_a_gauge_goes_along(config: Config) -> None:
+    stream = dataclasses.replace(config.streams.defaults, counter=("rain",), gauge=("*.level",))
+    here = Here(dataclasses.replace(config, streams=dataclasses.replace(config.streams, defaults=stream)))
+    settings = here.job().settings
+    assert (settings.counter, settings.gauge) == (("rain",), ("*.level",))
+
+
 def test_a_job_comes_back_from_its_file(tmp_path: Path) -> None:
     spans = {"accepted": ((1.0, 2.0), (3.0, 4.0)), "accepted_anew": ((3.0, 4.0),), "faults": ((5.0, 6.0),)}
-    job = plain_job(tmp_path, **spans, since=5.0, window=7)
+    job = plain_job(tmp_path, **spans, since=5.0, window=7, counter=("rain",), gauge=("level", "*.t"))
     write_job(job, tmp_path / "job.json")
     assert read_job(tmp_path / "job.json") == job
 

@@ -173,6 +173,16 @@ def test_rows_of_some_days_come_with_their_differences_to_other_days_and_counter
     assert np.abs(read.values[~later, 2]).max() < 0.5
 
 
+@pytest.mark.parametrize(
+    ("patterns", "compared"), [({}, ["indoor"]), ({"gauge": ("met*",)}, ["indoor", "meter"]), ({"counter": ("*",)}, [])]
+)
+def test_what_a_person_calls_a_counter_or_a_gauge_decides_what_is_compared(tmp_path, patterns, compared):
+    days_stored(tmp_path, 4)
+    source = Source(plain_job(tmp_path, until=1e9, **patterns))
+    read, _, _ = source.read(source.usable)
+    assert read.features == ("indoor", "meter", *(name + SUFFIX for name in compared))
+
+
 def test_rows_of_a_short_record_come_as_they_are(tmp_path):
     days_stored(tmp_path, LEAST_SPAN_S / 86400.0)  # the last row is an interval short of it
     source = Source(plain_job(tmp_path, until=1e9))
