@@ -67,8 +67,9 @@ REASONS = (
 )
 """Why a message, an item of a batch or a line holds no reading."""
 
-MASK_REASONS = ("null", "nan", "infinite", "text", "gone", "name", "limit", "no_birth")
-"""Why one feature of a message has no value.  Features masked for the last three are dropped."""
+MASK_REASONS = ("null", "nan", "infinite", "text", "ambiguous", "gone", "name", "limit", "no_birth", "repeated")
+"""Why one feature of a message has no value.  Features masked for ``name``, ``limit`` and ``no_birth`` are dropped.  A
+``repeated`` one has a value: the last of several that items of one list have under one name."""
 
 LOST_REASONS = ("excluded", "crowded", "once", "behind", "ahead", "still", "no_interval", "no_time", "future")
 """Why a value that a message holds, or its timestamp (the last two), is not used; said in words by `stream.ledger`."""
@@ -108,9 +109,12 @@ class Reading:
     values : mapping of str to float
         Finite values only.
     masked : mapping of str to str
-        Features present but unusable, with the reason (``null``, ``nan``, ``infinite``, ``text``, ``gone``).
+        Features present but unusable, with the reason (``null``, ``nan``, ``infinite``, ``text``, ``ambiguous``,
+        ``gone``).
     dropped : tuple of Dropped
         Everything that did not become a value, what is masked included, for the person who looks for it.
+    offset_s : float
+        Where ``timestamp`` is ``None``: seconds from the receipt to the measurement, negative for earlier.
     """
 
     stream: str
@@ -118,6 +122,7 @@ class Reading:
     values: Mapping[str, float]
     masked: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[Dropped, ...] = ()
+    offset_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ with contextlib.nullcontext() if "--growth" in sys.argv else atheris.instrument_
     from gon_edge.commands.record import Capture
     from gon_edge.config.file import load_config, options, parse_config
     from gon_edge.config.schema import LimitsConfig
-    from gon_edge.config.subscription import SubscriptionConfig
+    from gon_edge.config.subscription import StreamKey, SubscriptionConfig
     from gon_edge.errors import ConfigError, InputError, ModelFileError, PayloadError, StoreError
     from gon_edge.events import MASK_REASONS, REASONS, Row
     from gon_edge.links.feedback import MESSAGE_BYTES, read_answer
@@ -94,6 +94,7 @@ Target = Callable[[bytes], None]
 
 _FEATURES = 50
 _LIMITS = LimitsConfig(features=_FEATURES)
+_PAYLOADS = ("payload", "document", "bare", "lines", "items", "senml", "scalars", "times", "wire")
 DECODERS = (
     (Decoder(SubscriptionConfig("t/{stream}", timestamp="t"), _LIMITS), "t/pump"),
     (Decoder(SubscriptionConfig("t/{stream}", timestamp="a.t"), _LIMITS), "t/pump"),
@@ -107,6 +108,15 @@ DECODERS = (
     (Decoder(SubscriptionConfig("t/{stream}", "msgpack", timestamp="t"), _LIMITS), "t/pump"),
     (Decoder(SubscriptionConfig("spBv1.0/g/+/{stream}/#", "sparkplug"), _LIMITS), "spBv1.0/g/NBIRTH/pump"),
     (Decoder(SubscriptionConfig("spBv1.0/g/+/{stream}/#", "sparkplug"), _LIMITS), "spBv1.0/g/DDATA/pump/oil"),
+    (
+        Decoder(SubscriptionConfig("t/{stream...}/{feature}", timezone="Europe/Berlin", decimal="comma"), _LIMITS),
+        "t/a/b/c",
+    ),
+    (Decoder(SubscriptionConfig("t/{stream}", "senml"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/#", "senml", stream=StreamKey(("bn",))), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/{stream}", items="values", name_key=("id", "n"), value_key="v"), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/#", stream=StreamKey(("id", "model")), name_key=("n",)), _LIMITS), "t/pump"),
+    (Decoder(SubscriptionConfig("t/#", items="{stream}", value_key="values", timestamp="ts"), _LIMITS), "t/pump"),
 )
 
 
@@ -471,7 +481,7 @@ def _literals(*files: str) -> list[bytes]:
 
 def _seeds(target: str) -> list[bytes]:
     if target == "payloads":
-        texts = _literals("stream/test_payload.py", "stream/test_wire.py")
+        texts = _literals(*(f"stream/test_{name}.py" for name in _PAYLOADS))
         # A metric of each kind by the schema of Sparkplug; a small document of CBOR and of MessagePack; all deflated.
         texts += [b"\x08\xe8\x07\x12\x11\x0a\x01a\x10\x07\x20\x0a\x69\0\0\0\0\0\0\xf8\x3f"]
         texts += [
@@ -481,7 +491,7 @@ def _seeds(target: str) -> list[bytes]:
         texts += [zlib.compress(text) for text in texts[-3:]]
         return [bytes([i]) + text for text in texts for i in range(len(DECODERS))]
     if target == "topics":
-        templates = [text for text in _literals("stream/test_payload.py", "config/test_schema.py") if b"/" in text]
+        templates = [text for text in _literals("stream/test_topics.py", "config/test_subscription.py") if b"/" in text]
         return [template + b"\n" + template.replace(b"{", b"").replace(b"}", b"") for template in templates]
     if target == "config":
         full = (ROOT / "configs" / "gon-edge.yaml").read_bytes()

@@ -23,7 +23,7 @@ from gon_edge.errors import InputError
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.state.csvfile import CsvFile
-from gon_edge.stream.scalars import unix_seconds
+from gon_edge.stream.times import unix_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

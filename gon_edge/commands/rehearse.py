@@ -188,7 +188,8 @@ def csv_readings(table: CsvFile, stream: str, time_column: str | None) -> Iterat
         No such column, or a row without a readable time.
     """
     from gon_edge.events import Reading
-    from gon_edge.stream.scalars import number_of, unix_seconds
+    from gon_edge.stream.scalars import number_of
+    from gon_edge.stream.times import unix_seconds
 
     if time_column is None:
         time_column = next((name for name in _TIME_COLUMNS if name in table.columns), None)
@@ -225,7 +226,7 @@ def read_orders(path: str) -> list[Order]:
         The file cannot be read, or a line is no order.
     """
     from gon_edge.daemon.rehearsal import Order
-    from gon_edge.stream.scalars import unix_seconds
+    from gon_edge.stream.times import unix_seconds
 
     orders = []
     for number, line in enumerate(_lines(path), 1):
@@ -259,7 +260,7 @@ def read_faults(path: str) -> list[Fault]:
     """
     from gon_edge.commands.rehearsed import Fault
     from gon_edge.state.csvfile import CsvFile
-    from gon_edge.stream.scalars import unix_seconds
+    from gon_edge.stream.times import unix_seconds
 
     faults = []
     with CsvFile(path) as table:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gon_edge.errors import InputError
 from gon_edge.links.publisher import Publisher
 from gon_edge.state.csvfile import CsvFile, cell_number
-from gon_edge.stream.scalars import unix_seconds
+from gon_edge.stream.times import unix_seconds
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")  # RFC 8259: no +1, .5, 1. or 007
 
@@ -67,7 +67,7 @@ def replay(
     publisher : Publisher
     topic : str
     time_column : str or None
-        Column with the row's time, in any form of :func:`gon_edge.stream.payload.unix_seconds`.
+        Column with the row's time, in any form of :func:`gon_edge.stream.times.unix_seconds`.
     speed : float or None
         How many times faster than recorded; ``None`` is as fast as the broker acknowledges.
     limit : int, optional

@@ -28,6 +28,7 @@ DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _DURATION_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7, "month": 1 / 30}  # not critical: a month is 30 days
+_PLACEHOLDERS = ("{stream}", "{stream...}", "{feature}", "{feature...}")
 _LAST_PORT = 65535  # 16 bits in TCP
 # What is surely a slip.  Beyond it lie numbers that a timer, a thread's wait or an allocation cannot take.
 _MOST_S = 366 * 86400.0
@@ -381,13 +382,17 @@ def topic_template(value: Any, at: Place) -> str:
     written = text(value, at)
     levels = written.split("/")
     for i, level in enumerate(levels):
-        if level in ("{stream}", "{feature}") and levels.index(level) != i:
+        if level in ("{stream}", "{stream...}", "{feature}") and levels.index(level) != i:
             at.fail(f"write {level} once, not {shown(written)}")
         if level in ("#", "{feature...}") and i != len(levels) - 1:
             at.fail(f"'{level}' must be the last level, not {shown(written)}")
         if level == "{feature...}" and "{feature}" in levels:
             at.fail(f"write {{feature}} or {{feature...}}, not both, in {shown(written)}")
-        if level not in ("+", "#", "{stream}", "{feature}", "{feature...}") and re.search(r"[+#{}]", level):
+        if level == "{stream...}" and ("{stream}" in levels or levels[-1] in ("#", "{feature...}")):
+            at.fail("write {stream...} without {stream}, # and {feature...}: nothing says where it would end")
+        if level not in ("+", "#", "{stream}", "{stream...}", "{feature}", "{feature...}") and re.search(
+            r"[+#{}]", level
+        ):
             at.fail(
                 f"level {shown(level)}: only {{stream}}, {{feature}}, + and # may stand between slashes for a name, "
                 "each as the whole level"

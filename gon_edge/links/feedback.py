@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gon_edge.errors import GonEdgeError, InputError
-from gon_edge.stream.scalars import unix_seconds
+from gon_edge.stream.times import unix_seconds
 
 MESSAGE_BYTES = 4 << 10
 """Longest answer.  Not critical: a note of 500 characters in any script, and a name."""

@@ -1,10 +1,16 @@
-"""Payloads that are values and nothing else: one bare number, or the time and numbers of collectd."""
+"""Payloads that are values and nothing else: one bare value, or the time and numbers of collectd."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from gon_edge.errors import PayloadError
 from gon_edge.stream.features import Decoded, Features, decoded
-from gon_edge.stream.scalars import in_range, number_of
+from gon_edge.stream.scalars import Scalars
+from gon_edge.stream.times import in_range
+
+_COLLECTD = re.compile(r"[0-9]{9,11}(?:\.[0-9]+)?(?::[^\s:]+)+")
 
 
 class BareValues:
@@ -12,34 +18,50 @@ class BareValues:
 
     Parameters
     ----------
+    stream : str or None
+        Where the topic names none.
+    scalars : Scalars
     max_features : int
     """
 
-    def __init__(self, max_features: int) -> None:
+    def __init__(self, stream: str | None, scalars: Scalars, max_features: int) -> None:
+        self._stream = stream
+        self._scalars = scalars
         self._max_features = max_features
 
     def read(self, topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:
-        """Read one value."""
-        assert stream is not None  # the configuration refuses a subscription without one
+        """Read one value; text that is none masks the feature."""
         text = text.strip()
-        value = None if text.lower() == "null" else text
-        if number_of(value) == "text":
-            raise PayloadError(topic, "bad_number", f"{text!r:.40}")
-        features = Features(stream, None)
-        features.collect({feature or "value": value})
-        return decoded([features], {}, self._max_features)
+        if text[:1] in ("{", "["):
+            raise PayloadError(topic, "bad_number", f"looks like JSON, which format: auto reads: {text!r:.40}")
+        if len(text) > 1 and text[0] == text[-1] == '"':
+            text = text[1:-1]
+        return self._decoded(topic, stream, None, {feature or "value": None if text.lower() == "null" else text})
 
     def read_collectd(self, topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:
         """Read ``<seconds>:<number>`` and further numbers."""
-        assert stream is not None  # the configuration refuses a subscription without one
-        clock, *values = text.rstrip("\0 \n").split(":")  # it sends the NUL that ends its string, too
-        if not values or any(number_of(value) == "text" for value in values):
+        clock, *values = text.strip().split(":")
+        if not values or not all(values):
             raise PayloadError(topic, "bad_number", f"not TIME:NUMBER: {text!r:.40}")
         try:
             timestamp = in_range(float(clock), clock)
         except ValueError as error:
             raise PayloadError(topic, "bad_timestamp", f"{error}") from None
-        features = Features(stream, timestamp)
         name = feature or "value"
-        features.collect({name: values[0]} if len(values) == 1 else {f"{name}.{i}": v for i, v in enumerate(values)})
+        several = {f"{name}.{i}": value for i, value in enumerate(values)}
+        return self._decoded(topic, stream, timestamp, several if len(values) > 1 else {name: values[0]})
+
+    def _decoded(
+        self, topic: str, stream: str | None, timestamp: float | None, record: Mapping[str, str | None]
+    ) -> Decoded:
+        stream = stream or self._stream
+        if stream is None:
+            raise PayloadError(topic, "no_stream", "a bare value names no stream, and neither does its topic")
+        features = Features(stream, timestamp, self._scalars)
+        features.collect(dict(record))
         return decoded([features], {}, self._max_features)
+
+
+def is_collectd(text: str) -> bool:
+    """Whether text looks like a time and numbers as collectd writes them."""
+    return _COLLECTD.fullmatch(text.strip()) is not None

@@ -16,8 +16,9 @@ from typing import NamedTuple
 from gon_edge.errors import PayloadError
 from gon_edge.events import Dropped
 from gon_edge.stream.features import Decoded, Features, decoded, shown
-from gon_edge.stream.scalars import in_range
+from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.sparkplug import Metric, read_payload
+from gon_edge.stream.times import in_range
 
 _BIRTHS, _DATA, _DEATHS = ("NBIRTH", "DBIRTH"), ("NDATA", "DDATA"), ("NDEATH", "DDEATH")
 
@@ -88,19 +89,25 @@ class Births:
 
     Parameters
     ----------
+    stream : str or None
+        Where the topic names none.
+    scalars : Scalars
     max_features : int
         Of a reading, and of what a death takes back.
     max_bytes : int
         Of the content of a compressed payload.
     """
 
-    def __init__(self, max_features: int, max_bytes: int) -> None:
+    def __init__(self, stream: str | None, scalars: Scalars, max_features: int, max_bytes: int) -> None:
+        self._stream = stream
+        self._scalars = scalars
         self._max_features = max_features
         self._max_bytes = max_bytes
         self._births: dict[tuple[str, str, str | None], Birth] = {}
 
     def read(self, topic: str, stream: str | None, feature: str | None, payload: bytes) -> Decoded:
         """Read one message."""
+        stream = stream or self._stream
         assert stream is not None  # the configuration refuses a subscription without one
         said = parse_topic(topic)
         if said is None:
@@ -132,7 +139,7 @@ class Births:
                 unnamed[f"alias {metric.alias}"] = shown(metric.value)
             elif not _is_own(name):
                 when = metric.at if metric.at is not None else at
-                features = moments.setdefault(when, Features(birth.stream, when))
+                features = moments.setdefault(when, Features(birth.stream, when, self._scalars))
                 features.collect(dict(_scalars(prefix + _dotted(name), metric, birth.datatypes.get(name, 0))))
         rejected: dict[str, int] = {}
         for when in list(moments):
@@ -242,7 +249,7 @@ def _scalars(name: str, metric: Metric, datatype: int) -> Iterator[tuple[str, ob
     value, datatype = metric.value, metric.datatype or datatype
     if isinstance(value, int) and not isinstance(value, bool):
         if datatype == _DATETIME:
-            yield name, f"{value} ms"  # a moment is no measurement
+            yield name, f"{value} ms after 1970"  # text: a moment is no measurement
             return
         bits = _SIGNED_BITS.get(datatype)
         if bits is not None:

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gon_edge.errors import PayloadError
 from gon_edge.events import Dropped, Reading
-from gon_edge.stream.scalars import LARGEST, number_of
+from gon_edge.stream.scalars import LARGEST, PLAIN, Scalars
 from gon_edge.stream.topics import MAX_NAME
 
 MAX_DEPTH = 8  # nesting of a document; the deepest device payload met in the field has 4
@@ -37,13 +38,28 @@ class Decoded:
 
 
 class Features:
-    """The features of one reading while they are collected."""
+    """The features of one reading while they are collected.
 
-    __slots__ = ("dropped", "masked", "stream", "timestamp", "values")
+    Parameters
+    ----------
+    stream : str
+    timestamp : float or None
+        Unix seconds; ``None`` for the time of receipt.
+    scalars : Scalars, optional
+        How values are written.
+    offset_s : float
+        Seconds from the receipt to the measurement where there is no timestamp.
+    """
 
-    def __init__(self, stream: str, timestamp: float | None) -> None:
+    __slots__ = ("dropped", "masked", "offset_s", "scalars", "stream", "timestamp", "values")
+
+    def __init__(
+        self, stream: str, timestamp: float | None, scalars: Scalars = PLAIN, *, offset_s: float = 0.0
+    ) -> None:
         self.stream = stream
         self.timestamp = timestamp
+        self.scalars = scalars
+        self.offset_s = offset_s
         self.values: dict[str, float] = {}
         self.masked: dict[str, str] = {}
         self.dropped: list[Dropped] = []
@@ -66,11 +82,21 @@ class Features:
                 self.collect(raw, name + ".", depth + 1)
             elif kind is list:
                 self.collect({str(i): item for i, item in enumerate(raw)}, name + ".", depth + 1)
-            elif isinstance(value := number_of(raw), float):
+            elif isinstance(value := self.scalars.number(name, raw), float):
                 values[name] = value
             else:
                 self.masked[name] = value
                 self.dropped.append(Dropped(name, value, shown(raw)))
+
+    def merge(self, other: Features) -> None:
+        """Add what another item says of the same moment: its values count, and those it replaces are named."""
+        values = self.values
+        for name in other.values:
+            if name in values:
+                self.dropped.append(Dropped(name, "repeated", shown(values[name])))
+        values.update(other.values)
+        self.masked.update(other.masked)
+        self.dropped += other.dropped
 
     def reading(self, max_features: int, counts: dict[str, int]) -> Reading:
         """Finish: keep the first ``max_features``, add up the reasons in ``counts``."""
@@ -84,9 +110,55 @@ class Features:
             for name in [*values, *masked][max_features:]:
                 if masked.pop(name, None) is None:  # else it is named already
                     self.dropped.append(Dropped(name, "limit", shown(values.pop(name))))
-        for reason in ["name"] * sum(part.reason == "name" for part in self.dropped) + [*masked.values()]:
-            counts[reason] = counts.get(reason, 0) + 1
-        return Reading(self.stream, self.timestamp, values, masked, tuple(self.dropped))
+        if self.dropped or masked:
+            reasons = [part.reason for part in self.dropped if part.reason in ("name", "repeated")]
+            for reason in [*reasons, *masked.values()]:
+                counts[reason] = counts.get(reason, 0) + 1
+        return Reading(self.stream, self.timestamp, values, masked, tuple(self.dropped), self.offset_s)
+
+
+class Collected:
+    """The readings of one message while they are collected: items of one stream and one time become one reading."""
+
+    __slots__ = ("_features", "_first", "rejected")
+
+    def __init__(self) -> None:
+        self._features: dict[tuple[str, float | None, float], Features] = {}
+        self._first: PayloadError | None = None
+        self.rejected: dict[str, int] = {}
+
+    def add(self, features: Features) -> None:
+        """Take what one item or line holds."""
+        moment = features.stream, features.timestamp, features.offset_s
+        known = self._features.setdefault(moment, features)
+        if known is not features:
+            known.merge(features)
+
+    def reject(self, error: PayloadError) -> None:
+        """Count an item or line that holds none."""
+        self._first = self._first or error
+        self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
+
+    def finish(self, topic: str, max_features: int, nothing: str) -> Decoded:
+        """What the message held.
+
+        Parameters
+        ----------
+        topic : str
+        max_features : int
+            Of each reading.
+        nothing : str
+            What to say where there was neither an item nor a bad one.
+
+        Raises
+        ------
+        PayloadError
+            It held no reading; the first bad item's reason is given.
+        """
+        usable = [features for features in self._features.values() if features.values or features.masked]
+        if not usable:
+            raise self._first or PayloadError(topic, "empty", nothing)
+        return decoded(usable, self.rejected, max_features)
 
 
 def decoded(collected: Iterable[Features], rejected: dict[str, int], max_features: int) -> Decoded:

@@ -28,9 +28,12 @@ IN_WORDS: Mapping[str, str] = {
     "nan": "NaN: the device has no value",
     "infinite": "larger than a float32 holds",
     "text": "text that is no number",
+    "ambiguous": "a comma that may be a decimal sign or group thousands: write decimal: point or comma",
     "gone": "the device says that the value no longer counts",
     "name": "a name that is empty, unprintable or longer than 128 characters",
     "limit": "more keys in one message than limits.features allows",
+    "repeated": "items of one list have the same key, and the last one counts: name what tells them apart by name_key,"
+    " or by stream: {key: KEY}",
     # of a value, after that
     "excluded": "left out by include or exclude of this stream",
     "crowded": "the stream has as many features as limits.features allows",
@@ -54,11 +57,11 @@ IN_WORDS: Mapping[str, str] = {
     "too_deep": "nested too deeply",
     "not_an_object": "not a JSON object, and the topic names no {feature}",
     "bad_timestamp": "a timestamp that cannot be read",
-    "bad_number": "not a number, which the subscription's format asks for",
+    "bad_number": "not a number or a time and numbers, which the subscription's format asks for",
     "bad_line": "not line protocol, which the subscription's format asks for",
-    "no_stream": "nothing names the stream: no {stream} in the topic, no tag host, no option stream",
+    "no_stream": "nothing names the stream: no {stream} in the topic, no tag host, no key, no option stream",
     "bad_stream": "a stream's name that is empty, unprintable or too long",
-    "bad_feature": "a feature's name that is empty, unprintable or too long",
+    "bad_feature": "a feature's name that is empty, unprintable or too long, or an item without its name_key",
     "other_topic": "another subscription's topic",
     # of a message that nobody reads
     "no_subscription": "no subscription matches its topic",

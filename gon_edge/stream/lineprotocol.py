@@ -37,7 +37,7 @@ class Line(NamedTuple):
     host : str or None
         The tag of that name.
     fields : dict of str to object
-        Scalars for `number_of`.
+        Values for `Scalars.number`.
     clock : str or None
         Nanoseconds since 1970, as written.
     """
@@ -87,7 +87,7 @@ def _unescape(text: str) -> str:
 
 
 def _field_value(raw: str) -> object:
-    """A scalar for `number_of`; ``_ABSENT`` when it is no field value of the protocol."""
+    """A value for `Scalars.number`; ``_ABSENT`` when it is no field value of the protocol."""
     if raw[0] == '"':
         return raw  # stays quoted, so it is text even where it looks like a number
     boolean = _BOOLEAN.get(raw)

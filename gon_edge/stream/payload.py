@@ -1,9 +1,9 @@
 """Bytes of one message to readings: compressed or not, text or binary, in one of the formats.
 
 What a topic means is a template, ``telemetry/{stream}/{feature}``; what a payload means is a format, each with a module
-of its own: `document` (with `binary`), `bare`, `lines`, `births`.  Nothing here knows a socket, a clock or a log, and
-no input is fatal: a value that is not a finite number is masked with its reason, a message that holds no reading at all
-raises `PayloadError` with a reason of `REASONS`.
+of its own: `document` (with `items`, `senml` and `binary`), `bare`, `lines`, `births`.  Nothing here knows a socket, a
+clock or a log, and no input is fatal: a value that is not a finite number is masked with its reason, a message that
+holds no reading at all raises `PayloadError` with a reason of `REASONS`.
 
 A new reason here is a new label value of a series: `REASONS` and `MASK_REASONS` are what ``prometheus`` counts by.
 """
@@ -11,16 +11,18 @@ A new reason here is a new label value of a series: `REASONS` and `MASK_REASONS`
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, tzinfo
 
 from gon_edge.config.schema import Config, LimitsConfig
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import ConfigError, PayloadError
-from gon_edge.stream.bare import BareValues
+from gon_edge.stream.bare import BareValues, is_collectd
 from gon_edge.stream.births import Births
 from gon_edge.stream.document import Documents
 from gon_edge.stream.encoding import inflated, text_of
 from gon_edge.stream.features import Decoded
-from gon_edge.stream.lines import Lines
+from gon_edge.stream.lines import Lines, is_line
+from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
 
 _OfText = Callable[[str, str | None, str | None, str], Decoded]
@@ -34,11 +36,13 @@ class Decoder:
     ----------
     subscription : SubscriptionConfig
         Its ``format`` says what a payload is.
+        ``auto``: any of the next five, told apart for each message.
         ``json``: an object of numbers, nested ones by dotted path, arrays as ``name.0``; a top-level array of objects
         is a batch.  With ``{feature}`` in the template a scalar is that feature and an object's features are prefixed
         by it, but for its key ``value``, which is the feature itself.
-        ``value``: one bare number a message, feature ``value`` where the template has none.
-        ``influx``: line protocol as Telegraf writes it, timestamps in nanoseconds.  A feature is
+        ``senml``: RFC 8428, see `senml`.
+        ``value``: one bare value a message, feature ``value`` where the template has none.
+        ``influx``: line protocol as Telegraf writes it, timestamps by ``precision``.  A feature is
         ``<measurement>.<tag values, in order of their keys, without host>.<field>``: ``cpu.cpu0.usage_idle``.
         Lines of one stream and timestamp become one reading.
         ``collectd``: as its plugin mqtt writes: ``<seconds>:<number>``; several numbers are ``<feature>.0`` and so on.
@@ -58,34 +62,43 @@ class Decoder:
     Examples
     --------
     >>> decoder = Decoder(SubscriptionConfig("telemetry/{stream}", timestamp="time"))
-    >>> decoder.decode("telemetry/pump", b'{"time": 1583748873, "motor": {"current": 1.3}, "valve": "ON"}').readings[0]
-    Reading(stream='pump', timestamp=1583748873.0, values={'motor.current': 1.3, 'valve': 1.0}, masked={}, dropped=())
+    >>> message = b'{"time": 1583748873, "motor": {"current": 1.3}, "valve": "ON"}'
+    >>> reading = decoder.decode("telemetry/pump", message).readings[0]
+    >>> reading.stream, reading.timestamp, reading.values
+    ('pump', 1583748873.0, {'motor.current': 1.3, 'valve': 1.0})
     """
 
     def __init__(self, subscription: SubscriptionConfig, limits: LimitsConfig | None = None) -> None:
         limits = limits or LimitsConfig()
         self.template = TopicTemplate.parse(subscription.topic)
         stream = subscription.stream
-        if stream is not None and not is_stream(stream):
+        if isinstance(stream, str) and not is_stream(stream):
             raise ValueError(
                 f"not a stream name: {stream!r:.60}; printable, without + # /, at most {MAX_NAME} characters"
             )
-        # The tag host of a line goes before the option, which goes before nothing.
-        self._stream = None if subscription.format == "influx" else stream
         self._max_payload_bytes = limits.payload_bytes
         self._read_binary: _OfBytes | None = None
-        self._read_text: _OfText = BareValues(limits.features).read
+        self._read_text: _OfText
+        scalars = Scalars(subscription.decimal, subscription.words)
+        fallback = stream if isinstance(stream, str) else None
+        bare = BareValues(fallback, scalars, limits.features)
+        lines = Lines(fallback, scalars, subscription.precision, limits.features)
+        documents = Documents(subscription, scalars, _zone(subscription.timezone), limits.features)
         match subscription.format:
+            case "value":
+                self._read_text = bare.read
             case "collectd":
-                self._read_text = BareValues(limits.features).read_collectd
+                self._read_text = bare.read_collectd
             case "influx":
-                self._read_text = Lines(subscription.stream, limits.features).read
-            case "json":
-                self._read_text = Documents(subscription, limits.features).read_json
+                self._read_text = lines.read
+            case "json" | "senml":
+                self._read_text = documents.read_json
+            case "auto":
+                self._read_text = _told_apart(documents, lines, bare)
             case "cbor" | "msgpack":
-                self._read_binary = Documents(subscription, limits.features).read_binary
+                self._read_binary = documents.read_binary
             case "sparkplug":
-                self._read_binary = Births(limits.features, limits.payload_bytes).read
+                self._read_binary = Births(fallback, scalars, limits.features, limits.payload_bytes).read
 
     def decode(self, topic: str, payload: bytes) -> Decoded:
         """Match a topic, and read its message as `read` does.
@@ -117,9 +130,7 @@ class Decoder:
             It holds no reading.  Where several lines or items were bad the first one's reason is given.
         """
         stream, feature = names
-        if stream is None:
-            stream = self._stream
-        elif not is_stream(stream):
+        if stream is not None and not is_stream(stream):
             raise PayloadError(topic, "bad_stream", f"{stream!r:.60} is empty, unprintable or too long")
         if feature is not None and not is_name(feature):
             raise PayloadError(
@@ -139,9 +150,34 @@ class Decoder:
             text = text_of(content)
         except ValueError as error:
             raise PayloadError(topic, "not_utf8", str(error)) from None
+        if text[-1:] == "\0":  # C programs send the end of a string, too
+            text = text.rstrip("\0")
         if not text or text.isspace():
             raise PayloadError(topic, "empty", "no bytes but white space")
         return self._read_text(topic, stream, feature, text)
+
+
+def _told_apart(documents: Documents, lines: Lines, bare: BareValues) -> _OfText:
+    """What reads a text in whichever format it is."""
+
+    def read(topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:
+        if text[0] in "{[" or text.lstrip()[:1] in ("{", "["):
+            return documents.read_json(topic, stream, feature, text)
+        if is_line(text):
+            return lines.read(topic, stream, feature, text)
+        if is_collectd(text):
+            return bare.read_collectd(topic, stream, feature, text)
+        return bare.read(topic, stream, feature, text)
+
+    return read
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo  # 0.7 MiB; for those who ask for it
+
+    return ZoneInfo(name)
 
 
 def decoders(config: Config) -> tuple[Decoder, ...]:

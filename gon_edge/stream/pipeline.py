@@ -305,7 +305,7 @@ class Pipeline:
     def _add(self, stream: Stream, reading: Reading, received_at: float) -> Step:
         stream.stamped_by_receipt = reading.timestamp is None
         if stream.stamped_by_receipt:
-            reading = replace(reading, timestamp=received_at + self.offset_s)
+            reading = replace(reading, timestamp=received_at + self.offset_s + reading.offset_s)
         return self._step(stream, stream.add(reading, received_at), None)
 
     def _step(self, stream: Stream, outcomes: list[Outcome], now: float | None) -> Step:

@@ -11,13 +11,15 @@ from gon_edge.config.schema import Config
 MAX_NAME = 128  # characters of a stream or a feature; a label of this size is still readable on the status page
 _MAX_FOLDER = 240  # of the 255 bytes that file systems allow
 _REST = "{feature...}"
+_SPREAD = "{stream...}"
 
 
 class TopicTemplate:
     """A subscription that names the levels of a topic: ``telemetry/{stream}/{feature}``.
 
     Build with `parse`.  A placeholder, like ``+``, is one whole level; ``#`` may stand last, and so may
-    ``{feature...}``, which is that level and all below it, joined by dots.
+    ``{feature...}``, which is that level and all below it, joined by dots.  ``{stream...}`` is one or more levels, at
+    any place, joined as `joined` does.
 
     Attributes
     ----------
@@ -38,6 +40,8 @@ class TopicTemplate:
     ('pump', 'flow')
     >>> TopicTemplate.parse("N/{stream}/{feature...}").match("N/c0619ab/battery/256/Soc")
     ('c0619ab', 'battery.256.Soc')
+    >>> TopicTemplate.parse("home/{stream...}/{feature}").match("home/attic/bath/humidity")
+    ('attic.bath', 'humidity')
     """
 
     __slots__ = (
@@ -46,6 +50,7 @@ class TopicTemplate:
         "_levels",
         "_open_ended",
         "_rest",
+        "_spread",
         "_stream",
         "filter",
         "has_feature",
@@ -59,12 +64,15 @@ class TopicTemplate:
         self._rest = levels[-1] == _REST
         self._open_ended = self._rest or levels[-1] == "#"
         self._levels = len(levels) - self._open_ended
+        self._spread = levels.index(_SPREAD) if _SPREAD in levels else None
         self._stream = levels.index("{stream}") if "{stream}" in levels else None
         self._feature = levels.index("{feature}") if "{feature}" in levels else None
         self._fixed = [(i, level) for i, level in enumerate(levels) if level[:1] not in ("+", "#", "{")]
-        self.has_stream = self._stream is not None
+        self.has_stream = self._stream is not None or self._spread is not None
         self.has_feature = self._rest or self._feature is not None
-        self.filter = "/".join("#" if level == _REST else "+" if level[:1] == "{" else level for level in levels)
+        # MQTT has no wildcard for several levels but the last one.
+        asked = levels if self._spread is None else [*levels[: self._spread], "#"]
+        self.filter = "/".join("#" if level == _REST else "+" if level[:1] == "{" else level for level in asked)
         self.subscription = f"$share/{group}/{self.filter}" if group else self.filter
 
     @classmethod
@@ -80,7 +88,7 @@ class TopicTemplate:
         if not text or "\0" in text:
             raise ValueError("a topic must not be empty and must not contain NUL")
         for i, level in enumerate(levels):
-            if level in ("+", "{stream}", "{feature}"):
+            if level in ("+", "{stream}", _SPREAD, "{feature}"):
                 if level != "+" and levels.index(level) != i:
                     raise ValueError(f"{text!r}: {level} stands twice; each placeholder may stand once")
             elif level in ("#", _REST):
@@ -93,6 +101,8 @@ class TopicTemplate:
                     f"{text!r}: level {level!r}: {{stream}}, {{feature}}, + and # must be a whole level between "
                     "slashes, and there are no other placeholders"
                 )
+        if _SPREAD in levels and ("{stream}" in levels or levels[-1] in ("#", _REST)):
+            raise ValueError(f"{text!r}: where {_SPREAD} ends cannot be told beside {{stream}}, # or {_REST}")
         return cls(text, levels, group)
 
     def match(self, topic: str) -> tuple[str | None, str | None] | None:
@@ -101,6 +111,13 @@ class TopicTemplate:
         A name is ``None`` where the template has no such placeholder.
         """
         levels = topic.split("/")
+        stream = None
+        if self._spread is not None:
+            end = len(levels) - (self._levels - 1 - self._spread)
+            if end <= self._spread:
+                return None
+            stream = joined(levels[self._spread : end])
+            levels[self._spread : end] = [stream]  # from here on as if it were one level
         if len(levels) != self._levels and not (self._open_ended and len(levels) > self._levels):
             return None
         for i, level in self._fixed:
@@ -108,7 +125,8 @@ class TopicTemplate:
                 return None
         if topic[:1] == "$" and self.filter[:1] in ("+", "#"):  # wildcards leave out the broker's own $SYS topics
             return None
-        stream = None if self._stream is None else levels[self._stream]
+        if self._stream is not None:
+            stream = levels[self._stream]
         if self._rest:
             return (stream, ".".join(levels[self._levels :])) if len(levels) > self._levels else None
         return stream, None if self._feature is None else levels[self._feature]
@@ -152,6 +170,17 @@ def _takes_in(outer: str, inner: str) -> bool:
         if i >= len(inners) or inners[i] == "#" or level not in ("+", inners[i]):
             return False
     return len(outers) == len(inners)
+
+
+def joined(levels: list[str]) -> str:
+    """One name of several levels, joined by dots; no other levels give the same.
+
+    Examples
+    --------
+    >>> joined(["ground", "bath"]), joined(["ground.bath"])
+    ('ground.bath', 'ground%2Ebath')
+    """
+    return ".".join([level.replace("%", "%25").replace(".", "%2E") for level in levels])
 
 
 def is_name(text: str) -> bool:

@@ -279,7 +279,7 @@ def _csv_chunks(job: Job) -> Iterator[RowChunk]:
     """Rows of ``rows_file``; times are those of the first column that is named like one, else counted from 0."""
     # 1 MiB that neither a round from the store nor the daemon needs.
     from gon_edge.state.csvfile import CsvFile, cell_number
-    from gon_edge.stream.scalars import unix_seconds
+    from gon_edge.stream.times import unix_seconds
 
     with CsvFile(job.rows_file) as table:
         names = [name.lower() for name in table.columns]

@@ -1,72 +1,9 @@
-"""What options mean together: subscriptions, streams and their overrides, secrets, training."""
-
-import sys
+"""What options mean together: streams and their overrides, secrets, training."""
 
 import pytest
 from configurations import SMALLEST, error_of, with_option
 
 from gon_edge.config.file import parse_config
-
-# -- subscriptions -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "topic", ["telemetry/{stream}", "a/+/{stream}/{feature}", "{stream}/#", "sensors/{stream}/+/x"]
-)
-def test_topic_templates(topic):
-    assert parse_config(with_option("subscriptions.topic", topic)).subscriptions[0].topic == topic
-
-
-@pytest.mark.parametrize(
-    ("entry", "says"),
-    [
-        ({"topic": "telemetry"}, "put {stream} into the topic"),
-        ({"topic": "a/{device}"}, "only {stream}, {feature}"),
-        ({"topic": "a/{stream"}, "only {stream}, {feature}"),
-        ({"topic": "a/x-{stream}"}, "only {stream}, {feature}"),
-        ({"topic": "{stream}/{stream}"}, "once"),
-        ({"topic": "#/{stream}"}, "must be the last level"),
-        ({"topic": "{stream}/a#"}, "each as the whole level"),
-        ({"topic": "{stream}/a+"}, "each as the whole level"),
-        ({"topic": "{stream}", "stream": "pump"}, "already says the stream"),
-        ({"topic": "{stream}", "format": "value", "timestamp": "t"}, "the format is value"),
-        ({"topic": "{stream}/{feature}", "format": "influx"}, "write + or # instead of {feature}"),
-        ({"topic": "{stream}/{feature...}", "format": "sparkplug"}, "metrics have names of their own"),
-        ({"topic": "{stream}", "format": "jsn"}, "did you mean json?"),
-        ({"format": "json"}, "topic: is required"),
-        ("telemetry/{stream}", "write options below it"),
-    ],
-)
-def test_a_wrong_subscription_says_what_to_write(entry, says):
-    message = error_of(parse_config, {**SMALLEST, "subscriptions": [SMALLEST["subscriptions"][0], entry]})
-    assert says in message
-    assert "subscriptions[1]" in message
-
-
-def test_a_topic_without_a_stream_may_name_one():
-    config = parse_config(
-        {**SMALLEST, "subscriptions": [{"topic": "tele/+/{feature}", "stream": "house", "format": "value"}]}
-    )
-    assert config.subscriptions[0].stream == "house"
-
-
-@pytest.mark.parametrize(("written", "library"), [("cbor", "cbor2"), ("msgpack", "msgpack")])
-@pytest.mark.parametrize(
-    ("prefix", "install"),
-    [("/usr", "sudo apt install python3-{}"), ("/opt/gon-edge", "/opt/gon-edge/bin/pip install {}")],
-)
-def test_a_format_whose_library_is_not_installed_is_refused_with_the_line_to_type(
-    monkeypatch, written, library, prefix, install
-):
-    wanted = with_option("subscriptions.format", written)
-    assert parse_config(wanted).subscriptions[0].format == written
-    monkeypatch.setattr("gon_edge.config.subscription.find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "prefix", prefix)
-    monkeypatch.setattr(sys, "base_prefix", "/usr")
-    message = error_of(parse_config, wanted)
-    assert f"subscriptions[0].format: {written} is read by the package {library}" in message
-    assert message.endswith("type: " + install.format(library))
-
 
 # -- streams -----------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from gon_edge.errors import PayloadError
 from gon_edge.events import MASK_REASONS, REASONS
 from gon_edge.stream.births import Births, Topic, parse_topic
 from gon_edge.stream.payload import Decoder
+from gon_edge.stream.scalars import PLAIN
 
 
 class Host:
@@ -190,7 +191,7 @@ def test_a_nodes_death_masks_its_features_and_those_of_its_devices(host):
 
 
 def test_a_nodes_death_is_a_reading_of_each_stream_that_its_devices_feed():
-    births = Births(max_features=10, max_bytes=1000)
+    births = Births(None, PLAIN, max_features=10, max_bytes=1000)
     births.read("spBv1.0/plant/NBIRTH/press", "press", None, payload({"name": "a", "int_value": 1}))
     births.read("spBv1.0/plant/DBIRTH/press/oil", "oil", None, payload({"name": "b", "int_value": 1}))
     said = births.read("spBv1.0/plant/NDEATH/press", "press", None, payload())

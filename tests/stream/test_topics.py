@@ -1,8 +1,10 @@
 """Topic templates: what they subscribe to, what they match, which are refused."""
 
+from urllib.parse import unquote
+
 import pytest
 
-from gon_edge.stream.topics import TopicTemplate, outermost
+from gon_edge.stream.topics import TopicTemplate, joined, outermost
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,18 @@ from gon_edge.stream.topics import TopicTemplate, outermost
         ("N/{stream}/{feature...}", "N/+/#", "N/c0/heartbeat", ("c0", "heartbeat")),
         ("N/{stream}/{feature...}", "N/+/#", "N/c0", None),  # MQTT sends the parent, too
         ("{feature...}", "#", "a/b", (None, "a.b")),
+        ("home/{stream...}/{feature}", "home/#", "home/ground/bath/t", ("ground.bath", "t")),
+        ("home/{stream...}/{feature}", "home/#", "home/bath/t", ("bath", "t")),
+        ("home/{stream...}/{feature}", "home/#", "home/t", None),
+        ("home/{stream...}/{feature}", "home/#", "other/bath/t", None),
+        ("home/{stream...}/{feature}", "home/#", "home/ground.bath/t", ("ground%2Ebath", "t")),
+        ("home/{stream...}/{feature}", "home/#", "home/ground%2Ebath/t", ("ground%252Ebath", "t")),
+        ("home/{stream...}", "home/#", "home/a/b/c", ("a.b.c", None)),
+        ("home/{stream...}", "home/#", "home", None),
+        ("{stream...}/+/state", "#", "a/b/c/state", ("a.b", None)),
+        ("{stream...}/+/state", "#", "a/b/c/other", None),
+        ("{stream...}/state", "#", "$SYS/state", None),
+        ("{feature}/{stream...}/x", "+/#", "f/a/b/x", ("a.b", "f")),
     ],
 )
 def test_a_template_subscribes_and_matches_as_mqtt_does(template, subscription, topic, names):
@@ -50,10 +64,14 @@ def test_a_template_subscribes_and_matches_as_mqtt_does(template, subscription, 
         "{",
         "a/{feature...}/b",
         "{feature}/{feature...}",
+        "a/{stream...}/#",
+        "a/{stream...}/{feature...}",
+        "{stream}/{stream...}",
+        "{stream...}/{stream...}",
     ],
 )
 def test_a_wrong_template_is_refused(template):
-    with pytest.raises(ValueError, match=r"topic|stands twice|last level|whole level"):
+    with pytest.raises(ValueError, match=r"topic|stands twice|last level|whole level|cannot be told"):
         TopicTemplate.parse(template)
 
 
@@ -83,3 +101,11 @@ def test_a_shared_subscription_without_group_or_topic_is_refused(text):
 def test_a_filter_that_another_one_takes_in_is_not_subscribed_to(filters, left):
     """mosquitto sends a message once for each filter that matches: every reading came twice."""
     assert outermost(filters) == left
+
+
+@pytest.mark.parametrize(
+    "levels", [["a", "b"], ["a.b"], ["a", "", "b"], ["a.", "b"], ["a", ".b"], ["a%2Eb"], ["a", "%2E", "b"], ["", ""]]
+)
+def test_no_two_ways_of_levels_have_one_name(levels):
+    name = joined(levels)
+    assert [unquote(part) for part in name.split(".")] == levels
