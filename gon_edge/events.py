@@ -20,8 +20,6 @@ Severity = Literal["warning", "critical"]
 RecurringEvery = Literal["day", "week"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
 MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
-FeatureKind = Literal["counter", "gauge"]
-"""How a feature is judged: by how much it rises from row to row, or by its level."""
 UnscoredReason = Literal["warming_up", "training"]
 """Why a row has no score."""
 Withheld = Literal["alert", "silenced", "stale"]

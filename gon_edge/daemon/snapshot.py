@@ -111,7 +111,7 @@ def stream_snapshot(stream: Stream, training: str, waits: str) -> StreamSnapshot
         model_trained_at=float(model.lineage.get("trained_at", 0.0)) if model else None,
         last_timestamp=stream.last_row.timestamp if stream.last_row else None,
         features=stream.aligner.held,
-        counters=frozenset(model.features[f] for f in np.flatnonzero(model.is_counter)) if model else None,
+        counters=stream.counters,
         dropped=stream.ledger.entries,
         missing=verdict.missing if verdict else (),
         causes=stream.causes(),

@@ -50,8 +50,8 @@ class StreamSnapshot:
         Unix seconds.
     features : mapping of str to Held
         What each has said last, and how it reports.
-    counters : frozenset of str or None
-        Those of which the model judges the rate; ``None`` without a model.
+    counters : frozenset of str
+        Those that are judged by how much they rise.
     dropped : tuple of Entry
         Keys of its messages that became no value, the one heard last first.
     missing : tuple of str
@@ -76,7 +76,7 @@ class StreamSnapshot:
     model_trained_at: float | None = None
     last_timestamp: float | None = None
     features: Mapping[str, Held] = field(default_factory=dict)
-    counters: frozenset[str] | None = None
+    counters: frozenset[str] = frozenset()
     dropped: tuple[Entry, ...] = ()
     missing: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()

@@ -67,14 +67,14 @@ def _streams(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
 
 
 def _stream(stream: StreamSnapshot) -> dict[str, Any]:
-    said = _plain(dataclasses.replace(stream, features={}, counters=None, dropped=()))
+    said = _plain(dataclasses.replace(stream, features={}, counters=frozenset(), dropped=()))
     del said["counters"]
     features = [
         {
             "name": name,
             "value": held.value,
             "cadence_s": None if held.cadence_s is None else float(f"{held.cadence_s:.4g}"),
-            "kind": "counter" if (held.rises if stream.counters is None else name in stream.counters) else "gauge",
+            "kind": "counter" if name in stream.counters else "gauge",
         }
         for name, held in stream.features.items()
     ]

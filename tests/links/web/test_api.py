@@ -75,7 +75,8 @@ def test_a_stream_lists_its_features_and_what_became_no_value() -> None:
     assert pump["dropped"][0] == {"key": "state", "reason": "text", "count": 12, "example": "open", "why": why}
     assert [entry["key"] for entry in pump["dropped"]] == ["state", "slow"]
     held = {"level": Held(5.0, None, True), "gone": Held(float("nan"))}
-    (young,) = said("/api/v1/streams", streams=(replace(WARMING, features=held),))["streams"]
+    young = replace(WARMING, features=held, counters=frozenset({"level"}))
+    (young,) = said("/api/v1/streams", streams=(young,))["streams"]
     assert [(f["value"], f["kind"]) for f in young["features"]] == [(5.0, "counter"), (None, "gauge")]
 
 
