@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AlertType = Literal["new", "update", "end"]
-AlertKind = Literal["anomaly", "changed", "missing"]
+AlertKind = Literal["anomaly", "changed", "drift", "missing"]
 Severity = Literal["warning", "critical"]
 RecurringEvery = Literal["day", "week"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
@@ -155,22 +155,46 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Trend:
+    """Where a reading goes that drifts.
+
+    Attributes
+    ----------
+    per_day : float
+        By how much its daily mean rises each day beyond what the other readings say, in engineering units; below 0
+        where it falls.
+    reaches : float or None
+        The limit it goes to: its highest value in training, or its lowest where it falls; ``None`` when none is
+        known, or it is there on every day.
+    in_days : float or None
+        Days until what it reaches on a day is there, at this rate; 0 when it is there already.
+    """
+
+    per_day: float
+    reaches: float | None = None
+    in_days: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
-    """One feature's share in an anomaly.
+    """One feature's share in an alert.
 
     Attributes
     ----------
     feature : str
     value : float or None
         Measured, in engineering units: now, or earlier in the window where that was much further from normal; ``None``
-        when the feature is missing.
+        when the feature is missing.  Of a drift it is the mean of the newest days.
     expected : float or None
-        What the model generated for it, same units; ``None`` when it cannot say.
+        What the model generated for it, same units; ``None`` when it cannot say.  Of a drift it is the mean that the
+        other readings of these days predict.
     contribution : float
         Share of the score, 0 to 1; the shares of all features sum to 1.
     per_row : bool
         The feature is a counter: both values say by how much it rises from row to row.  Messages say it of counters
         only.
+    trend : Trend or None
+        Where it goes, in an alert of a drift. Messages say it there only.
     """
 
     feature: str
@@ -178,6 +202,7 @@ class Cause:
     expected: float | None
     contribution: float
     per_row: bool = False
+    trend: Trend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +274,14 @@ class Alert:
     id : str
         The same for ``new``, every ``update`` and ``end`` of one alert; unique over restarts.
     type : {"new", "update", "end"}
-    kind : {"anomaly", "changed", "missing"}
+    kind : {"anomaly", "changed", "drift", "missing"}
     stream : str
     since : float
         Unix seconds of the first row of the alert.
     timestamp : float
         Unix seconds of the row that made this event.
     score, threshold : float
-        NaN for ``missing``.
+        Of that row. NaN for ``missing``.
     severity : {"warning", "critical"}
     top_features : tuple of Cause
     model_version : str

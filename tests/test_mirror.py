@@ -28,6 +28,7 @@ ELSEWHERE = {
     "demo/command": ("e2e/test_demo.py", "runs it in a terminal"),
     "errors": ("test_docs.py", "compares exit codes with the reference, the help and the man page"),
     "events": ("stream/test_pipeline.py", "data without logic, which passes through here"),
+    "stream/outcome": ("stream/test_stream.py", "data without logic, which streams give"),
     "links/snapshot": ("links/web/test_api.py", "data without logic, which is shown there"),
     "research/gradcon": ("research/test_ganomaly.py", "is measured together with GANomaly"),
     "research/judge": ("research/test_images.py", "judges pictures"),

@@ -70,7 +70,7 @@ _LISTED = {  # JSON has it in another shape than the dataclass
 }
 _SAID = {  # where a docstring says nothing beyond the type
     "type": "`new` first, then `update`, then `end`; the `id` stays the same. An `update` after the `end`: it is back.",
-    "kind": "Something is unusual, or something is silent or frozen.",
+    "kind": "Something is unusual, in another state, going away slowly, or silent or frozen.",
     "stream": "Its name.",
     "severity": "`critical` from the time the score reaches `critical_ratio` times the threshold.",
     "top_features": "The causes, largest first, five at most; for `missing`, the missing features.",
@@ -446,7 +446,7 @@ def _key_rows(cls: type, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         kind = re.sub(r"(tuple|sequence) of [\w ]+", "list", re.sub(r"mapping of \w+ to \w+", "object", kind))
         for python, said in (("str", "text"), ("float", "number"), ("int", "number"), ("bool", "true or false")):
             kind = re.sub(rf"\b{python}\b", said, kind)
-        kind = re.sub(r"\b(mapping|GateScores|Recurring)\b", "object", kind)
+        kind = re.sub(r"\b(mapping|GateScores|Recurring|Trend)\b", "object", kind)
         text = re.sub(r"`None`|\bNone\b", "null", text.replace("``", "`")).replace("NaN", "Null")
         yield f"`{key}`", kind, _prose(text or _SAID[key])
 
@@ -507,6 +507,8 @@ def topics() -> str:
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Alert, alert_json(example)))),
         "Each of `top_features`:",
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Cause, _attributes(events.Cause)))),
+        "`trend` of each of them, where the alert is a `drift`:",
+        "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Trend, _attributes(events.Trend)))),
         "`recurring`, where it is not null:",
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Recurring, _attributes(events.Recurring)))),
         "## States",

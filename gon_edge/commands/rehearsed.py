@@ -45,7 +45,7 @@ class Alerted:
     ended_at : float or None
         ``None`` while it is open.
     causes : list of mapping
-        Of the event with the highest score.
+        Of the event with the highest score; of a drift those of the newest.
     events : int
     back_at : list of float
         Unix seconds of the rows at which it was told again, having ended.
@@ -74,7 +74,7 @@ class Alerted:
             self.ended_at = None
             self.back_at.append(event["timestamp"])
         score = event["score"]
-        if event["top_features"] and (score is None or score > self.score):
+        if event["top_features"] and (score is None or score > self.score or self.kind == "drift"):
             self.causes, self.score = event["top_features"], score if score is not None else self.score
 
     def touches(self, fault: Fault) -> bool:

@@ -54,6 +54,7 @@ _MOST_ROUNDS = 50
 _MOST_MISSING = 30
 _MOST_DRAWN = 12  # alerts with a picture: each asks the model for some 300 accounts
 _DRAWN_CAUSES = 3
+_UNDRAWN = {"drift", "missing"}  # hours of a sensor that is not there, or that drifts over days, show nothing
 
 _BEFORE_S = 3600.0  # of readings before an alert, as the status page shows
 _DURING_S = 7200.0  # and during it at most: what came next, the picture above shows
@@ -144,7 +145,7 @@ def _episodes(
     found: list[_Episode] = []
     for alert in alerts:
         causes = [cause["feature"] for cause in alert["top_features"] if cause["feature"] in model.features]
-        if alert["kind"] == "missing" or not causes or len(found) == _MOST_DRAWN:
+        if alert["kind"] in _UNDRAWN or not causes or len(found) == _MOST_DRAWN:
             continue
         begin = max(span[0], alert["since"] - _BEFORE_S)
         until = span[1] if alert["type"] != "end" else alert["timestamp"]
@@ -212,7 +213,8 @@ def _page(
     facts = {
         "rows": str(thinned.rows),
         "above the threshold": f"{thinned.anomalies} ({100 * thinned.anomalies / max(1, thinned.rows):.2g} %)",
-        "alerts": f"{len(anomalies)}, and {kinds['changed']} for another state, {kinds['missing']} for missing sensors",
+        "alerts": f"{len(anomalies)}, and {kinds['changed']} for another state, {kinds['drift']} for a drift, "
+        f"{kinds['missing']} for missing sensors",
         "highest score": f"{number_text(thinned.highest)} at {_time(thinned.highest_at)}",
         "threshold": number_text(model.threshold),
         "model in use": f"version {model.version or '-'}, trained {_time(model.lineage.get('trained_at'))}",

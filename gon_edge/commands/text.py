@@ -263,6 +263,11 @@ def cause_text(cause: Mapping[str, Any]) -> str:
     """
     if cause["value"] is None:
         return f"{cause['feature']} is missing"
+    if cause.get("trend"):
+        from gon_edge.stream.drift import in_words  # numpy, which status does without mostly
+        from gon_edge.stream.held import cause_of
+
+        return in_words(cause_of(cause))
     expected = "" if cause["expected"] is None else f"expected {number_text(cause['expected'])}, "
     value = number_text(cause["value"]) + (" a row" if cause.get("per_row") else "")
     return f"{cause['feature']} {value} ({expected}{100 * (cause['contribution'] or 0.0):.0f} %)"

@@ -284,8 +284,8 @@ class Orders:
     def answered(self, answer: Answer) -> None:
         """Count an answer, show it beside its alert, and heed it where its like comes again."""
         if answer.stream in self._pipeline.streams:
-            policy = self._pipeline.streams[answer.stream].policy
-            policy.answered(answer.since, answer.until, fault=not answer.normal)
+            stream = self._pipeline.streams[answer.stream]
+            stream.answered(answer.since, answer.until, fault=not answer.normal)
         self._telemetry.answer(answer.stream, answer.answer)
         self._reporter.answered(answer.id, answer.answer, answer.note)
 
@@ -323,6 +323,8 @@ class Orders:
             log.info(text, name, model.version, record.rows, record.duration_s, mib)
             if stream is not None:
                 self._use(stream, model)
+                if order.include_quarantined:
+                    stream.learned()
             elif len(self._pipeline.streams) < self.config.limits.streams:
                 self.open(name)
         if stream is not None:

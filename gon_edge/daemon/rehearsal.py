@@ -40,8 +40,9 @@ from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock
 from gon_edge.state.catalog import check_starters
 from gon_edge.state.history import RetrainRecord
+from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.pipeline import TICK_S
-from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.stream import Stream
 from gon_edge.training.operations import carry_out
 
 _UPTIME_S = 3600.0

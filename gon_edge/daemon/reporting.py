@@ -14,15 +14,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from gon_edge.events import Alert, AnswerWord, Dropped, Verdict
+from gon_edge.events import Alert, AnswerWord, Cause, Dropped, Verdict
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
+from gon_edge.stream import drift
 from gon_edge.stream.habits import in_words
 from gon_edge.stream.held import alert_json
 from gon_edge.stream.ledger import IN_WORDS
+from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.pipeline import Heard, Step
-from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -281,13 +283,16 @@ class Reporter:
 
 def _line(alert: Alert) -> str:
     """One line for the log."""
-    causes = "; ".join(
-        cause.feature
-        if cause.value is None or cause.expected is None
-        else f"{cause.feature} {cause.value:.4g}{' a row' if cause.per_row else ''} "
-        f"(expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"
-        for cause in alert.top_features[:3]
-    )
+    causes = "; ".join(_cause(cause) for cause in alert.top_features[:3])
     again = f", {in_words(alert.recurring)}" if alert.recurring is not None else ""
     what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}{again}"
     return f"{what}: {causes or 'cause unknown'} [{alert.id}]"
+
+
+def _cause(cause: Cause) -> str:
+    if cause.trend is not None:
+        return drift.in_words(cause)
+    if cause.value is None or cause.expected is None:
+        return cause.feature
+    unit = " a row" if cause.per_row else ""
+    return f"{cause.feature} {cause.value:.4g}{unit} (expected {cause.expected:.4g}, {100 * cause.contribution:.0f} %)"

@@ -21,8 +21,9 @@ from gon_edge.state.catalog import starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.groups import LEADERS
+from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.pipeline import Heard, Pipeline, Step
-from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.stream import Stream
 
 log = logging.getLogger(__name__)
 

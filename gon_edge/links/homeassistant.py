@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 
 from gon_edge.config.schema import HomeAssistantConfig
 from gon_edge.events import ALERT_ANSWERS, STREAM_STATES, Alert
+from gon_edge.stream.drift import in_words
 from gon_edge.stream.stream import Stream
 
 RESEND_EVERY_S = 10.0
@@ -35,6 +36,7 @@ _DIAGNOSTIC = {"entity_category": "diagnostic"}
 _ENTITIES: tuple[tuple[str, str, str, dict[str, object]], ...] = (
     ("binary_sensor", "alert", "Anomaly", {"device_class": "problem"}),
     ("binary_sensor", "changed", "Another state than in training", {"icon": "mdi:swap-horizontal"}),
+    ("binary_sensor", "drift", "Reading drifts", {"icon": "mdi:trending-up"}),
     ("binary_sensor", "missing", "Sensor missing", {"device_class": "problem", **_DIAGNOSTIC}),
     (
         "sensor",
@@ -84,6 +86,7 @@ _BUTTONS = {
 _ATTRIBUTES = {
     "alert": "{{ {'causes': value_json.causes, 'severity': value_json.severity, 'group': value_json.group} | tojson }}",
     "changed": "{{ {'moved': value_json.moved} | tojson }}",
+    "drift": "{{ {'readings': value_json.drifting} | tojson }}",
     "missing": "{{ {'sensors': value_json.missing_sensors} | tojson }}",
 }
 """What hangs on an entity, by its key."""
@@ -311,7 +314,7 @@ def _buttons(unique: str, command_topic: str) -> _Message:
 def _state(stream: Stream, *, silenced: bool) -> _Message:
     verdict, model = stream.verdict, stream.scored_by
     open_alerts = {alert.kind: alert for alert in stream.policy.audible}
-    anomaly, changed = open_alerts.get("anomaly"), open_alerts.get("changed")
+    anomaly, changed, drifts = (open_alerts.get(kind) for kind in ("anomaly", "changed", "drift"))
     level = 100.0 * verdict.score / verdict.threshold if verdict is not None and verdict.threshold > 0.0 else None
     trained_at = float(model.lineage.get("trained_at", 0.0)) if model is not None else 0.0
     return {
@@ -321,6 +324,8 @@ def _state(stream: Stream, *, silenced: bool) -> _Message:
         "group": anomaly.group if anomaly is not None else None,
         "changed": "ON" if changed is not None else "OFF",
         "moved": _causes(changed) if changed is not None else [],
+        "drift": "ON" if drifts is not None else "OFF",
+        "drifting": _causes(drifts) if drifts is not None else [],
         "missing": "ON" if "missing" in open_alerts else "OFF",
         "missing_sensors": list(verdict.missing) if verdict is not None else [],
         "state": stream.state,
@@ -333,9 +338,11 @@ def _state(stream: Stream, *, silenced: bool) -> _Message:
 
 
 def _causes(alert: Alert) -> list[str]:
-    """For people: ``flow 26.1 (expected 20.3), 72 %``."""
+    """For people: ``flow 26.1 (expected 20.3), 72 %``, or how it drifts."""
     return [
-        f"{cause.feature} "
+        in_words(cause)
+        if cause.trend is not None
+        else f"{cause.feature} "
         + ("missing" if cause.value is None else f"{cause.value:.4g}")
         + (" a row" if cause.per_row else "")
         + ("" if cause.expected is None else f" (expected {cause.expected:.4g})")

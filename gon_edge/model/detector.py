@@ -146,6 +146,12 @@ class Detector:
             moved=self._moved() if is_news else (),
         )
 
+    @property
+    def measured(self) -> NDArray[np.float32]:
+        """The last row (F,) in engineering units: counters as their rates, NaN where missing or frozen.  A view."""
+        row: NDArray[np.float32] = self._measured.view()[-1]
+        return row
+
     def causes(self) -> tuple[Cause, ...]:
         """What makes the last window abnormal, and the one before it if that was too, largest first.
 

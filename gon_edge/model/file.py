@@ -108,10 +108,16 @@ class Model:
         known = np.isfinite([*levels, *self.scaler.mean, *self.scaler.scale]).all()
         return bool(known) and all(bool(np.isfinite(array).all()) for array in arrays)
 
+    @property
+    def extremes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lowest and highest value of each feature in training, both (F,); NaN where unknown."""
+        unknown = np.full(len(self.features), np.nan, np.float32)
+        low, high = (unknown if extreme is None else extreme for extreme in (self.lowest, self.highest))
+        return low, high
+
     def levels(self) -> Levels:
         """Levels of a stream that begins, with every feature at home."""
-        unknown = np.full(len(self.features), np.nan)
-        low, high = (unknown if extreme is None else extreme for extreme in (self.lowest, self.highest))
+        low, high = self.extremes
         return Levels(self.scaler.standardise(low), self.scaler.standardise(high))
 
     @property

@@ -1,9 +1,10 @@
 """When a verdict becomes news: `AlertPolicy`, one for each stream.
 
-Three kinds of alert, at most one of each open at a time.  `anomaly`: raised by n of the last m rows, ended by
+Four kinds of alert, at most one of each open at a time.  `anomaly`: raised by n of the last m rows, ended by
 hysteresis, followed by a cool-down.  `changed`: the machine is in another state than in training, as the detector
-found; open until it is back, or a model knows the new state.  `missing`: features without fresh values, or a stream
-without rows.  Each goes through `new`, any number of `update`, `end`, all with one id.
+found; open until it is back, or a model knows the new state.  `drift`: readings go away slowly, as `drift` found; told
+anew once a day.  `missing`: features without fresh values, or a stream without rows.  Each goes through `new`, any
+number of `update`, `end`, all with one id.
 
 A fault that lasts stays an alert: only rows clearly below the threshold end it, and neither time, nor a gap in the
 rows, nor a restart does.  A fault that comes and goes stays one alert: it is open again when its causes come back soon
@@ -20,14 +21,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import Alert, AlertKind, AlertType, Cause, Severity, Verdict
 from gon_edge.stream.absence import Absences
 from gon_edge.stream.habits import Block, Memory, directions
-from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, mainly_same
+from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, as_of, mainly_same
+from gon_edge.stream.ids import Ids
 
 _MAINLY_SILENCED = 0.5
 """An alert is one of silenced features when they hold more than this share of its score."""
@@ -105,27 +106,33 @@ class AlertPolicy:
         self._memory = Memory()
         self._changed: Alert | None = None
         self._moved: tuple[Cause, ...] = ()  # what the newest change was found by
+        self._drift: Alert | None = None
         self._missing: Alert | None = None
         self._absences = Absences()
         self._last_row_at: float | None = None
         self._model_version = ""
-        self._newest_id: dict[AlertKind, tuple[int, int]] = {}  # (epoch, since in microseconds), see _new_id
+        self._ids = Ids(self._stream)
 
     @property
     def active(self) -> tuple[Alert, ...]:
         """The last event of each open alert."""
-        events = (self._anomaly.event if self._anomaly else None, self._changed, self._missing)
+        events = (self._anomaly.event if self._anomaly else None, self._changed, self._drift, self._missing)
         return tuple(event for event in events if event is not None)
 
     @property
     def is_open(self) -> bool:
         """Whether an alert is open."""
-        return self.is_anomalous or self._missing is not None
+        return self.is_anomalous or self.is_drifting or self._missing is not None
 
     @property
     def is_anomalous(self) -> bool:
         """Whether an alert is open that says of rows as a whole that they are not normal."""
         return self._anomaly is not None or self._changed is not None
+
+    @property
+    def is_drifting(self) -> bool:
+        """Whether the alert is open that a reading drifts."""
+        return self._drift is not None
 
     @property
     def is_silenced(self) -> bool:
@@ -307,24 +314,11 @@ class AlertPolicy:
         held = next((ended for ended in self._ended if mainly_same(ended.strongest_causes, causes)), None)
         if held is not None and soon:
             return self._return(held, replace(verdict, causes=causes))
-        alert_id = self._new_id("anomaly", anomalous[0])
         block = Block(anomalous[0], verdict.timestamp, verdict.score, directions(causes))
         again = self._memory.look(block)
-        event = Alert(
-            id=alert_id,
-            type="new",
-            kind="anomaly",
-            stream=self._stream,
-            since=anomalous[0],
-            timestamp=verdict.timestamp,
-            score=verdict.score,
-            threshold=verdict.threshold,
-            severity="warning" if again is not None else self._severity(verdict),
-            top_features=causes,
-            model_version=verdict.model_version,
-            group=self.group(alert_id, anomalous[0]),
-            recurring=None if again is None else again.told,
-        )
+        severity = "warning" if again is not None else self._severity(verdict)
+        event = self._begin("anomaly", anomalous[0], replace(verdict, causes=causes), severity)
+        event = replace(event, recurring=None if again is None else again.told)
         self._anomaly = Held(event, verdict.score, causes, told_score=verdict.score, looked_at=verdict.timestamp)
         self._anomaly.see(verdict)
         return event
@@ -349,7 +343,7 @@ class AlertPolicy:
     @classmethod
     def _follow(cls, held: Held, event_type: AlertType, verdict: Verdict, severity: Severity) -> Alert:
         causes = verdict.causes[:TOP_FEATURES] or held.strongest_causes
-        return cls._as_of(replace(held.event, type=event_type, severity=severity, top_features=causes), verdict)
+        return as_of(replace(held.event, type=event_type, severity=severity, top_features=causes), verdict)
 
     # -- changed -------------------------------------------------------------------------------------------------------
 
@@ -358,41 +352,44 @@ class AlertPolicy:
         held = self._changed
         if not verdict.changed:
             self._changed, self._moved = None, ()
-            return None if held is None else self._as_of(replace(held, type="end"), verdict)
+            return None if held is None else as_of(replace(held, type="end"), verdict)
         if held is None:
             if self._silenced and self._is_silenced(self._moved):
                 return None
-            alert_id = self._new_id("changed", since)
-            self._changed = Alert(
-                id=alert_id,
-                type="new",
-                kind="changed",
-                stream=self._stream,
-                since=since,
-                timestamp=verdict.timestamp,
-                score=verdict.score,
-                threshold=verdict.threshold,
-                severity="warning",
-                top_features=self._moved,
-                model_version=verdict.model_version,
-                group=self.group(alert_id, since),
-            )
+            self._changed = self._begin("changed", since, replace(verdict, causes=self._moved))
             return self._changed
         if {cause.feature for cause in self._moved} == {cause.feature for cause in held.top_features}:
             return None
-        self._changed = self._as_of(replace(held, type="update", top_features=self._moved), verdict)
+        self._changed = as_of(replace(held, type="update", top_features=self._moved), verdict)
         return self._changed
 
-    @staticmethod
-    def _as_of(event: Alert, verdict: Verdict) -> Alert:
-        """The event, as of the row of a verdict."""
-        return replace(
-            event,
-            timestamp=verdict.timestamp,
-            score=verdict.score,
-            threshold=verdict.threshold,
-            model_version=verdict.model_version,
+    # -- drift ---------------------------------------------------------------------------------------------------------
+
+    def follow_drift(self, drifts: tuple[Cause, ...], since: float, verdict: Verdict) -> Alert | None:
+        """Take what drifts as of today: open the alert, bring it up to date, end it.
+
+        Parameters
+        ----------
+        drifts : tuple of Cause
+            The furthest first; empty when nothing does.
+        since : float
+            Unix seconds at which it began, where it is news.
+        verdict : Verdict
+            Of the row at which it was found.
+        """
+        if self._silenced is None or (drifts and self._silenced and self._is_silenced(drifts)):
+            return None
+        held = self._drift
+        if not drifts:
+            self._drift = None
+            return None if held is None else as_of(replace(held, type="end"), verdict)
+        verdict = replace(verdict, causes=drifts)
+        self._drift = (
+            self._begin("drift", since, verdict)
+            if held is None
+            else as_of(replace(held, type="update", top_features=drifts), verdict)
         )
+        return self._drift
 
     # -- missing -------------------------------------------------------------------------------------------------------
 
@@ -403,21 +400,8 @@ class AlertPolicy:
             self._missing = None
             return None if held is None else replace(held, type="end", timestamp=timestamp)
         if held is None:
-            alert_id = self._new_id("missing", lack.since)
-            self._missing = Alert(
-                id=alert_id,
-                type="new",
-                kind="missing",
-                stream=self._stream,
-                since=lack.since,
-                timestamp=timestamp,
-                score=math.nan,
-                threshold=math.nan,
-                severity=lack.severity,
-                top_features=lack.causes,
-                model_version=self._model_version,
-                group=self.group(alert_id, lack.since),
-            )
+            unjudged = Verdict(self._stream, timestamp, math.nan, math.nan, False, lack.causes, (), self._model_version)
+            self._missing = self._begin("missing", lack.since, unjudged, lack.severity)
             return self._missing
         severity = "critical" if held.severity == "critical" else lack.severity
         if held.top_features == lack.causes and held.severity == severity:
@@ -432,22 +416,25 @@ class AlertPolicy:
         )
         return self._missing
 
-    # -- identity and memory -------------------------------------------------------------------------------------------
+    # -- memory --------------------------------------------------------------------------------------------------------
 
-    def _new_id(self, kind: AlertKind, since: float) -> str:
-        """`<stream>-<kind>-<since>`; where the clock went back past the newest id, `-<n>` keeps it unique."""
-        since_us = round(since * 1e6)
-        epoch, newest_us = self._newest_id.get(kind, (0, since_us - 1))
-        if since_us <= newest_us:
-            epoch += 1
-        self._newest_id[kind] = (epoch, since_us)
-        seconds, fraction_us = divmod(since_us, 1_000_000)
-        try:
-            instant = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S")
-        except (OverflowError, ValueError, OSError):  # beyond year 9999
-            instant = str(seconds)
-        fraction = f".{fraction_us:06d}".rstrip("0") if fraction_us else ""
-        return f"{self._stream}-{kind}-{instant}{fraction}Z" + (f"-{epoch}" if epoch else "")
+    def _begin(self, kind: AlertKind, since: float, verdict: Verdict, severity: Severity = "warning") -> Alert:
+        """The first event of an alert, with the causes of a verdict."""
+        alert_id = self._ids.new(kind, since)
+        return Alert(
+            id=alert_id,
+            type="new",
+            kind=kind,
+            stream=self._stream,
+            since=since,
+            timestamp=verdict.timestamp,
+            score=verdict.score,
+            threshold=verdict.threshold,
+            severity=severity,
+            top_features=verdict.causes,
+            model_version=verdict.model_version,
+            group=self.group(alert_id, since),
+        )
 
     def state(self) -> dict[str, Any]:
         """Return everything the next events depend on, fit for JSON; give it to the next `AlertPolicy`."""
@@ -461,11 +448,12 @@ class AlertPolicy:
             "ended": [held.state() for held in self._ended],
             "habits": self._memory.state(),
             "changed": self._changed and alert_json(self._changed),
+            "drift": self._drift and alert_json(self._drift),
             "missing": self._missing and alert_json(self._missing),
             "absent": self._absences.state(),
             "last_row_at": self._last_row_at,
             "model_version": self._model_version,
-            "newest_id": {kind: list(newest) for kind, newest in self._newest_id.items()},
+            "newest_id": self._ids.state(),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -481,9 +469,11 @@ class AlertPolicy:
         if state.get("changed") is not None:
             self._changed = alert_of(state["changed"])
             self._moved = self._changed.top_features
+        if state.get("drift") is not None:
+            self._drift = alert_of(state["drift"])
         if state["missing"] is not None:
             self._missing = alert_of(state["missing"])
         self._absences = Absences(state["absent"])
         self._last_row_at = state["last_row_at"]
         self._model_version = str(state["model_version"])
-        self._newest_id = {kind: (int(epoch), int(us)) for kind, (epoch, us) in state["newest_id"].items()}
+        self._ids = Ids(self._stream, state["newest_id"])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gon_edge.events import Alert, Cause, Recurring, Verdict
+from gon_edge.events import Alert, Cause, Recurring, Trend, Verdict
 from gon_edge.stream.habits import Block, directions
 
 TOP_FEATURES = 10
@@ -39,6 +39,7 @@ def alert_json(alert: Alert) -> dict[str, Any]:
                 "expected": _number(cause.expected),
                 "contribution": _number(cause.contribution),
                 **({"per_row": True} if cause.per_row else {}),
+                **({"trend": asdict(cause.trend)} if cause.trend is not None else {}),
             }
             for cause in alert.top_features
         ],
@@ -55,10 +56,27 @@ def _number(value: float | None) -> float | None:
 def alert_of(event: Mapping[str, Any]) -> Alert:
     """Inverse of `alert_json`."""
     score, threshold = (math.nan if event[key] is None else float(event[key]) for key in ("score", "threshold"))
-    causes = tuple(Cause(**cause) for cause in event["top_features"])
+    causes = tuple(cause_of(cause) for cause in event["top_features"])
     recurring = event.get("recurring")
     told = None if recurring is None else Recurring(**recurring)
     return Alert(**{**event, "score": score, "threshold": threshold, "top_features": causes, "recurring": told})
+
+
+def cause_of(cause: Mapping[str, Any]) -> Cause:
+    """A cause of an event, from how `alert_json` says it."""
+    trend = cause.get("trend")
+    return Cause(**{**cause, "trend": None if trend is None else Trend(**trend)})
+
+
+def as_of(event: Alert, verdict: Verdict) -> Alert:
+    """The event, as of the row of a verdict."""
+    return replace(
+        event,
+        timestamp=verdict.timestamp,
+        score=verdict.score,
+        threshold=verdict.threshold,
+        model_version=verdict.model_version,
+    )
 
 
 @dataclass(slots=True)

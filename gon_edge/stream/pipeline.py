@@ -21,8 +21,9 @@ from gon_edge.events import LOST_REASONS, Alert, Dropped, Reading
 from gon_edge.model.file import Model
 from gon_edge.stream.groups import Groups
 from gon_edge.stream.ledger import date
+from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.payload import Decoder, decoders
-from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.stream import Stream
 from gon_edge.stream.topics import Foreign
 
 TICK_S = 0.1

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -26,41 +26,15 @@ from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
 from gon_edge.stream.align import Aligner
 from gon_edge.stream.backlog import Backlog, Newest
+from gon_edge.stream.drift import DriftWatch
 from gon_edge.stream.groups import Groups
 from gon_edge.stream.history import ReadingHistory, ScoreHistory
 from gon_edge.stream.ledger import Ledger
+from gon_edge.stream.outcome import Outcome, known
 
 RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
 
 _SILENT_S = 60.0  # the default of max_gap: what would begin a new window is a silence
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one row.  Every row has exactly one, those kept during a training when it is over.
-
-    Attributes
-    ----------
-    row : Row
-        Features that the detector calls frozen are marked as stale: nobody is to learn them.
-    verdict : Verdict or None
-        ``None`` for a row of the warm-up that no starter scores, and for one that could not be kept.
-    alerts : tuple of Alert
-    scoring_s : float
-        Time the detector took.
-    waited : bool
-        The row was kept while the first model was trained: its verdict is late for that reason alone.
-    withheld : {"alert", "silenced", "stale"} or None
-        Why the row must not be learned: it is anomalous, or an alert of an anomaly is open on it; somebody silenced the
-        stream or a feature; no feature has a fresh value.  Where a few features are missing, the others are learned.
-    """
-
-    row: Row
-    verdict: Verdict | None = None
-    alerts: tuple[Alert, ...] = ()
-    scoring_s: float = 0.0
-    waited: bool = False
-    withheld: Withheld | None = None
 
 
 class Stream:
@@ -151,6 +125,8 @@ class Stream:
         self._training = False
         self._silent = False
         self._days = DayMemory()
+        self._drift = DriftWatch()
+        self._readings = np.empty(0, np.intp)  # where they stand among the model's features
         self._afresh = False  # the next row is judged as if none had come before it
         self._backlog = Backlog(name)
         self._newest: Newest | None = None  # of the model in use, to hand it on to the next one
@@ -182,10 +158,13 @@ class Stream:
         if memory is not None and self._detector is not None:
             with suppress(KeyError, TypeError, ValueError, AttributeError):
                 self._detector.resume(memory["detector"])
+            with suppress(KeyError, TypeError, ValueError, AttributeError):
+                self._drift.resume(memory["days"])
 
     def memory(self) -> dict[str, Any]:
         """Everything the next rows' alerts depend on beside the rows themselves, fit for JSON."""
-        return {**self.policy.state(), "detector": self._detector and self._detector.state()}
+        detector = self._detector and self._detector.state()
+        return {**self.policy.state(), "detector": detector, "days": self._drift.state()}
 
     def join(self, groups: Groups) -> None:
         """Let alerts that begin together with those of other streams be of one group."""
@@ -344,10 +323,23 @@ class Stream:
         self._detector = Detector(model, days=self._days)
         if before is not None:
             self._detector.follow(before)
+        self._readings = np.array([model.features.index(name) for name in model.readings], np.intp)
+        lowest, highest = (extreme[self._readings] for extreme in model.extremes)
+        self._drift.follow(model.readings, model.rising, lowest, highest)
         newest, self._newest = self._newest, Newest(model.discriminator.window)
         for row in newest.rows(self.name) if newest is not None else ():
             self._detector.score(row)
             self._newest.push(row)
+
+    def answered(self, since: float, until: float, *, fault: bool) -> None:
+        """Hear of a person whether what was between two moments, Unix seconds, was a fault, or is normal."""
+        self.policy.answered(since, until, fault=fault)
+        if not fault:
+            self._drift.accept(since, until)
+
+    def learned(self) -> None:
+        """Hear that a person had a model trained on all rows, those under alerts too: what drifts is known to it."""
+        self._drift.forget(self._drift.drifting)
 
     def silence(self, features: frozenset[str] | None) -> None:
         """Hold back alerts of these features from now on, as `AlertPolicy.silence` does.
@@ -449,8 +441,8 @@ class Stream:
     def _withheld(self, row: Row, verdict: Verdict | None) -> Withheld | None:
         """Why a row must not be learned, once the policy has seen it."""
         # What is odd to a starter may be normal here: it knows other machines and not this one.
-        abnormal = verdict is not None and self.starter is None and (verdict.is_anomaly or self.policy.is_anomalous)
-        if abnormal:
+        told = self.policy.is_anomalous or self.policy.is_drifting
+        if verdict is not None and self.starter is None and (verdict.is_anomaly or told):
             return "alert"
         if self.policy.is_silenced:
             return "silenced"
@@ -484,22 +476,26 @@ class Stream:
         self.scores.append(verdict.score)
         self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
         self._newest.push(judged)
-        alerts = tuple(self.policy.update(verdict, self._detector.causes))
+        alerts = (*self.policy.update(verdict, self._detector.causes), *self._follow_drift(verdict))
         wrong = verdict.is_anomaly or self.policy.is_open
         if wrong and row is self.last_row and self.readings.wants_expected:
             by = self._detector.model
             level = np.where(by.is_counter, np.nan, self._detector.account()[2])  # of a counter a rate is expected
             self.readings.expect(by.features, level)
-        return Outcome(_known(row, verdict), verdict, alerts, took, withheld=self._withheld(row, verdict))
+        return Outcome(known(row, verdict), verdict, alerts, took, withheld=self._withheld(row, verdict))
+
+    def _follow_drift(self, verdict: Verdict) -> list[Alert]:
+        """Let the row that was just judged count for its day, and say what drifts where a day is over."""
+        if self.starter is not None or self._detector is None:
+            return []
+        policy = self.policy
+        counts = not (verdict.is_anomaly or policy.is_anomalous or policy.is_silenced)
+        drifts = self._drift.take(verdict.timestamp, self._detector.measured[self._readings], counts=counts)
+        event = None if drifts is None else policy.follow_drift(drifts, self._drift.since, verdict)
+        return [] if event is None else [event]
 
     def causes(self) -> tuple[Cause, ...]:
         """What makes the newest row anomalous, largest first; empty while it is not."""
         if self._detector is None or self.verdict is None or not self.verdict.is_anomaly:
             return ()
         return self._detector.causes()
-
-
-def _known(row: Row, verdict: Verdict) -> Row:
-    """The row, with the features that are missing or frozen as stale; the same object where all of them are already."""
-    gone = np.array([name in verdict.missing for name in row.features]) if verdict.missing else row.stale
-    return row if not (gone & ~row.stale).any() else replace(row, stale=row.stale | gone)

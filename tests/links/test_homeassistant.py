@@ -129,6 +129,7 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
     assert shown == {
         "alert": "OFF",
         "changed": "OFF",
+        "drift": "OFF",
         "missing": "OFF",
         "level": "None",
         "score": "None",
@@ -146,6 +147,7 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
     assert attributes == {
         "alert": {"causes": [], "severity": None, "group": None},
         "changed": {"moved": []},
+        "drift": {"readings": []},
         "missing": {"sensors": []},
     }
 

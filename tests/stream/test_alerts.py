@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gon_edge.config.schema import AlertsConfig
-from gon_edge.events import Alert, Cause, Recurring, Verdict
+from gon_edge.events import Alert, Cause, Recurring, Trend, Verdict
 from gon_edge.stream.alerts import AlertPolicy
 from gon_edge.stream.held import TOP_FEATURES, alert_json
 
@@ -606,3 +606,52 @@ def test_other_settings_count_from_the_next_row_and_leave_open_what_is_open() ->
     assert policy.active == (event,)
     assert policy.update(scored(2.0, 0.1)) == []
     assert [alert.type for alert in policy.update(scored(3.0, 0.1))] == ["end"]
+
+
+# -- drift -------------------------------------------------------------------------------------------------------------
+
+RISES = Cause("heat", 41.0, 38.0, 1.0, trend=Trend(0.5, 45.0, 8.0))
+RISES_ON = Cause("heat", 42.0, 38.5, 1.0, trend=Trend(0.5, 45.0, 6.0))
+
+
+def test_a_drift_is_one_alert_told_anew_each_day_until_it_ends(policy):
+    found = [(500.0, (RISES,)), (600.0, (RISES_ON,)), (700.0, ()), (800.0, ())]
+    events = [policy.follow_drift(drifts, 100.0, verdict(at, 0.2)) for at, drifts in found]
+    assert [event and (event.type, event.kind, event.since, event.timestamp, event.severity) for event in events] == [
+        ("new", "drift", 100.0, 500.0, "warning"),
+        ("update", "drift", 100.0, 600.0, "warning"),
+        ("end", "drift", 100.0, 700.0, "warning"),
+        None,
+    ]
+    assert len({event.id for event in events if event}) == 1
+    assert [event.top_features for event in events if event] == [(RISES,), (RISES_ON,), (RISES_ON,)]
+    assert not policy.active
+
+
+def test_an_open_drift_is_no_anomaly_and_another_alert_may_open_beside_it(policy):
+    policy.follow_drift((RISES,), 0.0, verdict(0, 0.2))
+    assert policy.is_drifting
+    assert not policy.is_anomalous
+    assert feed(policy, [1.5, 1.5, 1.5], start=1.0) == [(3.0, "new")]
+    assert [event.kind for event in policy.active] == ["anomaly", "drift"]
+
+
+def test_a_drift_of_a_silenced_feature_is_held_back_and_told_after_the_silence(policy):
+    policy.silence(frozenset({"heat"}))
+    assert policy.follow_drift((RISES,), 0.0, verdict(0, 0.2)) is None
+    policy.silence(frozenset())
+    assert policy.follow_drift((RISES_ON,), 0.0, verdict(1, 0.2)).type == "new"
+
+
+def test_a_drift_of_a_silenced_stream_stays_as_it_is(policy):
+    policy.follow_drift((RISES,), 0.0, verdict(0, 0.2))
+    policy.silence(None)
+    assert policy.follow_drift((), 0.0, verdict(1, 0.2)) is None
+    assert policy.is_drifting
+
+
+def test_a_drift_stays_open_over_a_restart(policy):
+    event = policy.follow_drift((RISES,), 0.0, verdict(0, 0.2))
+    after = AlertPolicy("pump", SETTINGS, json.loads(json.dumps(policy.state())))
+    assert after.active == (event,)
+    assert after.follow_drift((), 0.0, verdict(1, 0.2)).id == event.id

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gon_edge.events import Alert, Cause
+from gon_edge.events import Alert, Cause, Trend
 from gon_edge.stream.held import Held, alert_json, alert_of, mainly_same
 
 FLOW, HEAT = Cause("flow", 9.0, 2.0, 0.7), Cause("heat", None, None, 0.3)
@@ -25,6 +25,14 @@ def test_an_event_of_a_version_without_groups_comes_back_in_one_of_its_own():
 
 def test_an_event_comes_back_from_its_json():
     assert alert_of(json.loads(json.dumps(alert_json(alert())))) == alert()
+
+
+def test_where_a_reading_drifts_to_is_in_the_event_and_comes_back():
+    drifts = alert(causes=(Cause("heat", 41.0, 38.0, 1.0, trend=Trend(0.5, 45.0, 8.0)),))
+    event = json.loads(json.dumps(alert_json(drifts)))
+    assert event["top_features"][0]["trend"] == {"per_day": 0.5, "reaches": 45.0, "in_days": 8.0}
+    assert alert_of(event) == drifts
+    assert "trend" not in alert_json(alert())["top_features"][0]
 
 
 def test_a_score_that_is_no_number_is_null_in_json():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from gon_edge.model.window import Scaler
 from gon_edge.stream import backlog
 from gon_edge.stream.held import alert_json
 from gon_edge.stream.history import unpacked
+from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.payload import Decoder
-from gon_edge.stream.stream import Outcome, Stream
+from gon_edge.stream.stream import Stream
 from gon_edge.training.fit import fit_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fault.json"
@@ -459,3 +461,96 @@ def test_rows_that_cannot_be_learned_do_not_bring_the_warm_up_on_and_are_counted
     stream.silence(frozenset())
     run(stream, values(51, 2), start=1060.0)
     assert (stream.rows, stream.warmed_up) == (51, True)
+
+
+# -- drift -------------------------------------------------------------------------------------------------------------
+
+HOURLY = StreamConfig(warmup_rows=50, interval_s=3600.0, max_gap_s=1e6)
+MIDNIGHT = 1_767_571_200.0  # in UTC, a Monday
+
+
+def weeks(days: int, wear: float = 0.0) -> np.ndarray:
+    """A row an hour; the flow rises by so much a day from the 22nd day on."""
+    rows = values(24 * days, 4)
+    rows[:, 0] += wear * np.maximum(0.0, np.arange(24 * days) / 24 - 21)
+    return rows
+
+
+def run_hourly(stream: Stream, rows: np.ndarray, first_day: int = 0) -> list[Outcome]:
+    stamps = MIDNIGHT + 86_400.0 * first_day + 3600.0 * np.arange(len(rows))
+    return [
+        outcome
+        for at, row in zip(stamps.tolist(), rows.tolist(), strict=True)
+        for outcome in stream.add(Reading("pump", at, dict(zip(NAMES, row, strict=True))), at)
+    ]
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture(scope="module")
+def limited(model: Model) -> Model:
+    """The model, with what its readings went to in training."""
+    return replace(model, lowest=np.float32([15.0, 2.0, 0.7]), highest=np.float32([25.0, 4.0, 1.7]))
+
+
+def drifts(outcomes: list[Outcome]) -> list[Alert]:
+    return [alert for outcome in outcomes for alert in outcome.alerts if alert.kind == "drift"]
+
+
+@pytest.mark.usefixtures("utc")
+def test_a_reading_that_wears_is_one_alert_of_a_drift_and_its_twin_none(limited: Model) -> None:
+    assert drifts(run_hourly(stream_with(limited, HOURLY), weeks(32))) == []
+    told = drifts(run_hourly(stream_with(limited, HOURLY), weeks(32, wear=0.16)))
+    assert [alert.type for alert in told] == ["new", *["update"] * (len(told) - 1)]
+    assert len({alert.id for alert in told}) == 1
+    days = [(alert.timestamp - MIDNIGHT) // 86_400.0 for alert in told]
+    assert 24 <= days[0] <= 29
+    assert days == sorted(set(days))  # once a day at most
+    cause = told[-1].top_features[0]
+    assert cause.feature == "flow"
+    assert cause.trend is not None
+    assert cause.trend.per_day == pytest.approx(0.16, rel=0.3)
+    assert cause.trend.reaches == 25.0
+
+
+@pytest.mark.usefixtures("utc")
+def test_rows_under_a_drift_are_not_learned_and_a_restart_forgets_nothing(limited: Model) -> None:
+    rows = weeks(32, wear=0.16)
+    whole = run_hourly(stream_with(limited, HOURLY), rows)
+    first, second = stream_with(limited, HOURLY), stream_with(limited, HOURLY)
+    told = drifts(run_hourly(first, rows[: 24 * 29]))
+    second.resume(0, json.loads(json.dumps(first.memory())))
+    told += drifts(run_hourly(second, rows[24 * 29 :], first_day=29))
+    assert [(a.id, a.type, a.timestamp) for a in told] == [(a.id, a.type, a.timestamp) for a in drifts(whole)]
+    begun = drifts(whole)[0].timestamp
+    assert {o.withheld for o in whole if o.row.timestamp >= begun} == {"alert"}
+
+
+@pytest.mark.usefixtures("utc")
+def test_a_drift_that_a_person_calls_normal_ends_at_the_next_row(limited: Model) -> None:
+    rows = weeks(34, wear=0.16)
+    stream = stream_with(limited, HOURLY)
+    told = drifts(run_hourly(stream, rows[: 24 * 32]))
+    stream.answered(told[0].since, MIDNIGHT + 32 * 86_400.0, fault=True)
+    assert drifts(run_hourly(stream, rows[24 * 32 : 24 * 32 + 2], first_day=32))[-1].type == "update"
+    stream.answered(told[0].since, MIDNIGHT + 32.1 * 86_400.0, fault=False)
+    after = run_hourly(stream, rows[24 * 32 + 2 :], first_day=32)
+    assert [(a.type, a.timestamp) for a in drifts(after)][:1] == [("end", after[0].row.timestamp)]
+    assert after[-1].withheld is None
+
+
+@pytest.mark.usefixtures("utc")
+def test_a_model_of_all_rows_knows_what_drifts(limited: Model) -> None:
+    rows = weeks(33, wear=0.16)
+    stream = stream_with(limited, HOURLY)
+    assert drifts(run_hourly(stream, rows[: 24 * 32]))
+    stream.use(replace(limited, lineage={"version": "2"}))
+    stream.learned()
+    assert drifts(run_hourly(stream, rows[24 * 32 :], first_day=32))[0].type == "end"

@@ -291,7 +291,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, StreamSnapshot | Cause):
         said = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        if isinstance(value, Cause) and not value.per_row:
-            del said["per_row"]  # as in events: of counters only
+        if isinstance(value, Cause):
+            del said["trend"]  # of alerts of a drift only, and those are events
+            if not value.per_row:
+                del said["per_row"]  # as in events: of counters only
         return said
     return value
