@@ -20,6 +20,7 @@ from gon_edge.daemon.reporting import Reporter
 from gon_edge.errors import StoreError
 from gon_edge.links.mqtt.client import MqttClient
 from gon_edge.links.snapshot import HistorySnapshot, ReadingsSnapshot, Snapshot, StreamSnapshot
+from gon_edge.model.counters import said
 from gon_edge.process.clock import monotonic
 from gon_edge.process.memory import rss_bytes
 from gon_edge.state.days import earlier_days
@@ -111,7 +112,7 @@ def stream_snapshot(stream: Stream, training: str, waits: str) -> StreamSnapshot
         model_trained_at=float(model.lineage.get("trained_at", 0.0)) if model else None,
         last_timestamp=stream.last_row.timestamp if stream.last_row else None,
         features=stream.aligner.held,
-        counters=stream.counters,
+        counters=counters_of(stream),
         dropped=stream.ledger.entries,
         missing=verdict.missing if verdict else (),
         causes=stream.causes(),
@@ -119,6 +120,25 @@ def stream_snapshot(stream: Stream, training: str, waits: str) -> StreamSnapshot
         unusable={str(why): rows for why, rows in stream.unusable.items()} if model is None else {},
         waits=waits or stream.aligner.waits_for,
     )
+
+
+def counters_of(stream: Stream) -> frozenset[str]:
+    """Features that are judged by how much they rise, not by their level.
+
+    That is what the model in use found.  Of what no model knows the configuration says it, which counts from the next
+    training on, or else what has come so far.
+    """
+    model, settings = stream.scored_by, stream.settings
+    found = []
+    for name, held in stream.aligner.held.items():
+        if model is not None and name in model.features:
+            rises = name in model.rising
+        else:
+            forced = said(name, settings.counter, settings.gauge)
+            rises = held.rises if forced is None else forced
+        if rises:
+            found.append(name)
+    return frozenset(found)
 
 
 def readings_snapshot(stream: Stream) -> ReadingsSnapshot:

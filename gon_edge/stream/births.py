@@ -142,12 +142,9 @@ class Births:
                 features = moments.setdefault(when, Features(birth.stream, when, self._scalars))
                 features.collect(dict(_scalars(prefix + _dotted(name), metric, birth.datatypes.get(name, 0))))
         rejected: dict[str, int] = {}
-        for when in list(moments):
-            try:
-                in_range(when or 0.0, when)
-            except ValueError:
-                del moments[when]
-                rejected["bad_timestamp"] = rejected.get("bad_timestamp", 0) + 1
+        for when in [when for when in moments if not _is_time(when)]:
+            del moments[when]
+            rejected["bad_timestamp"] = rejected.get("bad_timestamp", 0) + 1
         # In the order of their times: what comes late would not count.
         collected = [moments[when] for when in sorted(moments, key=lambda when: when or 0.0)]
         collected = [features for features in collected if features.values or features.masked]
@@ -182,8 +179,8 @@ class Births:
         gone: dict[str, Features] = {}
         for birth in self._forget(said):
             # A will was written when the node connected: its time is that of the birth, and receipt is nearer.
-            features = gone.setdefault(birth.stream, Features(birth.stream, None if said.device is None else at))
-            features.masked.update(dict.fromkeys(sorted(birth.features), "gone"))
+            when = None if said.device is None or not _is_time(at) else at
+            gone.setdefault(birth.stream, Features(birth.stream, when)).take_back(sorted(birth.features))
         collected = [features for features in gone.values() if features.masked]
         if not collected:
             raise PayloadError(topic, "no_birth", f"no birth of {said.source} has come: its death takes nothing back")
@@ -213,6 +210,15 @@ def parse_topic(topic: str) -> Topic | None:
     if (rest[1][0] == "D") != of_device:
         return None
     return Topic(rest[0], rest[1], rest[2], rest[3] if of_device else None)
+
+
+def _is_time(when: float | None) -> bool:
+    """Whether a timestamp is one, or none at all."""
+    try:
+        in_range(when or 0.0, when)
+    except ValueError:
+        return False
+    return True
 
 
 def _dotted(name: str) -> str:

@@ -232,8 +232,9 @@ class Columns:
                 heard[column] = (timestamp, value)
         for name, reason in reading.masked.items():
             column = places.get(name)
-            # Text that never was a number is a label, not a sensor; as a column it would be missing for ever.
-            if column is None and (reason == "text" or (column := self.new(name, timestamp)) is None):
+            # Text that never was a number is a label, not a sensor; as a column it would be missing for ever, and so
+            # would a value that is taken back before it came.
+            if column is None and (reason in ("text", "gone") or (column := self.new(name, timestamp)) is None):
                 continue
             heard.setdefault(column, _MASKED)
 

@@ -88,6 +88,12 @@ class Features:
                 self.masked[name] = value
                 self.dropped.append(Dropped(name, value, shown(raw)))
 
+    def take_back(self, names: Iterable[str]) -> None:
+        """Mask features of which the device says that they have no value any more."""
+        for name in names:
+            self.masked[name] = "gone"
+            self.dropped.append(Dropped(name, "gone", ""))
+
     def merge(self, other: Features) -> None:
         """Add what another item says of the same moment: its values count, and those it replaces are named."""
         values = self.values

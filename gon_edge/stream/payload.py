@@ -20,7 +20,7 @@ from gon_edge.stream.bare import BareValues, is_collectd
 from gon_edge.stream.births import Births
 from gon_edge.stream.document import Documents
 from gon_edge.stream.encoding import inflated, text_of
-from gon_edge.stream.features import Decoded
+from gon_edge.stream.features import Decoded, Features, decoded
 from gon_edge.stream.lines import Lines, is_line
 from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
@@ -49,6 +49,7 @@ class Decoder:
         ``cbor``, ``msgpack``: documents as for ``json``, in those notations.
         ``sparkplug``: Sparkplug B, see `births`.
         Any of them may be compressed by gzip or zlib; text may be UTF-16 with a byte order mark.
+        No byte at all, on the topic of one feature: it has no value any more, masked ``gone``.
         A ``timestamp`` is never a feature.  Where it is absent or null, the reading's timestamp is ``None``: the time
         of receipt counts.
     limits : LimitsConfig, optional
@@ -76,11 +77,11 @@ class Decoder:
             raise ValueError(
                 f"not a stream name: {stream!r:.60}; printable, without + # /, at most {MAX_NAME} characters"
             )
-        self._max_payload_bytes = limits.payload_bytes
+        self._max_payload_bytes, self._max_features = limits.payload_bytes, limits.features
         self._read_binary: _OfBytes | None = None
         self._read_text: _OfText
         scalars = Scalars(subscription.decimal, subscription.words)
-        fallback = stream if isinstance(stream, str) else None
+        fallback = self._fallback = stream if isinstance(stream, str) else None
         bare = BareValues(fallback, scalars, limits.features)
         lines = Lines(fallback, scalars, subscription.precision, limits.features)
         documents = Documents(subscription, scalars, _zone(subscription.timezone), limits.features)
@@ -136,6 +137,10 @@ class Decoder:
             raise PayloadError(
                 topic, "bad_feature", f"{feature!r:.60} is empty, unprintable or over {MAX_NAME} characters"
             )
+        if not payload and feature is not None and (name := stream or self._fallback) is not None:
+            features = Features(name, None)
+            features.take_back([feature])
+            return decoded([features], {}, self._max_features)
         if len(payload) > self._max_payload_bytes:
             raise PayloadError(topic, "too_large", f"{len(payload)} bytes, the limit is {self._max_payload_bytes}")
         try:

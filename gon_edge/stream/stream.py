@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict, Withheld
-from gon_edge.model.counters import said
 from gon_edge.model.daily import MOST_FEATURES, DayMemory
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
@@ -371,22 +370,6 @@ class Stream:
             return []
         rows = min(limit, len(self._backlog))
         return [replace(self._score(self._backlog.pop()), waited=True) for _ in range(rows)]
-
-    @property
-    def counters(self) -> frozenset[str]:
-        """Features that are judged by how much they rise, not by their level.
-
-        That is what the model in use found.  Of what no model knows the configuration says it, which counts from the
-        next training on, or else what has come so far.
-        """
-        model, settings = self.scored_by, self.settings
-        found = []
-        for name, held in self.aligner.held.items():
-            forced = said(name, settings.counter, settings.gauge)
-            known = model is not None and name in model.features
-            if (name in model.rising) if known and model else held.rises if forced is None else forced:
-                found.append(name)
-        return frozenset(found)
 
     def _select(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Without the features that ``include`` and ``exclude`` leave out; the same object when none is."""

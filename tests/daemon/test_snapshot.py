@@ -11,7 +11,7 @@ import pytest
 
 from gon_edge.config.schema import HttpConfig, StreamConfig
 from gon_edge.daemon.snapshot import EarlierDays, exposure, readings_snapshot, stream_snapshot
-from gon_edge.events import Row
+from gon_edge.events import Reading, Row
 from gon_edge.model.window import Scaler
 from gon_edge.state import days as stored_days
 from gon_edge.state.store import Store
@@ -37,6 +37,19 @@ def test_a_reading_is_usually_within_two_deviations_of_what_was_learned_and_one_
     counted = readings_snapshot(stream)
     assert counted.learned == ("flow", "zero")
     assert counted.usual.T.tolist() == [usual["flow"], usual["zero"]]
+
+
+def test_counters_are_those_the_model_found_else_what_the_configuration_says_else_what_has_only_risen() -> None:
+    settings = StreamConfig(interval_s=1.0, counter=("rain*", "level"), gauge=("*.level",))
+    stream = Stream("pump", settings, max_features=10)
+    for i in range(60):
+        values = {"energy": float(i), "tank.level": float(i), "rain_mm": 0.0, "level": float(i % 3)}
+        stream.add(Reading("pump", BEGIN + i, values), float(i))
+    assert stream_snapshot(stream, "", "").counters == {"energy", "rain_mm", "level"}
+    rng = np.random.default_rng(0)
+    model = fit_model(rng.normal(size=(200, 2)), features=("level", "energy"), rng=rng)
+    stream.use(replace(model, rising=("energy",)))
+    assert stream_snapshot(stream, "", "").counters == {"energy", "rain_mm"}
 
 
 def test_the_threshold_that_is_shown_is_the_one_the_newest_row_was_held_against() -> None:

@@ -274,7 +274,7 @@ def test_a_masked_feature_is_known_but_its_value_is_not_refreshed():
 
 def test_a_label_that_never_was_a_number_becomes_no_column():
     aligner = live()
-    aligner.add(reading(EPOCH + 20, masked={"name": "text", "a": "text"}), 20)
+    aligner.add(reading(EPOCH + 20, masked={"name": "text", "a": "text", "never": "gone"}), 20)
     assert aligner.features == ("a",)
 
 

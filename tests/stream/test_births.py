@@ -205,6 +205,8 @@ def test_a_devices_death_leaves_the_others_alone(host):
     assert (reading.timestamp, reading.masked) == (9.0, {"oil.b": "gone"})
     assert host.values("NDATA", {"alias": 1, "int_value": 1}) == [(1.0, {"a": 1.0})]
     assert host.refused("DDEATH", device="oil")[0] == "no_birth"
+    host("DBIRTH", {"name": "b", "int_value": 1}, device="oil")
+    assert host("DDEATH", device="oil", at=2.0**53).readings[0].timestamp is None
 
 
 def test_the_will_of_an_earlier_connection_takes_nothing_back(host):

@@ -145,3 +145,14 @@ def test_a_binary_document_that_is_none_has_a_reason(written):
     assert reason(decode, "telemetry/pump", b'{"a": 1}') == "bad_binary"
     assert reason(decode, "telemetry/pump", dumps(7)) == "not_an_object"
     assert reason(decode, "telemetry/pump", dumps(nested)) == "too_deep"
+
+
+def test_no_byte_at_all_on_the_topic_of_a_feature_takes_its_value_back():
+    decode = decoder("N/{stream}/{feature...}")
+    decoded = decode.decode("N/c0619ab/battery/256/Soc", b"")
+    (reading,) = decoded.readings
+    assert (reading.stream, reading.values, reading.masked) == ("c0619ab", {}, {"battery.256.Soc": "gone"})
+    assert [(part.key, part.reason) for part in reading.dropped] == [("battery.256.Soc", "gone")]
+    assert decoded.masked == {"gone": 1}
+    assert decoder("N/+/{feature}", stream="boat").decode("N/c/Soc", b"").readings[0].stream == "boat"
+    assert reason(decoder(), "telemetry/pump", b"") == "empty"  # of a whole stream it says nothing

@@ -217,20 +217,6 @@ def test_features_are_chosen_by_globs(model: Model) -> None:
     assert stream.aligner.features == ("flow",)
 
 
-def test_counters_are_those_of_the_model_else_what_the_configuration_says_else_what_has_only_risen() -> None:
-    stream = stream_with(None, replace(SETTINGS, counter=("rain*",), gauge=("*level",)))
-    for i in range(60):
-        values = {"energy": float(i), "tank.level": float(i), "rain_mm": 0.0, "flow": float(i % 3)}
-        stream.add(Reading("pump", 1000.0 + i, values), float(i))
-    assert stream.counters == {"energy", "rain_mm"}
-
-
-def test_counters_of_a_model_stay_until_the_next_training(model: Model) -> None:
-    stream = stream_with(replace(model, rising=("flow",)), replace(SETTINGS, counter=("pressure",), gauge=("flow",)))
-    run(stream, values(30, 0))
-    assert stream.counters == {"flow"}
-
-
 def test_seeds_fill_what_the_first_fresh_reading_lacks() -> None:
     stream = stream_with(None)
     stream.seed(Reading("pump", None, {"flow": 1.0, "pressure": 2.0}))
