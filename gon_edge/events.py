@@ -143,6 +143,9 @@ class Row:
         True on the first row after a gap longer than ``max_gap`` (and on the very first): windows start again here.
     received_at : float
         Monotonic seconds at which the newest reading of this row arrived; latency is measured from it.
+    excused : ndarray of bool, shape (F,), or None
+        True where silence or standing still is no news: the feature reports on change, nobody knows its cadence yet,
+        or nobody has listened for long enough.  ``None`` where that is so of no feature.
     """
 
     stream: str
@@ -152,6 +155,7 @@ class Row:
     stale: NDArray[np.bool_]
     restart: bool = False
     received_at: float = 0.0
+    excused: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +228,7 @@ class Verdict:
         Sorted, largest contribution first; empty when the row is not anomalous, and where nobody asked: finding causes
         costs ten times a score.
     missing : tuple of str
-        Features masked from the score because they are stale or frozen.
+        Features masked from the score because they are stale or frozen, but for those that are excused (`Row`).
     model_version : str
     changed : bool
         The machine is in another state than in training, see `gon_edge.model.decision`.

@@ -85,6 +85,11 @@ def _value(option: dataclasses.Field[Any], value: Any, at: Place) -> Any:
         return _build(section, value, at)
     if "entries" in option.metadata:
         return _subscriptions(value, at)
+    if "patterns" in option.metadata:
+        return {
+            str(name): _build(option.metadata["patterns"], own, at.below(str(name)))
+            for name, own in _mapping(value, at).items()
+        }
     return option.metadata["parse"](value, at)
 
 

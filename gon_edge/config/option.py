@@ -30,6 +30,11 @@ def entries(cls: type) -> Any:
     return field(metadata={"entries": cls})
 
 
+def patterns(cls: type) -> Any:
+    """A field whose value maps patterns of names to such mappings."""
+    return field(default_factory=dict, metadata={"patterns": cls})
+
+
 def keys(cls: type) -> dict[str, dataclasses.Field[Any]]:
     """Return the options of a section by their key in the file."""
     return {_key(f): f for f in dataclasses.fields(cls) if f.name != "path"}

@@ -15,15 +15,17 @@ an option.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from gon_edge.config import values
-from gon_edge.config.option import entries, option, section
+from gon_edge.config.option import entries, option, patterns, section
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.config.values import Place
 from gon_edge.errors import ConfigError
@@ -283,7 +285,7 @@ class AlertsConfig:
     update_every_s: float = option(values.duration(0), 60.0)
     budget: float = option(values.budget, 1.0 / 7.0)
     critical_ratio: float = option(values.real(1), 2.0)
-    missing_after_s: float | None = option(values.optional(values.duration(0)), None)
+    missing_after_s: float | None = option(values.optional(values.or_never(values.duration(0))), None)
 
     def check(self, at: Place) -> None:
         """Refuse a rule by which no alert could be raised."""
@@ -301,6 +303,14 @@ class AllAlertsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureConfig:
+    """How long a feature may be silent; `missing_after_s` is infinite for `never`."""
+
+    max_hold_s: float | None = option(values.optional(values.duration(0.01)), None)
+    missing_after_s: float | None = option(values.optional(values.or_never(values.duration(0))), None)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamConfig:
     """One stream: its grid, its warm-up, its features, its alerts."""
 
@@ -315,7 +325,25 @@ class StreamConfig:
     gauge: tuple[str, ...] = option(values.globs, ())
     window: int | None = option(values.optional(values.integer(2, 1000)), None)
     model: str | None = option(values.optional(values.text), None)
+    features: Mapping[str, FeatureConfig] = patterns(FeatureConfig)
     alerts: AlertsConfig = section(AlertsConfig)
+
+    def feature(self, name: str) -> FeatureConfig:
+        """Return what holds for one feature: the last pattern that matches and sets an option counts.
+
+        Examples
+        --------
+        >>> stream = StreamConfig(max_hold_s=60.0, features={"door_*": FeatureConfig(missing_after_s=math.inf)})
+        >>> stream.feature("door_1")
+        FeatureConfig(max_hold_s=60.0, missing_after_s=inf)
+        """
+        max_hold_s = self.max_hold_s
+        missing_after_s = math.inf if self.alerts.missing_after_s == math.inf else None
+        for pattern, own in self.features.items():
+            if fnmatchcase(name, pattern):
+                max_hold_s = max_hold_s if own.max_hold_s is None else own.max_hold_s
+                missing_after_s = missing_after_s if own.missing_after_s is None else own.missing_after_s
+        return FeatureConfig(max_hold_s, missing_after_s)
 
     def check(self, at: Place) -> None:
         """Refuse limits below the grid, a feature of two kinds, and a warm-up from which nothing could be learned."""
@@ -325,6 +353,10 @@ class StreamConfig:
         for key, limit_s in (("max_hold", self.max_hold_s), ("max_gap", self.max_gap_s)):
             if self.interval_s is not None and limit_s is not None and limit_s < self.interval_s:
                 at.below(key).fail(f"write at least interval ({self.interval_s:g}s), not {limit_s:g}s")
+        for pattern, own in self.features.items():
+            if self.interval_s is not None and own.max_hold_s is not None and own.max_hold_s < self.interval_s:
+                below = at.below("features").below(pattern).below("max_hold")
+                below.fail(f"write at least interval ({self.interval_s:g}s), not {own.max_hold_s:g}s")
         if self.window is not None and self.warmup_rows < 2 * self.window:
             at.below("warmup_rows").fail(
                 f"write at least two windows ({2 * self.window}), not {self.warmup_rows}: nothing could be learned"

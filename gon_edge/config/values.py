@@ -263,6 +263,15 @@ def or_off(parse: Parser) -> Parser:
     return parse_or_off
 
 
+def or_never(parse: Parser) -> Parser:
+    """Infinity for `never`."""
+
+    def parse_or_never(value: Any, at: Place) -> Any:
+        return math.inf if value == "never" else parse(value, at)
+
+    return parse_or_never
+
+
 def hours(value: Any, at: Place) -> tuple[int, int]:
     """Minutes since midnight, from `22:00-06:00`."""
     match = re.fullmatch(r"\s*(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)\s*", str(value))
@@ -413,6 +422,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def written_duration(seconds: float) -> Any:
     """A duration as a file writes it, such as ``1h30m``; the number itself where it is not whole seconds."""
+    if seconds == math.inf:
+        return "never"
     if seconds <= 0 or not seconds.is_integer():
         return seconds
     left, written = int(seconds), ""

@@ -101,7 +101,8 @@ class Scoring:
             opened_at=now,
             timer=time.perf_counter,
         )
-        stream.resume(self._stored_rows(name, model), self.store.state(f"alerts/{name}"))
+        memory, columns = self.store.state(f"alerts/{name}"), self.store.state(f"columns/{name}")
+        stream.resume(self._stored_rows(name, model), memory, columns)
         for chunk in self.store.chunks(name, since=self._clock.wall() - (DAYS + 1) * DAY_S, include_quarantined=True):
             stream.remember(chunk.timestamps, chunk.features, chunk.values)
         stream.policy.silence(self.orders.silences.features(name, self._clock.wall()))
@@ -183,4 +184,5 @@ class Scoring:
     def _store_state(self) -> None:
         for name, stream in self.pipeline.streams.items():
             self.store.put_state(f"alerts/{name}", stream.memory())
+            self.store.put_state(f"columns/{name}", stream.aligner.columns.state())
         self.orders.store_state()

@@ -39,8 +39,8 @@ training, is off and not frozen, for as long as it likes: solar panels at night.
 says."""
 
 _NOTHING = 1e-4
-"""Standard deviations from zero that are rounding.  Not critical: -1e-6 is what a person was told to expect of a network
-card at rest."""
+"""Standard deviations from zero that are rounding.  Not critical: -1e-6 is what a person was told to expect of a
+network card at rest."""
 
 _LEAST_EXCESS = 1e-9
 """Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
@@ -111,12 +111,12 @@ class Detector:
         """
         model = self.model
         restart = row.restart or not self._age
-        values, missing = self._select(row, restart)
+        values, unusable, missing = self._select(row, restart)
         place = model.scaler.standardise(values)
         left, begins = self._levels.take(place, restart=restart)
         restart |= begins
         z = clipped(place - self._levels.shift)
-        self._masked = missing | np.isnan(z)  # a counter is no news at a row by itself: it has no rate yet
+        self._masked = unusable | np.isnan(z)  # a counter is no news at a row by itself: it has no rate yet
         if self._masked.any():
             z = self._net.impute(z, self._masked)
         if restart:
@@ -291,8 +291,9 @@ class Detector:
         share = normalised(np.where(self._masked, 0.0, excess @ share)[None])[0]
         return rows, normal.reshape(rows.shape), share
 
-    def _select(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_]]:
-        """Values (F,) in the model's order, counters as their rates, NaN where unknown; what is missing or frozen.
+    def _select(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Values (F,) in the model's order, counters as their rates, NaN where unknown; what cannot be used; what of it
+        is missing or frozen without an excuse.
 
         A difference to other days is never missing: its reading is.
         """
@@ -305,8 +306,8 @@ class Detector:
         came = np.where(absent, np.float32(np.nan), row.values[self._columns])
         self._still = np.where(came == self._last, self._still + 1, 0)
         self._last = came
-        missing = absent | row.stale[self._columns] | ~np.isfinite(came)
-        values = known = np.where(missing, np.float32(np.nan), came)
+        unusable = absent | row.stale[self._columns] | ~np.isfinite(came)
+        values = known = np.where(unusable, np.float32(np.nan), came)
         if self.model.rising:
             before = np.full_like(known, np.nan) if restart else self._known
             values = rates(known, before, self._is_counter).astype(np.float32, copy=False)
@@ -314,15 +315,20 @@ class Detector:
         frozen = self._still > self._patience
         if frozen.any():
             frozen &= (values != 0.0) & (values != self._lowest)
-        missing |= frozen
+        missing = unusable | frozen
+        if row.excused is not None:
+            excused = row.excused[self._columns] & ~absent
+            unusable, missing = unusable | (frozen & ~excused), missing & ~excused
+        else:
+            unusable = missing
         if self._compared:
             difference = self._days.of_row(row.timestamp, self._compared, known[self._of])
             if self._remembers:
                 self._days.add_row(row.timestamp, self._compared, known[self._of])
-            difference[missing[self._of] | np.isinf(difference)] = np.nan
+            difference[unusable[self._of] | np.isinf(difference)] = np.nan
             values[self._differences] = difference
-            missing[self._differences] = False
-        return values, missing
+            unusable[self._differences] = missing[self._differences] = False
+        return values, unusable, missing
 
 
 def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]:

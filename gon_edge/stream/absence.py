@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +70,17 @@ class Absences:
             name: _Absence(float(since), int(back), bool(told)) for name, (since, back, told) in (state or {}).items()
         }
 
-    def take(self, missing: Sequence[str], timestamp: float, settings: AlertsConfig) -> None:
-        """Take one row, and the features it lacks."""
-        after_s = settings.missing_after_s or 0.0
+    def take(
+        self,
+        missing: Sequence[str],
+        timestamp: float,
+        settings: AlertsConfig,
+        patience_s: Callable[[str], float | None] = lambda feature: None,
+    ) -> None:
+        """Take one row, and the features it lacks; ``patience_s`` is as `AlertPolicy.patience_s`."""
         for feature in missing:
+            own_s = patience_s(feature)
+            after_s = (settings.missing_after_s or 0.0) if own_s is None else own_s
             absence = self._absent.setdefault(feature, _Absence(timestamp, 0, reported=False))
             absence.rows_back = 0
             absence.reported |= not 0 <= timestamp - absence.since < after_s

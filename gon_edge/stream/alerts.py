@@ -68,6 +68,8 @@ class AlertPolicy:
     ----------
     group : callable
         Gives the group of an alert that begins, by its id and since when; by itself each is its own.
+    patience_s : callable
+        Gives the seconds that a feature may be missing for, by its name; ``None`` is what the settings say.
 
     Notes
     -----
@@ -88,6 +90,7 @@ class AlertPolicy:
         self._stream = stream
         self._settings = settings
         self.group: Callable[[str, float], str] = lambda alert, since: alert
+        self.patience_s: Callable[[str], float | None] = lambda feature: None
         self._silenced: frozenset[str] | None = frozenset()
         self._ask_again_in = 0  # rows for which causes are not asked for: they were silenced ones just now
         self._reset()
@@ -199,7 +202,7 @@ class AlertPolicy:
         if self._silenced and verdict.missing:
             heard = tuple(feature for feature in verdict.missing if feature not in self._silenced)
             verdict = replace(verdict, missing=heard)
-        self._absences.take(verdict.missing, verdict.timestamp, self._settings)
+        self._absences.take(verdict.missing, verdict.timestamp, self._settings, self.patience_s)
         since = verdict.timestamp if self._anomaly is None else self._anomaly.event.since
         news = (
             self._update_anomaly(verdict, explain),

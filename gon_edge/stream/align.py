@@ -27,7 +27,9 @@ What else changes with this module: ``daemon`` (calls it), `gon_edge.events.Row`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+from gon_edge.config.schema import FeatureConfig
 from gon_edge.events import Reading, Row
 from gon_edge.stream.columns import Columns, Held
 from gon_edge.stream.interval import LEARNING_LIMIT, Learning, Received, mean_phase
@@ -55,9 +57,6 @@ class Aligner:
     interval_s : float, optional
         Seconds between rows.  By default learned from the first readings: the median step of the fastest feature,
         rounded to a usual value within 10 %.  The readings seen meanwhile become rows too.
-    max_hold_s : float, optional
-        Age in seconds at which a value is stale.  By default five times the feature's own cadence and at least five
-        intervals; a feature heard once only is held for ``max_gap_s``.
     lateness_s : float
         Seconds a row waits for readings that come out of order.
     max_gap_s : float, optional
@@ -67,6 +66,8 @@ class Aligner:
         What features beyond say is lost; see `Columns`.
     ledger : Ledger, optional
         Takes every value that no row will show.
+    rule : callable, optional
+        What a person has set for a feature, by its name; by default its cadence is learned (`Columns`).
 
     Attributes
     ----------
@@ -78,6 +79,8 @@ class Aligner:
         Times the clock behind the timestamps was set, and the grid followed.
     last_timestamp : float or None
         Newest timestamp of the time line, Unix seconds.
+    columns : Columns
+        The features: what they hold, how often they report.
 
     Examples
     --------
@@ -92,13 +95,13 @@ class Aligner:
         stream: str,
         *,
         interval_s: float | None = None,
-        max_hold_s: float | None = None,
         lateness_s: float = 0.0,
         max_gap_s: float | None = None,
         max_features: int = 500,
         ledger: Ledger | None = None,
+        rule: Callable[[str], FeatureConfig] | None = None,
     ) -> None:
-        for name, seconds in (("interval_s", interval_s), ("max_hold_s", max_hold_s), ("max_gap_s", max_gap_s)):
+        for name, seconds in (("interval_s", interval_s), ("max_gap_s", max_gap_s)):
             if seconds is not None and not 0 < seconds < math.inf:
                 raise ValueError(f"{name} must be a positive number of seconds, not {seconds}")
         if not 0 <= lateness_s < math.inf:
@@ -113,7 +116,7 @@ class Aligner:
         self._max_gap_s = max_gap_s
 
         self._ledger = Ledger() if ledger is None else ledger
-        self._columns = Columns(max_features, max_hold_s, self._ledger)
+        self.columns = Columns(max_features, rule or (lambda name: FeatureConfig()), self._ledger)
 
         # The grid: tick k is at origin + k * interval.  `_set_interval` and `_begin_segment` say what these mean.
         self._interval_s = self._gap_s = self._step_s = self._patience_s = math.nan
@@ -134,12 +137,12 @@ class Aligner:
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the columns; the same object as long as there is no new one."""
-        return self._columns.names
+        return self.columns.names
 
     @property
     def held(self) -> dict[str, Held]:
         """What each feature has said last, and how it reports."""
-        return self._columns.held if self._learning is None else self._learning.features
+        return self.columns.held if self._learning is None else self._learning.features
 
     @property
     def waits_for(self) -> str:
@@ -255,7 +258,7 @@ class Aligner:
         lateness_s = min(self._lateness_s, MAX_FILLERS * interval_s)
         self._step_s = min(STEP_TICKS * interval_s, self._gap_s) + lateness_s
         self._patience_s = max(lateness_s, interval_s / 2)
-        self._columns.set_interval(interval_s, self._gap_s)
+        self.columns.set_interval(interval_s, self._gap_s)
         self._learning = None
 
     def _learned(self, interval_s: float, rows: list[Row]) -> None:
@@ -317,7 +320,7 @@ class Aligner:
                 self._leap(rows)
             elif is_far and (not self._pace.is_live or span_s > REPLAY_BACK_TICKS * self._interval_s):
                 self._start_over(rows)
-        if len(self._set_aside) > max(2 * LEARNING_LIMIT, 20 * len(self._columns.places)):
+        if len(self._set_aside) > max(2 * LEARNING_LIMIT, 20 * len(self.columns.places)):
             self._drop_set_aside()
 
     def _leap(self, rows: list[Row]) -> None:
@@ -348,7 +351,7 @@ class Aligner:
         self._finish_segment(rows)
         if readings[0].timestamp <= self.last_timestamp:
             # By a clock that no longer counts, what is held would be from the future.
-            self._columns.forget_times()
+            self.columns.forget_times()
         self._pace.clear()
         self._begin_segment(readings[0].timestamp)
         for received in readings:
@@ -360,7 +363,7 @@ class Aligner:
         for received in self._set_aside:
             self._be_late(received)
             if received.timestamp <= self.last_timestamp:  # a value from a wrong future would never turn stale
-                self._columns.hold_newer(received.timestamp, received.reading.values)
+                self.columns.hold_newer(received.timestamp, received.reading.values)
         self._set_aside.clear()
 
     def _be_late(self, received: Received) -> None:
@@ -402,7 +405,7 @@ class Aligner:
         assert self.last_timestamp is not None
         self._origin += delta_s
         self.last_timestamp += delta_s
-        self._columns.shift(delta_s)
+        self.columns.shift(delta_s)
         self._pace.shift(delta_s)
         for tick in self._ticks.values():
             tick.heard = {column: (at + delta_s, value) for column, (at, value) in tick.heard.items()}
@@ -418,7 +421,7 @@ class Aligner:
             if newer_s > 0:  # held rows have overtaken it: late, but proof of where the stream's clock is
                 self._drop_set_aside()
                 self._be_late(received)
-                self._columns.hold_newer(received.timestamp, received.reading.values)
+                self.columns.hold_newer(received.timestamp, received.reading.values)
                 self._move_on(timestamp, received_at)
                 return
             if not self._is_first or -newer_s > self._patience_s + self._interval_s:
@@ -436,8 +439,8 @@ class Aligner:
         tick = self._ticks.get(k)
         if tick is None:
             tick = self._ticks[k] = _Tick()
-        self._columns.hear(tick.heard, timestamp, reading)
-        if self._columns.crowded:
+        self.columns.hear(tick.heard, timestamp, reading)
+        if self.columns.crowded:
             self._free(timestamp)
         tick.received_at = max(tick.received_at, received_at)
         if newer_s >= 0:
@@ -452,7 +455,7 @@ class Aligner:
     def _free(self, timestamp: float) -> None:
         """Let features that are gone give their place to new ones."""
         kept = {column for tick in self._ticks.values() for column in tick.heard}
-        moved = self._columns.free(timestamp, kept)
+        moved = self.columns.free(timestamp, kept)
         if moved is not None:
             for tick in self._ticks.values():
                 tick.heard = {moved[column]: told for column, told in tick.heard.items()}
@@ -463,7 +466,7 @@ class Aligner:
         self._pace.add(timestamp, received_at, self._interval_s / 2)
 
     def _is_complete(self, tick: _Tick | None) -> bool:
-        awaited = self._columns.awaited
+        awaited = self.columns.awaited
         return tick is not None and len(tick.heard) >= len(awaited) and awaited <= tick.heard.keys()
 
     def _emit(self, received_at: float) -> Row:
@@ -473,17 +476,9 @@ class Aligner:
         if tick is not None:
             received_at = tick.received_at
             for column, (at, value) in tick.heard.items():
-                self._columns.update(column, at, value)
-        values, stale = self._columns.at(timestamp)
-        row = Row(
-            self.stream,
-            timestamp,
-            self.features,
-            values,
-            stale,
-            self._is_first,
-            received_at,
-        )
+                self.columns.update(column, at, value)
+        values, stale, excused = self.columns.at(timestamp)
+        row = Row(self.stream, timestamp, self.features, values, stale, self._is_first, received_at, excused)
         self._next += 1
         self._is_first = False
         return row

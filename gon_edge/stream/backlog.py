@@ -27,14 +27,15 @@ class _Block:
         self.begin = self.end = 0
         self._times = np.empty((_BLOCK_ROWS, 2))  # timestamp, received_at
         self._values = np.empty((_BLOCK_ROWS, len(features)), np.float32)
-        self._flags = np.empty((_BLOCK_ROWS, len(features) + 1), np.bool_)  # restart, then stale
+        self._flags = np.empty((_BLOCK_ROWS, 2 * len(features) + 1), np.bool_)  # restart, stale, excused
         self.size_bytes = self._times.nbytes + self._values.nbytes + self._flags.nbytes
 
     def push(self, row: Row) -> None:
         self._times[self.end] = row.timestamp, row.received_at
         self._values[self.end] = row.values
         self._flags[self.end, 0] = row.restart
-        self._flags[self.end, 1:] = row.stale
+        stale, excused = np.split(self._flags[self.end, 1:], 2)
+        stale[:], excused[:] = row.stale, False if row.excused is None else row.excused
         self.end += 1
 
     def pop(self, stream: str) -> Row:
@@ -42,7 +43,8 @@ class _Block:
         self.begin += 1
         timestamp, received_at = self._times[i].tolist()
         flags = self._flags[i]
-        return Row(stream, timestamp, self.features, self._values[i], flags[1:], bool(flags[0]), received_at)
+        stale, excused = np.split(flags[1:], 2)
+        return Row(stream, timestamp, self.features, self._values[i], stale, bool(flags[0]), received_at, excused)
 
 
 class Backlog:

@@ -1,21 +1,30 @@
-"""The features of a stream as columns of its rows: the value each holds, how often it reports, when it turns stale."""
+"""The features of a stream as columns of its rows: the value each holds, how long it counts, when it is missing.
+
+A value that is too old is *stale*: nobody judges by it.  That alone is no news.  A feature is *missing* once its
+silence is longer than it should be.  A silence counts only while somebody listened: neither before the start of the
+daemon nor while it was away.  Until then a stale feature is *excused*.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gon_edge.config.schema import FeatureConfig
 from gon_edge.events import Reading
+from gon_edge.stream.cadence import HOLD_CADENCES, Cadence
 from gon_edge.stream.ledger import NEW_NAMES, Ledger
 
-HOLD_CADENCES = 5  # a feature is stale after this many of its own cadences, and never before as many intervals
-_MOST_STEPS = 4
-"""Steps after which a cadence is trusted; until then the longest counts, afterwards an average over eight or so.  An
-outage counts for as many steps at most.  Not critical: a feature is stale only after `HOLD_CADENCES` cadences."""
+_USUAL_TIMES = 2.0
+"""A feature is missing after this many of its usual silences: nights grow longer towards winter."""
+
+_NEVER_HEARD_S = 86400.0
+"""A feature that the model knows, and that has never come by what is remembered, is missing after a day: of one that
+reports less often no model is made."""
 
 _FEWEST_RISES = 20
 """Rises that make a counter for whoever looks; what is judged as one is decided in training (`model.counters`)."""
@@ -27,6 +36,13 @@ _FELL = -(10**9)  # what no rises make up for
 _GONE_S = 86400.0
 """A column without a value for so long gives its place to a new name, where places are short.  Not critical: a day."""
 
+_FOR_EVER_S = 1e300  # finite: what was never heard is older
+
+_NOT_YET = -math.inf  # nothing was heard, or no row has come since the silence began to count
+
+
+_LISTS = ("_values", "_seen", "_quiet", "_born", "_rises", "_cadences", "_rules", "_hold", "_patient", "_known")
+
 
 class Held(NamedTuple):
     """What one feature has said last.
@@ -36,7 +52,7 @@ class Held(NamedTuple):
     value : float
         NaN for none.
     cadence_s : float or None
-        Seconds between two values; ``None`` while unknown.
+        Seconds between two values; ``None`` while unknown, and where it reports on change.
     rises : bool
         It has risen often and never fallen.
     """
@@ -54,8 +70,8 @@ class Columns:
     max_features : int
         Columns at most; what further features say is lost, and stands in ``ledger``.  Once half of them are taken, a
         new name has to come twice: a device that makes up names must not take the places of those that stay.
-    max_hold_s : float or None
-        Age in seconds at which a value is stale; by default `HOLD_CADENCES` times the feature's own cadence.
+    rule : callable
+        What a person has set for a feature, by its name.
     ledger : Ledger
 
     Attributes
@@ -70,18 +86,22 @@ class Columns:
 
     __slots__ = (
         "_born",
-        "_cadence",
+        "_cadences",
         "_free_from",
         "_gap_s",
-        "_gaps",
         "_hold",
         "_interval_s",
+        "_known",
         "_ledger",
         "_max_features",
-        "_max_hold_s",
         "_names",
+        "_patient",
+        "_quiet",
         "_rises",
+        "_rule",
+        "_rules",
         "_seen",
+        "_silence_limit_s",
         "_stale",
         "_values",
         "_waiting",
@@ -90,25 +110,29 @@ class Columns:
         "places",
     )
 
-    def __init__(self, max_features: int, max_hold_s: float | None, ledger: Ledger) -> None:
+    def __init__(self, max_features: int, rule: Callable[[str], FeatureConfig], ledger: Ledger) -> None:
         self.places: dict[str, int] = {}
         self.awaited: set[int] = set()
         self.crowded = False
         self._max_features = max_features
+        self._rule = rule
         self._ledger = ledger
         self._waiting: dict[str, float] = {}  # names that came once while places were short, and when
         self._free_from = -math.inf  # the next time at which it is worth looking for columns that are gone
-        self._max_hold_s = max_hold_s
         self._interval_s = self._gap_s = math.nan
         self._names: tuple[str, ...] = ()
         self._values: list[float] = []
         self._seen: list[float] = []  # timestamp of the value, -inf when there is none
+        self._quiet: list[float] = []  # from when on its silence counts: like `_seen`, but for the time nobody listened
         self._born: list[float] = []  # timestamp of what it began with
         self._rises: list[int] = []  # far below 0 once it has fallen
-        self._cadence: list[float] = []
-        self._gaps: list[int] = []  # how many steps the cadence rests on, up to `_MOST_STEPS`
+        self._cadences: list[Cadence] = []
+        self._rules: list[FeatureConfig] = []
         self._hold: list[float] = []
+        self._patient: list[bool] = []  # its silence and its standing still are no news, however long
         self._stale: list[bool] = []  # as of the newest row
+        self._known: list[bool] = []  # its cadence is
+        self._silence_limit_s: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,12 +144,21 @@ class Columns:
     @property
     def held(self) -> dict[str, Held]:
         """What each feature has said last, and how it reports."""
-        told = zip(self.names, self._values, self._cadence, self._rises, strict=True)
-        return {name: Held(value, step or None, rises >= _FEWEST_RISES) for name, value, step, rises in told}
+        told = zip(self.names, self._values, self._cadences, self._rises, strict=True)
+        return {name: Held(value, cadence.typical_s, rises >= _FEWEST_RISES) for name, value, cadence, rises in told}
 
     def set_interval(self, interval_s: float, gap_s: float) -> None:
         """Say how far apart rows are, and which silence, in seconds, ends a segment."""
         self._interval_s, self._gap_s = interval_s, gap_s
+        for column in range(len(self._hold)):
+            self._settle(column)
+
+    def configure(self, rule: Callable[[str], FeatureConfig]) -> None:
+        """Go on with other settings of the features."""
+        self._rule = rule
+        for name, column in self.places.items():
+            self._rules[column] = rule(name)
+            self._settle(column)
 
     def new(self, name: str, timestamp: float) -> int | None:
         """Append a column; ``None`` where there are as many as there may be, or where the name has to come again."""
@@ -139,14 +172,21 @@ class Columns:
                 self._ledger.add(name, "crowded")
                 return None
             del self._waiting[name]
-        self.places[name] = column
+        return self._append(name, timestamp)
+
+    def _append(self, name: str, born: float) -> int:
+        column = self.places[name] = len(self.places)
         self._values.append(math.nan)
         self._seen.append(-math.inf)
-        self._born.append(timestamp)
+        self._born.append(born)
         self._rises.append(0)
-        self._cadence.append(0.0)
-        self._gaps.append(0)
-        self._hold.append(self._max_hold_s or max(self._gap_s, HOLD_CADENCES * self._interval_s))
+        self._quiet.append(_NOT_YET)
+        self._cadences.append(Cadence())
+        self._rules.append(self._rule(name))
+        self._hold.append(math.inf)
+        self._patient.append(False)
+        self._known.append(False)
+        self._settle(column)
         return column
 
     def _is_proved(self, name: str, timestamp: float) -> bool:
@@ -181,26 +221,41 @@ class Columns:
         moved = {column: place for place, column in enumerate(stays)}
         self.places = {name: moved[column] for name, column in self.places.items() if column in moved}
         self._names = tuple(self.places)
-        self._values = [self._values[column] for column in stays]
-        self._seen = [self._seen[column] for column in stays]
-        self._born = [self._born[column] for column in stays]
-        self._rises = [self._rises[column] for column in stays]
-        self._cadence = [self._cadence[column] for column in stays]
-        self._gaps = [self._gaps[column] for column in stays]
-        self._hold = [self._hold[column] for column in stays]
+        for attribute in _LISTS:
+            told = getattr(self, attribute)
+            setattr(self, attribute, [told[column] for column in stays])
         self._stale = []
+        self._silence_limit_s = None
         self.awaited = {moved[column] for column in self.awaited if column in moved}
         return moved
 
     def _is_gone(self, column: int, timestamp: float) -> bool:
         seen = self._seen[column]
-        came_once = self._gaps[column] == 0 and seen > -math.inf  # one that only says null may be a sensor
+        came_once = self._cadences[column].steps == 0 and seen > -math.inf  # one that only says null may be a sensor
         return timestamp - max(seen, self._born[column]) > (self._gap_s if came_once else _GONE_S)
+
+    def _settle(self, column: int) -> None:
+        """Work out what follows from the cadence of a feature and from what a person has set."""
+        rule, cadence = self._rules[column], self._cadences[column]
+        on_change = cadence.is_on_change and rule.max_hold_s is None and rule.missing_after_s in (None, math.inf)
+        self._known[column] = cadence.is_known
+        self._patient[column] = on_change or rule.missing_after_s == math.inf
+        if rule.max_hold_s is not None:
+            self._hold[column] = rule.max_hold_s
+        elif on_change:
+            self._hold[column] = _FOR_EVER_S
+        elif cadence.is_known:
+            self._hold[column] = max(HOLD_CADENCES * self._interval_s, cadence.hold_s)
+        else:
+            self._hold[column] = max(self._gap_s, HOLD_CADENCES * self._interval_s)
+        self._silence_limit_s = None
 
     def update(self, column: int, timestamp: float, value: float) -> None:
         """Hold a value if it is newer, and learn from the time since the last one how often the feature reports."""
-        gap_s = timestamp - self._seen[column]
-        if not gap_s > 0.0:
+        seen, quiet = self._seen[column], self._quiet[column]
+        gap_s = timestamp - seen
+        is_first = quiet == _NOT_YET and timestamp > -math.inf  # of this run: the clock may have been another one
+        if not gap_s > 0.0 and not is_first:
             return
         before, self._values[column] = self._values[column], value
         if value > before:
@@ -208,17 +263,10 @@ class Columns:
         elif value < before:
             self._rises[column] = _FELL
         self._seen[column] = timestamp
-        if self._max_hold_s is not None or gap_s == math.inf:
-            return
-        cadence = self._cadence[column]
-        gap_s = min(gap_s, _MOST_STEPS * max(cadence, self._gap_s if cadence == 0.0 else self._interval_s))
-        if self._gaps[column] < _MOST_STEPS:
-            self._gaps[column] += 1
-            cadence = max(cadence, gap_s)
-        else:
-            cadence += (gap_s - cadence) / 8
-        self._cadence[column] = cadence
-        self._hold[column] = HOLD_CADENCES * max(cadence, self._interval_s)
+        self._quiet[column] = max(quiet, timestamp)
+        if quiet == seen and gap_s < math.inf:  # nobody was away meanwhile
+            self._cadences[column].add(gap_s)
+            self._settle(column)
 
     def hear(self, heard: dict[int, tuple[float, float]], timestamp: float, reading: Reading) -> None:
         """Take what a reading says of a tick into ``heard``: by column the newest ``(timestamp, value)`` in it."""
@@ -248,21 +296,122 @@ class Columns:
                 self.update(column, timestamp, value)
                 self.awaited.add(column)
 
-    def at(self, timestamp: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Values (F,) as they are held at a tick, and which of them are stale (F,); new arrays."""
+    def at(self, timestamp: float) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """What is held at a tick.
+
+        Returns
+        -------
+        values : ndarray of float32, shape (F,)
+        stale : ndarray of bool, shape (F,)
+            Too old to be judged by.
+        excused : ndarray of bool, shape (F,), or None
+            As `Row.excused`.
+        """
         stale = [not timestamp - seen <= hold for seen, hold in zip(self._seen, self._hold, strict=True)]
+        if _NOT_YET in self._quiet:
+            self._begin(timestamp, stale)
         if stale != self._stale:
             self._stale = stale
             self.awaited = {column for column, is_stale in enumerate(stale) if not is_stale}
-        return np.array(self._values, np.float32), np.array(stale, np.bool_)
+        excused = None
+        if True in stale or True in self._patient or False in self._known:
+            excused = np.array(self._patient)
+            for column, is_stale in enumerate(stale):
+                if not excused[column] and (is_stale or not self._known[column]):
+                    excused[column] = timestamp - self._quiet[column] <= self._limit_s(column)
+        return np.array(self._values, np.float32), np.array(stale, np.bool_), excused
+
+    def _begin(self, timestamp: float, stale: list[bool]) -> None:
+        """The silence of features that have not been heard in this run counts from this row on."""
+        for column, quiet in enumerate(self._quiet):
+            if quiet == _NOT_YET:
+                self._quiet[column] = timestamp
+                self._born[column] = max(timestamp, self._born[column])
+                if self._seen[column] > timestamp:  # by a clock that no longer counts
+                    self._seen[column], stale[column] = -math.inf, True
+
+    def _limit_s(self, column: int) -> float:
+        """Seconds of silence after which a feature is missing."""
+        rule, cadence = self._rules[column], self._cadences[column]
+        if self._patient[column]:
+            return math.inf
+        if rule.max_hold_s is not None:
+            return self._hold[column]
+        if not cadence.is_known:
+            return math.inf if self._seen[column] > -math.inf else _NEVER_HEARD_S
+        usual_s = 0.0 if rule.missing_after_s is not None else _USUAL_TIMES * cadence.usual_silence_s
+        return max(self._hold[column], usual_s)
+
+    @property
+    def silence_limit_s(self) -> float:
+        """Seconds of silence after which the first feature is missing; 0.0 while no cadence is known."""
+        if self._silence_limit_s is None:
+            known = [
+                self._limit_s(column)
+                for column, cadence in enumerate(self._cadences)
+                if cadence.is_known or self._patient[column] or self._rules[column].max_hold_s is not None
+            ]
+            self._silence_limit_s = min(known, default=0.0)
+        return self._silence_limit_s
+
+    @property
+    def patient(self) -> tuple[str, ...]:
+        """Features whose silence is no news, however long it is."""
+        return tuple(name for name, column in self.places.items() if self._patient[column])
+
+    def cadence(self, name: str) -> Cadence:
+        """How often a feature reports."""
+        return self._cadences[self.places[name]]
+
+    def away(self, seconds: float) -> None:
+        """Say that nobody listened for so long: the silences of this time do not count, and no cadence is learned."""
+        self._quiet = [quiet + seconds for quiet in self._quiet]
 
     def shift(self, delta_s: float) -> None:
         """Follow the clock behind the timestamps when it is set."""
         self._seen = [seen + delta_s for seen in self._seen]
+        self._quiet = [quiet + delta_s for quiet in self._quiet]
         self._born = [born + delta_s for born in self._born]
         self._free_from += delta_s
 
     def forget_times(self) -> None:
         """Take every held value for stale: nobody knows any more when it was heard."""
         self._seen = [-math.inf] * len(self._seen)
+        self._quiet = [_NOT_YET] * len(self._quiet)
         self._free_from = -math.inf
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Have columns for features that a model knows, though they have not been heard yet."""
+        for name in names:
+            if name not in self.places and len(self.places) < self._max_features:
+                self._append(name, -math.inf)
+
+    def state(self) -> dict[str, list[float | None]]:
+        """What the next run goes on from, fit for JSON: of each feature its value, when it was heard, its cadence."""
+        return {
+            name: [
+                self._values[column] if math.isfinite(self._values[column]) else None,
+                self._seen[column] if math.isfinite(self._seen[column]) else None,
+                *self._cadences[column].state(),
+            ]
+            for name, column in self.places.items()
+        }
+
+    def resume(self, state: Mapping[str, Sequence[float | None]]) -> None:
+        """Go on from what `state` returned in an earlier run; silences count from the next row on.
+
+        Raises
+        ------
+        TypeError, ValueError, AttributeError
+            It is not such a state.
+        """
+        for name, (value, seen, *cadence) in state.items():
+            learned = Cadence(cadence)  # type: ignore[arg-type]
+            self.expect([name])
+            column = self.places.get(name)
+            if column is None:
+                continue
+            self._values[column] = math.nan if value is None else float(value)
+            self._seen[column] = -math.inf if seen is None else float(seen)
+            self._cadences[column] = learned
+            self._settle(column)

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from gon_edge.stream.groups import Groups
 from gon_edge.stream.history import ReadingHistory, ScoreHistory
 from gon_edge.stream.ledger import Ledger
 from gon_edge.stream.outcome import Outcome, known
+from gon_edge.stream.selection import Selection
 
 RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
 
@@ -112,13 +112,14 @@ class Stream:
         self.aligner = Aligner(
             name,
             interval_s=interval_s,
-            max_hold_s=settings.max_hold_s,
             lateness_s=settings.lateness_s,
             max_gap_s=settings.max_gap_s,
             max_features=max_features,
             ledger=self.ledger,
+            rule=settings.feature,
         )
         self.policy = AlertPolicy(name, settings.alerts)
+        self.policy.patience_s = self._patience_s
         self._timer = timer
         self._detector: Detector | None = None
         self._training = False
@@ -133,14 +134,14 @@ class Stream:
         self._new_feature = False
         self._starters = tuple(starters)
         self._unfit: tuple[str, ...] | None = None  # features of a row that no starter can do with
-        self._wanted: dict[str, bool] = {}
+        self._selection = Selection(settings, self.ledger)
         self._seeds: dict[str, float] = {}
         self._told = 0, 0, 0, 0  # accepted, late and clock_steps of the aligner, and unwanted, as of the last `news`
         self._began_with: Model | None = None  # a starter nobody has been told of yet
         if model is not None:
             self.use(model)
 
-    def resume(self, rows: int, memory: Mapping[str, Any] | None) -> None:
+    def resume(self, rows: int, memory: Mapping[str, Any] | None, columns: Mapping[str, Any] | None = None) -> None:
         """Go on where an earlier run ended.
 
         Parameters
@@ -149,11 +150,16 @@ class Stream:
             Rows of the warm-up that it has stored and that can be learned.
         memory : mapping or None
             What `memory` returned in that run.  One that cannot be understood is ignored.
+        columns : mapping, optional
+            What `aligner.columns.state` returned in that run; ignored likewise.
         """
         self.rows = rows
         group = self.policy.group
         self.policy = AlertPolicy(self.name, self.settings.alerts, memory)
         self.policy.group = group
+        self.policy.patience_s = self._patience_s
+        with suppress(TypeError, ValueError, AttributeError):
+            self.aligner.columns.resume(columns or {})
         if memory is not None and self._detector is not None:
             with suppress(KeyError, TypeError, ValueError, AttributeError):
                 self._detector.resume(memory["detector"])
@@ -232,8 +238,17 @@ class Stream:
 
     @property
     def silent_after_s(self) -> float:
-        """Seconds without a reading after which the stream has stopped."""
-        return max(self.settings.max_gap_s or _SILENT_S, 10.0 * (self.aligner.interval_s or 0.0))
+        """Seconds without a reading after which the stream has stopped; infinite where all report on change."""
+        gap_s = max(self.settings.max_gap_s or _SILENT_S, 10.0 * (self.aligner.interval_s or 0.0))
+        return max(gap_s, self.aligner.columns.silence_limit_s)
+
+    def _patience_s(self, feature: str) -> float | None:
+        return self.settings.feature(feature).missing_after_s
+
+    def away(self, seconds: float) -> None:
+        """Say that nobody listened for so long: no silence of this time counts."""
+        self.heard_at += seconds
+        self.aligner.columns.away(seconds)
 
     @property
     def due_at(self) -> float:
@@ -248,15 +263,15 @@ class Stream:
 
     def seed(self, reading: Reading) -> None:
         """Remember values that lay in the broker: they fill gaps of the first fresh reading, and make no row."""
-        self._seeds.update(self._select(reading.values))
+        self._seeds.update(self._selection.of(reading.values))
 
     def add(self, reading: Reading, received_at: float) -> list[Outcome]:
         """Take a reading with a timestamp; ``received_at`` is in monotonic seconds."""
-        values = self._select(reading.values)
+        values = self._selection.of(reading.values)
         if self._seeds:
             values = {**self._seeds, **values}
             self._seeds = {}
-        masked = self._select(reading.masked)
+        masked = self._selection.of(reading.masked)
         if values is not reading.values or masked is not reading.masked:
             if not values and not masked:
                 self.unwanted += 1
@@ -295,7 +310,8 @@ class Stream:
         self._silent = True
         if self.model is None:
             return ()
-        return tuple(self.policy.stream_silent(timestamp, self.model.readings))
+        patient = set(self.aligner.columns.patient)
+        return tuple(self.policy.stream_silent(timestamp, [f for f in self.model.readings if f not in patient]))
 
     def train(self) -> None:
         """Say that the first model is being trained."""
@@ -320,6 +336,7 @@ class Stream:
         self._training = False
         self._compared = None
         self._detector = Detector(model, days=self._days)
+        self.aligner.columns.expect(model.readings)
         if before is not None:
             self._detector.follow(before)
         self._readings = np.array([model.features.index(name) for name in model.readings], np.intp)
@@ -350,8 +367,9 @@ class Stream:
     def configure(self, settings: StreamConfig) -> None:
         """Go on with other settings; those of the grid stay as they were."""
         self.settings = settings
-        self._wanted.clear()
+        self._selection = Selection(settings, self.ledger)
         self.policy.configure(settings.alerts)
+        self.aligner.columns.configure(settings.feature)
 
     @property
     def new_feature(self) -> bool:
@@ -371,23 +389,6 @@ class Stream:
         rows = min(limit, len(self._backlog))
         return [replace(self._score(self._backlog.pop()), waited=True) for _ in range(rows)]
 
-    def _select(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Without the features that ``include`` and ``exclude`` leave out; the same object when none is."""
-        settings, wanted = self.settings, self._wanted
-        if not settings.include and not settings.exclude:
-            return values
-        for name in values:
-            if name not in wanted:
-                if len(wanted) > 10_000:  # a device that makes up names must not fill the memory
-                    wanted.clear()
-                included = not settings.include or any(fnmatchcase(name, glob) for glob in settings.include)
-                wanted[name] = included and not any(fnmatchcase(name, glob) for glob in settings.exclude)
-        selected = {name: value for name, value in values.items() if wanted[name]}
-        if len(selected) < len(values):
-            for name, value in values.items():
-                if not wanted[name]:
-                    self.ledger.add(name, "excluded", str(value))
-        return selected
 
     def judge(self, rows: list[Row]) -> list[Outcome]:
         """Judge rows that are on the grid already, oldest first."""
@@ -396,8 +397,8 @@ class Stream:
             self.last_row = row
             self.readings.add(row)
             if len(row.features) <= MOST_FEATURES:
-                known = np.where(row.stale, np.float32(np.nan), row.values)
-                self._days.add_row(row.timestamp, row.features, known)
+                fresh = np.where(row.stale, np.float32(np.nan), row.values)
+                self._days.add_row(row.timestamp, row.features, fresh)
             if self._detector is None and self._starters:
                 self._begin(row)
             if self._detector is not None and not self._backlog:

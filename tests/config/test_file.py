@@ -1,5 +1,6 @@
 """The file: what it may hold, where a mistake is, and the files that are shipped."""
 
+import math
 import re
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import yaml
 from configurations import SMALLEST, error_of, with_option, written
 
-from gon_edge.config.file import load_config, options, parse_config
+from gon_edge.config.file import effective, load_config, options, parse_config
+from gon_edge.config.schema import FeatureConfig
 from gon_edge.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -188,3 +190,42 @@ def test_a_variable_that_is_not_set_is_named():
 def test_the_host_name_is_the_default_node(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "pi 3/b")
     assert parse_config(SMALLEST).node == "pi-3-b"
+
+
+def test_options_of_features_by_pattern_are_read_merged_and_written_back() -> None:
+    features = {"door_*": {"missing_after": "never", "max_hold": "1d"}, "*": {"max_hold": "5m"}}
+    mapping = {
+        "mqtt": {"url": "mqtt://localhost"},
+        "subscriptions": [{"topic": "t/{stream}"}],
+        "streams": {
+            "defaults": {"features": features},
+            "overrides": {"hall": {"features": {"door_*": {"missing_after": "2h"}, "door_9": {"max_hold": "9d"}}}},
+        },
+    }
+    config = parse_config(mapping)
+    other, hall = config.stream("other"), config.stream("hall")
+    assert other.feature("door_1") == FeatureConfig(300.0, math.inf)  # the last pattern that sets it counts
+    assert hall.feature("door_1") == FeatureConfig(300.0, 7200.0)
+    assert hall.feature("door_9") == FeatureConfig(9 * 86400.0, 7200.0)
+    assert other.feature("x") == FeatureConfig(300.0, None)
+    assert parse_config(effective(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"a": {"hold": "1d"}}, "streams.defaults.features.a.hold: unknown option"),
+        ({"a": {"missing_after": "soon"}}, "streams.defaults.features.a.missing_after: write a duration"),
+        ({"a": 5}, "streams.defaults.features.a: write options below it"),
+        (["a"], "streams.defaults.features: write options below it"),
+    ],
+)
+def test_a_mistake_in_the_options_of_a_feature_names_its_key(options: object, said: str) -> None:
+    mapping = {
+        "mqtt": {"url": "mqtt://localhost"},
+        "subscriptions": [{"topic": "t/{stream}"}],
+        "streams": {"defaults": {"features": options}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse_config(mapping)
+    assert said in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from strategies import Heard, Message, Pause, histories, timelines
 
+from gon_edge.config.schema import FeatureConfig
 from gon_edge.events import Reading, Row
 from gon_edge.stream.align import Aligner
 
@@ -46,6 +48,10 @@ def test_one_reading_a_tick_gives_one_row_a_reading_with_equal_values(interval, 
     assert (aligner.accepted, aligner.late) == (len(values), 0)
 
 
+def held(max_hold_s: float) -> Callable[[str], FeatureConfig]:
+    return lambda name: FeatureConfig(max_hold_s)
+
+
 def rows_of(heard: list[Heard], max_hold_s: float) -> list[tuple[dict[str, float], set[str]]]:
     """Held values and stale features a tick, from the definition: the newest reading of each feature up to the tick."""
     expected = []
@@ -72,7 +78,7 @@ def check(rows: list[Row], expected: list[tuple[dict[str, float], set[str]]]) ->
 @given(heard=timelines(lateness_s=0.0), time_passes=st.booleans())
 def test_in_order_rows_hold_the_newest_value_of_each_feature(heard, time_passes):
     """Each feature reports in order, so nothing is late but what comes after its row was complete without it."""
-    aligner = Aligner("pump", interval_s=1.0, max_hold_s=3.0, max_gap_s=100.0, lateness_s=0.5)
+    aligner = Aligner("pump", interval_s=1.0, rule=held(3.0), max_gap_s=100.0, lateness_s=0.5)
     rows = []
     for one in heard:
         rows += aligner.add(Reading("pump", one.timestamp, one.values), one.received_at)
@@ -86,7 +92,7 @@ def test_in_order_rows_hold_the_newest_value_of_each_feature(heard, time_passes)
 @given(heard=st.sampled_from([1.0, 2.5, 8.0]).flatmap(lambda s: st.tuples(st.just(s), timelines(lateness_s=s))))
 def test_disorder_within_the_lateness_changes_no_row(heard):
     lateness_s, heard = heard
-    aligner = Aligner("pump", interval_s=1.0, max_hold_s=3.0, max_gap_s=100.0, lateness_s=lateness_s + 0.5)
+    aligner = Aligner("pump", interval_s=1.0, rule=held(3.0), max_gap_s=100.0, lateness_s=lateness_s + 0.5)
     rows = []
     for one in heard:
         rows += aligner.add(Reading("pump", one.timestamp, one.values), one.received_at)

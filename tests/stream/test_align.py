@@ -2,16 +2,22 @@
 
 import math
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from gon_edge.config.schema import FeatureConfig
 from gon_edge.events import Reading
 from gon_edge.stream.align import MAX_FILLERS, Aligner
 from gon_edge.stream.interval import LEARNING_TICKS
 from gon_edge.stream.ledger import Ledger
 
 EPOCH = 1_700_000_000.0
+
+
+def held(max_hold_s: float) -> Callable[[str], FeatureConfig]:
+    return lambda name: FeatureConfig(max_hold_s)
 
 
 def reading(timestamp, masked=None, **values):
@@ -215,7 +221,7 @@ def test_a_missing_tick_is_filled_with_held_values():
 
 
 def test_a_value_older_than_max_hold_is_stale():
-    aligner = Aligner("pump", interval_s=1.0, max_hold_s=2.0)
+    aligner = Aligner("pump", interval_s=1.0, rule=held(2.0))
     rows = feed(aligner, [EPOCH, EPOCH + 1, EPOCH + 5])
     assert [bool(row.stale[0]) for row in rows] == [False, False, False, False, True, False]
     assert rows[4].values[0] == 1.0
@@ -246,7 +252,7 @@ def test_a_silent_feature_turns_stale_while_the_others_go_on_and_no_longer_holds
 
 def test_a_feature_that_comes_back_is_fresh_again():
     # Its first reading finds the tick emitted: nobody waited for it.  It must not stay late for ever.
-    aligner = live(max_hold_s=3.0)
+    aligner = live(rule=held(3.0))
     rows = []
     for i in range(20, 60):
         rows += aligner.add(reading(EPOCH + i, a=i), i)
@@ -259,7 +265,7 @@ def test_a_feature_that_comes_back_is_fresh_again():
 
 
 def test_a_masked_feature_is_known_but_its_value_is_not_refreshed():
-    aligner = live(max_hold_s=3.0)
+    aligner = live(rule=held(3.0))
     rows = []
     for i in range(20, 30):
         rows += aligner.add(reading(EPOCH + i, masked={"b": "nan"}, a=i), i)
@@ -279,7 +285,7 @@ def test_a_label_that_never_was_a_number_becomes_no_column():
 
 
 def test_a_masked_feature_does_not_hold_up_its_row():
-    aligner = Aligner("pump", interval_s=1.0, max_hold_s=30.0)
+    aligner = Aligner("pump", interval_s=1.0, rule=held(30.0))
     feed(aligner, [EPOCH + i for i in range(10)], b=1)
     (row,) = aligner.add(reading(EPOCH + 10, masked={"b": "null"}, a=10), 10.0)
     assert (row.timestamp, row.values.tolist(), row.stale.tolist()) == (EPOCH + 10, [10.0, 1.0], [False, False])
@@ -402,7 +408,7 @@ def test_a_single_reading_after_a_gap_is_taken_when_none_follows():
 
 
 def test_a_silence_of_the_whole_stream_makes_no_rows_until_it_goes_on():
-    aligner = live(max_hold_s=5.0, max_gap_s=30.0)
+    aligner = live(rule=held(5.0), max_gap_s=30.0)
     assert [row for now in np.arange(19.0, 40.0, 0.25) for row in aligner.advance(float(now))] == []
     rows = aligner.add(reading(EPOCH + 40, a=7), 40.0)
     assert stamps(rows) == [EPOCH + i for i in range(20, 41)]
@@ -663,7 +669,7 @@ def test_the_wall_clock_may_be_set_while_the_interval_is_learned():
 
 
 def test_readings_of_a_clock_that_stands_still_are_late_and_make_no_rows():
-    aligner = Aligner("pump", interval_s=1.0, max_hold_s=5.0)
+    aligner = Aligner("pump", interval_s=1.0, rule=held(5.0))
     rows = drive(aligner, lambda t: EPOCH + min(t, 30.0), 400)
     assert aligner.accepted == 31
     assert aligner.late > 200
@@ -681,7 +687,6 @@ def test_readings_of_a_clock_that_stands_still_are_late_and_make_no_rows():
         {"interval_s": -1.0},
         {"interval_s": math.nan},
         {"max_gap_s": 0.0},
-        {"max_hold_s": math.inf},
         {"lateness_s": -1},
     ],
 )

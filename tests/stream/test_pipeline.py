@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -17,6 +19,7 @@ from gon_edge.model.file import Model, load_model
 from gon_edge.stream.pipeline import Heard, Pipeline
 from gon_edge.stream.stream import Stream
 from gon_edge.stream.topics import TopicTemplate
+from gon_edge.training.fit import fit_model
 
 WALL = 1_700_000_000.0
 GOLDEN = Path(__file__).parents[1] / "golden" / "pump.npz"
@@ -311,3 +314,98 @@ def test_of_600_topics_of_one_stream_the_100_that_find_no_place_are_named_and_co
     crowded = {entry.key for entry in stream.ledger.entries if entry.reason == "crowded"}
     assert crowded
     assert not crowded & set(stream.aligner.features)
+
+
+# -- silences that are no news -----------------------------------------------------------------------------------------
+
+
+def two_features() -> Model:
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.normal(20.0, 1.0, 400), (np.arange(400) // 10) % 2], axis=1).astype(np.float32)
+    return fit_model(rows, features=["fast", "slow"], rng=rng)
+
+
+MODEL_OF_TWO = functools.cache(two_features)
+
+
+def missing_alerts(heard: Heard) -> list[str]:
+    return [f"{alert.type} {c.feature}" for step in heard.steps for alert in step.alerts if alert.kind == "missing"
+            for c in alert.top_features]  # fmt: skip
+
+
+def tell(it: Pipeline, begin: int, end: int, slow: Collection[int] = ()) -> list[str]:
+    """`fast` every second, `slow` at some; the news of what is missing."""
+    news = []
+    for at in range(begin, end):
+        values = {"fast": 20.0 + 0.1 * (at % 7)} | ({"slow": at // 10 % 2} if at in slow else {})
+        news += missing_alerts(say(it, "pump", float(at), **values))
+        for step in it.pass_time(at + 0.9):
+            news += [f"{alert.type} {c.feature}" for alert in step.alerts if alert.kind == "missing"
+                     for c in alert.top_features]  # fmt: skip
+    return news
+
+
+def restarted(it: Pipeline, now: float) -> Pipeline:
+    """The same stream in the next run, from what this one would store."""
+    again = pipeline(MODEL_OF_TWO())
+    stream = it.streams["pump"]
+    state = json.loads(json.dumps([stream.memory(), stream.aligner.columns.state()]))
+    again.open("pump", now).resume(stream.rows, *state)
+    return again
+
+
+def test_after_a_restart_a_slow_feature_is_missing_only_after_its_usual_time():
+    it = pipeline(MODEL_OF_TWO())
+    assert tell(it, 0, 200, slow=range(0, 200, 10)) == []
+    it = restarted(it, 1000.0)
+    assert tell(it, 1000, 1300, slow=range(1009, 1200, 10)) == ["new slow"]
+
+
+def test_a_feature_slower_than_the_memory_of_any_run_is_not_missing():
+    it = pipeline(MODEL_OF_TWO())
+    assert tell(it, 0, 1000, slow=(0, 900)) == []
+
+
+def test_a_sensor_that_reports_on_change_is_neither_missing_nor_frozen_and_is_judged_by_its_last_value():
+    it = pipeline(MODEL_OF_TWO())
+    changes = (3, 5, 300, 301, 900, 902)
+    assert tell(it, 0, 2500, slow=changes) == []
+    row = it.streams["pump"].last_row
+    assert row is not None
+    assert row.stale.tolist() == [False, False]
+
+
+def test_a_silenced_pattern_of_features_is_never_missing_and_the_others_are_learned_on():
+    rule = "streams: {defaults: {interval: 1s, features: {'sl*': {missing_after: never}}}}"
+    it = pipeline(MODEL_OF_TWO(), CONFIG.replace("streams: {defaults: {interval: 1s, warmup_rows: 50}}", rule))
+    assert tell(it, 0, 60, slow=range(60)) == []
+    outcomes = []
+    for at in range(60, 400):
+        heard = say(it, "pump", float(at), fast=20.0 + 0.1 * (at % 7))
+        assert missing_alerts(heard) == []
+        outcomes += [outcome for step in heard.steps for outcome in step.outcomes]
+    assert {outcome.withheld for outcome in outcomes} <= {None, "alert"}
+    assert outcomes[-1].row.stale.tolist() == [False, True]
+
+
+def test_a_stream_whose_sensors_all_report_on_change_has_never_stopped():
+    it = pipeline(MODEL_OF_TWO())
+    for at in (0, 2, 4000, 4003, 9000, 9001, 20000, 20003):
+        say(it, "pump", float(at), fast=1.0, slow=1.0)
+        list(it.pass_time(at + 0.9))
+    assert not any(step.stopped for at in range(20004, 90000, 600) for step in it.pass_time(float(at)))
+
+
+def test_a_row_that_waits_for_the_first_model_keeps_its_excuses():
+    it = pipeline()
+    tell(it, 0, 80, slow=(0, 1, 2, 3, 4))
+    tell(it, 80, 100, slow=())
+    stream = it.streams["pump"]
+    stream.train()
+    stream.use(MODEL_OF_TWO())
+    assert [alert.kind for o in stream.catch_up(1000) for alert in o.alerts] == ["missing"]  # slow, known at 1 Hz
+    it = pipeline()
+    tell(it, 0, 100, slow=(0,))  # unknown
+    stream = it.streams["pump"]
+    stream.use(MODEL_OF_TWO())
+    assert [alert.kind for o in stream.catch_up(1000) for alert in o.alerts if alert.kind == "missing"] == []
