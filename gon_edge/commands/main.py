@@ -29,6 +29,8 @@ _MODULES: Mapping[str, str] = {  # in the order of the help
     "doctor": "commands.run",
     "status": "commands.look",
     "top": "commands.look",
+    "try": "commands.messages",
+    "listen": "commands.messages",
     "publish": "commands.data",
     "record": "commands.data",
     "replay": "commands.data",

@@ -345,6 +345,11 @@ class StreamConfig:
                 missing_after_s = missing_after_s if own.missing_after_s is None else own.missing_after_s
         return FeatureConfig(max_hold_s, missing_after_s)
 
+    def wants(self, name: str) -> bool:
+        """Whether `include` and `exclude` leave a feature in."""
+        included = not self.include or any(fnmatchcase(name, glob) for glob in self.include)
+        return included and not any(fnmatchcase(name, glob) for glob in self.exclude)
+
     def check(self, at: Place) -> None:
         """Refuse limits below the grid, a feature of two kinds, and a warm-up from which nothing could be learned."""
         both = next((pattern for pattern in self.counter if pattern in self.gauge), None)

@@ -82,9 +82,12 @@ class Learning:
     @property
     def features(self) -> dict[str, Held]:
         """What each feature has said last, and how often it reports so far."""
-        newest = dict.fromkeys(self._timestamps, math.nan)
+        newest: dict[str, float] = {}
         for _, _, reading in self.readings:
             newest.update(reading.values)
+            for name, reason in reading.masked.items():
+                if reason != "text":  # a label, no sensor
+                    newest.setdefault(name, math.nan)
         steps = {name: _steps(known) for name, known in self._timestamps.items()}
         return {name: Held(said, _median(gaps) if (gaps := steps.get(name)) else None) for name, said in newest.items()}
 

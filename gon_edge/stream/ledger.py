@@ -74,6 +74,25 @@ IN_WORDS: Mapping[str, str] = {
 """Every reason, as a person reads it.  A new one in `gon_edge.events` needs its words here; a test says so."""
 
 
+HELP: Mapping[str, str] = {
+    "limit": "limits.features: a larger number",
+    "crowded": "limits.features: a larger number, or exclude: [PATTERN] for what is no sensor",
+    "excluded": "include and exclude of streams.defaults, or of this stream below streams.overrides",
+    "no_time": "timestamp: the key that holds the time, or leave timestamp out",
+    "too_large": "limits.payload_bytes: a larger size",
+    "bad_json": "format: what the payload is",
+    "bad_number": "format: what the payload is",
+    "bad_line": "format: what the payload is",
+    "not_an_object": "{feature} in the topic, which names what a bare value is",
+    "no_stream": "stream: a name, or {stream} in the topic",
+    "retained": "retained: seed",
+    "no_room": "limits.streams: a larger number",
+    "future": "a clock or a way to write times that the device gets right; leave timestamp out to use that of receipt",
+    "ahead": "a stream of its own for what another clock stamps, or no timestamp: the time of receipt is one for all",
+}
+"""Which key of the configuration helps, by reason; nothing where none does."""
+
+
 def date(timestamp: float) -> str:
     """Unix seconds as a date and time of day, UTC."""
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S")

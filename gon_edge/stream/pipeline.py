@@ -108,6 +108,8 @@ class Heard:
         Streams that begin with it, and those that had to go for them.
     crowded_out : list of str
         Streams for which there is no room.
+    readings : list of Reading
+        What its streams got: those that are not ignored.
     steps : list of Step
         One for each reading that moved a stream on.
     """
@@ -120,6 +122,7 @@ class Heard:
     opened: list[Stream] = field(default_factory=list)
     forgotten: list[Stream] = field(default_factory=list)
     crowded_out: list[str] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
 
@@ -248,6 +251,7 @@ class Pipeline:
             return
         if subscription is not None:
             reading = self._dated(reading, received_at, stream, subscription)
+        heard.readings.append(reading)
         step = self._add(stream, reading, received_at)
         heard.steps.append(step if subscription is None else replace(step, subscription=subscription.topic))
 

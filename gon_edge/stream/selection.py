@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from gon_edge.config.schema import StreamConfig
@@ -22,24 +21,27 @@ class Selection:
     """
 
     def __init__(self, settings: StreamConfig, ledger: Ledger) -> None:
-        self._include, self._exclude = settings.include, settings.exclude
+        self._settings = settings
         self._ledger = ledger
         self._wanted: dict[str, bool] = {}
 
     def of(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Without the features that are left out; the same object when none is."""
-        if not self._include and not self._exclude:
+        if not self._settings.include and not self._settings.exclude:
             return values
         wanted = self._wanted
         if len(wanted) > _NAMES:
             wanted.clear()
         for name in values:
             if name not in wanted:
-                included = not self._include or any(fnmatchcase(name, glob) for glob in self._include)
-                wanted[name] = included and not any(fnmatchcase(name, glob) for glob in self._exclude)
-        selected = {name: value for name, value in values.items() if wanted[name]}
+                wanted[name] = self._settings.wants(name)
+        return {name: value for name, value in values.items() if wanted[name]}
+
+    def used(self, values: Mapping[str, float]) -> Mapping[str, float]:
+        """As `of`, and what is left out goes into the ledger."""
+        selected = self.of(values)
         if len(selected) < len(values):
             for name, value in values.items():
-                if not wanted[name]:
+                if name not in selected:
                     self._ledger.add(name, "excluded", str(value))
         return selected

@@ -267,7 +267,7 @@ class Stream:
 
     def add(self, reading: Reading, received_at: float) -> list[Outcome]:
         """Take a reading with a timestamp; ``received_at`` is in monotonic seconds."""
-        values = self._selection.of(reading.values)
+        values = self._selection.used(reading.values)
         if self._seeds:
             values = {**self._seeds, **values}
             self._seeds = {}
@@ -388,7 +388,6 @@ class Stream:
             return []
         rows = min(limit, len(self._backlog))
         return [replace(self._score(self._backlog.pop()), waited=True) for _ in range(rows)]
-
 
     def judge(self, rows: list[Row]) -> list[Outcome]:
         """Judge rows that are on the grid already, oldest first."""

@@ -17,7 +17,8 @@ from gon_edge.commands import main as cli
 from gon_edge.commands.main import build_parser, main
 
 COMMANDS = [
-    *("run", "demo", "check-config", "config", "doctor", "status", "top", "publish", "record", "replay", "rehearse"),
+    *("run", "demo", "check-config", "config", "doctor", "status", "top", "try", "listen"),
+    *("publish", "record", "replay", "rehearse"),
     *("score", "plot", "report", "sample", "models"),
     *("retrain", "alerts", "feedback", "missed", "accept", "silence", "version", "completion"),
 ]

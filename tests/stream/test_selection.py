@@ -8,7 +8,7 @@ from gon_edge.stream.selection import Selection
 def test_exclude_wins_over_include_and_what_is_left_out_is_counted():
     ledger = Ledger()
     selection = Selection(StreamConfig(include=("fl*", "pressure"), exclude=("pressure",)), ledger)
-    assert selection.of({"flow": 1.0, "flux": 2.0, "pressure": 3.0, "serial": 4.0}) == {"flow": 1.0, "flux": 2.0}
+    assert selection.used({"flow": 1.0, "flux": 2.0, "pressure": 3.0, "serial": 4.0}) == {"flow": 1.0, "flux": 2.0}
     assert sorted((entry.key, entry.reason) for entry in ledger.entries) == [
         ("pressure", "excluded"),
         ("serial", "excluded"),

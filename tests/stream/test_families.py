@@ -1,0 +1,82 @@
+"""Which topics belong together, and which subscription is suggested for them: that it really reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from gon_edge.config.file import parse_config
+from gon_edge.stream.families import family, payload_kind, suggestion
+from gon_edge.stream.pipeline import Pipeline
+from gon_edge.stream.stream import Stream
+
+OBJECT = b'{"Time": "2026-01-05T10:00:00", "power": 3.5}'
+
+
+def read_by(entry: dict[str, str], newest: dict[str, bytes]) -> list[tuple[str, set[str]]]:
+    """Streams and features that a configuration of this one subscription makes of the messages."""
+    config = parse_config({"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [entry]})
+    pipeline = Pipeline(config, lambda name, now: Stream(name, config.stream(name), max_features=99), offset_s=1.77e9)
+    heard = [pipeline.take(topic, payload, 0.0) for topic, payload in newest.items()]
+    return [(reading.stream, set(reading.values)) for one in heard for reading in one.readings]
+
+
+@pytest.mark.parametrize(
+    ("newest", "entry", "read"),
+    [
+        ({"tele/plug/SENSOR": OBJECT}, {"topic": "tele/{stream}/SENSOR", "timestamp": "Time"}, [("plug", {"power"})]),
+        (
+            {"tele/a/SENSOR": OBJECT, "tele/b/STATE": OBJECT},
+            {"topic": "tele/{stream}/{feature...}", "timestamp": "Time"},
+            [("a", {"SENSOR.power"}), ("b", {"STATE.power"})],
+        ),
+        ({"boiler": b'{"t1": 60}'}, {"topic": "boiler", "stream": "boiler"}, [("boiler", {"t1"})]),
+        (
+            {"home/hall/temp": b"21.5", "home/hall/light/on": b"ON"},
+            {"topic": "home/{stream}/{feature...}"},
+            [("hall", {"temp"}), ("hall", {"light.on"})],
+        ),
+        (
+            {"site/one/hall/temp": b"1", "site/one/bath/temp": b"2"},
+            {"topic": "site/one/{stream}/{feature}"},
+            [("hall", {"temp"}), ("bath", {"temp"})],
+        ),
+        ({"temp/in": b"21"}, {"topic": "temp/{feature}", "stream": "temp"}, [("temp", {"in"})]),
+        (
+            {"telegraf/pi/cpu": b"cpu,host=pi usage=1.5 1767607200000000000"},
+            {"topic": "telegraf/#", "format": "influx"},
+            [("pi", {"cpu.usage"})],
+        ),
+        (
+            {"lines": b"cpu usage=1.5"},
+            {"topic": "lines", "format": "influx", "stream": "lines"},
+            [("lines", {"cpu.usage"})],
+        ),
+        (
+            {"collectd/pi/cpu/idle": b"1767607200.5:97.5\0"},
+            {"topic": "collectd/{stream}/{feature...}", "format": "collectd"},
+            [("pi", {"cpu.idle"})],
+        ),
+    ],
+)
+def test_the_suggested_subscription_reads_the_messages_it_was_made_for(newest, entry, read):
+    (kind,) = {payload_kind(payload) for payload in newest.values()}
+    assert suggestion(kind, newest) == entry
+    assert read_by(entry, newest) == read
+
+
+@pytest.mark.parametrize(("payload", "kind"), [(b"hello", "text"), (b"\xff\x00", "binary"), (b"", "empty")])
+def test_what_holds_nothing_to_measure_gets_no_suggestion(payload: bytes, kind: str):
+    assert payload_kind(payload) == kind
+    assert suggestion(kind, {"a/b": payload}) is None
+
+
+def test_topics_of_one_tree_and_kind_are_a_family():
+    assert family("home/hall/temp", b"1") == family("home/attic/light/on", b"ON")
+    assert family("home/hall", OBJECT) != family("home/hall/state", OBJECT)
+    assert family("home/hall", OBJECT) != family("home/hall", b"1")
+
+
+def test_a_key_of_times_that_most_objects_have_is_suggested_and_a_counter_under_such_a_name_is_not():
+    newest = {"t/a": b'{"ts": 1767607200}', "t/b": b'{"ts": 1767607201}', "t/c": b'{"ts": 20261130091554}'}
+    assert suggestion("object", newest) == {"topic": "t/{stream}", "timestamp": "ts"}
+    assert suggestion("object", {"t/a": b'{"time": 17}'}) == {"topic": "t/{stream}"}
