@@ -114,16 +114,19 @@ def package(tmp_path_factory):
     left_out = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "*.whl", "tests", "build", "dist")
     shutil.copytree(ROOT, source, ignore=left_out)
     environ = {**os.environ, "PYTHON": sys.executable}
-    built = []
+    builds = []
     for name, umask in (("first", "077"), ("a/second", "022")):
         # Another folder, umask, terminal and other times of files: none of them may matter.
         shutil.copytree(source, folder / name, copy_function=shutil.copyfile)
         command = (
             f"umask {umask}; COLUMNS={len(name) * 10} bash '{folder}/{name}/tools/build_deb.sh' '{folder}/{name}/out'"
         )
-        done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        built += (folder / name / "out").glob("*.deb")
+        said = subprocess.PIPE, subprocess.STDOUT
+        builds.append(subprocess.Popen(["bash", "-c", command], env=environ, stdout=said[0], stderr=said[1], text=True))
+    for build in builds:  # side by side: half of their time they wait
+        words = build.communicate()[0]
+        assert build.returncode == 0, words
+    built = [*folder.glob("first/out/*.deb"), *folder.glob("a/second/out/*.deb")]
     subprocess.run(["dpkg-deb", "-R", built[0], folder / "tree"], check=True)
     return built, folder / "tree"
 

@@ -172,5 +172,5 @@ def test_the_command_writes_the_page(state_dir: Path, tmp_path: Path, capsys: py
     out = tmp_path / "report.html"
     assert main(["report", NAME, "--since", "24h", "-o", str(out), "--config", str(config)]) == 0
     assert out.read_text().startswith("<!doctype html>")
-    assert main(["report", NAME, "-o", "/nowhere/x.html", "--config", str(config)]) == 73
+    assert main(["report", NAME, "--since", "1m", "-o", "/nowhere/x.html", "--config", str(config)]) == 73
     assert "cannot be written" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import assume, event, given
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from strategies import Heard, Message, Pause, histories, timelines
 
@@ -101,6 +101,7 @@ def test_disorder_within_the_lateness_changes_no_row(heard):
     check(rows, rows_of(heard, 3.0))
 
 
+@settings(max_examples=60)  # long ones: sixty histories are some 2,000 messages
 @given(
     history=histories(),
     interval=st.sampled_from([None, 1.0, 0.25, 10.0]),
@@ -149,6 +150,7 @@ def test_whatever_happens_every_reading_is_accounted_for_and_rows_are_regular(hi
     assert len(off_grid) <= aligner.clock_steps
 
 
+@settings(max_examples=60)  # long ones: sixty histories are some 2,000 messages
 @given(history=histories(), interval=st.sampled_from([None, 1.0]))
 def test_after_whatever_happened_a_good_stream_is_followed_again(history, interval):
     """No timestamp, however wrong, spoils a stream for good."""
@@ -171,6 +173,7 @@ def test_after_whatever_happened_a_good_stream_is_followed_again(history, interv
     assert not newest.stale[newest.features.index("a")]
 
 
+@settings(max_examples=60)  # long ones: sixty histories are some 2,000 messages
 @given(
     history=histories(),
     interval=st.sampled_from([None, 1.0, 0.25, 10.0]),

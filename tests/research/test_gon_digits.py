@@ -1,6 +1,7 @@
 """The picture GON: what a climb is, that training and resuming do what they say, and its rivals."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -183,35 +184,49 @@ def test_the_tool_says_what_it_lacks(tmp_path, capsys):
         assert complaint.count("\n") == 1
 
 
-@pytest.mark.slow  # every claim is an experiment
-def test_the_tool_tests_the_claims_and_compares(tmp_path):
+ABLATE = ("ablate", "--quick", "--steps", "2", "--seeds", "1", "--out")
+
+
+@pytest.fixture(scope="module")
+def ablated(tmp_path_factory):
+    """A folder with the experiments on every claim."""
     pytest.importorskip("matplotlib")
-    for command in ("ablate", "compare"):
-        assert tool(command, "--quick", "--steps", "2", "--seeds", "1", "--out", tmp_path) == 0
-    runs = json.loads((tmp_path / "ablation.json").read_text())["runs"]
+    folder = tmp_path_factory.mktemp("ablated")
+    assert tool(*ABLATE, folder) == 0
+    return folder
+
+
+@pytest.mark.slow  # every claim is an experiment
+def test_the_tool_tests_the_claims(ablated):
+    runs = json.loads((ablated / "ablation.json").read_text())["runs"]
     assert len({run["name"] for run in runs}) == len(runs) == 9
     # The judge's accuracy was once overwritten by the training's, of the same name.
     assert all(run["accuracy"] * 1000 == pytest.approx(round(run["accuracy"] * 1000)) for run in runs)
     assert all("loss" in run["training"] for run in runs)
+    assert (ablated / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow  # a process for each of three
+def test_the_tool_compares(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert tool("compare", "--quick", "--steps", "2", "--seeds", "1", "--out", tmp_path) == 0
     compared = {run["name"]: run for run in json.loads((tmp_path / "compare.json").read_text())["runs"]}
     assert compared["GON"]["parameters"] == compared["GON"]["parameters_to_generate"]
     assert compared["GAN"]["parameters"] > 1.5 * compared["GAN"]["parameters_to_generate"]
     assert compared["VAE"]["steps"] == 5 * compared["GON"]["steps"]
     assert all(run["peak_mib"] > 0 for run in compared.values())
-    for name in ("ablation", "compare"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow  # every variant is trained
-def test_what_was_interrupted_goes_on_from_the_last_finished_run(tmp_path):
-    ablate = ("ablate", "--quick", "--steps", "2", "--seeds", "1", "--out", tmp_path)
-    assert tool(*ablate) == 0
+def test_what_was_interrupted_goes_on_from_the_last_finished_run(ablated, tmp_path):
+    shutil.copytree(ablated, tmp_path, dirs_exist_ok=True)
     lines = tmp_path / "ablation.jsonl"
     whole = lines.read_text().splitlines()
     figures = (tmp_path / "ablation.json").read_text()
-    lines.write_text("\n".join(whole[:7]) + "\n")
-    assert tool(*ablate) == 0
-    assert lines.read_text().splitlines() == whole
+    lines.write_text("\n".join(whole[:7]) + "\n" + whole[7][:40])  # killed while it wrote
+    assert tool(*ABLATE, tmp_path) == 0
+    assert lines.read_text().splitlines() == [*whole[:7], whole[7][:40], *whole[7:]]
     assert (tmp_path / "ablation.json").read_text() == figures
 
 

@@ -1,5 +1,6 @@
 """The released GON's quirks one by one, its figures, and what a cell of the table reports."""
 
+import copy
 import dataclasses
 import math
 
@@ -129,18 +130,23 @@ def test_fakes_from_data_leave_the_loss_at_ln_2_and_fakes_from_noise_do_not():
     assert free.losses_[-100:].mean() < 0.5
 
 
-def test_the_early_stop_makes_the_score_one_fixed_displacement():
-    # 23 steps whose rates sum to 0.1288, each along a sign: that, squared, is every score inside the box.
+@pytest.fixture(scope="module")
+def inside():
+    """Rows inside the box, and the released GON of them."""
     rows = 0.4 + 0.05 * some_rows(400)
-    stopped = a_trained_gon(rows)
+    return rows, a_trained_gon(rows)
+
+
+def test_the_early_stop_makes_the_score_one_fixed_displacement(inside):
+    # 23 steps whose rates sum to 0.1288, each along a sign: that, squared, is every score inside the box.
+    rows, stopped = inside[0], copy.copy(inside[1])
     np.testing.assert_allclose(stopped.feature_scores(rows), 0.1288**2, rtol=0.05)
     stopped.quirks = dataclasses.replace(AS_RELEASED, stop_on_small_decrease=False)
     assert np.median(stopped.feature_scores(rows)) > 4 * 0.1288**2
 
 
-def test_the_clamp_scores_what_is_outside_the_box_and_nothing_else_does():
-    rows = 0.4 + 0.05 * some_rows(400)
-    gon = a_trained_gon(rows)
+def test_the_clamp_scores_what_is_outside_the_box_and_nothing_else_does(inside):
+    rows, gon = inside[0].copy(), copy.copy(inside[1])
     rows[50, 0] = 3.0
     assert gon.feature_scores(rows)[51, 0] > 3.5  # two squared, less a little; a row late
     gon.quirks = dataclasses.replace(AS_RELEASED, clamp=False)
