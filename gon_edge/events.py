@@ -65,14 +65,18 @@ REASONS = (
 )
 """Why a message, an item of a batch or a line holds no reading."""
 
-MASK_REASONS = ("null", "nan", "infinite", "text", "ambiguous", "gone", "name", "limit", "no_birth", "repeated")
+MASK_REASONS = (
+    *("null", "nan", "infinite", "text", "ambiguous", "gone"),
+    *("name", "limit", "no_birth", "repeated", "unread"),
+)
 """Why one feature of a message has no value.  Features masked for ``name``, ``limit`` and ``no_birth`` are dropped.  A
-``repeated`` one has a value: the last of several that items of one list have under one name."""
+``repeated`` one has a value: the last of several that items of one list have under one name.  An ``unread`` key stands
+where no option looks."""
 
 LOST_REASONS = ("excluded", "crowded", "once", "behind", "ahead", "still", "no_interval", "no_time", "future")
 """Why a value that a message holds, or its timestamp (the last two), is not used; said in words by `stream.ledger`."""
 
-IGNORED_REASONS = ("no_subscription", "retained", "seed", "no_room", "excluded", "own", "discovery")
+IGNORED_REASONS = ("no_subscription", "retained", "seed", "no_room", "no_value", "excluded", "own", "discovery")
 """Why a message, or a reading of it, is not looked at."""
 
 

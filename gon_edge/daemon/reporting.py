@@ -34,7 +34,7 @@ STATE_EVERY_S = 1.0
 ALERTS_SHOWN = 50  # on the page, as many as fit two screens
 _KEYS_NAMED = 50  # in the log, of one subscription; not critical: the page and status name the newest
 _SUBSCRIPTIONS_NAMED = 500  # not critical: more than anybody writes
-_CALM = frozenset({"null", "nan", "text", "excluded", "no_time"})  # what devices send every day
+_CALM = frozenset({"null", "nan", "text", "unread", "excluded", "no_time"})  # what devices send every day
 _LATENCIES = 128  # newest ones, of which the page shows quantiles; not critical
 
 
@@ -182,7 +182,7 @@ class Reporter:
 
     def _say_ignored(self, subscription: str, reason: str) -> None:
         """Say once why messages of a subscription's topics are not looked at."""
-        if reason in ("own", "discovery", "excluded") and self._is_news(subscription, f"({reason})"):
+        if reason in ("own", "discovery", "excluded", "no_value") and self._is_news(subscription, f"({reason})"):
             log.warning("subscription %r: some messages are left out: %s", subscription, IN_WORDS[reason])
 
     def _is_news(self, where: str, key: str) -> bool:

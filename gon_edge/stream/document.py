@@ -12,8 +12,9 @@ from datetime import tzinfo
 
 from gon_edge.config.subscription import StreamKey, SubscriptionConfig
 from gon_edge.errors import PayloadError
+from gon_edge.events import Dropped
 from gon_edge.stream.binary import reader
-from gon_edge.stream.features import MAX_DEPTH, Collected, Decoded, Features, decoded
+from gon_edge.stream.features import MAX_DEPTH, Collected, Decoded, Features, decoded, shown
 from gon_edge.stream.items import Items
 from gon_edge.stream.paths import ABSENT, Path
 from gon_edge.stream.scalars import Scalars
@@ -111,6 +112,8 @@ class Documents:
         self, items: Items, topic: str, stream: str | None, feature: str | None, document: object, collected: Collected
     ) -> None:
         found = False
+        told: set[str] = set()
+        unread = items.beside(document, self._timestamp)
         try:
             for named, item in items.found(document):
                 found = True
@@ -118,7 +121,12 @@ class Documents:
                     timestamp = self._moment(topic, item, document)
                     name = items.stream(topic, named or stream, item, document)
                     record = items.record(topic, item, document)
-                    collected.add(self._features(topic, name, feature, timestamp, record))
+                    features = self._features(topic, name, feature, timestamp, record)
+                    unread += [(key, raw) for key, raw in items.left(item) if key not in told]
+                    told.update(key for key, _ in unread)
+                    features.dropped += [Dropped(key, "unread", shown(raw)) for key, raw in unread]
+                    unread = []
+                    collected.add(features)
                 except PayloadError as error:
                     collected.reject(error)
         except RecursionError:

@@ -79,10 +79,15 @@ def text_of(payload: bytes) -> str:
     try:
         return payload.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        byte = payload[error.start]
-        # As printable text Latin-1 has these; C1 controls and most of what is binary lie below.
-        likely = f", which is {chr(byte)!r} in Latin-1" if byte > 0xA0 else ""
-        raise ValueError(
-            f"byte {error.start} is 0x{byte:02X}{likely}: set the device to UTF-8, or convert the text on its way, "
-            "in Node-RED for example"
-        ) from None
+        raise ValueError(hint_of(payload, error)) from None
+
+
+def hint_of(payload: bytes, error: UnicodeDecodeError) -> str:
+    """What a payload that is not UTF-8 may be, and what to do."""
+    byte = payload[error.start]
+    # As printable text Latin-1 has these; C1 controls and most of what is binary lie below.
+    likely = f", which is {chr(byte)!r} in Latin-1" if byte > 0xA0 else ""
+    return (
+        f"byte {error.start} is 0x{byte:02X}{likely}: set the device to UTF-8, or convert the text on its way, in "
+        "Node-RED for example"
+    )

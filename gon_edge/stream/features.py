@@ -85,14 +85,17 @@ class Features:
             elif isinstance(value := self.scalars.number(name, raw), float):
                 values[name] = value
             else:
-                self.masked[name] = value
-                self.dropped.append(Dropped(name, value, shown(raw)))
+                self.mask(name, value, raw)
+
+    def mask(self, name: str, reason: str, raw: object) -> None:
+        """Say that a feature has no value, and what stood there."""
+        self.masked[name] = reason
+        self.dropped.append(Dropped(name, reason, shown(raw)))
 
     def take_back(self, names: Iterable[str]) -> None:
         """Mask features of which the device says that they have no value any more."""
         for name in names:
-            self.masked[name] = "gone"
-            self.dropped.append(Dropped(name, "gone", ""))
+            self.mask(name, "gone", "")
 
     def merge(self, other: Features) -> None:
         """Add what another item says of the same moment: its values count, and those it replaces are named."""
@@ -117,7 +120,7 @@ class Features:
                 if masked.pop(name, None) is None:  # else it is named already
                     self.dropped.append(Dropped(name, "limit", shown(values.pop(name))))
         if self.dropped or masked:
-            reasons = [part.reason for part in self.dropped if part.reason in ("name", "repeated")]
+            reasons = [part.reason for part in self.dropped if part.reason in ("name", "repeated", "unread")]
             for reason in [*reasons, *masked.values()]:
                 counts[reason] = counts.get(reason, 0) + 1
         return Reading(self.stream, self.timestamp, values, masked, tuple(self.dropped), self.offset_s)

@@ -104,6 +104,21 @@ class Items:
             return {name: value}
         return value if type(value) is dict else {self._value_path.text: value}  # type: ignore[union-attr]
 
+    def left(self, item: object) -> list[tuple[str, object]]:
+        """What nobody reads of an item that has given its record: what stands beside its value."""
+        if self._value_path is None or type(item) is not dict:
+            return []
+        key = self._value_path.text if self._value_path.text in item else self._value_path.text.split(".")[0]
+        return [(name, raw) for name, raw in item.items() if name != key and raw != {}]
+
+    def beside(self, whole: object, timestamp: Path | None) -> list[tuple[str, object]]:
+        """What nobody reads of a whole message: what stands beside its items, names and time."""
+        if not self._place or self._place[0] == _STREAM or type(whole) is not dict:
+            return []
+        paths = [*self._stream_paths, *self._name_paths, *([timestamp] if timestamp is not None else [])]
+        read = {self._place[0], *(path.text for path in paths), *(path.text.split(".")[0] for path in paths)}
+        return [(key, raw) for key, raw in whole.items() if key not in read]
+
 
 def _or(paths: Iterable[Path]) -> str:
     return " or ".join(repr(path.text) for path in paths)

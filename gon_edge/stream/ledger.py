@@ -34,6 +34,7 @@ IN_WORDS: Mapping[str, str] = {
     "limit": "more keys in one message than limits.features allows",
     "repeated": "items of one list have the same key, and the last one counts: name what tells them apart by name_key,"
     " or by stream: {key: KEY}",
+    "unread": "beside what items or value_key name",
     # of a value, after that
     "excluded": "left out by include or exclude of this stream",
     "crowded": "the stream has as many features as limits.features allows",
@@ -67,6 +68,7 @@ IN_WORDS: Mapping[str, str] = {
     "no_subscription": "no subscription matches its topic",
     "retained": "it lay in the broker, and nobody knows how old it is; retained: seed takes it as a first value",
     "seed": "it lay in the broker: held until the first fresh value",
+    "no_value": "no value in it that would begin a stream",
     "no_room": "there are as many streams as limits.streams allows",
     "own": "a topic of gon-edge's own, which would feed back",
     "discovery": "Home Assistant's discovery: a description, no reading",

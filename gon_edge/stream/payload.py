@@ -19,12 +19,13 @@ from gon_edge.errors import ConfigError, PayloadError
 from gon_edge.stream.bare import BareValues, is_collectd
 from gon_edge.stream.births import Births
 from gon_edge.stream.document import Documents
-from gon_edge.stream.encoding import inflated, text_of
+from gon_edge.stream.encoding import hint_of, inflated, text_of
 from gon_edge.stream.features import Decoded, Features, decoded
 from gon_edge.stream.lines import Lines, is_line
 from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
 
+_PLAIN = frozenset(bytes([c]) for c in range(0x20, 0x7F) if c != 0x78)  # neither compressed nor a byte order mark
 _OfText = Callable[[str, str | None, str | None, str], Decoded]
 _OfBytes = Callable[[str, str | None, str | None, bytes], Decoded]
 
@@ -137,22 +138,20 @@ class Decoder:
             raise PayloadError(
                 topic, "bad_feature", f"{feature!r:.60} is empty, unprintable or over {MAX_NAME} characters"
             )
+        # So MQTT takes a retained value back, and so devices of Victron take leave.
         if not payload and feature is not None and (name := stream or self._fallback) is not None:
             features = Features(name, None)
             features.take_back([feature])
             return decoded([features], {}, self._max_features)
         if len(payload) > self._max_payload_bytes:
             raise PayloadError(topic, "too_large", f"{len(payload)} bytes, the limit is {self._max_payload_bytes}")
-        try:
-            content = inflated(payload, self._max_payload_bytes)
-        except OverflowError as error:
-            raise PayloadError(topic, "too_large", str(error)) from None
-        except ValueError as error:
-            raise PayloadError(topic, "bad_compression", str(error)) from None
         if self._read_binary is not None:
-            return self._read_binary(topic, stream, feature, content)
+            return self._read_binary(topic, stream, feature, self._inflated(topic, payload))
         try:
-            text = text_of(content)
+            # Nearly every message: it begins as only plain text can.
+            text = payload.decode() if payload[:1] in _PLAIN else text_of(self._inflated(topic, payload))
+        except UnicodeDecodeError as error:
+            raise PayloadError(topic, "not_utf8", hint_of(payload, error)) from None
         except ValueError as error:
             raise PayloadError(topic, "not_utf8", str(error)) from None
         if text[-1:] == "\0":  # C programs send the end of a string, too
@@ -160,6 +159,14 @@ class Decoder:
         if not text or text.isspace():
             raise PayloadError(topic, "empty", "no bytes but white space")
         return self._read_text(topic, stream, feature, text)
+
+    def _inflated(self, topic: str, payload: bytes) -> bytes:
+        try:
+            return inflated(payload, self._max_payload_bytes)
+        except OverflowError as error:
+            raise PayloadError(topic, "too_large", str(error)) from None
+        except ValueError as error:
+            raise PayloadError(topic, "bad_compression", str(error)) from None
 
 
 def _told_apart(documents: Documents, lines: Lines, bare: BareValues) -> _OfText:

@@ -239,7 +239,11 @@ class Pipeline:
         *,
         retained: bool,
     ) -> None:
-        stream = self.streams.get(reading.stream) or self._admit(reading.stream, received_at, heard)
+        stream = self.streams.get(reading.stream)
+        if stream is None and not reading.values:
+            heard.ignored["no_value"] += 1
+            return
+        stream = stream or self._admit(reading.stream, received_at, heard)
         if stream is None:
             heard.ignored["no_room"] += 1
             return

@@ -175,3 +175,36 @@ def test_items_that_repeat_each_others_keys_are_named_until_a_key_tells_them_apa
         ("north", 3.5, ()),
         ("south", 7.5, ()),
     ]
+
+
+def test_what_no_option_names_is_named_once_a_message():
+    message = {
+        "gateway": "g1",
+        "values": [{"id": "a", "v": 1, "q": True, "meta": {"unit": "C"}}, {"id": "b", "v": 2, "q": False}],
+        "spare": [1, 2],
+    }
+    decoded = decoder("t", stream="s", items="values", name_key="id", value_key="v").decode(
+        "t", json.dumps(message).encode()
+    )
+    (reading,) = decoded.readings
+    assert reading.values == {"a": 1.0, "b": 2.0}
+    assert [(part.key, part.reason, part.example) for part in reading.dropped] == [
+        ("gateway", "unread", "g1"),
+        ("spare", "unread", "[1.0, 2.0]"),
+        ("q", "unread", "True"),
+        ("meta", "unread", "{…}"),
+    ]
+    assert decoded.masked == {"unread": 4}
+
+
+def test_what_options_name_is_not_unread():
+    message = {"at": 5, "site": {"id": "x"}, "list": [{"meta": {"n": "a"}, "v": {"w": 1}}]}
+    options = {
+        "stream": {"key": "site.id"},
+        "items": "list",
+        "name_key": "meta.n",
+        "value_key": "v.w",
+        "timestamp": "at",
+    }
+    (reading,) = decoder("t", **options).decode("t", json.dumps(message).encode()).readings
+    assert (reading.stream, reading.timestamp, reading.values, reading.dropped) == ("x", 5.0, {"a": 1.0}, ())

@@ -409,3 +409,24 @@ def test_a_row_that_waits_for_the_first_model_keeps_its_excuses():
     stream = it.streams["pump"]
     stream.use(MODEL_OF_TWO())
     assert [alert.kind for o in stream.catch_up(1000) for alert in o.alerts if alert.kind == "missing"] == []
+
+
+def test_what_holds_no_value_begins_no_stream_and_is_counted():
+    it = pipeline(text=CONFIG.replace("format: json", "format: auto"))
+    heard = it.take("telemetry/lamp", b"online", 0.0)
+    assert (heard.ignored, heard.masked, it.streams) == ({"no_value": 1}, {"text": 1}, {})
+    assert it.take("telemetry/lamp", b'{"a": 1.0}', 1.0).steps
+    assert it.take("telemetry/lamp", b"online", 2.0).ignored == {}
+
+
+def test_a_time_relative_to_now_is_relative_to_the_receipt():
+    it = pipeline(text=CONFIG.replace("format: json, timestamp: t", "format: senml"))
+    it.offset_s = 1_000_000.0
+    pack = b'[{"n": "a", "t": -2, "v": 1}, {"n": "a", "t": -1, "v": 2}, {"n": "a", "v": 3}]'
+    steps = [*it.take("telemetry/pump", pack, 10.0).steps, *it.pass_time(40.0)]
+    rows = [outcome.row for step in steps for outcome in (*step.outcomes, *step.stream.flush())]
+    assert [(row.timestamp, row.values.tolist()) for row in rows] == [
+        (1_000_008.0, [1.0]),
+        (1_000_009.0, [2.0]),
+        (1_000_010.0, [3.0]),
+    ]
