@@ -6,7 +6,7 @@
     ├── ConfigError         78          config; whoever opens a file or topic that the configuration names
     ├── PayloadError                    stream.payload; never leaves the daemon, where it is counted by reason
     ├── ModelFileError      78          model.file, state.folder, state.catalog
-    ├── InputError          66          commands and state.csvfile, for a file or name that a person gave
+    ├── InputError          66          commands and tables, for a file or name that a person gave
     ├── StoreError          73          state.database
     ├── UnreachableError    69          links.client, links.control, links.publisher
     ├── MissingLibrary      69          commands.figure, commands.report, for a library that is not installed

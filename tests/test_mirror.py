@@ -43,6 +43,7 @@ OTHERS = {
     "commands/test_retrain.py": "gon_edge/commands/models.py",  # its half about training
     "research/test_fetch_datasets.py": "tools/fetch_datasets.py",
     "research/test_results.py": "tools/results.py",
+    "tables/test_exports.py": "docs/files.md",
 }
 
 

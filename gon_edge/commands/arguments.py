@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from gon_edge.errors import ConfigError, GonEdgeError, InputError
 if TYPE_CHECKING:
     from gon_edge.config.schema import Config, MqttConfig
     from gon_edge.links.client import DaemonApi
+    from gon_edge.tables.layout import TableOptions
 
 DEFAULT_CONFIG = "/etc/gon-edge/gon-edge.yaml"
 _SHORTEST_S = 0.05
@@ -155,6 +156,65 @@ def add_topic(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def add_table(sub: argparse.ArgumentParser, *, span: bool = True) -> None:
+    """Add the options that :func:`table_options` reads: what a person says about a CSV file."""
+    group = sub.add_argument_group("the file", "what is left out is found out, and said")
+    group.add_argument(
+        "--time-column",
+        action="append",
+        metavar="COLUMN",
+        help="column of the times; given twice, of the date and of the time of the day (default: by name and cells)",
+    )
+    group.add_argument(
+        "--stream-column", metavar="COLUMN", help="column that says which machine a row is of (default: by name)"
+    )
+    group.add_argument(
+        "--feature-column",
+        metavar="COLUMN",
+        help="column that says which feature a row's value is of (default: by name; else a column is a feature)",
+    )
+    group.add_argument("--value-column", metavar="COLUMN", help="column of these values (default: value or state)")
+    group.add_argument("--only", metavar="MACHINE", help="only rows of this machine (default: all)")
+    group.add_argument("--no-header", action="store_true", help="the first line is a row; columns are column 1, 2, ...")
+    group.add_argument(
+        "--encoding", type=_encoding, metavar="NAME", help="as latin-1 or gbk (default: UTF-8, or UTF-16 by its mark)"
+    )
+    group.add_argument(
+        "--decimal", choices=(".", ","), metavar="MARK", help="decimal mark, . or , (default: by all cells of a column)"
+    )
+    group.add_argument(
+        "--date-order",
+        choices=("dmy", "mdy", "ymd"),
+        help="what 05/01/26 means (default: by all cells of the column)",
+    )
+    group.add_argument(
+        "--missing",
+        action="append",
+        type=float,
+        metavar="NUMBER",
+        help="a number that stands for no value, such as -999; may be given again (default: none)",
+    )
+    if span:
+        group.add_argument(
+            "--since", type=moment, metavar="TIME", help=f"oldest row: {_SPAN_HELP} (default: the first one)"
+        )
+        group.add_argument(
+            "--until", type=moment, metavar="TIME", help=f"newest row: {_SPAN_HELP} (default: the last one)"
+        )
+
+
+_SPAN_HELP = "as 7d before the newest one, or a time such as 2026-01-05T10:00"
+
+
+def _encoding(text: str) -> str:
+    import codecs
+
+    try:
+        return codecs.lookup(text).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write an encoding such as latin-1, utf-16 or gbk") from None
+
+
 # -- what they name ----------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +250,26 @@ def broker_of(options: argparse.Namespace) -> MqttConfig:
         return parse_config({"mqtt": mqtt, "subscriptions": [{"topic": "{stream}"}]}).mqtt
     except ConfigError as error:
         raise wrong_usage(str(error)) from None
+
+
+def table_options(options: argparse.Namespace) -> TableOptions:
+    """Return what the options of :func:`add_table` say about a file."""
+    from gon_edge.tables.layout import TableOptions
+
+    return TableOptions(
+        time_columns=tuple(options.time_column or ()),
+        stream_column=options.stream_column,
+        feature_column=options.feature_column,
+        value_column=options.value_column,
+        only=options.only,
+        encoding=options.encoding,
+        header=not options.no_header,
+        decimal=options.decimal,
+        date_order=options.date_order,
+        missing=tuple(options.missing or ()),
+        since=options.since,
+        until=options.until,
+    )
 
 
 def daemon_of(options: argparse.Namespace) -> DaemonApi:
@@ -309,6 +389,14 @@ def count(text: str) -> int:
         if (number := int(text)) >= 0:
             return number
     raise argparse.ArgumentTypeError(f"{text!r}: write a whole number from 0")
+
+
+def say(lines: Iterable[str]) -> None:
+    """Tell a person what was made of a file, beside the output."""
+    from gon_edge.commands.text import visible
+
+    for number, line in enumerate(lines):
+        sys.stderr.write(f"{'gon-edge: ' if number == 0 else '  '}{visible(line)}\n")
 
 
 # -- output ------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from gon_edge.commands.arguments import (
     AddCommand,
     add_broker,
     add_config,
+    add_table,
     add_topic,
     broker_of,
     config_of,
@@ -22,7 +23,9 @@ from gon_edge.commands.arguments import (
     duration,
     interval,
     output,
+    say,
     stream_name,
+    table_options,
     topic_of,
     write_json,
     writing,
@@ -135,9 +138,9 @@ def _add_replay(add: AddCommand) -> None:
         "replay",
         _replay,
         "send a recorded CSV file or capture to a broker",
-        "Send a CSV file (gzip or not; comma, semicolon or tab; a header line) to a broker, one JSON object a row with "
-        "QoS 1, at the pace of its own timestamps or faster.  Numbers stay numbers, empty cells become null, the time "
-        "stays the text it is, under its column's name.  Says at the end how many rows were sent and acknowledged; "
+        "Send a CSV file to a broker, one JSON object a row with QoS 1, at the pace of its own timestamps or faster.  "
+        "Numbers become numbers however they are written, empty cells null; the time stays the text it is where a "
+        "daemon reads it, and becomes ISO 8601 where not.  Says at the end how many rows were sent and acknowledged; "
         "exit status 1 when some were not.  A capture of gon-edge record is sent to the topics it came from, or with "
         "--alerts judged here, without a broker: prints the alerts a daemon publishes for it, a JSON object a line.  "
         "What the daemon cannot keep up with is dropped by the broker or by the "
@@ -150,19 +153,17 @@ def _add_replay(add: AddCommand) -> None:
         "--stream",
         type=stream_name,
         metavar="NAME",
-        help="name of the stream (default: none, and a CSV file needs it)",
+        help="name of the stream (default: none; a CSV file needs it, unless it names its machines)",
     )
     add_topic(sub)
-    sub.add_argument(
-        "--time-column", metavar="COLUMN", help="column with the row's time: Unix or ISO 8601 (default: none)"
-    )
+    add_table(sub)
     pace = sub.add_mutually_exclusive_group()
     pace.add_argument(
         "--speed",
         type=_positive,
         default=1.0,
         metavar="X",
-        help="times faster than recorded (default: 1); needs --time-column",
+        help="times faster than recorded (default: 1); needs times in the file",
     )
     pace.add_argument("--as-fast-as-possible", action="store_true", help="as fast as the broker acknowledges")
     sub.add_argument("--limit", type=count, metavar="N", help="send N rows or messages at most (default: all)")
@@ -179,12 +180,12 @@ def _replay(options: argparse.Namespace) -> int:
 
     if is_capture(options.file):
         return _replay_capture(options)
+    if options.stream is None and options.stream_column is None and not Path(options.file).is_file():
+        raise wrong_usage("name the stream of a CSV file with --stream, or its column with --stream-column")
     if options.alerts:
         raise wrong_usage(
             "--alerts needs a capture, as gon-edge record makes one; a CSV file is scored by gon-edge score"
         )
-    if options.stream is None:
-        raise wrong_usage("name the stream of a CSV file with --stream")
     return _replay_csv(options)
 
 
@@ -221,20 +222,23 @@ def _replay_csv(options: argparse.Namespace) -> int:
     from gon_edge.commands.terminal import Progress
     from gon_edge.links.publisher import Publisher
     from gon_edge.process.logs import set_up_logging
-    from gon_edge.state.csvfile import CsvFile
+    from gon_edge.tables.table import Table
 
     set_up_logging("info")
-    topic = topic_of(options)
-    with CsvFile(options.file) as table, Publisher(broker_of(options)) as publisher, Progress("rows") as progress:
-        report = replay(
-            table,
-            publisher,
-            topic,
-            time_column=options.time_column,
-            speed=None if options.as_fast_as_possible else options.speed,
-            limit=options.limit,
-            progress=progress,
-        )
+    with Table(options.file, table_options(options), follow=True) as table:
+        if options.stream is None and table.layout.stream is None:
+            raise wrong_usage("name the stream of a CSV file with --stream, or its column with --stream-column")
+        say(table.said())
+        topic = options.topic if options.stream is None else topic_of(options)
+        with Publisher(broker_of(options)) as publisher, Progress("rows") as progress:
+            report = replay(
+                table,
+                publisher,
+                topic,
+                speed=None if options.as_fast_as_possible else options.speed,
+                limit=options.limit,
+                progress=progress,
+            )
     return _write_replay(options, report, "rows", topic)
 
 
@@ -261,8 +265,8 @@ def _add_score(add: AddCommand) -> None:
         "score a CSV file with a model",
         "Judge each row of a CSV file by itself and the rows before it, without a broker.  Prints CSV: the time column "
         "or the row's number, score, threshold, is_anomaly (0 or 1) and top_feature (of anomalous rows).  Every "
-        "feature of the model must be a column; empty cells and text count as missing.",
-        "gon-edge score --model models/pump.npz pump.csv.gz --time-column datetime -o scores.csv",
+        "feature of the model must be a column; empty cells and text count as missing.  Says how the file was read.",
+        "gon-edge score --model models/pump.npz pump.csv.gz -o scores.csv",
     )
     sub.add_argument("file", metavar="FILE.csv", help="the CSV file, gzip or not; - is standard input")
     sub.add_argument(
@@ -271,10 +275,8 @@ def _add_score(add: AddCommand) -> None:
         metavar="MODEL",
         help="a model file (.npz), as the daemon writes them, or the name of a shipped model: gon-edge models list",
     )
-    sub.add_argument(
-        "--time-column", metavar="COLUMN", help="column to copy to the output (default: rows are numbered)"
-    )
     sub.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write (default: -, stdout)")
+    add_table(sub)
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -282,23 +284,23 @@ def _score(options: argparse.Namespace) -> int:
     from gon_edge.commands.terminal import Progress
     from gon_edge.commands.text import visible
     from gon_edge.state.catalog import find
-    from gon_edge.state.csvfile import CsvFile
+    from gon_edge.tables.table import Table
 
     model = find(options.model).model
-    with CsvFile(options.file) as table, output(options.output) as out, Progress("rows") as progress:
-        # A terminal shows the rows themselves.
-        report = score_csv(
-            model,
-            table,
-            out,
-            time_column=options.time_column,
-            progress=(lambda *_: None) if out.isatty() else progress,
-        )
+    with (
+        Table(options.file, table_options(options), keep=model.readings, follow=True) as table,
+        output(options.output) as out,
+    ):
+        table.require(model.readings, "the model")
+        say(table.said(model.readings))
+        with Progress("rows") as progress:
+            # A terminal shows the rows themselves.
+            report = score_csv(model, table, out, progress=(lambda *_: None) if out.isatty() else progress)
+    if report.texts:
+        sys.stderr.write(f"gon-edge: {report.texts} cells are no numbers and counted as missing\n")
     if report.unknown:
         unknown = visible(", ".join(report.unknown))
         sys.stderr.write(f"gon-edge: columns the model does not know were left out: {unknown}\n")
-    if report.unreadable:
-        sys.stderr.write(f"gon-edge: {report.unreadable} cells are no numbers and counted as missing\n")
     sys.stderr.write(f"{report.rows} rows, {report.anomalies} of them anomalous\n")
     return 0
 

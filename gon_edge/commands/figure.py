@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -44,7 +44,7 @@ try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, num2date
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
     from matplotlib.patches import Patch
@@ -125,6 +125,7 @@ _STYLE: dict[Any, Any] = {
 _SOFT: tuple[Any, ...] = ("axes.labelcolor", "legend.labelcolor", "xtick.color", "ytick.color")
 _NO_DATE = {"Creator": None, "Date": None, "Format": None, "Type": None}
 _SVG = "{http://www.w3.org/2000/svg}"
+_DAY = re.compile(r"\d\d-\d\d")
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _ROUNDED = ("d", "points", "transform", "x", "y", "width", "height")
 _FONT = re.compile(r"(?:(?P<weight>\d+) )?(?P<size>[\d.]+px) .*", re.DOTALL)
@@ -186,9 +187,23 @@ def across(axes: Axes, begin: float, end: float, *, is_time: bool) -> None:
     whole = ["UTC", "UTC", "%Y UTC", *["%Y-%m-%d UTC"] * 3]  # beside ticks that are years, months, days, hours, ...
     ticks = ["%Y", "%Y-%m", "%m-%d", "%H:%M", "%H:%M", "%H:%M:%S.%f"]
     first = ["", "%Y-%m", "%m-%d", "%m-%d", "%H:%M", "%H:%M:%S"]  # January, the first of the month, midnight, ...
-    formatter = ConciseDateFormatter(locator, formats=ticks, zero_formats=first, offset_formats=whole)
     axes.xaxis.set_major_locator(locator)
+    formatter = _DatesWithYears(locator, formats=ticks, zero_formats=first, offset_formats=whole)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(formatter)
+
+
+class _DatesWithYears(ConciseDateFormatter):
+    """Dates as short as can be, days with their year where it changes: beside the axis stands only the last one."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        labels: list[str] = super().format_ticks(values)  # type: ignore[no-untyped-call]
+        years = [num2date(value).year for value in values]
+        if len(set(years)) == 1:
+            return labels
+        return [
+            f"{year}-{label}" if _DAY.fullmatch(label) and year != before else label
+            for label, year, before in zip(labels, years, [0, *years], strict=False)
+        ]
 
 
 def place(at: float, *, is_time: bool) -> float:

@@ -10,12 +10,15 @@ from gon_edge.commands.arguments import (
     AddCommand,
     add_config,
     add_daemon,
+    add_table,
     config_of,
     count,
     daemon_of,
     interval,
     moment,
     output,
+    say,
+    table_options,
     write_json,
     writing,
     wrong_usage,
@@ -85,7 +88,7 @@ def _add_plot(add: AddCommand) -> None:
         "expected against actual for the features that matter most.  SVG or PNG, by the ending of the file.  Long "
         "files are thinned: nothing that was high is lost.  Needs matplotlib, from pip install 'gon-edge[plot]' or the "
         "Debian package python3-matplotlib.",
-        "gon-edge plot pump.csv.gz --model models/pump.npz --time-column datetime -o pump.svg",
+        "gon-edge plot pump.csv.gz --model models/pump.npz -o pump.svg",
     )
     sub.add_argument("file", metavar="FILE.csv", help="the CSV file, gzip or not; - is standard input")
     sub.add_argument(
@@ -94,7 +97,6 @@ def _add_plot(add: AddCommand) -> None:
         metavar="MODEL",
         help="a model file (.npz), or the name of a shipped model: gon-edge models list",
     )
-    sub.add_argument("--time-column", metavar="COLUMN", help="column with the row's time (default: rows are numbered)")
     sub.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write: .svg or .png")
     sub.add_argument(
         "--theme",
@@ -102,22 +104,25 @@ def _add_plot(add: AddCommand) -> None:
         default="auto",
         help="colours (default: auto: an SVG is what its viewer prefers, a PNG is light)",
     )
+    add_table(sub)
 
 
 def _plot(options: argparse.Namespace) -> int:
     from gon_edge.commands.plot import judge_csv, picture
     from gon_edge.commands.terminal import Progress
     from gon_edge.state.catalog import find
-    from gon_edge.state.csvfile import CsvFile
+    from gon_edge.tables.table import Table
 
     if not options.output.lower().endswith((".svg", ".png")):
         raise wrong_usage(f"{options.output}: pictures are .svg or .png; give --output one of these endings")
     model = find(options.model).model
-    with CsvFile(options.file) as table, Progress("rows") as progress:
-        judged = judge_csv(model, table, time_column=options.time_column, progress=progress)
+    with Table(options.file, table_options(options), keep=model.readings) as table:
+        table.require(model.readings, "the model")
+        say(table.said(model.readings))
+        with Progress("rows") as progress:
+            judged = judge_csv(model, table, progress=progress)
     title = f"{table.name}, model {options.model}: {judged.rows} rows, {judged.anomalies} anomalous"
-    is_time = options.time_column is not None
-    drawn = picture(judged, options.output, title=title, is_time=is_time, theme=options.theme)
+    drawn = picture(judged, options.output, title=title, is_time=table.has_times, theme=options.theme)
     with writing(options.output):
         Path(options.output).write_bytes(drawn)
     sys.stderr.write(f"{judged.rows} rows, {judged.anomalies} of them anomalous; wrote {options.output}\n")

@@ -17,10 +17,13 @@ from gon_edge.commands.arguments import (
     AddCommand,
     Run,
     add_config,
+    add_table,
     commands_of,
     config_of,
     duration,
     moment,
+    say,
+    table_options,
     write_json,
     writing,
     wrong_usage,
@@ -29,6 +32,7 @@ from gon_edge.errors import InputError
 
 if TYPE_CHECKING:
     from gon_edge.config.schema import Config
+    from gon_edge.tables.layout import TableOptions
 
 
 def _add_models(add: AddCommand) -> None:
@@ -287,6 +291,7 @@ def _add_retrain(add: AddCommand) -> None:
         metavar="TIME",
         help="oldest row to learn: as 7d before the newest one, or a time such as 2026-01-05T10:00 (default: all)",
     )
+    sub.add_argument("--until", type=moment, metavar="TIME", help="newest row to learn, as --since (default: all)")
     sub.add_argument(
         "--include-quarantined", action="store_true", help="learn also rows that were alarmed, silenced or stale"
     )
@@ -300,6 +305,7 @@ def _add_retrain(add: AddCommand) -> None:
         "(store.flush_every); the daemon is handed the model (default: the daemon trains)",
     )
     sub.add_argument("--json", action="store_true", help="print what came of it, with the gate's figures, as JSON")
+    add_table(sub, span=False)
 
 
 def _retrain(options: argparse.Namespace) -> int:
@@ -310,18 +316,44 @@ def _retrain(options: argparse.Namespace) -> int:
             raise wrong_usage("--from is for one stream")
         if not Path(options.rows_file).is_file():
             raise InputError(f"{options.rows_file}: no such file")
+    reading = _look_at(options)
     asked = {
         "do": "retrain",
         "streams": options.streams,
         "budget_bytes": options.memory_budget,
         "since": options.since,
+        "until": options.until,
         "include_quarantined": options.include_quarantined,
         "rows_file": str(Path(options.rows_file).absolute()) if options.rows_file else "",
+        "rows_options": dataclasses.asdict(reading),
         "force": options.force,
         "wait": options.wait,
         "apart": options.apart,
     }
     return _plan(options, asked) if options.dry_run else train(options, asked)
+
+
+def _look_at(options: argparse.Namespace) -> TableOptions:
+    """Say how the file to learn from is read, and refuse one that cannot be, before a training begins."""
+    from gon_edge.tables.layout import TableOptions
+    from gon_edge.tables.table import Table
+
+    reading = table_options(options)
+    if options.rows_file is None:
+        if reading != TableOptions(since=options.since, until=options.until):
+            raise wrong_usage("how a file is read goes with --from FILE.csv")
+        return reading
+    with Table(options.rows_file, reading) as table:
+        (stream,) = options.streams
+        if len(table.streams) > 1:
+            if stream not in table.streams:
+                raise InputError(
+                    f"{table.name}: learn from one machine; name it with --only: {', '.join(sorted(table.streams))}"
+                )
+            reading = dataclasses.replace(reading, only=stream)
+    with Table(options.rows_file, reading) as table:
+        say(table.said())
+    return reading
 
 
 def _plan(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:

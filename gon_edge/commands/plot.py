@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.commands import figure as fig
-from gon_edge.commands.scorefile import at_level_of, csv_rows
+from gon_edge.commands.scorefile import at_level_of, table_rows
 from gon_edge.commands.text import visible
 from gon_edge.commands.thinned import Column, Thinned
 from gon_edge.errors import InputError
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
-from gon_edge.state.csvfile import CsvFile
-from gon_edge.stream.times import unix_seconds
+from gon_edge.tables.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,9 +47,8 @@ _HIGHEST = 5.0
 
 def judge_csv(
     model: Model,
-    table: CsvFile,
+    table: Table,
     *,
-    time_column: str | None = None,
     progress: Callable[[int, float | None], None] = lambda rows, fraction: None,
 ) -> Thinned:
     """Judge the rows of a table as `gon_edge.commands.scorefile.score_csv` does, for a picture.
@@ -58,19 +56,18 @@ def judge_csv(
     Raises
     ------
     InputError
-        As there; also for a table without rows, and a time that cannot be read.
+        As there; also for a table without rows, or with several machines.
     """
-    time_index = None if time_column is None else table.column(time_column, "--time-column")
+    if len(table.streams) > 1:
+        raise InputError(
+            f"{table.name}: a picture is of one machine; name it with --only: {', '.join(sorted(table.streams))}"
+        )
     detector: Detector | None = None
-    thinned = Thinned(model.features, rising=model.rising)
-    for cells, row, _ in csv_rows(model, table, time_column):
+    thinned = Thinned(model.features, rising=model.rising, step=table.interval_s)
+    for found, row in table_rows(model, table):
         if detector is None:
             detector = Detector(at_level_of(model, row.values, table.name))
-        try:
-            at = row.timestamp - 1.0 if time_index is None else unix_seconds(cells[time_index])
-        except ValueError as error:
-            raise InputError(f"{table.name}:{table.line}: no time: {error}") from None
-        thinned.add(at, row, detector.score(row), detector)
+        thinned.add(found.at, row, detector.score(row), detector)
         progress(thinned.rows, table.fraction if thinned.rows % 100 == 0 else None)
     if not thinned.rows:
         raise InputError(f"{table.name}: has no rows")

@@ -19,10 +19,13 @@ from typing import IO, TYPE_CHECKING, Any
 from gon_edge.commands.arguments import (
     AddCommand,
     add_config,
+    add_table,
     config_of,
     duration,
     moment,
+    say,
     stream_name,
+    table_options,
     write_json,
     writing,
     wrong_usage,
@@ -33,10 +36,7 @@ if TYPE_CHECKING:
     from gon_edge.commands.rehearsed import Fault, Rehearsed
     from gon_edge.daemon.rehearsal import Arrival, News, Order, Rehearsal
     from gon_edge.events import Reading
-    from gon_edge.state.csvfile import CsvFile
-
-_TIME_COLUMNS = ("time", "timestamp", "datetime", "date")
-"""Columns that hold the time where nobody names one; the first that is there."""
+    from gon_edge.tables.table import Table
 
 
 def _add_rehearse(add: AddCommand) -> None:
@@ -49,7 +49,7 @@ def _add_rehearse(add: AddCommand) -> None:
         "model of its own.  Prints the alerts and trainings there would have been, alerts a week and the share of time "
         "in alarm.  A training takes no time in the recording: it ends before the next row.  Nothing is sent, and the "
         "state directory of the configuration is left alone.",
-        "gon-edge rehearse pump.csv.gz --time-column datetime --labels faults.csv --report pump.html",
+        "gon-edge rehearse pump.csv.gz --labels faults.csv --report pump.html",
     )
     sub.add_argument("file", metavar="FILE", help="the CSV file, gzip or not, or the capture; - is a CSV file on stdin")
     add_config(sub)
@@ -57,12 +57,8 @@ def _add_rehearse(add: AddCommand) -> None:
         "--stream",
         type=stream_name,
         metavar="NAME",
-        help="name of the stream of a CSV file, by which the configuration may know it (default: the file's name)",
-    )
-    sub.add_argument(
-        "--time-column",
-        metavar="COLUMN",
-        help="column of a CSV file with the row's time: Unix or ISO 8601 (default: time, timestamp, datetime or date)",
+        help="name of the stream of a CSV file, by which the configuration may know it (default: the machine's, where "
+        "the file has several, else the file's name)",
     )
     sub.add_argument(
         "--answers",
@@ -83,6 +79,7 @@ def _add_rehearse(add: AddCommand) -> None:
         help="write an HTML page with pictures; needs matplotlib, jinja2 (default: no page)",
     )
     sub.add_argument("--json", action="store_true", help="print what came of it as JSON")
+    add_table(sub)
 
 
 def _rehearse(options: argparse.Namespace) -> int:
@@ -90,12 +87,13 @@ def _rehearse(options: argparse.Namespace) -> int:
     from gon_edge.commands.rehearsed import Rehearsed
     from gon_edge.daemon.rehearsal import Rehearsal
     from gon_edge.process.logs import set_up_logging
+    from gon_edge.tables.layout import TableOptions
 
     set_up_logging("error")  # alerts and trainings are the result, not complaints
     if options.report is not None:
         from gon_edge.commands.rehearsalpage import rehearsal_page  # says what is missing before the work, not after
     captured = is_capture(options.file)
-    if captured and (options.stream or options.time_column):
+    if captured and (options.stream or table_options(options) != TableOptions()):
         raise wrong_usage("a capture says itself what its streams and times are; leave --stream and --time-column out")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the temporary folder goes, as by Ctrl-C
     result = Rehearsed(read_faults(options.labels) if options.labels is not None else None)
@@ -141,17 +139,19 @@ def _play_capture(
 
 def _play_table(options: argparse.Namespace, rehearsal: Rehearsal, orders: Iterable[Order], result: Rehearsed) -> None:
     from gon_edge.commands.terminal import Progress
-    from gon_edge.state.csvfile import CsvFile
+    from gon_edge.tables.table import Table
 
-    stream = options.stream or _stream_of(options.file)
-    with CsvFile(options.file) as table, Progress("rows") as progress:
+    with Table(options.file, table_options(options)) as table:
+        say(table.said())
+        stream = options.stream or (None if table.layout.stream is not None else _stream_of(options.file))
+        with Progress("rows") as progress:
 
-        def readings() -> Iterator[Reading]:
-            for count, reading in enumerate(csv_readings(table, stream, options.time_column), 1):
-                yield reading
-                progress(count, table.fraction if count % 100 == 0 else None)
+            def read() -> Iterator[Reading]:
+                for count, reading in enumerate(readings(table, stream), 1):
+                    yield reading
+                    progress(count, table.fraction if count % 100 == 0 else None)
 
-        _write(options, rehearsal.play(readings(), orders), result)
+            _write(options, rehearsal.play(read(), orders), result)
 
 
 def _write(options: argparse.Namespace, played: Iterable[News], result: Rehearsed) -> None:
@@ -172,46 +172,34 @@ def _write(options: argparse.Namespace, played: Iterable[News], result: Rehearse
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def csv_readings(table: CsvFile, stream: str, time_column: str | None) -> Iterator[Reading]:
-    """Rows of a CSV file as readings of one stream: what ``replay`` would send, and the daemon would hear.
+def readings(table: Table, stream: str | None) -> Iterator[Reading]:
+    """Rows of a table as readings: what ``replay`` would send, and the daemon would hear.
 
     Parameters
     ----------
-    table : CsvFile
-    stream : str
-    time_column : str or None
-        ``None``: the first of ``time``, ``timestamp``, ``datetime`` and ``date`` that is there.
+    table : Table
+    stream : str or None
+        ``None``: each machine of the table is a stream.
 
     Raises
     ------
     InputError
-        No such column, or a row without a readable time.
+        The table has no times, or a file is damaged.
     """
     from gon_edge.events import Reading
-    from gon_edge.stream.scalars import number_of
-    from gon_edge.stream.times import unix_seconds
 
-    if time_column is None:
-        time_column = next((name for name in _TIME_COLUMNS if name in table.columns), None)
-    if time_column is None:
+    if not table.has_times:
         raise InputError(f"{table.name}: name the column of the time with --time-column ({', '.join(table.columns)})")
-    index = table.column(time_column, "--time-column")
-    for cells in table:
-        try:
-            at = unix_seconds(cells[index])
-        except ValueError as error:
-            raise InputError(f"{table.name}:{table.line}: {cells[index]!r} is no time: {error}") from None
+    for record in table.records():
         values: dict[str, float] = {}
         masked: dict[str, str] = {}
-        for i, (name, cell) in enumerate(zip(table.columns, cells, strict=True)):
-            if i == index:
-                continue
-            value = number_of(cell) if cell.strip() else "null"
+        for name, value in zip(record.names, record.values, strict=True):
             if isinstance(value, str):
                 masked[name] = value
             else:
                 values[name] = value
-        yield Reading(stream, at, values, masked)
+        name = re.sub(r"[/+#\0]", "-", record.stream) or "none" if stream is None else stream
+        yield Reading(name, record.at, values, masked)
 
 
 def read_orders(path: str) -> list[Order]:
@@ -259,8 +247,8 @@ def read_faults(path: str) -> list[Fault]:
         The file cannot be read, or a row is no span.
     """
     from gon_edge.commands.rehearsed import Fault
-    from gon_edge.state.csvfile import CsvFile
     from gon_edge.stream.times import unix_seconds
+    from gon_edge.tables.csvfile import CsvFile
 
     faults = []
     with CsvFile(path) as table:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from gon_edge.errors import InputError
 from gon_edge.links.publisher import Publisher
-from gon_edge.state.csvfile import CsvFile, cell_number
 from gon_edge.stream.times import unix_seconds
+from gon_edge.tables.table import Record, Table
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")  # RFC 8259: no +1, .5, 1. or 007
 
@@ -47,11 +49,10 @@ class ReplayReport:
 
 
 def replay(
-    table: CsvFile,
+    table: Table,
     publisher: Publisher,
     topic: str,
     *,
-    time_column: str | None,
     speed: float | None,
     limit: int | None = None,
     progress: Callable[[int, float | None], None] = lambda rows, fraction: None,
@@ -59,15 +60,16 @@ def replay(
     """Send the rows of a table.
 
     A row is ``{"column": value, ...}`` in the order of the columns: numbers as numbers with the digits they are written
-    with, empty cells as null, other text as text.  The cell of the time column stays the text it is.
+    with, empty cells as null, other text as text.  A row of a long table is a reading, of the feature it names.  The
+    time comes first, two columns of it as ``time``.  It stays the text it is where a daemon reads that, and is ISO 8601
+    in UTC else.
 
     Parameters
     ----------
-    table : CsvFile
+    table : Table
     publisher : Publisher
     topic : str
-    time_column : str or None
-        Column with the row's time, in any form of :func:`gon_edge.stream.times.unix_seconds`.
+        ``{stream}`` stands for the machine of a row, without what a topic's level cannot hold.
     speed : float or None
         How many times faster than recorded; ``None`` is as fast as the broker acknowledges.
     limit : int, optional
@@ -78,28 +80,27 @@ def replay(
     Raises
     ------
     InputError
-        No such column, a row without a readable time while the pace depends on it, or a damaged file.
+        Rows have no times while the pace depends on them, or a damaged file.
     UnreachableError
         The broker went away and did not come back.
     """
-    time_index = None if time_column is None else table.column(time_column, "--time-column")
-    if speed is not None and time_index is None:
+    if speed is not None and not table.has_times:
         raise InputError(
             f"{table.name}: the pace needs a time: name its column with --time-column (there are: "
             f"{', '.join(table.columns)}), or replay --as-fast-as-possible"
         )
-    keys = [json.dumps(name) for name in table.columns]
+    time_key = "time" if len(table.layout.times) > 1 else table.time_name
     first_sent = publisher.sent, publisher.acknowledged, publisher.refused
     began = time.monotonic()
     first_time: float | None = None
-    for rows, cells in enumerate(table):
+    for rows, record in enumerate(table.records(cells=True)):
         if rows == limit:
             break
-        if speed is not None and time_index is not None:
-            moment = _moment(table, cells[time_index])
-            first_time = moment if first_time is None else first_time
-            publisher.wait_until(began + (moment - first_time) / speed)
-        publisher.send(topic, _row_json(keys, cells, time_index))
+        if speed is not None:
+            first_time = record.at if first_time is None else first_time
+            publisher.wait_until(began + (record.at - first_time) / speed)
+        where = topic.replace("{stream}", re.sub(r"[/+#\s\0]", "-", record.stream) or "none")
+        publisher.send(where, _row_json(time_key, record))
         progress(rows + 1, table.fraction if rows % 100 == 0 else None)
     publisher.drain()
     sent, acknowledged, refused = (
@@ -109,26 +110,24 @@ def replay(
     return ReplayReport(sent, acknowledged, refused, publisher.refusal, time.monotonic() - began)
 
 
-def _row_json(keys: list[str], cells: list[str], time_index: int | None) -> bytes:
-    pairs = [
-        f"{key}:{json.dumps(cell) if i == time_index and cell else _value_json(cell)}"
-        for i, (key, cell) in enumerate(zip(keys, cells, strict=True))
-    ]
+def _row_json(time_key: str, record: Record) -> bytes:
+    pairs = [f"{json.dumps(time_key)}:{json.dumps(_time_text(record))}"] if time_key else []
+    for name, value, cell in zip(record.names, record.values, record.cells, strict=True):
+        pairs.append(f"{json.dumps(name)}:{_value_json(value, cell.strip())}")
     return ("{" + ",".join(pairs) + "}").encode()
 
 
-def _value_json(cell: str) -> str:
-    text = cell.strip()
-    if not text:
+def _time_text(record: Record) -> str:
+    """The time as it is, where a daemon reads the same of it."""
+    with contextlib.suppress(ValueError):
+        if unix_seconds(record.time) == record.at:
+            return record.time
+    return datetime.fromtimestamp(record.at, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _value_json(value: float | str, cell: str) -> str:
+    if not cell:
         return "null"
-    number = cell_number(text)
-    if number is None:
-        return json.dumps(text)
-    return text if _JSON_NUMBER.fullmatch(text) else repr(number)
-
-
-def _moment(table: CsvFile, cell: str) -> float:
-    try:
-        return unix_seconds(cell)
-    except ValueError as error:
-        raise InputError(f"{table.name}:{table.line}: {cell!r} is no time: {error}") from None
+    if isinstance(value, str) or not any(map(str.isdigit, cell)):
+        return json.dumps(cell)
+    return cell if _JSON_NUMBER.fullmatch(cell) and float(cell) == value else repr(value)

@@ -156,7 +156,7 @@ def _episodes(
         days = earlier_days(
             store, stream, readings, begin, bucket_s=(end - begin + 1.0) / _DAY_POINTS, buckets=_DAY_POINTS
         )
-        thinned = Thinned(model.features, math.ceil((end - begin) / interval_s), model.rising)
+        thinned = Thinned(model.features, math.ceil((end - begin) / interval_s), model.rising, interval_s)
         found.append(_Episode(alert, begin, end, names, thinned, days))
     return found
 

@@ -18,8 +18,9 @@ from gon_edge.config.schema import StreamConfig
 from gon_edge.errors import InputError
 from gon_edge.events import Row
 from gon_edge.model.file import Model
-from gon_edge.state.csvfile import CsvFile, cell_number
 from gon_edge.stream.stream import Stream
+from gon_edge.tables.grid import GridRow, grid
+from gon_edge.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +30,23 @@ class ScoreReport:
     Attributes
     ----------
     rows, anomalies : int
-    unreadable : int
+    texts : int
         Cells that held text where a number was expected; they counted as missing.
     unknown : tuple of str
-        Columns the model does not know; they were left out.
+        Features the model does not know; they were left out.
     """
 
     rows: int
     anomalies: int
-    unreadable: int
+    texts: int
     unknown: tuple[str, ...]
 
 
 def score_csv(
     model: Model,
-    table: CsvFile,
+    table: Table,
     out: IO[str],
     *,
-    time_column: str | None = None,
     progress: Callable[[int, float | None], None] = lambda rows, fraction: None,
 ) -> ScoreReport:
     """Write one line for each row: its time or number, ``score``, ``threshold``, ``is_anomaly``, ``top_feature``.
@@ -54,39 +54,42 @@ def score_csv(
     Parameters
     ----------
     model : Model
-    table : CsvFile
-        Must have every feature of the model as a column, in any order.
+    table : Table
+        Must have every feature of the model, in any order.  Its times are copied to the output as they are; without
+        times rows are numbered from 0 in a column ``row``.  Several machines are judged each for itself, and a column
+        ``stream`` says which one a row is of.
     out : text file
-    time_column : str, optional
-        Copied to the output as it is; without it rows are numbered from 0 in a column ``row``.
     progress : callable
         Called with rows done and the fraction of the file read.
 
     Raises
     ------
     InputError
-        Features without a column, by name; no such time column; a damaged file; a first row without a value of a
-        feature that the model knows as changes since that row.
+        Features without a column, by name; a damaged file; a first row without a value of a feature that the model
+        knows as changes since that row.
     """
-    time_index = None if time_column is None else table.column(time_column, "--time-column")
-    unknown = tuple(name for name in table.columns if name not in model.readings and name != time_column)
-    judged = csv_rows(model, table, time_column)
-    stream: Stream | None = None
+    unknown = tuple(name for name in (table.features if table.is_long else table.values) if name not in model.readings)
+    judged = table_rows(model, table)
+    streams: dict[str, Stream] = {}
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([time_column or "row", "score", "threshold", "is_anomaly", "top_feature"])
-    rows = anomalies = unreadable = 0
-    for rows, (cells, row, texts) in enumerate(judged, 1):
-        unreadable += texts
+    several = ["stream"] if len(table.streams) > 1 else []
+    writer.writerow([table.time_name or "row", *several, "score", "threshold", "is_anomaly", "top_feature"])
+    rows = anomalies = texts = 0
+    for rows, (found, row) in enumerate(judged, 1):
+        stream = streams.get(found.stream)
         if stream is None:
             own = at_level_of(model, row.values, table.name)
             stream = Stream("", StreamConfig(), max_features=len(model.readings), model=own)
+            streams[found.stream] = stream
         (outcome,) = stream.judge([row])
         verdict, causes = outcome.verdict, stream.causes()
         assert verdict is not None  # the stream has a model
         anomalies += verdict.is_anomaly
+        texts += found.texts
         writer.writerow(
             [
-                rows - 1 if time_index is None else cells[time_index],
+                found.time if table.has_times else rows - 1,
+                *([found.stream] if several else []),
                 f"{verdict.score:.9g}",
                 f"{verdict.threshold:.9g}",
                 int(verdict.is_anomaly),
@@ -94,39 +97,29 @@ def score_csv(
             ]
         )
         progress(rows, table.fraction if rows % 100 == 0 else None)
-    return ScoreReport(rows, anomalies, unreadable, unknown)
+    return ScoreReport(rows, anomalies, texts, unknown)
 
 
-def csv_rows(model: Model, table: CsvFile, time_column: str | None) -> Iterator[tuple[list[str], Row, int]]:
-    """Return an iterator over a table: the cells, the row as a model sees it, and how many cells are text, no number.
+def table_rows(model: Model, table: Table) -> Iterator[tuple[GridRow, Row]]:
+    """Return an iterator over a table: its rows, and each as a model sees it.
 
-    Rows are numbered from 1 in place of a timestamp.
+    Rows are numbered from 1 in place of a timestamp where there is none.
 
     Raises
     ------
     InputError
         Features without a column, by name; a damaged file.
     """
-    missing = [name for name in model.readings if name not in table.columns]
-    if missing:
-        unknown = [name for name in table.columns if name not in model.readings and name != time_column]
-        hint = f"; columns the model does not know: {', '.join(unknown)}" if unknown else ""
-        raise InputError(f"{table.name}: the model needs columns that are not there: {', '.join(missing)}{hint}")
+    table.require(model.readings, "the model")
     return _rows(model, table)
 
 
-def _rows(model: Model, table: CsvFile) -> Iterator[tuple[list[str], Row, int]]:
+def _rows(model: Model, table: Table) -> Iterator[tuple[GridRow, Row]]:
     features = model.readings
-    columns = [table.columns.index(name) for name in features]
-    current = np.zeros(len(columns), np.bool_)  # every value belongs to its row: nothing is stale
-    for number, cells in enumerate(table, 1):
-        numbers = [cell_number(cells[i]) for i in columns]
-        texts = sum(
-            number is None and cells[i].strip().lower() not in ("", "nan", "null", "none")
-            for number, i in zip(numbers, columns, strict=True)
-        )
-        values = np.array([np.nan if number is None else number for number in numbers], np.float32)
-        yield cells, Row("", float(number), features, values, current), texts
+    current = np.zeros(len(features), np.bool_)  # every value belongs to its row: nothing is stale
+    for found in grid(table, features):
+        at = found.at if table.has_times else found.at + 1.0
+        yield found, Row("", at, features, found.values, current)
 
 
 def at_level_of(model: Model, values: NDArray[np.float32], name: str) -> Model:

@@ -8,6 +8,7 @@ lays the columns out, ``report`` fills them from stored rows.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,8 +24,11 @@ MOST_COLUMNS = 300
 """Columns are joined by twos at twice as many: between them a picture 880 dots wide has one each 1.5 to 3 dots."""
 
 _SILENCE = 60.0
-"""Rows this many times further apart than the closest ones do not share a column.  Not critical: a minute of silence
+"""Rows this many times further apart than usual do not share a column.  Not critical: a minute of silence
 at a row a second is worth showing."""
+
+_STEPS = 99
+"""First steps from row to row that say what is usual.  Not critical."""
 
 _LOUDER = 1.25
 """A row of a column is explained when its score is this many times that of the row explained before.  Explaining costs
@@ -93,6 +97,8 @@ class Thinned:
         Fewer rows work too, and more: columns are joined by twos when there are too many.
     rising : collection of str
         Features that are counters: what is kept of them is their rate, as their model judges them.
+    step : float, optional
+        From row to row, usually; without, the median of the first steps.
 
     Attributes
     ----------
@@ -103,12 +109,19 @@ class Thinned:
         The highest score, and where it was.
     """
 
-    def __init__(self, features: Sequence[str], rows_expected: int = 0, rising: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        features: Sequence[str],
+        rows_expected: int = 0,
+        rising: Collection[str] = (),
+        step: float | None = None,
+    ) -> None:
         self.features = tuple(features)
         self.columns: list[Column] = []
         self.rows = self.anomalies = 0
         self.highest, self.highest_at = -math.inf, math.nan
-        self._step = math.inf
+        self._step = math.inf if step is None else step
+        self._steps: list[float] | None = [] if step is None else None
         self._per_column = max(1, math.ceil(rows_expected / MOST_COLUMNS))
         self._place = {name: f for f, name in enumerate(self.features)}
         self._is_counter = np.array([name in rising for name in self.features], np.bool_)
@@ -153,8 +166,9 @@ class Thinned:
     def _continues(self, column: Column, at: float, verdict: Verdict) -> bool:
         """Whether a row belongs to the newest column."""
         step = at - column.last_at
-        if step > 0.0:
-            self._step = min(self._step, step)
+        if step > 0.0 and self._steps is not None and len(self._steps) < _STEPS:
+            insort(self._steps, step)
+            self._step = self._steps[len(self._steps) // 2]  # not the shortest: one odd row would make all others gaps
         full = column.rows >= self._per_column
         return not full and verdict.threshold == column.threshold and 0.0 <= step <= _SILENCE * self._step
 

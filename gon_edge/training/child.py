@@ -116,6 +116,7 @@ def run(job: Job) -> None:
     try:
         _tell_progress("read", 0.0)
         source = Source(job)
+        job = job.at_interval(source.interval_s)
         planned = plan(job, source)
         _tell(plan=asdict(planned))
         if planned.over_budget:

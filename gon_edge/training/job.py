@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class Order:
     include_quarantined : bool
     rows_file : str
         CSV to learn from; empty for the store.
+    rows_options : mapping
+        How it is read: what `gon_edge.tables.layout.TableOptions` takes, as JSON.
+    until : mapping or None
+        Newest row to learn, as ``since``.
     force : bool
         Promote what the gate rejects.
     """
@@ -54,6 +58,8 @@ class Order:
     since: Mapping[str, float] | None = None
     include_quarantined: bool = False
     rows_file: str = ""
+    rows_options: Mapping[str, Any] = field(default_factory=dict)
+    until: Mapping[str, float] | None = None
     force: bool = False
 
     @property
@@ -83,11 +89,14 @@ class Job:
         Newest row to learn, Unix seconds.
     max_rows : int
     interval_s : float
+        0 where it is not known, of a file without times.
     settings : FitSettings
     budget_bytes : int
     nice : int
     deadline_s : float
         A child that takes longer is ended.
+    alerts_a_day : float
+        False alerts that are accepted, by which ``settings.risk`` depends on the interval.
     seed : int
     since : float or None
         Oldest row to learn, Unix seconds.
@@ -105,6 +114,8 @@ class Job:
         File of the model in use, which a better one replaces; empty for none.
     rows_file : str
         CSV to learn from instead of the store; empty for the store.
+    rows_options : mapping
+        How it is read; the span of its rows is among it.
     force : bool
         Make a candidate of what the gate rejects, too, unless it holds values that are not finite.
     raise_rows, raise_of : int
@@ -124,6 +135,7 @@ class Job:
     budget_bytes: int
     nice: int
     deadline_s: float
+    alerts_a_day: float = 1.0 / 7.0
     seed: int = 0
     since: float | None = None
     include_quarantined: bool = False
@@ -133,6 +145,7 @@ class Job:
     habits: tuple[Span, ...] = ()
     champion: str = ""
     rows_file: str = ""
+    rows_options: Mapping[str, Any] = field(default_factory=dict)
     force: bool = False
     raise_rows: int = 3
     raise_of: int = 5
@@ -141,6 +154,13 @@ class Job:
     def normal(self) -> tuple[Span, ...]:
         """Spans of rows that are normal, however odd they look."""
         return self.accepted + self.habits
+
+    def at_interval(self, interval_s: float) -> Job:
+        """The job for rows of another interval, which a file has: as many false alerts a day, of more or fewer rows."""
+        if interval_s == self.interval_s:
+            return self
+        settings = replace(self.settings, risk=risk_of(self.alerts_a_day, interval_s))
+        return replace(self, interval_s=interval_s, settings=settings)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
@@ -174,10 +194,11 @@ def make_job(order: Order, site: Site) -> Job:
     options, retrain, plain = config.stream(stream), config.retrain, FitSettings()
     model = site.model(stream)
     newest, interval_s = site.newest_row(stream)
-    interval_s = interval_s or (model.interval_s if model is not None else 0.0) or 1.0
+    interval_s = interval_s or (model.interval_s if model is not None else 0.0) or (0.0 if order.rows_file else 1.0)
     file = models.file(stream)
     faults = fault_spans(site.store, stream) if newest is not None else ()
     habits, refused = habit_spans(site.store, stream, faults) if newest is not None else ((), ())
+    alerts_a_day = budget_of(stream, site)
     made_at = float(model.lineage.get("trained_at", 0.0)) if model is not None else 0.0
     return Job(
         stream=stream,
@@ -186,19 +207,20 @@ def make_job(order: Order, site: Site) -> Job:
         version=next_version(models, stream),
         parent=model.version if model is not None else "",
         trained_at=round(site.clock.wall(), 3),
-        until=newest if newest is not None else float("inf"),
+        until=_until(order, newest),
         max_rows=retrain.max_rows,
         interval_s=interval_s,
+        alerts_a_day=alerts_a_day,
         settings=FitSettings(
             window=options.window or plain.window,
-            risk=min(_MOST_RISK, max(_LEAST_RISK, budget_of(stream, site) * interval_s / _DAY_S)),
+            risk=risk_of(alerts_a_day, interval_s),
             counter=options.counter,
             gauge=options.gauge,
         ),
         budget_bytes=order.budget_bytes or retrain.memory_budget_bytes,
         nice=retrain.nice,
         deadline_s=retrain.deadline_s,
-        since=None if order.since is None or newest is None else moment(order.since, newest),
+        since=None if order.rows_file or order.since is None or newest is None else moment(order.since, newest),
         include_quarantined=order.include_quarantined,
         accepted=normal_spans(site.store, stream) if newest is not None else (),
         accepted_anew=normal_spans(site.store, stream, made_at) if newest is not None else (),
@@ -206,10 +228,23 @@ def make_job(order: Order, site: Site) -> Job:
         faults=faults + refused,
         champion=str(file) if model is not None and file.exists() else "",
         rows_file=order.rows_file,
+        rows_options={**order.rows_options, "since": order.since, "until": order.until} if order.rows_file else {},
         force=order.force,
         raise_rows=options.alerts.raise_rows,
         raise_of=options.alerts.raise_of,
     )
+
+
+def risk_of(alerts_a_day: float, interval_s: float) -> float:
+    """Of a false alert for one row, so that a day has so many; a row a second where the interval is not known."""
+    return min(_MOST_RISK, max(_LEAST_RISK, alerts_a_day * (interval_s or 1.0) / _DAY_S))
+
+
+def _until(order: Order, newest: float | None) -> float:
+    """The newest row of the store to learn, Unix seconds; a file has its own span."""
+    if order.rows_file or newest is None:
+        return float("inf")
+    return newest if order.until is None else min(newest, moment(order.until, newest))
 
 
 def moment(since: Mapping[str, float], newest: float) -> float:

@@ -283,12 +283,14 @@ def orders(asked: Asked, known: Collection[str]) -> list[Order]:
     """
     try:
         names = [str(name) for name in asked.get("streams") or sorted(known)]
-        budget, since = asked.get("budget_bytes"), asked.get("since")
+        budget = asked.get("budget_bytes")
         common = {
             "budget_bytes": None if budget is None else int(budget),
-            "since": None if since is None else {str(key): float(value) for key, value in since.items()},
+            "since": _moment(asked.get("since")),
+            "until": _moment(asked.get("until")),
             "include_quarantined": bool(asked.get("include_quarantined", False)),
             "rows_file": str(asked.get("rows_file", "")),
+            "rows_options": dict(asked.get("rows_options") or {}),
             "force": bool(asked.get("force", False)),
         }
     except (TypeError, ValueError, AttributeError) as error:
@@ -299,6 +301,10 @@ def orders(asked: Asked, known: Collection[str]) -> list[Order]:
     if not names:
         raise InputError("there is no stream yet: no message has arrived on a subscribed topic")
     return [Order(name, "asked", **common) for name in dict.fromkeys(names)]  # type: ignore[arg-type]
+
+
+def _moment(asked: Mapping[str, Any] | None) -> dict[str, float] | None:
+    return None if asked is None else {str(key): float(value) for key, value in asked.items()}
 
 
 def _stream(site: Site, asked: Asked) -> str:

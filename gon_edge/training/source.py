@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from gon_edge.errors import InputError
 from gon_edge.model.counters import rising
 from gon_edge.model.daily import DAY_S, DAYS, LEAST_SPAN_S, MOST_FEATURES, SUFFIX, DayMemory, is_difference
 from gon_edge.model.gon import Float
@@ -22,18 +21,12 @@ from gon_edge.training.answers import Span
 from gon_edge.training.job import Job
 from gon_edge.training.rows import Stillness, choose_blocks, most_repeated, repeated
 
-_TIME_COLUMNS = ("timestamp", "datetime", "time", "date", "ts")
-"""Names, in lower case, that a column of times mostly has.  Not critical: rows of other files are counted."""
-
 _CSV_CHUNK_ROWS = 1024
 """Not critical: a chunk of 500 features is 2 MiB."""
 
 _NAMED_ROWS = 1000
 """Of a span that a person named, whose scores may move a threshold.  Not critical: an alert of longer is no matter of
 a threshold, and its rows are learned."""
-
-_CSV_GAP = 3.0
-"""Intervals without a row that windows must not reach over.  Not critical: a row or two that are lost are filled."""
 
 
 class Source:
@@ -67,6 +60,7 @@ class Source:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._file = _File(job) if job.rows_file else None
         stored = quarantined = usable = 0
         trusted: list[tuple[int, int]] = []
         sets: dict[tuple[str, ...], None] = {}
@@ -97,6 +91,12 @@ class Source:
         days = not job.rows_file and newest - self._since >= LEAST_SPAN_S and len(self._readings) <= MOST_FEATURES
         self._differences = tuple(name + SUFFIX for name in self._readings) if days else ()
         self.features = self._readings + self._differences
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds from row to row: the file's own where rows come from one, else the job's."""
+        found = self._file.interval_s if self._file is not None else None
+        return found or self._job.interval_s
 
     def read(self, count: int) -> tuple[RowChunk, NDArray[np.int32], int]:
         """``count`` of the usable rows, and how long each feature may stand still.
@@ -196,8 +196,8 @@ class Source:
     def _outlines(self) -> Iterator[RowChunk]:
         """All rows from ``since`` on, quarantined ones too; values may be missing."""
         job = self._job
-        if job.rows_file:
-            yield from _csv_chunks(job)
+        if self._file is not None:
+            yield from self._file.chunks()
             return
         with Store.open(job.state_dir, read_only=True) as store:
             yield from store.outline(job.stream, since=job.since)
@@ -205,8 +205,8 @@ class Source:
     def _chunks(self) -> Iterator[RowChunk]:
         """Rows from ``since`` on that may be learned."""
         job = self._job
-        if job.rows_file:
-            yield from _kept(_csv_chunks(job), lambda chunk: ~within(job.faults, chunk.timestamps))
+        if self._file is not None:
+            yield from _kept(self._file.chunks(), lambda chunk: ~within(job.faults, chunk.timestamps))
             return
         with Store.open(job.state_dir, read_only=True) as store:
             yield from _kept(
@@ -275,49 +275,45 @@ def _kept(chunks: Iterable[RowChunk], wanted: Callable[[RowChunk], NDArray[np.bo
             )
 
 
-def _csv_chunks(job: Job) -> Iterator[RowChunk]:
-    """Rows of ``rows_file``; times are those of the first column that is named like one, else counted from 0."""
-    # 1 MiB that neither a round from the store nor the daemon needs.
-    from gon_edge.state.csvfile import CsvFile, cell_number
-    from gon_edge.stream.times import unix_seconds
+class _File:
+    """Rows of ``rows_file``, which the reader of tables has looked through once.
 
-    with CsvFile(job.rows_file) as table:
-        names = [name.lower() for name in table.columns]
-        clock = next((names.index(name) for name in _TIME_COLUMNS if name in names), None)
-        columns = [i for i in range(len(names)) if i != clock]
-        features = tuple(table.columns[i] for i in columns)
-        if not features:
-            raise InputError(f"{table.name}: has no column to learn from")
+    Attributes
+    ----------
+    interval_s : float or None
+        The file's, if its rows have times.
+    """
+
+    def __init__(self, job: Job) -> None:
+        # 2 MiB that neither a round from the store nor the daemon needs.
+        from gon_edge.tables.layout import TableOptions
+        from gon_edge.tables.table import Table
+
+        self._step_s = job.interval_s or 1.0
+        self._table = Table(job.rows_file, TableOptions.from_json(job.rows_options))
+        self.interval_s = self._table.interval_s if self._table.has_times else None
+
+    def chunks(self) -> Iterator[RowChunk]:
+        """The rows; without times they are counted from 0, an interval each."""
+        from gon_edge.tables.grid import grid
+
+        table = self._table
         timestamps = np.empty(_CSV_CHUNK_ROWS)
-        values = np.empty((_CSV_CHUNK_ROWS, len(columns)), np.float32)
-        count = line = 0
-        before = -math.inf
-        for cells in table:
-            moment = float(line) * (job.interval_s or 1.0)
-            if clock is not None:
-                try:
-                    number = cell_number(cells[clock])
-                    moment = unix_seconds(cells[clock] if number is None else number)
-                except ValueError as error:
-                    raise InputError(f"{table.name}:{table.line}: {cells[clock]!r} is no time: {error}") from None
-            line += 1
-            if job.since is not None and moment < job.since:
-                continue
-            measured = (cell_number(cells[i]) for i in columns)
-            timestamps[count] = moment
-            values[count] = [math.nan if value is None else value for value in measured]
+        values = np.empty((_CSV_CHUNK_ROWS, len(table.features)), np.float32)
+        restart = np.empty(_CSV_CHUNK_ROWS, np.bool_)
+        count = 0
+        for row in grid(table, table.features):
+            timestamps[count] = row.at if table.has_times else row.at * self._step_s
+            values[count], restart[count] = row.values, row.restart
             count += 1
             if count == _CSV_CHUNK_ROWS:
-                yield _csv_chunk(job, features, timestamps, values, before)
-                before, count = float(timestamps[-1]), 0
+                yield _chunk(table.features, timestamps, values, restart)
+                count = 0
         if count:
-            yield _csv_chunk(job, features, timestamps[:count], values[:count], before)
+            yield _chunk(table.features, timestamps[:count], values[:count], restart[:count])
 
 
-def _csv_chunk(
-    job: Job, features: tuple[str, ...], timestamps: NDArray[np.float64], values: Float, before: float
+def _chunk(
+    features: tuple[str, ...], timestamps: NDArray[np.float64], values: Float, restart: NDArray[np.bool_]
 ) -> RowChunk:
-    steps = np.diff(timestamps, prepend=before)
-    restart = ~((steps > 0.0) & (steps <= _CSV_GAP * job.interval_s)) if job.interval_s else ~(steps > 0.0)
-    restart[0] |= before == -math.inf
     return RowChunk(features, timestamps, values, restart, np.zeros(len(timestamps), np.bool_))

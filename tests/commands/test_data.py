@@ -44,7 +44,8 @@ def test_replay_says_on_stdout_what_it_sent(mosquitto: Mosquitto, tmp_path: Path
     path.write_text("t,x\n" + "".join(f"{t},{t}\n" for t in range(100)))
     common = ["replay", str(path), "--broker", mosquitto.url, "--stream", "pump", "--as-fast-as-possible"]
     result = gon_edge(*common)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert result.stderr == f"gon-edge: {path}: 100 rows, no column of times\n  200 cells read, 0 dropped\n"
     assert re.fullmatch(
         r"sent 100 rows to telemetry/pump: 100 acknowledged, [\d.]+ s, \d+ rows a second\n", result.stdout
     )
@@ -73,7 +74,7 @@ def test_rows_the_broker_refuses_make_replay_fail(tmp_path: Path) -> None:
         broker.kill()
     assert result.returncode == 1
     assert re.search(r"0 acknowledged, 2 refused \(Not authorized\)", result.stdout)
-    assert result.stderr == "gon-edge: 2 of 2 rows were not acknowledged\n"
+    assert result.stderr.endswith("\ngon-edge: 2 of 2 rows were not acknowledged\n")
 
 
 def test_ctrl_c_in_a_replay_is_130_and_silent(mosquitto: Mosquitto) -> None:
@@ -90,7 +91,8 @@ def test_ctrl_c_in_a_replay_is_130_and_silent(mosquitto: Mosquitto) -> None:
     wait_until(lambda: "Received PUBLISH" in mosquitto.log)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output, errors) == (130, "", "")
+    assert (process.returncode, output) == (130, "")
+    assert errors == "gon-edge: standard input: time from t (Unix)\n"
 
 
 # -- score -------------------------------------------------------------------------------------------------------------
@@ -141,6 +143,31 @@ def test_score_numbers_rows_without_a_time_and_writes_to_a_file(model_path: str,
     assert [row["row"] for row in csv.DictReader(out.open())] == ["0", "1", "2"]
     assert "columns the model does not know were left out: site" in result.stderr
     assert "1 cells are no numbers" in result.stderr
+
+
+def test_score_judges_each_machine_of_a_file_for_itself(model_path: str) -> None:
+    rows = np.random.default_rng(1).normal(20.0, 0.5, (30, 2)).tolist()
+    alone = "time,flow,level\n" + "".join(f"{t},{a},{b}\n" for t, (a, b) in enumerate(rows))
+    both = "time;host;flow;level\n" + "".join(
+        f"{t};{who};{a};{b}\n".replace(".", ",") for t, (a, b) in enumerate(rows) for who in ("x", "y")
+    )
+    plain = list(csv.DictReader(io.StringIO(gon_edge("score", "--model", model_path, "-", stdin=alone).stdout)))
+    result = gon_edge("score", "--model", model_path, "-", stdin=both)
+    assert "2 machines by host, cells cut by semicolons, decimal comma" in result.stderr
+    scored = list(csv.DictReader(io.StringIO(result.stdout)))
+    for who in ("x", "y"):
+        assert [row["score"] for row in scored if row["stream"] == who] == [row["score"] for row in plain]
+
+
+def test_score_says_what_it_read_and_what_not(model_path: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("time,flow,level\n" + "".join(f"{t},20,20\n" for t in range(9)) + "9,broken,20\n")
+    result = gon_edge("score", "--model", model_path, str(tmp_path / "a.csv"))
+    assert result.returncode == 0
+    assert "19 cells read, 1 dropped (the first is 'broken' in line 11)" in result.stderr
+    (tmp_path / "a.csv").write_text("time,flow,level\n0,x,20\n1,y,20\n")
+    result = gon_edge("score", "--model", model_path, str(tmp_path / "a.csv"))
+    assert (result.returncode, result.stdout) == (66, "")
+    assert "the model needs flow, of which 0 of 2 cells are numbers: the first is 'x' in line 2" in result.stderr
 
 
 def test_score_names_the_columns_that_are_missing(model_path: str) -> None:

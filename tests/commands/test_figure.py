@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,25 @@ def test_an_svg_holds_no_date_no_style_attribute_and_nothing_from_elsewhere():
     assert text.replace("http://www.w3.org/2000/svg", "").count("//") == 0
     names = {text.strip() for text in root.itertext() if text.strip()}
     assert {"00:30", "01:00", "1970-01-01 UTC"} <= names
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "labels"),
+    [
+        ((2025, 11, 20), (2026, 1, 20), ["2025-12-01", "12-15", "2026-01-01", "01-15"]),
+        ((2026, 1, 5), (2026, 1, 8), ["01-05", "01-06", "01-07", "01-08"]),
+        ((2023, 3, 1), (2026, 2, 1), ["2023-07", "2024-01", "2024-07", "2025-01", "2025-07", "2026-01"]),
+    ],
+)
+def test_days_have_their_year_where_it_changes(begin: tuple[int, ...], end: tuple[int, ...], labels: list[str]):
+    first, last = (datetime(*day, tzinfo=UTC).timestamp() / 86400.0 for day in (begin, end))  # type: ignore[misc]
+    with fig.canvas(fig.LIGHT) as figure:
+        fig.resize(figure, 960, 200)
+        axes = fig.panel(figure, 60, 20, 880, 120)
+        fig.across(axes, first, last, is_time=True)
+        figure.canvas.draw()
+        shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == labels or set(labels) <= set(shown)
 
 
 def test_each_light_colour_has_one_dark_one():

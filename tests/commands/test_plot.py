@@ -166,8 +166,9 @@ def test_plot_writes_what_the_ending_asks_for_and_refuses_others(model: Model, t
     csv = [",".join(["time", *FEATURES]), *(",".join(str(line[k]) for k in ("time", *FEATURES)) for line in lines)]
     (tmp_path / "a.csv").write_text("\n".join(csv) + "\n")
     common = ["plot", str(tmp_path / "a.csv"), "--model", str(tmp_path / "m.npz")]
-    assert main([*common, "--time-column", "time", "-o", str(tmp_path / "a.svg")]) == 0
-    assert "2023-11-14" in (tmp_path / "a.svg").read_text()
+    for options in (["--time-column", "time"], []):  # found by its name
+        assert main([*common, *options, "-o", str(tmp_path / "a.svg")]) == 0
+        assert "2023-11-14" in (tmp_path / "a.svg").read_text()
     assert main([*common, "--theme", "dark", "-o", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert main([*common, "-o", str(tmp_path / "a.gif")]) == 2
@@ -175,3 +176,17 @@ def test_plot_writes_what_the_ending_asks_for_and_refuses_others(model: Model, t
     assert main([*common, "-o", str(tmp_path / "b.svg")]) == 66
     assert "has no rows" in capsys.readouterr().err
     assert not (tmp_path / "b.svg").exists()
+
+
+def test_a_plot_is_of_one_machine(model: Model, tmp_path: Path, capsys):
+    save_model(model, tmp_path / "m.npz")
+    lines = [json.loads(row) for row in rows(20)]
+    csv = [",".join(["time", "machine", *FEATURES])]
+    for who in ("x", "y"):
+        csv += [",".join([str(line["time"]), who, *(str(line[k]) for k in FEATURES)]) for line in lines]
+    (tmp_path / "a.csv").write_text("\n".join(csv) + "\n")
+    common = ["plot", str(tmp_path / "a.csv"), "--model", str(tmp_path / "m.npz"), "-o", str(tmp_path / "a.svg")]
+    assert main(common) == 66
+    assert "a picture is of one machine; name it with --only: x, y" in capsys.readouterr().err
+    assert main([*common, "--only", "y"]) == 0
+    assert "20 rows, 0 of them anomalous" in capsys.readouterr().err

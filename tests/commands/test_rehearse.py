@@ -16,9 +16,9 @@ import psutil
 import pytest
 from program import GON_EDGE, gon_edge
 
-from gon_edge.commands.rehearse import csv_readings, read_faults, read_orders
+from gon_edge.commands.rehearse import read_faults, read_orders, readings
 from gon_edge.errors import InputError
-from gon_edge.state.csvfile import CsvFile
+from gon_edge.tables.table import Table
 
 START = 1_700_000_000.0
 CONFIG = """
@@ -118,8 +118,8 @@ def test_what_is_wrong_is_one_line_and_a_status(
 def test_cells_are_what_replay_would_send_and_the_daemon_hear(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(f"timestamp,a,b,c,d\n{START:.0f},1.5,,idle,on\n{START + 1:.0f},nan,2,3,off\n")
-    with CsvFile(str(file)) as table:
-        first, second = csv_readings(table, "x", None)
+    with Table(str(file)) as table:
+        first, second = readings(table, "x")
     assert (first.stream, first.timestamp) == ("x", START)
     assert (first.values, first.masked) == ({"a": 1.5, "d": 1.0}, {"b": "null", "c": "text"})
     assert (second.values, second.masked) == ({"b": 2.0, "c": 3.0, "d": 0.0}, {"a": "nan"})
@@ -132,8 +132,16 @@ def test_cells_are_what_replay_would_send_and_the_daemon_hear(tmp_path: Path) ->
 def test_rows_need_a_time(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "x.csv"
     file.write_text(text)
-    with CsvFile(str(file)) as table, pytest.raises(InputError, match=said):
-        list(csv_readings(table, "x", None))
+    with pytest.raises(InputError, match=said), Table(str(file)) as table:
+        list(readings(table, "x"))
+
+
+def test_each_machine_of_a_file_is_a_stream_in_order_of_time(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("time;machine;a\n" + "".join(f"{t};{who};{t},5\n" for who in ("x/1", "y") for t in range(3)))
+    with Table(str(file)) as table:
+        heard = [(reading.timestamp, reading.stream, reading.values) for reading in readings(table, None)]
+    assert heard == [(float(t), who, {"a": t + 0.5}) for t in range(3) for who in ("x-1", "y")]
 
 
 def test_answers_are_written_as_on_the_command_line_or_as_commands_send_them(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from gon_edge.config.file import parse_config
 from gon_edge.config.schema import MqttConfig
 from gon_edge.errors import InputError
 from gon_edge.links.publisher import Publisher
-from gon_edge.state.csvfile import CsvFile, cell_number
+from gon_edge.tables.layout import TableOptions
+from gon_edge.tables.table import Record, Table
 
 
 def settings(url: str, **options: str) -> MqttConfig:
@@ -34,6 +35,7 @@ class Subscriber:
 
     def __init__(self, port: int, topic: str = "telemetry/#") -> None:
         self.payloads: list[bytes] = []
+        self.topics: list[str] = []
         self.moments: list[float] = []
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="subscriber", clean_session=False)
         ready = threading.Event()
@@ -46,6 +48,7 @@ class Subscriber:
 
     def _take(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
         self.payloads.append(message.payload)
+        self.topics.append(message.topic)
         self.moments.append(time.monotonic())
 
     def close(self) -> None:
@@ -60,8 +63,9 @@ def subscriber(mosquitto: Mosquitto) -> Iterator[Subscriber]:
 
 
 def send(mosquitto: Mosquitto, path: str, **options: object) -> object:
-    options = {"time_column": None, "speed": None, **options}
-    with CsvFile(path) as table, Publisher(settings(mosquitto.url)) as publisher:
+    times = (str(options.pop("time_column")),) if "time_column" in options else ()
+    options = {"speed": None, **options}
+    with Table(path, TableOptions(times)) as table, Publisher(settings(mosquitto.url)) as publisher:
         return replay(table, publisher, "telemetry/pump", **options)  # type: ignore[arg-type]
 
 
@@ -82,6 +86,32 @@ def test_a_row_becomes_a_json_object_with_its_time_as_text(
     assert b'"flow":31.50' in subscriber.payloads[0]  # the digits of the file
 
 
+def test_a_time_no_daemon_reads_becomes_iso_8601_and_rows_come_oldest_first(
+    mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str]
+) -> None:
+    send(mosquitto, csv("Date;Time;a;b", "14/03/2004;18.01.00;1,5;on", "14/03/2004;18.00.00;1.234,5;"))
+    wait_until(lambda: len(subscriber.payloads) == 2)
+    assert [json.loads(payload) for payload in subscriber.payloads] == [
+        {"time": "2004-03-14T18:00:00Z", "a": 1234.5, "b": None},
+        {"time": "2004-03-14T18:01:00Z", "a": 1.5, "b": "on"},
+    ]
+
+
+def test_readings_of_machines_go_to_a_topic_each(
+    mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str]
+) -> None:
+    path = csv("ts,host,metric,value", "2000000000,a/1,load,3", "2000000000,b,load,4", "2000000001,b,heat,5")
+    with Table(path) as table, Publisher(settings(mosquitto.url)) as publisher:
+        replay(table, publisher, "telemetry/{stream}", speed=None)
+    wait_until(lambda: len(subscriber.payloads) == 3)
+    assert [json.loads(payload) for payload in subscriber.payloads] == [
+        {"ts": "2000000000", "load": 3},
+        {"ts": "2000000000", "load": 4},
+        {"ts": "2000000001", "heat": 5},
+    ]
+    assert subscriber.topics == ["telemetry/a-1", "telemetry/b", "telemetry/b"]
+
+
 def test_a_numeric_time_stays_the_text_it_is(
     mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str]
 ) -> None:
@@ -94,11 +124,11 @@ def test_a_numeric_time_stays_the_text_it_is(
 def test_whatever_a_cell_holds_the_message_is_json(
     mosquitto: Mosquitto, subscriber: Subscriber, csv: Callable[..., str], cell: str
 ) -> None:
-    send(mosquitto, csv("x", cell))
+    send(mosquitto, csv("x,y", f"{cell},1"))
     wait_until(lambda: subscriber.payloads)
     value = json.loads(subscriber.payloads[0], parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))["x"]
-    number = cell_number(cell)
-    assert (value if number is None else float(value)) == (cell if number is None else number)
+    text = cell in ("1_0", "0x1f", "inf")
+    assert (value if text else float(value)) == (cell if text else float(cell))
 
 
 def test_gzip_and_other_delimiters_are_recognised(mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path) -> None:
@@ -106,7 +136,7 @@ def test_gzip_and_other_delimiters_are_recognised(mosquitto: Mosquitto, subscrib
     path.write_bytes(gzip.compress("\ufefftime;flow\r\n1;2,5\r\n2;3\r\n".encode()))
     send(mosquitto, str(path), time_column="time")
     wait_until(lambda: len(subscriber.payloads) == 2)
-    assert [json.loads(payload)["flow"] for payload in subscriber.payloads] == ["2,5", 3]
+    assert [json.loads(payload)["flow"] for payload in subscriber.payloads] == [2.5, 3]
 
 
 def test_the_limit_limits(mosquitto: Mosquitto, csv: Callable[..., str]) -> None:
@@ -118,8 +148,8 @@ def test_the_limit_limits(mosquitto: Mosquitto, csv: Callable[..., str]) -> None
 def test_numbers_survive_the_way_to_json(values: list[float]) -> None:
     from gon_edge.commands.replay import _row_json
 
-    keys = [json.dumps(f"c{i}") for i in range(len(values))]
-    row = json.loads(_row_json(keys, [repr(value) for value in values], None))
+    names = tuple(f"c{i}" for i in range(len(values)))
+    row = json.loads(_row_json("", Record(1, 0.0, "", "", names, values, [repr(value) for value in values])))
     assert list(row.values()) == values
 
 

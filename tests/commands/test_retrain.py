@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gon_edge.commands import main as cli
@@ -59,6 +61,60 @@ def test_what_cannot_be_done_is_one_line_with_its_exit_code(
     assert said in err
     if status != 2:
         assert err.count("\n") == 1
+
+
+def minutes(path: Path) -> None:
+    """Rows a minute apart, with decimal commas."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(20.0, 1.0, (200, 2))
+    begin = datetime(2026, 1, 13, tzinfo=UTC)
+    lines = ["Zeit;a;b"]
+    lines += [
+        f"{begin + timedelta(minutes=i):%d.%m.%Y %H:%M};" + f"{a:.2f};{b:.2f} °C".replace(".", ",")
+        for i, (a, b) in enumerate(rows)
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_a_plan_from_a_file_says_how_it_was_read(
+    capsys: pytest.CaptureFixture[str], config: str, tmp_path: Path
+) -> None:
+    minutes(tmp_path / "a.csv")
+    status, out, err = run(
+        capsys, "retrain", "pump", "--from", str(tmp_path / "a.csv"), "--since", "2h", "--dry-run", "--config", config
+    )
+    assert status == 0, err
+    assert "121 rows, every 60 s, time from Zeit (day first), cells cut by semicolons, decimal comma" in err
+    assert "79 rows outside the span left out" in err
+    assert "121" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "status", "said"),
+    [
+        ("time,a\n1,x\n2,y\n", [], 66, "its cells are no numbers, such as 'x' in line 2"),
+        ("time,host,a\n1,x,1\n1,y,1\n2,x,1\n2,y,1\n", [], 66, "learn from one machine; name it with --only: x, y"),
+        ("a\n1\n", ["--encoding", "klingon"], 2, "write an encoding such as latin-1"),
+    ],
+)
+def test_a_file_that_cannot_be_learned_from_trains_nothing(
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+    tmp_path: Path,
+    text: str,
+    options: list[str],
+    status: int,
+    said: str,
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    got, out, err = run(capsys, "retrain", "pump", "--from", str(tmp_path / "a.csv"), *options, "--config", config)
+    assert (got, out) == (status, "")
+    assert said in err
+
+
+def test_how_a_file_is_read_is_nothing_for_the_store(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    status, _, err = run(capsys, "retrain", "pump", "--decimal", ",", "--config", config)
+    assert (status, "how a file is read goes with --from" in err) == (2, True)
 
 
 def test_without_a_configuration_the_usual_places_are_looked_at(

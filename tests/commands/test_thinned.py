@@ -89,6 +89,18 @@ def test_whatever_the_times_columns_are_bounded_and_in_order(steps: list[float])
         assert all(after.first_at >= before.last_at for before, after in pairwise(run))
 
 
+@pytest.mark.parametrize("step", [None, 60.0])
+def test_one_odd_step_does_not_make_gaps_of_all_the_others(step: float | None):
+    # The shortest step once said what a gap is: with a row a millisecond after another, every minute was one.
+    thinned = Thinned(("a",), step=step)
+    times = sorted([*(60.0 * t for t in range(3000)), 600.001])
+    for t, at in enumerate(times):
+        add(thinned, START + at, 1.0, t)
+    assert len(thinned.runs()) == 1
+    assert len(thinned.columns) <= 2 * MOST_COLUMNS
+    assert max(column.rows for column in thinned.columns) > 1
+
+
 def test_memory_does_not_grow_with_the_rows():
     peaks = []
     for rows in (2_000, 12_000):

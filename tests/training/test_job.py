@@ -87,7 +87,7 @@ def test_false_alarms_a_day_become_the_risk_of_a_row(
 
 def test_without_a_row_everything_in_a_file_may_be_learned(config: Config) -> None:
     job = Here(config, newest=None, interval_s=None).job(rows_file="/tmp/rows.csv", since={"ago_s": 60.0})
-    assert (job.until, job.since, job.interval_s, job.rows_file) == (float("inf"), None, 1.0, "/tmp/rows.csv")
+    assert (job.until, job.since, job.interval_s, job.rows_file) == (float("inf"), None, 0.0, "/tmp/rows.csv")
 
 
 def test_what_a_person_said_goes_along_and_what_is_newer_than_the_model_apart(config: Config) -> None:

@@ -122,6 +122,16 @@ def test_a_file_is_read_instead_of_the_store_with_its_times_and_gaps(tmp_path):
     assert Source(asked).read(2)[0].timestamps.tolist() == [0.0, 1.0]
 
 
+def test_a_file_has_its_own_interval_and_rows_of_it_are_one_piece(tmp_path):
+    (tmp_path / "rows.csv").write_text("time,a\n" + "\n".join(f"{60 * i},{i}" for i in range(3000)))
+    asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"), rows_options={"since": {"ago_s": 6000.0}})
+    source = Source(asked)
+    rows, _, _ = source.read(source.usable)
+    assert (source.interval_s, source.usable, rows.restart.sum()) == (60.0, 101, 1)
+    job = dataclasses.replace(asked, alerts_a_day=1.0).at_interval(source.interval_s)
+    assert (job.interval_s, job.settings.risk) == (60.0, 60.0 / 86400.0)
+
+
 def test_rows_of_a_file_without_times_are_counted(tmp_path):
     (tmp_path / "rows.csv").write_text("a\n" + "\n".join(map(str, range(3000))))
     asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"), interval_s=2.0)
@@ -132,7 +142,7 @@ def test_rows_of_a_file_without_times_are_counted(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("time,a\nyesterday,1\n", r"rows.csv:2: 'yesterday' is no time"), ("time\n1\n", "no column to learn from")],
+    [("time,a\nyesterday,1\n", r"rows.csv:2: 'yesterday' is no time"), ("time\n1\n", "has no column of values")],
 )
 def test_a_file_that_cannot_be_learned_from_says_where(tmp_path, text, says):
     (tmp_path / "rows.csv").write_text(text)

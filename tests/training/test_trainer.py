@@ -367,3 +367,14 @@ def test_rows_of_a_file_are_learned_without_a_store(tmp_path: Path) -> None:
     result = promoted(tmp_path, trainer, rows_file=str(tmp_path / "rows.csv"))
     assert result.rows == 500
     assert load_model(ModelFolder(tmp_path).file("pump")).features == ("a", "b")
+
+
+def test_a_model_of_a_file_has_the_interval_of_the_file(tmp_path: Path) -> None:
+    # Each row of a one-minute file once was a piece of its own, and the model one of a row a second.
+    rows = np.random.default_rng(0).normal(size=(500, 2))
+    lines = [f"{1.7e9 + 60 * i:.0f};{a};{b}".replace(".", ",") for i, (a, b) in enumerate(rows)]
+    (tmp_path / "rows.csv").write_text("ts;a;b\n" + "\n".join(lines))
+    result = promoted(tmp_path, trainer_for(tmp_path), rows_file=str(tmp_path / "rows.csv"), interval_s=0.0)
+    model = load_model(ModelFolder(tmp_path).file("pump"))
+    assert (model.interval_s, result.rows) == (60.0, 500)
+    assert model.threshold > 1.0

@@ -1,0 +1,70 @@
+"""What each column of a table is: found by names and cells, or said by a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import pytest
+
+from gon_edge.errors import InputError
+from gon_edge.tables.csvfile import CsvFile
+from gon_edge.tables.layout import Layout, TableOptions, layout_of
+
+
+def layout(path: str, keep: tuple[str, ...] = (), **options: object) -> Layout:
+    with CsvFile(path) as file:
+        return layout_of(file, TableOptions(**options), keep)  # type: ignore[arg-type]
+
+
+def test_a_wide_table_has_a_column_for_each_feature(csv: Callable[..., str]) -> None:
+    assert layout(csv("time,a,b", "0,1,2")) == Layout((0,), None, (), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "feature", "value"),
+    [
+        ("entity_id,state,last_changed", "sensor.a,1,2026-01-05T10:00:00Z", 0, 1),
+        ("Series,Time,Value", "a,2026-01-05 10:00,1", 0, 2),
+        ("Tag,Timestamp,Value,Questionable", "a,05-Jan-26 10:00:00,1,False", 0, 2),
+        ("metric,ts,value", "a,1767607200,1", 0, 2),
+    ],
+)
+def test_a_long_table_is_known_by_its_header(
+    csv: Callable[..., str], header: str, row: str, feature: int, value: int
+) -> None:
+    found = layout(csv(header, row))
+    assert (found.features, found.values, len(found.times)) == ((feature,), (value,), 1)
+
+
+def test_a_long_table_with_other_names_is_said(csv: Callable[..., str]) -> None:
+    path = csv("when,what,how much", "2026-01-05 10:00,a,1")
+    assert layout(path, feature_column="what", value_column="how much") == Layout((0,), None, (1,), (2,))
+    with pytest.raises(InputError, match="name the column of the values with --value-column"):
+        layout(path, feature_column="what")
+    with pytest.raises(InputError, match="--value-column needs --feature-column"):
+        layout(path, value_column="how much")
+    with pytest.raises(InputError, match="no column 'x' for --feature-column"):
+        layout(path, feature_column="x", value_column="how much")
+
+
+def test_a_column_of_machines_counts_where_there_are_several_wherever_the_second_begins(
+    csv: Callable[..., str],
+) -> None:
+    one = [f"{t},7,{t}" for t in range(2000)]
+    assert layout(csv("time,device_id,a", *one)).stream is None
+    assert layout(csv("time,device_id,a", *one, *(f"{t},8,{t}" for t in range(2000)))).stream == 1
+    assert layout(csv("time,who,a", "0,x,1", "0,y,1"), stream_column="who") == Layout((0,), 1, (), (2,))
+
+
+def test_a_feature_of_the_model_is_one_whatever_its_name(csv: Callable[..., str]) -> None:
+    path = csv("timestamp,time,station", "0,1,1", "1,2,2")
+    assert layout(path) == Layout((0,), 2, (), (), (1,))
+    assert layout(path, keep=("time", "station")) == Layout((0,), None, (), (1, 2))
+
+
+def test_options_come_back_from_json() -> None:
+    options = TableOptions(("Date", "Time"), only="a", missing=(-200.0,), since={"ago_s": 60.0})
+    values = asdict(options)
+    assert TableOptions.from_json({**values, "time_columns": list(values["time_columns"])}) == options
+    assert TableOptions.from_json({}) == TableOptions()
