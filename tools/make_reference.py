@@ -208,7 +208,8 @@ def configuration() -> str:
         whole = option.path in ("streams", "streams.defaults")
         lines.append(f"{'###' if '.' in option.path else '##'} {option.path}")
         if option.text:
-            lines += _paragraphs(re.sub(r"\s+Default: \S+$", "", option.text))  # the line below says it
+            # The default is what the line below says.
+            lines += _paragraphs(re.sub(r"\s+Default: \S+$", "", option.text), option.path.split(".")[:-1])
             explained = option.path
         elif not section and not whole:  # one comment stands above several keys
             lines.append(f"See [{explained}](#{re.sub(r'[^a-z_-]', '', explained)}).")
@@ -217,11 +218,13 @@ def configuration() -> str:
     return _page(lines)
 
 
-def _paragraphs(text: str) -> Iterator[str]:
-    """Comment lines as paragraphs; indented ones are an example."""
+def _paragraphs(text: str, above: Sequence[str]) -> Iterator[str]:
+    """Comment lines as paragraphs; indented ones are an example, which stands below the sections ``above``."""
     for paragraph in re.split(r"\n *\n", text):
         if paragraph.startswith("  "):
-            yield f"```yaml\nstreams:\n{textwrap.indent(textwrap.dedent(paragraph), '  ')}\n```"
+            sections = "".join(f"{'  ' * depth}{name}:\n" for depth, name in enumerate(above))
+            example = textwrap.indent(textwrap.dedent(paragraph), "  " * len(above))
+            yield f"```yaml\n{sections}{example.rstrip()}\n```"
         elif paragraph.strip():
             yield _prose(paragraph)
 
