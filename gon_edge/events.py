@@ -172,8 +172,8 @@ class Trend:
         By how much its daily mean rises each day beyond what the other readings say, in engineering units; below 0
         where it falls.
     reaches : float or None
-        The limit it goes to: its highest value in training, or its lowest where it falls; ``None`` when none is
-        known, or it is there on every day.
+        The end of its range that it goes to: a tenth of the range above its highest value in training, or below its
+        lowest where it falls.  ``None`` when unknown, and while it stands still on that side.
     in_days : float or None
         Days until what it reaches on a day is there, at this rate; 0 when it is there already.
     """

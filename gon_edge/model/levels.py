@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_MARGIN = 0.1
+MARGIN = 0.1
 """Of its training range, by which a reading must lie outside to have left it.  Not critical: sets that moved did by
 several ranges, or stayed inside."""
 
@@ -88,7 +88,7 @@ class Levels:
     def __init__(self, lowest: NDArray[np.floating], highest: NDArray[np.floating]) -> None:
         width = np.asarray(highest, np.float64) - lowest
         width = np.where(width > 0.0, width, _CONSTANT_WIDTH)
-        self._low, self._high = lowest - _MARGIN * width, highest + _MARGIN * width
+        self._low, self._high = lowest - MARGIN * width, highest + MARGIN * width
         self._far_low, self._far_high = lowest - _FAR * width, highest + _FAR * width
         features = len(width)
         self.shift = np.zeros(features)

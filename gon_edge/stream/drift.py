@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gon_edge.events import Cause, Trend
 from gon_edge.model.daily import DAY_S, local_offset_s
+from gon_edge.model.levels import MARGIN
 from gon_edge.stream.days import DayMeans, Table, packed, rearranged, unpacked
 
 _WEEK = 7
@@ -53,9 +54,9 @@ _LEAST_ERROR = 1e-6
 _SUSPECTS = 5
 """Readings, the furthest, of which each is tried as the one that drifts.  Not critical: two or three are far."""
 
-_BEYOND = 0.1
-"""Of its range in training, from which on a reading is beyond it: a pump that is off by night is at 0 each day, and a
-limit that is met each day is no news.  A judgement."""
+_STILL = 0.01
+"""Of its range in training, within which a reading that goes to the same on each day stands still there: a pump that is
+off by night is at 0, and what it gives in a day may fall for ever without that.  Not critical."""
 
 _TOP = 10  # readings in an alert, as many as causes.  Not critical
 
@@ -321,19 +322,23 @@ class DriftWatch:
     def _limit(
         self, column: int, days: NDArray[np.intp], side: int, per_day: float
     ) -> tuple[float | None, float | None]:
-        """The limit to which a reading drifts, and in how many days it is there; ``None`` where none is ahead.
+        """The end of its range to which a reading drifts, and in how many days it is there; ``None`` where unknown.
 
-        A pump that runs a quarter of the time has a mean that rises by a quarter of what its reading does.  So the
-        steeper counts of the mean and of what the reading goes to on a day.
+        The range is that of training as `gon_edge.model.levels` takes it: a reading beyond it has left its place.  A
+        pump that runs a quarter of the time has a mean that rises by a quarter of what its reading does, so the steeper
+        counts of the mean and of what the reading goes to on a day.
         """
-        limit, edges = (self._highest, self._days.highs) if side > 0 else (self._lowest, self._days.lows)
-        edge = edges[days, column].astype(np.float64)
-        ahead = side * float(limit[column] - np.median(edge[-_NEWEST:]))
-        rate = side * max(side * per_day, side * _slope(self._days.numbers[days], edge))
-        if ahead > 0.0:
-            return (float(limit[column]), ahead / abs(rate)) if side * per_day > 0.0 else (None, None)
         width = float(self._highest[column] - self._lowest[column])
-        return (float(limit[column]), 0.0) if ahead < -_BEYOND * width else (None, None)
+        extreme, edges = (self._highest, self._days.highs) if side > 0 else (self._lowest, self._days.lows)
+        limit = float(extreme[column]) + side * MARGIN * width
+        edge = edges[days, column].astype(np.float64)
+        if not np.isfinite(limit) or np.ptp(edge) <= _STILL * width:
+            return None, None
+        ahead = side * (limit - float(np.median(edge[-_NEWEST:])))
+        if ahead <= 0.0:
+            return limit, 0.0
+        rate = max(side * per_day, side * _slope(self._days.numbers[days], edge))
+        return (limit, ahead / rate) if side * per_day > 0.0 else (None, None)
 
     def state(self) -> dict[str, Any]:
         """Return what the next `DriftWatch` goes on from, fit for JSON."""

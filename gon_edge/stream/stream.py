@@ -28,7 +28,7 @@ from gon_edge.stream.drift import DriftWatch
 from gon_edge.stream.groups import Groups
 from gon_edge.stream.history import ReadingHistory, ScoreHistory
 from gon_edge.stream.ledger import Ledger
-from gon_edge.stream.outcome import Outcome, known
+from gon_edge.stream.outcome import Outcome, as_judged
 from gon_edge.stream.selection import Selection
 
 RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
@@ -465,7 +465,7 @@ class Stream:
             by = self._detector.model
             level = np.where(by.is_counter, np.nan, self._detector.account()[2])  # of a counter a rate is expected
             self.readings.expect(by.features, level)
-        return Outcome(known(row, verdict), verdict, alerts, took, withheld=self._withheld(row, verdict))
+        return Outcome(as_judged(row, verdict), verdict, alerts, took, withheld=self._withheld(row, verdict))
 
     def _follow_drift(self, verdict: Verdict) -> list[Alert]:
         """Let the row that was just judged count for its day, and say what drifts where a day is over."""

@@ -31,9 +31,9 @@ class Played:
         self.unheard = {"bad_json": 2}
 
 
-def event(kind: str, alert: str, at: float, *, since: float = 0.0, score: float | None = 5.0, **rest: Any) -> Told:
+def event(what: str, alert: str, at: float, *, since: float = 0.0, score: float | None = 5.0, **rest: Any) -> Told:
     cause = {"feature": "flow", "value": score, "expected": 1.0, "contribution": 0.9}
-    plain = {"id": alert, "type": kind, "kind": "anomaly", "stream": "pump", "since": since, "timestamp": at}
+    plain = {"id": alert, "type": what, "kind": "anomaly", "stream": "pump", "since": since, "timestamp": at}
     return Told(at, {**plain, "score": score, "severity": "warning", "top_features": [cause], **rest})
 
 
@@ -119,6 +119,14 @@ def test_an_alert_keeps_its_worst_moment() -> None:
     (it,) = result.alerts.values()
     assert (it.since, it.told_at, it.ended_at, it.severity, it.events) == (5.0, 10.0, 30.0, "critical", 3)
     assert it.causes[0]["value"] == 9.0
+
+
+def test_a_drift_is_told_as_it_was_last() -> None:
+    result = Rehearsed()
+    for at, score in ((10.0, 5.0), (20.0, 3.0)):
+        result.add(event("new" if at == 10.0 else "update", "a", at, score=score, kind="drift"))
+    (it,) = result.alerts.values()
+    assert it.causes[0]["value"] == 3.0
 
 
 def test_people_read_what_happened_in_order_and_then_the_totals() -> None:

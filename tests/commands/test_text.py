@@ -125,3 +125,11 @@ def test_an_alert_that_comes_again_says_so_and_whether_it_is_learned() -> None:
     alert = {"id": "a", "type": "end", "since": 0.0, "timestamp": 60.0, "severity": "warning", "top_features": []}
     assert "; seen on 3 days at this hour, taken as normal" in alerts_text([{**alert, "recurring": again}], [])
     assert "seen on" not in alerts_text([{**alert, "recurring": None}, alert], [])
+
+
+def test_a_reading_that_drifts_is_said_with_its_rate_and_what_it_reaches() -> None:
+    trend = {"per_day": 0.42, "reaches": 51.5, "in_days": 9.2}
+    cause = {"feature": "temp", "value": 42.3, "expected": 39.8, "contribution": 1.0, "trend": trend}
+    alert = {"id": "a", "type": "update", "since": 0.0, "timestamp": 60.0, "severity": "warning"}
+    words = "temp 42.3 (expected 39.8), rises by 0.42 a day, reaches 51.5 in about 9 days"
+    assert words in alerts_text([{**alert, "top_features": [cause]}], [])

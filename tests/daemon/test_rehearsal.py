@@ -165,3 +165,32 @@ def test_messages_without_a_reading_are_counted_by_reason() -> None:
 def test_what_is_wrong_with_a_configuration_is_said_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         Rehearsal(config(defaults={"model": str(tmp_path / "none.npz")}))
+
+
+def wearing(days: int, rise: float) -> Iterator[Reading]:
+    """A row an hour of the same sensors, a load that comes every day; ``flow`` rises each day from the 33rd on."""
+    rng, day = np.random.default_rng(7), np.arange(24 * days) / 24.0
+    load = np.sin(2.0 * np.pi * day) + 0.3 * np.sin(2.0 * np.pi * day / 9.0)
+    values = load[:, None] * [1.0, 0.3, 0.1] + rng.uniform(-0.1, 0.1, (24 * days, 3)) + [20.0, 3.0, 1.0]
+    values[:, 0] += rise * np.maximum(0.0, day - 33.0)
+    rows = (
+        (START + 86_400.0 * at, dict(zip(FEATURES, row, strict=True)))
+        for at, row in zip(day, values.tolist(), strict=True)
+    )
+    return readings("pump", rows)
+
+
+def test_a_reading_that_wears_is_told_as_a_drift_until_a_person_calls_it_normal() -> None:
+    settings = config(defaults={"interval": "1h"}, retrain={"every": "off", "on_drift": False})
+    expected = Order(START + 44.5 * 86_400.0, {"do": "feedback", "alert": "pump", "answer": "expected"})
+    news, _ = played(settings, wearing(46, 0.08), expected)
+    events = [one.event for one in news if isinstance(one, Told) and one.event["kind"] == "drift"]
+    assert [event["type"] for event in events] == ["new", *["update"] * (len(events) - 2), "end"]
+    begun = START + 33 * 86_400.0
+    assert begun < events[0]["timestamp"] < begun + 11 * 86_400.0  # a week, and days of which an anomaly took rows
+    assert expected.at <= events[-1]["timestamp"] <= expected.at + 7200.0
+    assert [cause["feature"] for cause in events[0]["top_features"]] == ["flow"]
+    trend = events[-2]["top_features"][0]["trend"]
+    assert trend["per_day"] == pytest.approx(0.08, rel=0.3)
+    assert trend["reaches"] > 21.0
+    assert [version for version, _, _ in trained(news)] == ["1", "2"]

@@ -222,6 +222,22 @@ def two_days(stream: str, features: Sequence[str], end: float) -> dict[int, NDAr
     }
 
 
+def test_a_drift_says_how_fast_and_where_to(page: Any) -> None:
+    trend = {"per_day": 0.42, "reaches": 51.5, "in_days": 9.2}
+    cause = {"feature": "temp", "value": 42.3, "expected": 39.8, "contribution": 1.0, "trend": trend}
+    drift = {**ALERT, "kind": "drift", "severity": "warning", "since": 1.7e9 - 600, "top_features": [cause]}
+    before = {**drift, "id": "b", "type": "end", "top_features": [{**cause, "trend": {**trend, "in_days": 0.0}}]}
+    stream = StreamSnapshot("pump", "scoring", 9000, 600, score=1.0, threshold=2.0, last_timestamp=1.7e9)
+    past = readings("pump", ["temp"], low=[[40.0]] * READING_BUCKETS)
+    with served(plain_snapshot(streams=(stream,), alerts=(drift, before), readings={"pump": past}), two_days) as url:
+        page.goto(url)
+        alert = page.get_by_role("region", name="Active alerts")
+        says(alert.locator(".values"), "42.3, expected 39.8, rises by 0.42 a day, reaches 51.5 in about 9 days")
+        says(alert.locator(".share"), "100 % of the drift")
+        says(alert.locator(".chip"), "drift")
+        says(page.locator("#recent .what"), "Drift: temp 42.3, expected 39.8, rises by 0.42 a day, and is beyond 51.5")
+
+
 def test_an_alert_draws_each_cause_against_what_was_expected_and_other_days(page: Any) -> None:
     with served(alarmed(), two_days) as url:
         page.goto(url)

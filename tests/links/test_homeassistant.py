@@ -11,6 +11,7 @@ import jinja2
 import pytest
 
 from gon_edge.config.schema import HomeAssistantConfig, MqttConfig, StreamConfig
+from gon_edge.events import Cause, Trend, Verdict
 from gon_edge.links.homeassistant import ORPHANS_AFTER_S, RESEND_EVERY_S, HomeAssistant
 from gon_edge.links.mqtt.client import own_topic
 from gon_edge.stream.stream import Stream
@@ -150,6 +151,16 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
         "drift": {"readings": []},
         "missing": {"sensors": []},
     }
+
+
+def test_a_drift_is_on_with_each_reading_in_words() -> None:
+    home, stream = Home(), Stream("pump", StreamConfig(), max_features=10)
+    drifts = (Cause("temp", 42.3, 39.8, 1.0, trend=Trend(0.42, 51.5, 9.2)),)
+    stream.policy.follow_drift(drifts, 0.0, Verdict("pump", 1.0, 0.2, 1.0, False, (), (), "1"))
+    home.it.update(stream, 0.0, silenced=False)
+    state = home.kept["gon-edge/pi-1/homeassistant/pump"]
+    assert (state["drift"], state["alert"]) == ("ON", "OFF")
+    assert state["drifting"] == ["temp 42.3 (expected 39.8), rises by 0.42 a day, reaches 51.5 in about 9 days"]
 
 
 def test_streams_are_reached_by_way_of_the_device_of_gon_edge_and_are_available_with_it() -> None:

@@ -134,8 +134,9 @@ def test_a_drift_goes_one_way_far_and_on_and_on(far, drifts):
 def test_a_reading_that_rises_slowly_is_found_with_its_rate_and_what_it_reaches():
     rows = machine(36, rise=0.5)
     calm = rows[:14].reshape(-1, 3)
-    highest = np.float32([calm[:, 0].max(), 70.0, calm[:, 2].max()])
-    found = [(day, drifts) for day, drifts in feed(watching(NAMES, calm.min(axis=0), highest), rows) if drifts]
+    lowest, highest = calm.min(axis=0), calm.max(axis=0)
+    lowest[1], highest[1] = 20.0, 70.0
+    found = [(day, drifts) for day, drifts in feed(watching(NAMES, lowest, highest), rows) if drifts]
     day, (cause,) = found[0]
     assert 26 <= day <= 30
     assert cause.feature == "temp"
@@ -144,9 +145,9 @@ def test_a_reading_that_rises_slowly_is_found_with_its_rate_and_what_it_reaches(
     rose = rows[-4:-1, :, 1].mean() - (20.0 + 2.0 * rows[-4:-1, :, 0].mean())
     assert cause.value - cause.expected == pytest.approx(rose, abs=0.4)
     assert cause.trend.per_day == pytest.approx(0.5, abs=0.1)
-    assert cause.trend.reaches == 70.0
+    assert cause.trend.reaches == pytest.approx(75.0)  # a tenth of the range beyond
     high = np.median(rows[-4:-1, :, 1].max(axis=1))
-    assert 0.0 < cause.trend.in_days <= (70.0 - high) / cause.trend.per_day + 1e-3
+    assert 0.0 < cause.trend.in_days <= (75.0 - high) / cause.trend.per_day + 1e-3
 
 
 def test_its_twin_that_does_not_rise_is_not_found_however_the_load_moves():
@@ -240,7 +241,14 @@ def test_a_counter_drifts_by_its_rate_and_one_that_becomes_one_begins_anew():
     assert watch.drifting == frozenset()
 
 
-def test_a_limit_that_is_met_each_day_is_no_news():
+def test_what_has_left_its_range_is_beyond_it():
+    rows = machine(36, rise=0.5)
+    told = [drifts for _, drifts in feed(watching(NAMES, np.zeros(3), np.full(3, 30.0)), rows) if drifts]
+    assert told[-1][0].trend.reaches == 33.0
+    assert told[-1][0].trend.in_days == 0.0
+
+
+def test_an_end_at_which_a_reading_stands_still_is_not_reached():
     """A pump that is off by night is at 0 each day: a flow that falls does not reach that."""
     rows = machine(36, rise=-0.5)
     rows[:, ::6, 1] = 0.0

@@ -503,7 +503,7 @@ def test_a_reading_that_wears_is_one_alert_of_a_drift_and_its_twin_none(limited:
     assert cause.feature == "flow"
     assert cause.trend is not None
     assert cause.trend.per_day == pytest.approx(0.16, rel=0.3)
-    assert cause.trend.reaches == 25.0
+    assert cause.trend.reaches == pytest.approx(26.0)  # a tenth of the range above what training had
 
 
 @pytest.mark.usefixtures("utc")
