@@ -26,6 +26,8 @@ Withheld = Literal["alert", "silenced", "stale"]
 """Why a row must not be learned."""
 ReconnectReason = Literal["refused", "lost", "timeout", "taken_over", "auth", "protocol"]
 """Why a connection to the broker, or an attempt, failed."""
+PublishLoss = Literal["refused", "too_large", "ends_connection"]
+"""Why a message of ours did not get through, though there is a broker."""
 TrainingOutcome = Literal["promoted", "rejected", "not_enough_data", "over_budget", "failed"]
 TrainingReason = Literal["time", "drift", "new feature"]
 """Why a stream is to be trained again though nobody asked."""
@@ -39,6 +41,7 @@ STREAM_STATES: tuple[StreamState, ...] = get_args(StreamState)
 MESSAGE_RESULTS: tuple[MessageResult, ...] = get_args(MessageResult)
 UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
 RECONNECT_REASONS: tuple[ReconnectReason, ...] = get_args(ReconnectReason)
+PUBLISH_LOSSES: tuple[PublishLoss, ...] = get_args(PublishLoss)
 TRAINING_REASONS: tuple[TrainingReason, ...] = get_args(TrainingReason)
 TRAINING_OUTCOMES: tuple[TrainingOutcome, ...] = get_args(TrainingOutcome)
 ANSWERS: tuple[AnswerWord, ...] = get_args(AnswerWord)

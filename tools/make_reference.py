@@ -73,7 +73,7 @@ _SAID = {  # where a docstring says nothing beyond the type
     "kind": "Something is unusual, in another state, going away slowly, or silent or frozen.",
     "stream": "Its name.",
     "severity": "`critical` from the time the score reaches `critical_ratio` times the threshold.",
-    "top_features": "The causes, largest first, five at most; for `missing`, the missing features.",
+    "top_features": "The causes, largest first, ten at most; for `missing`, the missing features, ten at most.",
     "model_version": "The model that judged.",
     "feature": "Its name.",
     "every": "From one of them to the next.",
@@ -329,7 +329,10 @@ _MORE = {  # behind the line that `/metrics` itself has room for
     "gon_edge_last_row_timestamp_seconds": "By the clock of whoever stamped it.",
     "gon_edge_messages_total": "A message with several readings (an array, several lines) counts as several.",
     "gon_edge_missing_features": "They fell silent or froze.",
-    "gon_edge_mqtt_events_dropped_total": "1000 may wait.",
+    "gon_edge_mqtt_events_dropped_total": "1000 may wait; 256 KiB of them are kept over a restart.",
+    "gon_edge_mqtt_publications_lost_total": "`refused`: the broker denies the topic; by MQTT 3.1.1 it does not say. "
+    "`too_large`: over its largest packet. `ends_connection`: it has ended three connections in a row.",
+    "gon_edge_mqtt_unacknowledged_seconds": "After 60 s a new connection is made, and all is sent again.",
     "gon_edge_readings_masked_total": "The rest of their message was used.",
     "gon_edge_rows_unscored_total": "`training`: it could not be kept while the first model was trained.",
     "gon_edge_store_write_errors_total": "The rows wait in memory.",
@@ -409,7 +412,8 @@ _STATE_KEYS = {
     "threshold": "Its threshold, or null.",
     "is_anomaly": "Whether the score is above the threshold.",
     "alerts": "`id` of each open alert that no silence holds back.",
-    "missing": "Features that are masked from the score: stale or frozen.",
+    "missing": "Features that are masked from the score: stale or frozen. The first ten.",
+    "missing_count": "How many there are.",
     "model_version": "The model in use, `shipped:NAME` for a starter, or null.",
 }
 
@@ -452,6 +456,9 @@ def _key_rows(cls: type, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         kind = re.sub(r"\b(mapping|GateScores|Recurring|Trend)\b", "object", kind)
         text = re.sub(r"`None`|\bNone\b", "null", text.replace("``", "`")).replace("NaN", "Null")
         yield f"`{key}`", kind, _prose(text or _SAID[key])
+
+
+_MORE_FEATURES = ("`more_features`", "number", "How many there are beside those; only where there are more than ten.")
 
 
 def topics() -> str:
@@ -507,7 +514,7 @@ def topics() -> str:
         "\n".join(_table(("Topic", "What"), heard)),
         "## Events",
         "One JSON object a message on `BASE/NODE/alert`; [an example](../alerts.md#read-an-alert).",
-        "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Alert, alert_json(example)))),
+        "\n".join(_table(("Key", "Type", "What"), (*_key_rows(events.Alert, alert_json(example)), _MORE_FEATURES))),
         "Each of `top_features`:",
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Cause, _attributes(events.Cause)))),
         "`trend` of each of them, where the alert is a `drift`:",
@@ -588,7 +595,8 @@ _STATUS_KEYS = {
     "uptime_s": "Seconds since.",
     "ready": "As in `/readyz`.",
     "heartbeat_age_s": "Seconds since the last round of the scoring loop.",
-    "mqtt": "`connected` (true or false), `url` (without user and password), `error` (why not; empty when connected).",
+    "mqtt": "`connected` (true or false), `url` (without user and password), `error` (why not; empty when connected), "
+    "`troubles` (a line each: refused topics, messages that were lost, another client with this client id).",
     "queue_length": "Messages received and not yet scored.",
     "rss_bytes": "Resident memory.",
     "latency": "From receipt to score, of the last rows: `median_s`, `p95_s`; null before the first.",

@@ -120,7 +120,11 @@ def _head(look: Look) -> list[Text]:
     return [
         line((status["node"], "bold"), (f"  gon-edge {status['version']}, {lasts}{latency}", "")),
         line((f"broker {broker['url']}: ", ""), connected, (waiting, "")),
+        *(line((f"broker: {trouble}", "red")) for trouble in broker.get("troubles", ())[:_TROUBLES]),
     ]
+
+
+_TROUBLES = 3  # not critical: a screen has few lines; `gon-edge status` has all
 
 
 def _milliseconds(seconds: float) -> str:

@@ -55,6 +55,7 @@ class MqttConfig:
     ca_file: Path | None = option(values.optional(values.credential), None)
     cert_file: Path | None = option(values.optional(values.credential), None)
     key_file: Path | None = option(values.optional(values.credential), None)
+    server_name: str | None = option(values.optional(values.server_name), None)
     base_topic: str = option(values.base_topic, "gon-edge")
     keepalive_s: float = option(values.duration(1, 65535), 60.0)  # 16 bits in MQTT; 60 s is paho's default
     # 32 bits in MQTT 5, of which all ones is never
@@ -75,8 +76,9 @@ class MqttConfig:
                 at.below(key).fail("a password needs mqtt.username beside it")
         if self.key_file is not None and self.cert_file is None:
             at.below("key_file").fail("a client key needs mqtt.cert_file beside it")
-        for key, file in (("ca_file", self.ca_file), ("cert_file", self.cert_file)):
-            if file is not None and not self.tls:
+        of_tls = (("ca_file", self.ca_file), ("cert_file", self.cert_file), ("server_name", self.server_name))
+        for key, given in of_tls:
+            if given is not None and not self.tls:
                 at.below(key).fail(f"has no effect with {self.scheme}://; write mqtts:// or wss:// in mqtt.url")
         if self.reconnect_min_s > self.reconnect_max_s:
             at.below("reconnect_min").fail(f"write at most reconnect_max ({self.reconnect_max_s:g}s)")

@@ -386,6 +386,14 @@ def host_names(value: Any, at: Place) -> tuple[str, ...]:
     return names
 
 
+def server_name(value: Any, at: Place) -> str:
+    """A name or address as a certificate has it."""
+    written = text(value, at)
+    if re.fullmatch(r"[A-Za-z0-9_.:-]+", written) is None:
+        at.fail(f"write a name or address as it stands in the certificate, such as broker.home, not {shown(written)}")
+    return written
+
+
 def topic_template(value: Any, at: Place) -> str:
     """Check what makes a topic template; `gon_edge.stream.payload.TopicTemplate` gives it its meaning."""
     written = text(value, at)

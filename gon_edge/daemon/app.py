@@ -28,6 +28,7 @@ from gon_edge.daemon.reporting import STATE_EVERY_S, Tally
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.daemon.snapshot import EarlierDays, Viewer, exposure, status_line
 from gon_edge.errors import ConfigError, StoreError
+from gon_edge.events import PUBLISH_LOSSES
 from gon_edge.links.control import ControlServer
 from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BATCH = 256  # messages between two looks at everything else; not critical: 40 ms at 6,000 a second (docs/cost.md)
+_BROKER_STATE = "broker"  # under which the store keeps what `MqttClient.state` says
 _TRIM_EVERY_S = 10.0  # not critical: giving memory back takes a few ms
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
 
@@ -88,9 +90,15 @@ class Daemon:
         self._streams = self._pipeline.streams
         self._trust = ClockTrust(self._store, self._scoring.models, self._clock.wall(), self._clock.monotonic())
         self._control: ControlServer | None = None
+        lost = self._client.delivery.lost
         self._tallies = [
             Tally(lambda: self._client.queue.dropped, self._reporter.dropped),
-            Tally(lambda: self._client.events_dropped, self._telemetry.events_dropped),
+            Tally(lambda: self._client.delivery.events_dropped, self._telemetry.events_dropped),
+            *(
+                Tally(partial(lost.__getitem__, why), partial(self._telemetry.publication_lost, why))
+                for why in PUBLISH_LOSSES
+            ),
+            Tally(lambda: self._client.sessions, lambda _: self._reporter.remind(self._streams.values())),
             Tally(lambda: self._store.write_errors, self._telemetry.store_write_errors),
             Tally(lambda: self._control.refused if self._control else 0, self._telemetry.control_refused),
         ]
@@ -142,9 +150,11 @@ class Daemon:
             ),
             rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
             on_reconnect=self._telemetry.mqtt_reconnect,
+            max_payload=self._config.limits.payload_bytes,
         )
         self._telemetry.watch(
             mqtt_connected=lambda: client.connected,
+            unacknowledged_s=lambda: client.delivery.waited_s,
             subscriptions_refused=lambda: len(client.subscribe_refused),
             queue_length=lambda: len(client.queue),
         )
@@ -197,6 +207,9 @@ class Daemon:
         self._scoring.resume()
         if self._home is not None:
             self._home.start()
+        for stream in self._streams.values():
+            self._reporter.state(stream, force=True)  # the broker may still show how an earlier run left it
+        self._client.resume(self._store.state(_BROKER_STATE))
         self._client.start()
         if self._web is not None:
             self._web.start()
@@ -218,6 +231,8 @@ class Daemon:
         self._notifier.extend_timeout(_STOP_S)
         self._scoring.stop()
         self._client.stop()
+        self._store.put_state(_BROKER_STATE, self._client.state())
+        self._store.flush(monotonic())
         if self._control is not None:
             self._control.stop()
         if self._web is not None:
@@ -239,6 +254,8 @@ class Daemon:
         self._orders.step(now)
         if self._reload_wanted:
             self._reload()
+        if self._store.due(now):
+            self._store.put_state(_BROKER_STATE, self._client.state())
         self._scoring.keep(now)
         if time.monotonic() - self._viewer.heartbeat_at > STATE_EVERY_S:
             self._beat(now)

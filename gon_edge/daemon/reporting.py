@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
 from gon_edge.stream import drift
 from gon_edge.stream.habits import in_words
-from gon_edge.stream.held import alert_json
+from gon_edge.stream.held import TOP_FEATURES, event_json
 from gon_edge.stream.ledger import IN_WORDS
 from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.pipeline import Heard, Step
@@ -226,7 +226,7 @@ class Reporter:
         for alert in alerts:
             if alert.type == "end" and alert.recurring is not None and self._on_habit(stream, alert):
                 alert = replace(alert, recurring=replace(alert.recurring, learned=True))
-            event = alert_json(alert)
+            event = event_json(alert)
             log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
             self._telemetry.alert(alert)
             self._client.publish(self._client.topic("alert"), json.dumps(event))
@@ -242,6 +242,14 @@ class Reporter:
             self._store.put_state(f"alerts/{stream.name}", stream.memory())
             self.state(stream, force=True)
 
+    def remind(self, streams: Iterable[Stream]) -> None:
+        """Publish the open alerts again, as updates: to whom the broker did not keep what was said of them."""
+        for stream in streams:
+            for alert in stream.policy.audible:
+                event = event_json(replace(alert, type="update"))
+                self._client.publish(self._client.topic("alert"), json.dumps(event))
+            self.state(stream, force=True)
+
     def answered(self, alert: str, answer: AnswerWord, note: str) -> None:
         """Show what a person has said of an alert, as long as it is shown."""
         if alert in self.alerts:
@@ -255,6 +263,7 @@ class Reporter:
             return
         self._published_at[stream.name] = now
         verdict = stream.verdict
+        missing = verdict.missing if verdict else ()
         state = {
             "stream": stream.name,
             "state": stream.state,
@@ -263,7 +272,8 @@ class Reporter:
             "threshold": round(verdict.threshold, 6) if verdict else None,
             "is_anomaly": verdict.is_anomaly if verdict else False,
             "alerts": [alert.id for alert in stream.policy.audible],
-            "missing": list(verdict.missing) if verdict else [],
+            "missing": list(missing[:TOP_FEATURES]),
+            "missing_count": len(missing),
             "model_version": stream.scored_by.version if stream.scored_by else None,
         }
         self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)

@@ -71,6 +71,7 @@ class Viewer:
             mqtt_connected=self._client.connected,
             mqtt_url=self._client.url,
             mqtt_error=self._client.last_error,
+            mqtt_troubles=self._client.troubles(),
             queue_length=len(self._client.queue),
             rss_bytes=rss_bytes(),
             heartbeat_at=self.heartbeat_at,
@@ -214,7 +215,9 @@ def status_line(streams: Collection[Stream], client: MqttClient) -> str:
     states = Counter(stream.state for stream in streams)
     alerts = sum(len(stream.policy.active) for stream in streams)
     found = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no stream yet"
-    broker = "connected" if client.connected else f"broker: {client.last_error}"
+    broker = "; ".join(
+        (*(("connected",) if client.connected else (f"broker: {client.last_error}",)), *client.troubles())
+    )
     return f"{found}; {alerts} alert{'' if alerts == 1 else 's'}; {broker}"
 
 

@@ -34,6 +34,7 @@ from gon_edge.events import (
     LOST_REASONS,
     MASK_REASONS,
     MESSAGE_RESULTS,
+    PUBLISH_LOSSES,
     REASONS,
     RECONNECT_REASONS,
     STREAM_STATES,
@@ -44,6 +45,7 @@ from gon_edge.events import (
     AnswerWord,
     Cause,
     MessageResult,
+    PublishLoss,
     StreamState,
     TrainingOutcome,
     UnscoredReason,
@@ -127,6 +129,12 @@ class Telemetry:
         self._events_dropped = declare.counter(
             "mqtt_events_dropped_total", "Alert events that went because too many waited for a broker."
         )
+        self._publications_lost = declare.counter(
+            "mqtt_publications_lost_total", "Messages of ours that the broker did not take, by reason.", "reason"
+        )
+        self._unacknowledged = declare.gauge(
+            "mqtt_unacknowledged_seconds", "How long the oldest message of ours has waited for the broker's answer."
+        )
         self._messages = declare.counter("messages_total", "Messages from the broker by what became of them.", "result")
         self._rejected = declare.counter(
             "messages_rejected_total", "Invalid messages, or lines of them, by reason.", "reason"
@@ -201,6 +209,7 @@ class Telemetry:
     def _start_counters_at_0(self) -> None:
         for family, label_values in (
             (self._mqtt_reconnects, RECONNECT_REASONS),
+            (self._publications_lost, PUBLISH_LOSSES),
             (self._messages, MESSAGE_RESULTS),
             (self._rejected, REASONS),
             (self._ignored, IGNORED_REASONS),
@@ -216,11 +225,13 @@ class Telemetry:
         self,
         *,
         mqtt_connected: Callable[[], bool],
+        unacknowledged_s: Callable[[], float],
         subscriptions_refused: Callable[[], int],
         queue_length: Callable[[], int],
     ) -> None:
         """Read these at every scrape, on the thread of the scrape."""
         self._mqtt_connected.set_function(mqtt_connected)
+        self._unacknowledged.set_function(unacknowledged_s)
         self._mqtt_refused.set_function(subscriptions_refused)
         self._queue_length.set_function(queue_length)
 
@@ -231,6 +242,10 @@ class Telemetry:
     def events_dropped(self, count: int) -> None:
         """Count events that were never sent."""
         self._events_dropped.inc(count)
+
+    def publication_lost(self, why: PublishLoss, count: int) -> None:
+        """Count messages of ours that the broker did not take."""
+        self._publications_lost.labels(why).inc(count)
 
     def message(self, result: MessageResult, count: int = 1) -> None:
         """Count messages by what became of them."""

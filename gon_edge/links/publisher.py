@@ -21,7 +21,8 @@ from typing import Self
 
 from gon_edge.config.schema import MqttConfig
 from gon_edge.errors import ConfigError, InputError, UnreachableError
-from gon_edge.links.mqtt.connection import Connection, Lost, Session, broker_url, connect
+from gon_edge.links.mqtt.connection import Connection, Session, broker_url, connect
+from gon_edge.links.mqtt.lost import Lost
 from gon_edge.links.mqtt.outbox import Outgoing
 from gon_edge.links.mqtt.queue import Message
 

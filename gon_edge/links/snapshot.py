@@ -147,6 +147,8 @@ class Snapshot:
         Without user name and password.
     mqtt_error : str
         Why there is no connection; empty when there is one.
+    mqtt_troubles : tuple of str
+        What people should know of the broker beside that, a line each.
     queue_length : int
         Messages received and not yet scored.
     rss_bytes : int
@@ -188,6 +190,7 @@ class Snapshot:
     rss_bytes: int
     heartbeat_at: float
     ready: bool
+    mqtt_troubles: tuple[str, ...] = ()
     streams: tuple[StreamSnapshot, ...] = ()
     alerts: tuple[Mapping[str, Any], ...] = ()
     silences: tuple[Mapping[str, Any], ...] = ()

@@ -14,14 +14,14 @@ from gon_edge.events import Alert, Cause, Recurring, Trend, Verdict
 from gon_edge.stream.habits import Block, directions
 
 TOP_FEATURES = 10
-"""Causes that go into an anomaly event: what a person reads, and a bound on the message's size."""
+"""Features that go into an event: what a person reads, and a bound on the message's size."""
 
 _MAINLY = 0.5
 """Two lists of causes are mainly the same when they have more than this share of the blame in common."""
 
 
 def alert_json(alert: Alert) -> dict[str, Any]:
-    """Return the event as it goes out by MQTT and into the history: plain types, NaN as `None`."""
+    """Return the event in plain types, NaN as `None`, with all its features; `event_json` is what goes out."""
     return {
         "id": alert.id,
         "type": alert.type,
@@ -47,6 +47,17 @@ def alert_json(alert: Alert) -> dict[str, Any]:
         "group": alert.group or alert.id,
         "recurring": None if alert.recurring is None else asdict(alert.recurring),
     }
+
+
+def event_json(alert: Alert) -> dict[str, Any]:
+    """Return the event as people and programs are told: as `alert_json`, and bounded.
+
+    Of more features that are missing the first ten by name are in it, and `more_features` says how many there are
+    beside them: a broker may take no large packet.
+    """
+    event = alert_json(replace(alert, top_features=alert.top_features[:TOP_FEATURES]))
+    more = len(alert.top_features) - TOP_FEATURES
+    return {**event, "more_features": more} if more > 0 else event
 
 
 def _number(value: float | None) -> float | None:

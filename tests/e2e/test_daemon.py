@@ -145,6 +145,9 @@ def test_kill_9_loses_neither_model_nor_open_alert(
         assert [a["id"] for a in json.loads(daemon.get("/api/v1/alerts")[1])["alerts"] if a["type"] != "end"] == [
             new["id"]
         ]
+        # Told again at each start: the broker may not have kept what was said of it.
+        wait_until(lambda: (subscriber.events()[-1]["id"], subscriber.events()[-1]["type"]) == (new["id"], "update"))
+        assert json.loads(mosquitto.retained("gon-edge/pi-1/state/pump") or "{}")["alerts"] == [new["id"]]
         mosquitto.publish_lines("telemetry/pump", rows(10, start=START + 380, seed=7, fault=8.0))
         wait_until(lambda: daemon.stream("pump").get("score") is not None, 10, "a score at once")
         daemon.kill()
@@ -428,3 +431,33 @@ def test_a_recorded_test_bed_its_rows_are_all_accounted_for_and_most_of_its_faul
     found = sum(any(touches(alert, fault) for alert in spans.values()) for fault in faults)
     false = sum(not any(touches(alert, fault) for fault in faults) for alert in spans.values())
     assert (found >= 10, false <= 8) == (True, True), (found, false)
+
+
+def test_events_that_no_broker_took_outlive_two_restarts_and_what_left_the_configuration_is_unsubscribed(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    # A persistent subscriber never heard of them.
+    daemon = DaemonProcess(tmp_path, mosquitto)
+    with daemon.connected():
+        assert daemon.stop() == 0
+    with Store.open(daemon.state_dir) as store:
+        state = store.state("broker")
+        assert state["subscribed"] == ["telemetry/+"]
+        state |= {"events": [["gon-edge/pi-1/alert", '{"id": "waits"}']], "subscribed": ["#", "telemetry/+"]}
+        store.put_state("broker", state)
+        store.flush(0.0)
+    mosquitto.kill()
+    with daemon.start():
+        wait_until(lambda: daemon.metrics()['gon_edge_mqtt_reconnects_total{reason="refused"}'], 10, "an attempt")
+        assert daemon.stop() == 0
+    mosquitto.start()
+    subscriber = Subscriber(mosquitto, "gon-edge/pi-1/alert", tmp_path)
+    try:
+        with daemon.connected():
+            wait_until(lambda: subscriber.events() == [{"id": "waits"}], 10, "the event")
+            assert daemon.stop() == 0
+    finally:
+        subscriber.stop()
+    with Store.open(daemon.state_dir, read_only=True) as store:
+        assert store.state("broker")["events"] == []
+        assert store.state("broker")["subscribed"] == ["telemetry/+"]

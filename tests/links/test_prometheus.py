@@ -84,7 +84,12 @@ def populate(telemetry: Telemetry, stream: str) -> None:
 
 
 def test_the_page_passes_promtool(registry: CollectorRegistry, telemetry: Telemetry) -> None:
-    telemetry.watch(mqtt_connected=lambda: True, subscriptions_refused=lambda: 0, queue_length=lambda: 7)
+    telemetry.watch(
+        mqtt_connected=lambda: True,
+        unacknowledged_s=lambda: 0.0,
+        subscriptions_refused=lambda: 0,
+        queue_length=lambda: 7,
+    )
     telemetry.memory_budget(64 << 20)
     populate(telemetry, 'a "hostile"\\ stream\nname')
     page = generate_latest(registry)
@@ -236,7 +241,10 @@ def test_without_procfs_the_page_is_served_without_those_series(tmp_path: Path) 
 def test_the_gauges_of_a_scrape_are_read_at_the_scrape(registry: CollectorRegistry, telemetry: Telemetry) -> None:
     queue: list[int] = []
     telemetry.watch(
-        mqtt_connected=lambda: bool(queue), subscriptions_refused=lambda: 2, queue_length=lambda: len(queue)
+        mqtt_connected=lambda: bool(queue),
+        unacknowledged_s=lambda: 12.5,
+        subscriptions_refused=lambda: 2,
+        queue_length=lambda: len(queue),
     )
     assert registry.get_sample_value("gon_edge_mqtt_connected") == 0
     queue.append(1)

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from gon_edge.events import Alert, Cause, Trend
-from gon_edge.stream.held import Held, alert_json, alert_of, mainly_same
+from gon_edge.stream.held import Held, alert_json, alert_of, event_json, mainly_same
+from gon_edge.stream.topics import MAX_NAME
 
 FLOW, HEAT = Cause("flow", 9.0, 2.0, 0.7), Cause("heat", None, None, 0.3)
 
@@ -39,6 +40,20 @@ def test_a_score_that_is_no_number_is_null_in_json():
     event = alert_json(alert(math.nan))
     assert event["score"] is None
     assert math.isnan(alert_of(event).score)
+
+
+def test_an_event_names_ten_features_and_how_many_more_there_are():
+    # Forty that fell silent together made a packet of 5 kB, which not every broker takes.
+    missing = tuple(Cause(f"{i:02}", None, None, 1 / 40) for i in range(40))
+    event = event_json(alert(causes=missing))
+    assert [cause["feature"] for cause in event["top_features"]] == [f"{i:02}" for i in range(10)]
+    assert event["more_features"] == 30
+    assert event_json(alert()) == alert_json(alert())
+
+
+def test_the_largest_event_there_can_be_is_bounded():
+    names = tuple(Cause("ü" * (MAX_NAME - 2) + f"{i:02}", -1e-300, 1 / 3, 1 / 3) for i in range(50))
+    assert len(json.dumps(event_json(alert(causes=names)))) < 12_000
 
 
 @pytest.mark.parametrize("told", [2.5, math.nan])

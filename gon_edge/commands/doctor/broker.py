@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from gon_edge.commands.doctor.finding import Finding, certificate, one_line
 from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError
-from gon_edge.links.mqtt.client import own_topic
-from gon_edge.links.mqtt.connection import Connection, Lost, Session, broker_url, connect
+from gon_edge.links.mqtt.client import own_client_id, own_topic
+from gon_edge.links.mqtt.connection import Connection, Session, broker_url, connect
+from gon_edge.links.mqtt.lost import Lost
 from gon_edge.links.mqtt.outbox import Outgoing
 from gon_edge.links.mqtt.queue import Message
 
@@ -38,9 +39,9 @@ def check_broker(config: Config, filters: tuple[str, ...]) -> Iterator[Finding]:
     """
     url = broker_url(config.mqtt)
     # Another client identifier than the daemon's, whose session would end otherwise; and no session of its own.
-    client_id = f"{config.mqtt.client_id or 'gon-edge-' + config.node}-doctor"
+    client_id = f"{own_client_id(config.mqtt, config.node)}-doctor"
     try:
-        connection = connect(config.mqtt, Session(client_id))
+        connection = connect(config.mqtt, Session(client_id, max_payload=config.limits.payload_bytes))
     except ConfigError as error:
         advice = _ADVICE["tls"] if config.mqtt.tls else _ADVICE["login"]
         yield Finding("broker", "fault", f"{url}: {one_line(error)}", advice)

@@ -20,6 +20,8 @@ from gon_edge.process.clock import monotonic
 if TYPE_CHECKING:
     import ssl
 
+    from gon_edge.links.mqtt.cut import Feed
+
 _BLOCK_BYTES = 64 << 10  # four TLS records of the largest size, 16 KiB
 _MOST_UNSENT_BYTES = 4 * _BLOCK_BYTES  # not critical: what a broker may leave unread before paho has to keep it
 
@@ -28,7 +30,14 @@ class BlockSocket:
     """A socket that reads and writes in blocks of up to 64 KiB, with the face paho expects of one.
 
     Until ``setblocking(False)`` it is transparent, so that handshakes work; from then on :meth:`send` collects and
-    :meth:`flush` sends.
+    :meth:`flush` sends, and what is read passes through `feed`.
+
+    Parameters
+    ----------
+    sock : socket.socket
+    tls : bool
+    feed : callable, optional
+        Returns what paho is to see of a block, as `cut.Packets.feed` does.
 
     Attributes
     ----------
@@ -38,13 +47,14 @@ class BlockSocket:
         Seconds of ``CLOCK_BOOTTIME`` when the newest block was read.
     """
 
-    def __init__(self, sock: socket.socket, *, tls: bool) -> None:
+    def __init__(self, sock: socket.socket, *, tls: bool, feed: Feed | None = None) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # acknowledgements leave in blocks of our own making
         self.error: OSError | None = None
         self.read_at = 0.0
         self._sock: Any = sock
         self._block = bytearray(_BLOCK_BYTES)
-        self._view = memoryview(self._block)
+        self._view = self._passing = memoryview(self._block)
+        self._feed = feed
         self._start = self._end = 0
         self._unsent = bytearray()
         self._collecting = False
@@ -59,17 +69,22 @@ class BlockSocket:
         """Return up to `size` bytes, empty when the other side has closed; BlockingIOError when there are none yet."""
         if self._start == self._end:
             try:
-                self._end = self._sock.recv_into(self._view, _BLOCK_BYTES if self._collecting else 1)
+                read = self._sock.recv_into(self._view, _BLOCK_BYTES if self._collecting else 1)
             except self._not_now:
                 raise BlockingIOError from None
             except OSError as error:
                 self.error = error
                 raise
-            self._start = 0
             self.read_at = monotonic()
+            self._passing, self._start, self._end = self._view, 0, read
+            if read and self._collecting and self._feed is not None:
+                self._passing = memoryview(self._feed(self._view[:read]))
+                self._end = len(self._passing)
+                if not self._end:
+                    raise BlockingIOError
         start = self._start
         self._start = min(start + size, self._end)
-        return bytes(self._view[start : self._start])
+        return bytes(self._passing[start : self._start])
 
     def send(self, data: bytes | bytearray) -> int:
         """Take all of `data`, for :meth:`flush`; BlockingIOError while too much waits."""
@@ -134,6 +149,10 @@ class InBlocks:
     ----------
     context : ssl.SSLContext or None
         ``None`` for no TLS.
+    feed : callable, optional
+        Of the one socket that is wrapped; see :class:`BlockSocket`.
+    server_name : str, optional
+        The name the certificate of the other side must have, where that is not the name of the host.
 
     Attributes
     ----------
@@ -145,9 +164,13 @@ class InBlocks:
 
     check_hostname = True
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, feed: Feed | None = None, *, server_name: str | None = None
+    ) -> None:
         self.newest: BlockSocket | None = None
         self._context = context
+        self._feed = feed
+        self._server_name = server_name
 
     def wrap_socket(
         self, sock: socket.socket, server_hostname: str | None = None, do_handshake_on_connect: bool = False
@@ -155,7 +178,9 @@ class InBlocks:
         """Return `sock`, just connected, with blocks around it, and TLS where there is any."""
         if self._context is not None:
             sock = self._context.wrap_socket(
-                sock, server_hostname=server_hostname, do_handshake_on_connect=do_handshake_on_connect
+                sock,
+                server_hostname=self._server_name or server_hostname,
+                do_handshake_on_connect=do_handshake_on_connect,
             )
-        self.newest = BlockSocket(sock, tls=self._context is not None)
+        self.newest = BlockSocket(sock, tls=self._context is not None, feed=self._feed)
         return self.newest

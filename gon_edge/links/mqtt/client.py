@@ -12,14 +12,20 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
+from gon_edge.config.schema import LimitsConfig
 from gon_edge.errors import ConfigError
 from gon_edge.events import RECONNECT_REASONS, ReconnectReason
-from gon_edge.links.mqtt.connection import Connection, Lost, Session, broker_url, tls_context, versions
-from gon_edge.links.mqtt.outbox import Outbox, Outgoing
+from gon_edge.links.mqtt.connection import Connection, Session, broker_url, versions
+from gon_edge.links.mqtt.cut import Cut
+from gon_edge.links.mqtt.delivery import Delivery
+from gon_edge.links.mqtt.lost import Lost
+from gon_edge.links.mqtt.outbox import Outgoing
 from gon_edge.links.mqtt.queue import MessageQueue
+from gon_edge.links.mqtt.tls import tls_context
+from gon_edge.process.identity import machine_code
 
 if TYPE_CHECKING:
     import random
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__package__)
 
 _STABLE_S = 60.0  # a connection that lasted this long was a good one: the next backoff starts small again
+_QUICK_S = 10.0  # not critical: a broker that closes so soon after it has accepted us does so on purpose
+_QUICK_LOSSES = 3  # in a row; one or two are a broker that restarts
 _MOST_LOGGED = 1000  # not critical: different texts remembered as said, each below 1 KiB
 
 
@@ -56,21 +64,28 @@ class MqttClient:
         Called on the network thread with one of :data:`RECONNECT_REASONS` whenever a connection, or an attempt, failed.
     max_pending : int
         Events kept while there is no connection.
+    max_payload : int
+        Bytes of a message that are taken (`limits.payload`).  By MQTT 5 the broker keeps larger ones; otherwise they
+        arrive too large by a byte, and whoever decodes them counts them.
 
     Attributes
     ----------
     queue : MessageQueue
         What arrived.
+    delivery : Delivery
+        What leaves, and what became of it.
+    client_id : str
+        Under which the broker knows us.
+    subscribed : frozenset of str
+        Topic filters that the broker may hold for us.
     connected : bool
         Between CONNACK and the end of the connection.
     connects : int
         CONNACKs that accepted us.
+    sessions : int
+        Of these the first, and those of a broker that remembered nothing: whoever relied on it has missed something.
     reconnects : dict of str to int
         Failed connections and attempts by reason.
-    events_dropped : int
-        Events that went because `max_pending` later ones were waiting.
-    publish_refused : int
-        Our messages the broker refused by reason code.
     subscribe_refused : dict of str to str
         Topic filters the broker refuses at the moment, and its reason.
     last_error : str
@@ -103,6 +118,7 @@ class MqttClient:
         rng: random.Random,
         on_reconnect: Callable[[ReconnectReason], None] | None = None,
         max_pending: int = 1000,
+        max_payload: int = LimitsConfig().payload_bytes,
     ) -> None:
         self._settings = settings
         self._node = node
@@ -113,18 +129,22 @@ class MqttClient:
         tls_context(settings)  # not by the first connection
 
         self.queue = MessageQueue(settings.queue_messages, settings.queue_bytes)
+        self.delivery = Delivery(max_pending)
+        self.client_id = own_client_id(settings, node)
+        self.subscribed = frozenset(subscriptions)
         self.connected = False
-        self.connects = 0
+        self.connects = self.sessions = 0
         self.reconnects: dict[str, int] = dict.fromkeys(RECONNECT_REASONS, 0)
-        self.events_dropped = 0
-        self.publish_refused = 0
         self.subscribe_refused: dict[str, str] = {}
         self.last_error = "not connected yet"
         self.url = broker_url(settings)
 
         self._versions = versions(settings)
         self._mqtt_5 = self._versions[0]
-        self._outbox = Outbox(max_pending)
+        self._max_payload = max_payload
+        self._accepted_at: float | None = None  # the newest connection, by time.monotonic
+        self._accused = False  # one of our messages may have ended it
+        self._quick_losses = 0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
         self._stop_by = 0.0
@@ -134,6 +154,25 @@ class MqttClient:
     def topic(self, *levels: str) -> str:
         """Return ``<base_topic>/<node>/<levels...>``; what MQTT forbids in a level is percent-encoded."""
         return own_topic(self._settings, self._node, *levels)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next run goes on from, fit for JSON: what the broker holds for us, and events that wait."""
+        broker = [self.url, self.client_id]
+        return {"broker": broker, "subscribed": sorted(self.subscribed), **self.delivery.state()}
+
+    def resume(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from what `state` returned in an earlier run; before :meth:`start`.
+
+        Topic filters of that run that are not wanted any more are unsubscribed where the broker has kept them.  What
+        cannot be understood is left.
+        """
+        try:
+            if state is not None:
+                self.delivery.resume(state, self.topic())
+                if state["broker"] == [self.url, self.client_id]:
+                    self.subscribed |= {str(topic) for topic in state["subscribed"]}
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("what waited for the broker cannot be read: %r", error)
 
     def start(self) -> None:
         """Start the network thread and return; a broker that is down is waited for."""
@@ -158,14 +197,16 @@ class MqttClient:
         """
         if not topic or "+" in topic or "#" in topic or "\0" in topic:
             raise ValueError(f"{topic!r} is not a topic to publish to")
-        message = Outgoing(topic, payload.encode() if isinstance(payload, str) else payload, retain)
-        idle = len(self._outbox) == 0  # otherwise the network thread has been told already
-        if retain:
-            self._outbox.put_state(message)
-        else:
-            self.events_dropped += self._outbox.put_event(message)
-        if idle:
-            os.eventfd_write(self._wake_fd, 1)
+        if self.delivery.put(Outgoing(topic, payload.encode() if isinstance(payload, str) else payload, retain)):
+            os.eventfd_write(self._wake_fd, 1)  # otherwise the network thread has been told already
+
+    def troubles(self) -> tuple[str, ...]:
+        """What people should know of, a line each, beside `last_error`; from any thread."""
+        found = []
+        if self._fights:
+            found.append(self._other_client())
+        found += [f"the broker refuses {topic!r}: {reason}" for topic, reason in self.subscribe_refused.items()]
+        return (*found, *self.delivery.troubles())
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Send what waits, say ``offline``, disconnect, end the thread: within `timeout_s` or without."""
@@ -184,6 +225,7 @@ class MqttClient:
             failure = self._one_connection()
             if failure is None or self._stopping.is_set():
                 return
+            failure = self._named(failure)
             failures = 1 if time.monotonic() - began > _STABLE_S else failures + 1
             self._report(failure)
             if failure.wrong_version and len(self._versions) > 1:
@@ -195,6 +237,7 @@ class MqttClient:
     def _one_connection(self) -> Lost | None:
         """Connect and serve; return why that ended, ``None`` when it was to end."""
         connection: Connection | None = None
+        self._accepted_at, self._accused = None, False
         try:
             connection = self._connection()
             connection.open()
@@ -211,7 +254,33 @@ class MqttClient:
             self.connected = False
             if connection is not None:
                 connection.close()
-                self.events_dropped += self._outbox.put_back(connection.unacknowledged.values())
+                self._accused = self.delivery.end(connection)
+
+    def _named(self, failure: Lost) -> Lost:
+        """The loss, or what it and those before it add up to: another client with our identifier.
+
+        Most brokers only close the older of two connections.  A connection that one of our own messages may have ended
+        says nothing, and neither does an attempt that was not accepted.
+        """
+        if failure.reason == "taken_over":
+            self._quick_losses = _QUICK_LOSSES
+            return Lost("taken_over", f"{failure.detail}: {self._other_client()}")
+        if self._accepted_at is None or self._accused:
+            return failure
+        lived_s = time.monotonic() - self._accepted_at
+        quick = lived_s < (2.0 * self._settings.reconnect_max_s + _QUICK_S if self._fights else _QUICK_S)
+        self._quick_losses = self._quick_losses + 1 if quick and failure.reason == "lost" else 0
+        return Lost("taken_over", self._other_client()) if self._fights else failure
+
+    @property
+    def _fights(self) -> bool:
+        return self._quick_losses >= _QUICK_LOSSES
+
+    def _other_client(self) -> str:
+        return (
+            f"another client uses the id {self.client_id!r}, it seems: the broker closes each connection soon after it "
+            "has accepted us; give each client a mqtt.client_id of its own"
+        )
 
     def _delay_s(self, failure: Lost, failures: int) -> float:
         least, most = self._settings.reconnect_min_s, self._settings.reconnect_max_s
@@ -235,15 +304,17 @@ class MqttClient:
     def _connection(self) -> Connection:
         settings = self._settings
         session = Session(
-            client_id=settings.client_id or f"gon-edge-{self._node}",
+            client_id=self.client_id,
             expiry_s=int(settings.session_expiry_s),
             keepalive_s=int(settings.keepalive_s),
             will=Outgoing(self.topic("status"), b"offline", retain=True),
+            max_payload=self._max_payload,
         )
         connection = Connection(settings, session, mqtt_5=self._mqtt_5)
         connection.on_messages = self.queue.put_many
+        connection.on_cut = self._cut
         connection.on_subscribed = self._subscribed
-        connection.on_published = self._published
+        connection.on_unsubscribed = self._unsubscribed
         return connection
 
     def _serve(self, connection: Connection) -> None:
@@ -253,14 +324,20 @@ class MqttClient:
             return
         self._greet(connection, connection.accepted)
         while not self._stopping.is_set():
-            self._send_waiting(connection)
+            self.delivery.send(connection)
             connection.pump(1.0, self._wake_fd)
         self._say_goodbye(connection)
 
     def _greet(self, connection: Connection, session_present: bool) -> None:
-        connection.send(Outgoing(self.topic("status"), b"online", retain=True))
+        self.delivery.put(Outgoing(self.topic("status"), b"online", retain=True))
+        self.delivery.begin(connection)
+        if session_present:
+            connection.unsubscribe(tuple(sorted(self.subscribed - set(self._subscriptions))))
+        else:
+            self.subscribed = frozenset(self._subscriptions)
         connection.subscribe(self._subscriptions, send_retained=self.connects == 0)
-        self._outbox.repeat_states()
+        self._accepted_at = time.monotonic()
+        self.sessions += self.connects == 0 or not session_present
         self.connects += 1
         self.connected = True
         self.last_error = ""
@@ -272,23 +349,17 @@ class MqttClient:
             "resumed" if session_present else "new",
         )
 
-    def _send_waiting(self, connection: Connection) -> None:
-        while len(connection.unacknowledged) < connection.send_window:
-            message = self._outbox.take()
-            if message is None:
-                break
-            connection.send(message)
-
     def _say_goodbye(self, connection: Connection) -> None:
         """Empty the outbox, say offline (a clean DISCONNECT suppresses the will), wait for the acknowledgements."""
         said = False
         with contextlib.suppress(Lost):
             while (left := self._stop_by - time.monotonic()) > 0:
-                self._send_waiting(connection)
-                if not said and len(self._outbox) == 0:
-                    connection.send(Outgoing(self.topic("status"), b"offline", retain=True))
+                self.delivery.send(connection)
+                if not said and len(self.delivery.outbox) == 0:
+                    self.delivery.put(Outgoing(self.topic("status"), b"offline", retain=True))
                     said = True
-                elif said and not connection.unacknowledged:
+                    continue
+                if said and not connection.unacknowledged:
                     break
                 connection.pump(min(left, 0.2), self._wake_fd)
             connection.leave()
@@ -300,10 +371,20 @@ class MqttClient:
         for topic, reason in refused.items():
             self._log_once(logging.ERROR, f"{self.url} refuses the subscription to {topic!r}: {reason}")
 
-    def _published(self, message: Outgoing, refusal: str) -> None:
-        if refusal:
-            self.publish_refused += 1
-            self._log_once(logging.ERROR, f"{self.url} refuses messages to {message.topic!r}: {refusal}")
+    def _unsubscribed(self, topics: tuple[str, ...]) -> None:
+        self.subscribed -= set(topics)
+        log.info("%s sends %s no more", self.url, ", ".join(map(repr, topics)))
+
+    def _cut(self, messages: list[Cut]) -> None:
+        for message in messages:
+            text = f"a message of {message.bytes} bytes to {message.topic!r} is too large to be kept"
+            self._log_once(logging.WARNING, f"{text}; limits.payload is {self._max_payload} bytes")
+
+
+def own_client_id(settings: MqttConfig, node: str) -> str:
+    """Return the client identifier: the one of the configuration, or one that no other machine has by chance."""
+    code = machine_code()
+    return settings.client_id or f"gon-edge-{node}" + (f"-{code}" if code else "")
 
 
 def own_topic(settings: MqttConfig, node: str, *levels: str) -> str:

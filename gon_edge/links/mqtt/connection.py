@@ -1,11 +1,9 @@
 """One connection to a broker, from CONNECT to its end: the one way to connect.
 
-The daemon (`client`), the commands (``links/publisher``) and the doctor use it.  It knows the address, TLS, user name
-and password, the versions of the protocol and the will, and it puts errors and reason codes into words.  Whether and
-when to try again is up to them.  Only this module knows paho: paho opens the socket and speaks MQTT, and
+The daemon (`client`), the commands (``links/publisher``) and the doctor use it.  It knows the address, user name and
+password, the versions of the protocol and the will; `tls` and `lost` say in words what went wrong.  Whether and when to
+try again is up to the others.  Only this module knows paho: paho opens the socket and speaks MQTT, and
 :meth:`Connection.pump` drives it, in blocks of our own making (`blocks`).
-
-A new reason in :data:`gon_edge.events.RECONNECT_REASONS` is a new label value in ``prometheus``.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -24,15 +22,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from gon_edge.errors import ConfigError
-from gon_edge.events import ReconnectReason
 from gon_edge.links.mqtt.blocks import BlockSocket, InBlocks
+from gon_edge.links.mqtt.cut import Cut, Frames, Packets, most_packet_bytes
+from gon_edge.links.mqtt.lost import UNSUPPORTED_VERSION, Lost, reason_of, words
 from gon_edge.links.mqtt.outbox import Outgoing
 from gon_edge.links.mqtt.queue import Message
+from gon_edge.links.mqtt.tls import tls_context, tls_loss
 
 if TYPE_CHECKING:
-    import ssl
-
     from gon_edge.config.schema import MqttConfig
 
 _CONNECT_TIMEOUT_S = 10.0  # not critical: for the socket, and again for CONNACK
@@ -40,47 +37,6 @@ _PACKETS_A_ROUND = 250  # not critical: however fast the broker sends, keep-aliv
 # Messages the broker may have on the way to us unacknowledged.  Brokers queue the rest, and drop beyond a bound
 # (mosquitto: 20 on the way and 1000 queued by default); the largest value MQTT allows makes that bound 66 times wider.
 _RECEIVE_MAXIMUM = 65535
-_UNSUPPORTED_VERSION = 132
-_REASON_OF_CODE: dict[int, ReconnectReason] = {  # MQTT 5, table 2-6
-    129: "protocol",  # malformed packet
-    130: "protocol",
-    _UNSUPPORTED_VERSION: "protocol",
-    134: "auth",  # bad user name or password
-    135: "auth",  # not authorized
-    138: "auth",  # banned
-    140: "auth",  # bad authentication method
-    141: "timeout",  # keep alive
-    142: "taken_over",
-}
-
-Concern = Literal["address", "certificate", "tls", "login"]
-"""What a person should look at when there is no connection: host and port, the authority that signed the broker's
-certificate, anything else of TLS, or user name and password."""
-
-
-class Lost(Exception):
-    """The connection, or the attempt at one, has ended.
-
-    Attributes
-    ----------
-    reason : str
-        One of :data:`gon_edge.events.RECONNECT_REASONS`.
-    detail : str
-        For people; without the address of the broker.
-    concerns : str
-        What to look at.
-    wrong_version : bool
-        Another version of MQTT may fare better.
-    """
-
-    def __init__(
-        self, reason: ReconnectReason, detail: str, *, concerns: Concern = "address", wrong_version: bool = False
-    ) -> None:
-        super().__init__(detail)
-        self.reason: ReconnectReason = reason
-        self.detail = detail
-        self.concerns: Concern = concerns
-        self.wrong_version = wrong_version
 
 
 class Session(NamedTuple):
@@ -98,6 +54,9 @@ class Session(NamedTuple):
         What the broker says for us when we are gone without a word.
     window : int
         Messages of ours on the way unacknowledged; the broker may allow fewer.
+    max_payload : int or None
+        Bytes of a message that are taken; a larger one stays with the broker by MQTT 5, else it is cut (`cut`).
+        ``None`` takes any.
     """
 
     client_id: str = ""
@@ -105,6 +64,7 @@ class Session(NamedTuple):
     keepalive_s: int = 15  # not critical: a command notices within 23 s that the network is gone
     will: Outgoing | None = None
     window: int = 20  # mosquitto's default bound in the other direction; more gains nothing on a LAN
+    max_payload: int | None = None
 
 
 def broker_url(settings: MqttConfig) -> str:
@@ -115,29 +75,6 @@ def broker_url(settings: MqttConfig) -> str:
 def versions(settings: MqttConfig) -> tuple[bool, ...]:
     """Return what to speak, in the order to try: true is MQTT 5, false 3.1.1."""
     return {"auto": (True, False), "5": (True,), "3.1.1": (False,)}[settings.protocol]
-
-
-def tls_context(settings: MqttConfig) -> ssl.SSLContext | None:
-    """Return a fresh context, so that renewed certificates count from the next connection on; ``None`` without TLS.
-
-    Raises
-    ------
-    ConfigError
-        When a certificate or key cannot be used.
-    """
-    if not settings.tls:
-        return None
-    import ssl  # 4 MiB, where it is used
-
-    key, file = "mqtt.ca_file", settings.ca_file
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.cert_file is not None:
-            key, file = "mqtt.cert_file", settings.cert_file
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be used for TLS: {error}", key=key) from error
-    return context
 
 
 def connect(settings: MqttConfig, session: Session) -> Connection:
@@ -193,10 +130,16 @@ class Connection:
         What was sent and the broker may not have yet, by packet identifier, oldest first.
     send_window : int
         How many of these there may be.
+    most_packet : int or None
+        Bytes of the largest packet the broker takes, where it says so.
     on_messages : callable
         Takes the messages of one round, before they are acknowledged.
+    on_cut : callable
+        Takes the messages of a round that were too large and were cut.
     on_subscribed : callable
         Takes the topic filters of a SUBSCRIBE that the broker refused, each with its reason.
+    on_unsubscribed : callable
+        Takes the topic filters of an UNSUBSCRIBE that the broker has heeded.
     on_published : callable
         Takes a message of ours that was answered, and the reason why the broker refused it; empty when it has it.
 
@@ -211,16 +154,24 @@ class Connection:
         self.accepted: bool | None = None
         self.unacknowledged: dict[int, Outgoing] = {}
         self.send_window = session.window
+        self.most_packet: int | None = None
         self.on_messages: Callable[[list[Message]], None] = _nothing
+        self.on_cut: Callable[[list[Cut]], None] = _nothing
         self.on_subscribed: Callable[[dict[str, str]], None] = _nothing
+        self.on_unsubscribed: Callable[[tuple[str, ...]], None] = _nothing
         self.on_published: Callable[[Outgoing, str], None] = _nothing
         self._settings = settings
         self._session = session
         self._asked: dict[int, tuple[str, ...]] = {}  # topic filters by packet identifier
+        self._sent_at: dict[int, float] = {}  # of what is unacknowledged, by time.monotonic
         self._received: list[Message] = []
         self._poll = select.poll()
         self._ended: Lost | None = None
-        self._sockets = InBlocks(tls_context(settings))
+        self._packets = Packets(session.max_payload, mqtt_5=mqtt_5) if session.max_payload is not None else None
+        feed = None
+        if self._packets is not None:
+            feed = Frames(self._packets).feed if settings.websockets else self._packets.feed
+        self._sockets = InBlocks(tls_context(settings), feed, server_name=settings.server_name)
         self._client = self._new_client()
 
     def _new_client(self) -> paho.Client:
@@ -247,6 +198,7 @@ class Connection:
         client.on_disconnect = self._disconnected
         client.on_message = self._message
         client.on_subscribe = self._suback
+        client.on_unsubscribe = self._unsuback
         client.on_publish = self._puback
         # With this set paho leaves writing to the owner of the loop instead of doing it inside publish().
         client.on_socket_register_write = lambda *_: None
@@ -255,22 +207,27 @@ class Connection:
     def open(self) -> None:
         """Open the socket, with TLS and WebSocket handshake as configured, and send CONNECT."""
         host, port, session = self._settings.host, self._settings.port, self._session
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        if session.max_payload is not None:
+            properties.MaximumPacketSize = most_packet_bytes(session.max_payload)
         if self.mqtt_5 and session.expiry_s is not None:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = session.expiry_s
             properties.ReceiveMaximum = _RECEIVE_MAXIMUM
             self._client.connect_async(host, port, session.keepalive_s, clean_start=False, properties=properties)
+        elif self.mqtt_5:
+            self._client.connect_async(host, port, session.keepalive_s, properties=properties)
         else:
             self._client.connect_async(host, port, session.keepalive_s)
         try:
             self._client.reconnect()
         except paho.WebsocketConnectionError as error:
-            raise Lost("protocol", str(error)) from error
+            path = self._settings.websocket_path
+            text = f"no WebSocket at the path {path}: {error}; see the path and the port of mqtt.url"
+            raise Lost("protocol", text) from error
         except TimeoutError as error:
             raise Lost("timeout", f"no connection within {_CONNECT_TIMEOUT_S:.0f} s") from error
         except (OSError, ValueError) as error:  # ValueError: what can be no name of a host
-            of_tls = _tls_loss(error) if self._settings.tls else None
-            raise of_tls or Lost("refused", _words(error)) from error
+            raise tls_loss(error, self._settings) or Lost("refused", words(error)) from error
 
     def await_connack(self, stopped: Callable[[], bool] = lambda: False, wake_fd: int | None = None) -> None:
         """Wait until the broker has accepted us, or `stopped`."""
@@ -323,6 +280,17 @@ class Connection:
         """Publish with QoS 1, with the next :meth:`flush` or :meth:`pump`; never waits."""
         sent = self._client.publish(message.topic, message.payload, qos=1, retain=message.retain)
         self.unacknowledged[sent.mid] = message
+        self._sent_at[sent.mid] = time.monotonic()
+
+    @property
+    def waited_s(self) -> float:
+        """How long the oldest message of ours has waited for its acknowledgement; 0 when none waits."""
+        return time.monotonic() - next(iter(self._sent_at.values())) if self._sent_at else 0.0
+
+    def takes(self, message: Outgoing) -> bool:
+        """Whether a message is within what the broker takes, as far as it says."""
+        body = 2 + len(message.topic.encode()) + 2 + 1 + len(message.payload)  # identifier, and no properties
+        return self.most_packet is None or body + 5 <= self.most_packet  # a header of five bytes at most
 
     def flush(self) -> None:
         """Hand what was sent to the kernel, as far as it takes it; :class:`Lost` when the connection is gone."""
@@ -333,7 +301,7 @@ class Connection:
         try:
             blocks.flush()
         except OSError as error:
-            raise self._ended or Lost("lost", _words(error)) from error
+            raise self._ended or Lost("lost", words(error)) from error
 
     def subscribe(self, topics: tuple[str, ...], *, send_retained: bool = True) -> None:
         """Subscribe with QoS 1; with MQTT 5 retained messages come only when asked for or new."""
@@ -348,6 +316,13 @@ class Connection:
         _, mid = self._client.subscribe(filters)  # type: ignore[arg-type]
         if mid is not None:
             self._asked[mid] = topics
+
+    def unsubscribe(self, topics: tuple[str, ...]) -> None:
+        """Tell the broker that these topic filters are not wanted any more."""
+        if topics:
+            _, mid = self._client.unsubscribe(list(topics))
+            if mid is not None:
+                self._asked[mid] = topics
 
     def certificate_expiry(self) -> float | None:
         """Return the Unix time at which the broker's certificate ends; ``None`` without TLS."""
@@ -376,6 +351,9 @@ class Connection:
                 break
             if len(self._received) >= _PACKETS_A_ROUND:
                 break
+        if self._packets is not None and self._packets.cut:
+            self.on_cut(self._packets.cut)
+            self._packets.cut = []
         if self._received:  # before their acknowledgements leave
             self.on_messages(self._received)
             self._received = []
@@ -393,8 +371,14 @@ class Connection:
         refused = {topic: str(code) for topic, code in zip(topics, codes, strict=False) if code.is_failure}
         self.on_subscribed(refused)
 
+    def _unsuback(self, _c: paho.Client, _u: object, mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+        topics = self._asked.pop(mid, ())
+        if not any(code.is_failure for code in codes):  # by MQTT 3.1.1 there are none
+            self.on_unsubscribed(topics)
+
     def _puback(self, _c: paho.Client, _u: object, mid: int, code: ReasonCode, _p: Properties | None) -> None:
         message = self.unacknowledged.pop(mid, None)
+        self._sent_at.pop(mid, None)
         if message is not None:
             self.on_published(message, str(code) if code.is_failure else "")
 
@@ -409,9 +393,10 @@ class Connection:
         if not code.is_failure:
             self.accepted = flags.session_present
             self.send_window = min(self.send_window, getattr(properties, "ReceiveMaximum", self.send_window))
+            self.most_packet = getattr(properties, "MaximumPacketSize", None)
             return
-        reason = _reason(code.value, otherwise="refused")
-        wrong_version = code.value == _UNSUPPORTED_VERSION
+        reason = reason_of(code.value, otherwise="refused")
+        wrong_version = code.value == UNSUPPORTED_VERSION
         self._ended = Lost(reason, f"the broker refuses us: {code}", concerns="login", wrong_version=wrong_version)
 
     def _disconnected(
@@ -423,50 +408,26 @@ class Connection:
         _p: Properties | None,
     ) -> None:
         error = self._sockets.newest.error if self._sockets.newest is not None else None
-        of_tls = _tls_loss(error) if self._settings.tls else None
+        of_tls = tls_loss(error, self._settings)
         if self._ended is not None:
             return
         if flags.is_disconnect_packet_from_server:
-            self._ended = Lost(_reason(code.value, otherwise="lost"), f"the broker ended the connection: {code}")
+            self._ended = Lost(reason_of(code.value, otherwise="lost"), f"the broker ended the connection: {code}")
         elif of_tls is not None:
             self._ended = of_tls
         elif self.accepted is None:
             reason, text = (
-                _reason(code.value, otherwise="refused"),
+                reason_of(code.value, otherwise="refused"),
                 "the broker closed the connection without an answer",
             )
             self._ended = Lost(reason, f"{text} to CONNECT", concerns="login", wrong_version=True)
         else:
-            text = _words(error) if error is not None else str(code)
-            self._ended = Lost(_reason(code.value, otherwise="lost"), f"connection lost: {text}")
+            text = words(error) if error is not None else str(code)
+            self._ended = Lost(reason_of(code.value, otherwise="lost"), f"connection lost: {text}")
 
 
 def _nothing(*_: object) -> None:
     """What nobody listens to."""
-
-
-def _reason(code: int, *, otherwise: ReconnectReason) -> ReconnectReason:
-    return _REASON_OF_CODE.get(code, otherwise)
-
-
-def _words(error: Exception) -> str:
-    """What an error of the system says, without its number."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _tls_loss(error: Exception | None) -> Lost | None:
-    """What an error of TLS says; ``None`` for any other."""
-    import ssl
-
-    if not isinstance(error, ssl.SSLError):
-        return None
-    if isinstance(error, ssl.SSLCertVerificationError):
-        text = f"the broker's certificate is not valid: {error.verify_message}"
-        return Lost("auth", text, concerns="certificate")
-    reason = error.reason or str(error)
-    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:  # alerts of the broker about ours
-        return Lost("auth", f"the broker refuses our certificate: {reason}", concerns="tls")
-    return Lost("protocol", f"TLS failed: {reason}", concerns="tls")
 
 
 def _websocket_headers(settings: MqttConfig) -> dict[str, str]:

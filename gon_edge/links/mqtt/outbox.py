@@ -58,6 +58,11 @@ class Outbox:
             self._events.append(message)
             return int(full)
 
+    def events(self) -> list[Outgoing]:
+        """Return the events that wait, oldest first."""
+        with self._lock:
+            return list(self._events)
+
     def repeat_states(self) -> None:
         """Let every state leave again: a broker may have forgotten them."""
         with self._lock:

@@ -162,6 +162,7 @@ def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
             "connected": snapshot.mqtt_connected,
             "url": snapshot.mqtt_url,
             "error": snapshot.mqtt_error,
+            "troubles": snapshot.mqtt_troubles,
         },
         "queue_length": snapshot.queue_length,
         "rss_bytes": snapshot.rss_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -13,15 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from e2e.servers import Mosquitto, free_port, require, wait_until
-from oldbroker import ACCEPT_THEN_TAKE_OVER, REFUSE_AS_3_1_1, REFUSE_AS_5, OldBroker
+from oldbroker import ACCEPT_THEN_TAKE_OVER, REFUSE_AS_3_1_1, REFUSE_AS_5, OldBroker, PathProxy
 
 from gon_edge.config.schema import MqttConfig
 from gon_edge.errors import ConfigError
 from gon_edge.events import RECONNECT_REASONS
+from gon_edge.links.mqtt import delivery
 from gon_edge.links.mqtt.client import MqttClient, backoff_s
 from gon_edge.links.mqtt.queue import Message
 
@@ -39,6 +42,8 @@ def client(
     *topics: str,
     on_reconnect: Callable[[str], None] | None = None,
     max_pending: int = 1000,
+    max_payload: int = 2 << 20,
+    state: dict[str, Any] | None = None,
     **changes: object,
 ) -> Iterator[MqttClient]:
     mqtt = MqttClient(
@@ -48,7 +53,9 @@ def client(
         rng=random.Random(0),
         on_reconnect=on_reconnect,
         max_pending=max_pending,
+        max_payload=max_payload,
     )
+    mqtt.resume(state)
     mqtt.start()
     try:
         yield mqtt
@@ -115,7 +122,8 @@ def test_a_connection_without_tls_loads_no_openssl(mosquitto: Mosquitto) -> None
         "with deferred():\n"
         "    from gon_edge.config.schema import MqttConfig\n"
         "    from gon_edge.links.mqtt.client import MqttClient\n"
-        "m = MqttClient(MqttConfig(url=sys.argv[1]), node='n', subscriptions=('t',), rng=random.Random(0))\n"
+        "m = MqttClient(MqttConfig(url=sys.argv[1]), node='n', subscriptions=('t',), rng=random.Random(0), "
+        "max_payload=2 << 20)\n"
         "m.start()\n"
         "received = 0\n"
         "m.publish('t', bytes(1_000_000))\n"  # comes in many blocks, between which there is nothing to read
@@ -240,6 +248,25 @@ def test_a_broker_with_a_certificate_of_another_authority_is_refused(tls_broker:
         assert mqtt.connects == 0
 
 
+def test_a_certificate_for_another_name_is_refused_and_says_what_it_is_for(
+    tls_broker: Mosquitto, certificates: Path
+) -> None:
+    at = certificates
+    own = {"cert_file": at / "client.crt", "key_file": at / "client.key", "ca_file": at / "ca.crt"}
+    with client(f"mqtts://localhost:{tls_broker.port}", server_name="broker.example", **own) as mqtt:
+        wait_until(lambda: mqtt.reconnects["auth"])
+        assert "certificate is not valid for 'broker.example'" in mqtt.last_error
+        assert "it is for 127.0.0.1, localhost: write one of these as mqtt.server_name" in mqtt.last_error
+
+
+def test_a_server_name_stands_in_for_the_host(tls_broker: Mosquitto, certificates: Path) -> None:
+    at = certificates
+    own = {"cert_file": at / "client.crt", "key_file": at / "client.key", "ca_file": at / "ca.crt"}
+    url = f"mqtts://127.1:{tls_broker.port}"  # the same address, written as it is in no certificate
+    with client(url, server_name="localhost", **own) as mqtt:
+        connected(mqtt)
+
+
 def test_a_missing_client_certificate_is_named_as_the_cause(tls_broker: Mosquitto, certificates: Path) -> None:
     with client(f"mqtts://127.0.0.1:{tls_broker.port}", ca_file=certificates / "ca.crt") as mqtt:
         # An attempt may find the connection closed before the broker's alert is read, and then says only that.
@@ -265,6 +292,25 @@ def test_websockets(tmp_path: Path) -> None:
             for i in range(300):
                 mqtt.publish("t", str(i))
             assert [m.payload for m in receive(mqtt, 300)] == [str(i).encode() for i in range(300)]
+    finally:
+        broker.kill()
+
+
+def test_a_path_of_a_websocket_is_asked_for_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    # mosquitto takes any path: in front of it stands what people have there, a proxy with one path for MQTT.
+    port = free_port()
+    lines = [f"listener {port} 127.0.0.1", "protocol websockets", "allow_anonymous true"]
+    broker = Mosquitto(tmp_path / "broker", settings="\n".join(lines)).start()
+    try:
+        with PathProxy("/home/mqtt", port) as proxy:
+            with client(f"ws://127.0.0.1:{proxy.port}/home/mqtt", "t") as mqtt:
+                connected(mqtt)
+                mqtt.publish("t", "there and back")
+                assert [m.payload for m in receive(mqtt, 1)] == [b"there and back"]
+            with client(f"ws://127.0.0.1:{proxy.port}/wrong", "t") as mqtt:
+                wait_until(lambda: mqtt.reconnects["protocol"])
+                assert "no WebSocket at the path /wrong" in mqtt.last_error
+                assert "mqtt.url" in mqtt.last_error
     finally:
         broker.kill()
 
@@ -330,7 +376,7 @@ def test_events_of_a_time_without_a_broker_are_sent_later_and_the_oldest_go_firs
             mqtt.publish(mqtt.topic("alert"), str(i))
         mosquitto.start()
         assert [m.payload for m in receive(mqtt, 5)] == [b"3", b"4", b"5", b"6", b"7"]
-        assert mqtt.events_dropped == 3
+        assert mqtt.delivery.events_dropped == 3
 
 
 def test_messages_of_a_time_without_us_arrive_through_the_persistent_session(mosquitto: Mosquitto) -> None:
@@ -341,6 +387,71 @@ def test_messages_of_a_time_without_us_arrive_through_the_persistent_session(mos
         mosquitto.publish("telemetry/pump", str(i))
     with client(mosquitto.url, "telemetry/+") as mqtt:
         assert [m.payload for m in receive(mqtt, 10)] == [str(i).encode() for i in range(10)]
+
+
+def test_what_an_earlier_run_subscribed_to_is_unsubscribed_from_a_kept_session(mosquitto: Mosquitto) -> None:
+    # A session that had once asked for # went on to send everything, for ever.
+    with client(mosquitto.url, "#", "telemetry/+") as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in mosquitto.log)
+        state = mqtt.state()
+    with client(mosquitto.url, "telemetry/+", state=state) as mqtt:
+        connected(mqtt)
+        wait_until(lambda: mqtt.subscribed == {"telemetry/+"})
+        mosquitto.publish("elsewhere", "never")
+        mosquitto.publish("telemetry/pump", "wanted")
+        assert b"never" not in {m.payload for m in receive(mqtt, 1, timeout_s=1.0)}
+    assert "Received UNSUBSCRIBE" in mosquitto.log
+
+
+def test_a_broker_without_our_session_has_nothing_to_unsubscribe(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url, "#") as mqtt:
+        state = mqtt.state()
+        connected(mqtt)
+    mosquitto.kill()
+    mosquitto.start()
+    with client(mosquitto.url, "telemetry/+", state=state) as mqtt:
+        connected(mqtt)
+        wait_until(lambda: mqtt.subscribed == {"telemetry/+"})
+    assert "UNSUBSCRIBE" not in mosquitto.log
+
+
+def test_events_that_wait_for_a_broker_outlive_us_and_are_bounded(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path / "broker")
+    try:
+        with client(broker.url) as mqtt:
+            mqtt.publish(mqtt.topic("state", "pump"), "stale", retain=True)  # the next run says it by itself
+            for i in range(3):
+                mqtt.publish(mqtt.topic("alert"), f"{i}" + " " * 100_000)
+            wait_until(lambda: mqtt.reconnects["refused"])
+            state = json.loads(json.dumps(mqtt.state()))
+        assert len(json.dumps(state)) < 300_000
+        state["events"].insert(0, ["gon-edge/another-name/alert", "x"])  # before `node` was changed
+        broker.start()
+        with client(broker.url, "gon-edge/+/alert", state=state) as mqtt:
+            mqtt.publish(mqtt.topic("alert"), "new")
+            assert [m.payload.strip() for m in receive(mqtt, 3)] == [b"1", b"2", b"new"]
+            assert mqtt.delivery.events_dropped == 1
+            wait_until(lambda: mqtt.state()["events"] == [])
+    finally:
+        broker.kill()
+
+
+@pytest.mark.parametrize("state", [None, {}, {"events": 1}, {"events": [["a"]], "left_out": 0}, {"events": [1]}])
+def test_a_state_that_cannot_be_understood_is_left(state: dict[str, Any] | None) -> None:
+    mqtt = MqttClient(settings("mqtt://x"), node="n", subscriptions=("t",), rng=random.Random(0))
+    mqtt.resume(state)
+    assert mqtt.state()["subscribed"] == ["t"]
+
+
+def test_sessions_count_the_first_connection_and_those_to_a_broker_that_remembers_nothing(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url, "t") as mqtt:
+        connected(mqtt)
+        assert mqtt.sessions == 1
+        mosquitto.kill()
+        mosquitto.start()
+        connected(mqtt, times=2)
+        assert mqtt.sessions == 2
 
 
 def test_a_clean_stop_sends_what_waits_and_says_offline(mosquitto: Mosquitto) -> None:
@@ -388,8 +499,11 @@ def test_a_refused_publication_is_counted(tmp_path: Path) -> None:
         with client(broker.url) as mqtt:
             connected(mqtt)
             mqtt.publish("forbidden", "x")
-            wait_until(lambda: mqtt.publish_refused == 1)
+            wait_until(lambda: mqtt.delivery.lost["refused"] == 1)
             assert mqtt.connected
+            (trouble,) = mqtt.troubles()
+            assert "1 message to 'forbidden' lost" in trouble
+            assert "Not authorized" in trouble
     finally:
         broker.kill()
 
@@ -424,6 +538,44 @@ def test_a_second_client_with_our_id_is_named_and_does_not_start_a_fight() -> No
         assert time.monotonic() - began >= 0.5  # at least half the longest wait, not a fraction of the shortest
         assert "taken over" in mqtt.last_error.lower()
         assert not mqtt.connected
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_two_daemons_with_one_client_id_are_told_so_by_a_broker_that_only_closes(
+    mosquitto: Mosquitto, protocol: str
+) -> None:
+    changes = {"protocol": protocol, "client_id": "twin", "reconnect_min_s": 0.1, "reconnect_max_s": 0.5}
+    with client(mosquitto.url, **changes) as one, client(mosquitto.url, **changes) as other:
+        wait_until(lambda: one.reconnects["taken_over"] or other.reconnects["taken_over"])
+        told = one if one.reconnects["taken_over"] else other
+        assert "another client uses the id 'twin'" in told.troubles()[0]  # connected or not
+    assert "give each client a mqtt.client_id of its own" in told.troubles()[0]
+
+
+def test_a_broker_that_restarts_again_and_again_is_no_other_client(mosquitto: Mosquitto) -> None:
+    with client(mosquitto.url) as mqtt:
+        for times in (1, 2):
+            connected(mqtt, times)
+            mosquitto.kill()
+            mosquitto.start()
+        connected(mqtt, 3)
+        assert mqtt.troubles() == ()
+        assert mqtt.reconnects["taken_over"] == 0
+
+
+def test_a_path_that_swallows_acknowledgements_is_named_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_SLOW_S", 0.2)
+    monkeypatch.setattr(delivery, "_UNANSWERED_S", 1.0)
+    broker = OldBroker(REFUSE_AS_3_1_1)
+    broker.start()
+    with client(f"mqtt://127.0.0.1:{broker.port}") as mqtt:
+        connected(mqtt)
+        mqtt.publish(mqtt.topic("alert"), "x")
+        wait_until(lambda: any("has not acknowledged a message" in trouble for trouble in mqtt.troubles()))
+        assert mqtt.delivery.waited_s > 0.2
+        wait_until(lambda: mqtt.reconnects["timeout"] == 1)
+        assert "no acknowledgement of a message within 1 s" in mqtt.last_error
+        assert sum(mqtt.delivery.lost.values()) == 0  # it is sent again
 
 
 def test_a_broker_that_sends_rubbish_is_left_and_tried_again() -> None:
