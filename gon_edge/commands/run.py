@@ -57,7 +57,8 @@ def _add_check_config(add: AddCommand) -> None:
         _check_config,
         "check a configuration file",
         "Read a configuration and say whether it is valid; a mistake is named with file, line, key and what to write. "
-        "Exit status 0 or 78.  Opens no connection.",
+        "A valid one may be given remarks: what it will do that you may not expect.  Exit status 0 or 78.  Opens no "
+        "connection.",
         "gon-edge check-config configs/gon-edge.yaml",
     )
     sub.add_argument("file", metavar="FILE", help="the configuration, YAML")
@@ -65,8 +66,11 @@ def _add_check_config(add: AddCommand) -> None:
 
 
 def _check_config(options: argparse.Namespace) -> int:
+    from gon_edge.commands.expected import remarks
+    from gon_edge.commands.text import visible
     from gon_edge.config.file import load_config
     from gon_edge.config.file import options as config_options
+    from gon_edge.stream.payload import decoders
 
     try:
         config = load_config(options.file)
@@ -74,15 +78,17 @@ def _check_config(options: argparse.Namespace) -> int:
             from gon_edge.state.catalog import check_starters
 
             check_starters(config)
+        decoders(config)
     except ConfigError as error:
         if options.json:
             write_json({"valid": False, "error": str(error), "key": error.key, "line": error.line})
         raise
     if options.json:
-        write_json({"valid": True, "options": dict(config_options(config))})
+        write_json({"valid": True, "remarks": remarks(config), "options": dict(config_options(config))})
         return 0
     topics = ", ".join(subscription.topic for subscription in config.subscriptions)
     sys.stdout.write(f"{options.file}: valid; node {config.node}, broker {config.mqtt.url}, topics {topics}\n")
+    sys.stdout.writelines(f"  {visible(remark)}\n" for remark in remarks(config))
     return 0
 
 

@@ -321,10 +321,10 @@ class StreamConfig:
     lateness_s: float = option(values.duration(0), 0.0)
     max_gap_s: float | None = option(values.optional(values.duration(0.01)), None)
     warmup_rows: int = option(values.integer(1), 600)  # ten minutes at 1 Hz; docs/detection.md has 150 and 300
-    include: tuple[str, ...] = option(values.globs, ())
-    exclude: tuple[str, ...] = option(values.globs, ())
-    counter: tuple[str, ...] = option(values.globs, ())
-    gauge: tuple[str, ...] = option(values.globs, ())
+    include: tuple[str, ...] = option(values.name_globs, ())
+    exclude: tuple[str, ...] = option(values.name_globs, ())
+    counter: tuple[str, ...] = option(values.name_globs, ())
+    gauge: tuple[str, ...] = option(values.name_globs, ())
     window: int | None = option(values.optional(values.integer(2, 1000)), None)
     model: str | None = option(values.optional(values.text), None)
     features: Mapping[str, FeatureConfig] = patterns(FeatureConfig)
@@ -427,7 +427,8 @@ class Config:
     path: Path | None = None
 
     def check(self, at: Place) -> None:
-        """Refuse a store too small for the first model."""
+        """Refuse a store too small for the first model, and options of a stream that cannot be."""
+        self._check_overrides(at.below("streams").below("overrides"))
         for name, stream in (("defaults", self.streams.defaults), *self.streams.overrides.items()):
             if stream.warmup_rows > self.store.rows:
                 where = "streams.defaults" if name == "defaults" else f"streams.overrides.{name}"
@@ -435,6 +436,22 @@ class Config:
                     f"write at least {where}.warmup_rows ({stream.warmup_rows}): "
                     "the first model is trained from these rows"
                 )
+
+    def _check_overrides(self, at: Place) -> None:
+        fixed = {s.stream for s in self.subscriptions if isinstance(s.stream, str) and s.format != "influx"}
+        for name in self.streams.overrides:
+            if any(character in name for character in "*?"):
+                at.below(name).fail(
+                    "write the name of one stream: patterns are for features; all take streams.defaults"
+                )
+            if "/" in name:
+                at.below(name).fail(
+                    f"a stream's name is one level; several are joined by dots: {name.replace('/', '.')}"
+                )
+            if len(fixed) == len({s.stream for s in self.subscriptions}) and name not in fixed:
+                names = sorted(filter(None, fixed))
+                hint = values.nearest(name, names) or f"; there are only: {', '.join(names)}"
+                at.below(name).fail(f"no subscription feeds a stream of this name{hint}")
 
     def stream(self, name: str) -> StreamConfig:
         """Return the options of one stream: its override, or the defaults."""

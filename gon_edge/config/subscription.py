@@ -8,6 +8,7 @@ What an option means to a person is written in `configs/gon-edge.yaml`; what a p
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,6 +118,13 @@ class SubscriptionConfig:
             at.below("stream").fail(f"remove it: the {where} already says the stream by {{stream}}")
         if "{stream" in self.topic and self.items is not None and "{stream}" in self.items.split("."):
             at.below("items").fail("write {stream} in topic or in items, not in both")
+        if isinstance(self.stream, str) and re.search(r"[{}+#/]", self.stream):
+            at.below("stream").fail(
+                f"{values.shown(self.stream)} would be the name itself; write a plain name, {{stream}} in the topic, "
+                "or {key: KEY} where KEY is the key of the payload that holds it"
+            )
+        if self.topic.startswith("$share/") and self.retained == "seed":
+            at.below("retained").fail("remove it: a broker sends no retained messages to a shared subscription")
         if "{feature" in self.topic and self.format in _NAMES_FEATURES:
             at.below("topic").fail(f"write + or # instead of {{feature}}: {_NAMES_FEATURES[self.format]}")
         if isinstance(self.stream, StreamKey) and self.format not in (*_DOCUMENTS, "senml"):

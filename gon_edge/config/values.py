@@ -8,6 +8,7 @@ back too, so that `gon-edge config show` prints what can be read again.
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import os
 import re
@@ -290,6 +291,33 @@ def globs(value: Any, at: Place) -> tuple[str, ...]:
     return tuple(text(item, at.below(i)) for i, item in enumerate(items)) if value not in (None, "") else ()
 
 
+def name_globs(value: Any, at: Place) -> tuple[str, ...]:
+    """Shell patterns of features' names: one, or a list of them."""
+    found = globs(value, at)
+    for i, glob in enumerate(found):
+        check_glob(glob, at.below(i) if isinstance(value, (list, tuple)) else at)
+    return found
+
+
+def check_glob(glob: str, at: Place) -> None:
+    """Refuse a pattern whose brackets match nothing, or what nobody means: `temp[0]` is `temp0` and nothing else."""
+    classes = re.findall(r"\[!?\]?[^\]]*\]", glob)
+    if "(?!)" in fnmatch.translate(glob):
+        at.fail(f"{shown(glob)} matches nothing: a range in its brackets runs backwards; write it as [0-9]")
+    if classes == [glob] and len(glob) > len("[x]"):
+        at.fail(
+            f"{shown(glob)} matches names of one character; leave the quotes out for a list, and write "
+            f"{shown('[[]' + glob[1:])} for a name with brackets"
+        )
+    for one in classes:
+        if re.fullmatch(r"\[\w\]", one):
+            alone, item, literal = (glob.replace(one, way.format(one[1]), 1) for way in ("{}", ".{}", "[[]{}]"))
+            at.fail(
+                f"{shown(glob)} matches {shown(alone)} alone; the items of an array are {shown(item)}, and a name with "
+                f"brackets is {shown(literal)}"
+            )
+
+
 def path(value: Any, at: Place) -> Path:
     """A file or directory; `~` is the home directory."""
     return Path(text(value, at)).expanduser()
@@ -396,6 +424,8 @@ def server_name(value: Any, at: Place) -> str:
 
 def topic_template(value: Any, at: Place) -> str:
     """Check what makes a topic template; `gon_edge.stream.payload.TopicTemplate` gives it its meaning."""
+    if isinstance(value, Mapping):  # YAML reads braces as a mapping
+        at.fail(f'put the topic in quotes: "{{{next(iter(value), "stream")}}}"')
     written = text(value, at)
     levels = written.split("/")
     for i, level in enumerate(levels):
@@ -407,6 +437,10 @@ def topic_template(value: Any, at: Place) -> str:
             at.fail(f"write {{feature}} or {{feature...}}, not both, in {shown(written)}")
         if level == "{stream...}" and ("{stream}" in levels or levels[-1] in ("#", "{feature...}")):
             at.fail("write {stream...} without {stream}, # and {feature...}: nothing says where it would end")
+        if level == "$share" and i == 0:
+            if len(levels) < len(("$share", "group", "topic")) or not re.fullmatch(r"[^+#{}]+", levels[1]):
+                at.fail(f"write $share/GROUP/TOPIC, the group a plain name, not {shown(written)}")
+            continue
         if level not in ("+", "#", "{stream}", "{stream...}", "{feature}", "{feature...}") and re.search(
             r"[+#{}]", level
         ):

@@ -229,3 +229,53 @@ def test_a_mistake_in_the_options_of_a_feature_names_its_key(options: object, sa
     with pytest.raises(ConfigError) as caught:
         parse_config(mapping)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "wanted"),
+    [
+        ("topic: {stream}/temp", '"{stream}/temp"'),
+        ("{topic: {stream}/{feature}, format: value}", '"{stream}/{feature}"'),
+        ("topic: {stream...}/a/{feature}", '"{stream...}/a/{feature}"'),
+        ("topic: {stream}", '"{stream}"'),
+    ],
+)
+def test_a_topic_that_yaml_takes_for_a_mapping_is_to_be_quoted(tmp_path, entry, wanted):
+    path = tmp_path / "gon-edge.yaml"
+    path.write_text(f'mqtt: {{url: "mqtt://localhost"}}\nsubscriptions:\n  - {entry}\n')
+    with pytest.raises(ConfigError, match="in quotes") as caught:
+        load_config(path)
+    assert wanted in str(caught.value)
+    assert caught.value.line == 3
+
+
+@pytest.mark.parametrize(
+    ("subscription", "more", "says"),
+    [
+        ({"topic": "x", "stream": "{id}"}, {}, "would be the name itself"),
+        ({"topic": "$share/g/x/{stream}", "retained": "seed"}, {}, "no retained messages"),
+        ({"topic": "$share//{stream}"}, {}, "GROUP"),
+        ({"topic": "x", "stream": "pump"}, {"overrides": {"pmup": {}}}, "did you mean pump"),
+        ({"topic": "{stream}"}, {"overrides": {"pump*": {}}}, "patterns are for features"),
+        ({"topic": "{stream...}/x"}, {"overrides": {"hall/bath": {}}}, "hall.bath"),
+        ({"topic": "{stream}"}, {"defaults": {"exclude": ["temp[0]"]}}, "'temp.0'"),
+        ({"topic": "{stream}"}, {"defaults": {"include": "[temp, hum]"}}, "leave the quotes out"),
+        ({"topic": "{stream}"}, {"defaults": {"exclude": ["a[z-b]"]}}, "matches nothing"),
+        ({"topic": "{stream}"}, {"defaults": {"counter": ["e[1]"]}}, "'e[[]1]'"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_to_write(subscription, more, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        parse_config({"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [subscription], "streams": more})
+
+
+@pytest.mark.parametrize("glob", ["temp[0-9]", "t[ab]", "[!x]*", "x[", "a[[]0]"])
+def test_patterns_with_brackets_that_mean_something_are_taken(glob):
+    config = parse_config(
+        {
+            "mqtt": {"url": "mqtt://localhost"},
+            "subscriptions": [{"topic": "$share/g/{stream}"}],
+            "streams": {"defaults": {"exclude": [glob]}},
+        }
+    )
+    assert config.streams.defaults.exclude == (glob,)
