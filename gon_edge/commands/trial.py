@@ -96,8 +96,12 @@ def _dropped(pipeline: Pipeline, heard: Heard, payload: bytes) -> list[dict[str,
     if heard.refused is not None:
         detail = str(heard.refused).partition(f"{heard.refused.reason}: ")[2]
         found.append(_told(_MESSAGE, heard.refused.reason, detail or _excerpt(payload)))
-    found += [_told(_MESSAGE, reason, _excerpt(payload)) for reason in heard.ignored if reason != "excluded"]
+    if heard.dropped:
+        heard.ignored.pop("no_value", None)  # each key says why
+    ignored = [reason for reason in heard.ignored if reason != "excluded"]
+    found += [_told(_MESSAGE, reason, _excerpt(payload)) for reason in ignored]
     found += [_told(_ITEM, reason, f"{count} of them") for reason, count in heard.rejected.items()]
+    found += [_told(told.key, told.reason, told.example) for told in heard.dropped]
     for stream in pipeline.streams.values():
         found += [_told(entry.key, entry.reason, entry.example) for entry in reversed(stream.ledger.entries)]
     return found

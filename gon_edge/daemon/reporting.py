@@ -139,6 +139,8 @@ class Reporter:
             telemetry.rejected(reason, count)
         for reason, count in heard.masked.items():
             telemetry.masked(reason, count)
+        for dropped in heard.dropped:
+            self._say_dropped(heard.subscription, "", dropped)
         for name in heard.crowded_out:
             self.seldom.say("streams", logging.WARNING, f"stream {name!r} refused: limits.streams is reached")
 
@@ -154,7 +156,7 @@ class Reporter:
         for reason, count in step.lost.items():
             telemetry.masked(reason, count)
         for dropped in step.fresh:
-            self._say_dropped(step.subscription, stream, dropped)
+            self._say_dropped(step.subscription, stream.name, dropped)
         if step.clock_steps:
             telemetry.clock_step()
             log.warning("stream %r: its clock was set; the grid follows", stream.name)
@@ -163,18 +165,18 @@ class Reporter:
             log.warning("stream %r: no new reading for %.0f s", stream.name, self._monotonic() - stream.heard_at)
             self.tell(stream, step.silent)
 
-    def _say_dropped(self, subscription: str, stream: Stream, dropped: Dropped) -> None:
+    def _say_dropped(self, subscription: str, stream: str, dropped: Dropped) -> None:
         """Name a key that became no value, once for each subscription."""
         if dropped.reason == "once":  # it is no news yet
             return
-        where = f"subscription {subscription!r}" if subscription else f"stream {stream.name!r}"
+        of = f"stream {stream!r}" if stream else ""
+        where = f"subscription {subscription!r}" if subscription else of
         if self._is_news(where, dropped.key):
             example = f" ({dropped.example})" if dropped.example else ""
             log.log(
                 logging.INFO if dropped.reason in _CALM else logging.WARNING,
-                "%s, stream %r: %r is not used: %s%s",
-                where,
-                stream.name,
+                "%s: %r is not used: %s%s",
+                f"{where}, {of}" if of and of != where else where,
                 dropped.key,
                 IN_WORDS.get(dropped.reason, dropped.reason),
                 example,

@@ -108,6 +108,8 @@ class Heard:
         Streams that begin with it, and those that had to go for them.
     crowded_out : list of str
         Streams for which there is no room.
+    dropped : list of Dropped
+        What became no value in readings that no stream got.
     readings : list of Reading
         What its streams got: those that are not ignored.
     steps : list of Step
@@ -122,6 +124,7 @@ class Heard:
     opened: list[Stream] = field(default_factory=list)
     forgotten: list[Stream] = field(default_factory=list)
     crowded_out: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
@@ -240,12 +243,11 @@ class Pipeline:
         retained: bool,
     ) -> None:
         stream = self.streams.get(reading.stream)
-        if stream is None and not reading.values:
-            heard.ignored["no_value"] += 1
-            return
-        stream = stream or self._admit(reading.stream, received_at, heard)
+        if stream is None and reading.values:
+            stream = self._admit(reading.stream, received_at, heard)
         if stream is None:
-            heard.ignored["no_room"] += 1
+            heard.ignored["no_room" if reading.values else "no_value"] += 1
+            heard.dropped += reading.dropped
             return
         for dropped in reading.dropped:
             stream.ledger.add(dropped.key, dropped.reason, dropped.example)

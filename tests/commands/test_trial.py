@@ -88,3 +88,9 @@ def test_a_person_reads_all_of_it_in_words(config, capsys):
     assert "\x1b" not in text
     assert main(["try", "x/y/z", "1", "--config", config]) == 0
     assert '- {topic: "x/{stream}/{feature}"}' in capsys.readouterr().out
+
+
+def test_a_message_of_labels_alone_begins_no_stream_and_each_is_named(config, capsys):
+    said = tried(capsys, "telemetry/door", '{"time": 1767607200, "label": "north", "kind": "oak"}', "--config", config)
+    assert said["readings"] == []
+    assert {(entry["key"], entry["reason"]) for entry in said["dropped"]} == {("label", "text"), ("kind", "text")}
