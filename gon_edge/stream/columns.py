@@ -258,6 +258,8 @@ class Columns:
         if not gap_s > 0.0 and not is_first:
             return
         before, self._values[column] = self._values[column], value
+        if math.isnan(value):  # taken back: nothing is held, and how long it is silent counts on
+            return
         if value > before:
             self._rises[column] += 1
         elif value < before:
@@ -284,6 +286,8 @@ class Columns:
             # would a value that is taken back before it came.
             if column is None and (reason in ("text", "gone") or (column := self.new(name, timestamp)) is None):
                 continue
+            if reason == "gone" and timestamp >= heard.get(column, _MASKED)[0]:
+                heard[column] = (timestamp, math.nan)
             heard.setdefault(column, _MASKED)
 
     def hold_newer(self, timestamp: float, values: Mapping[str, float]) -> None:
@@ -307,7 +311,8 @@ class Columns:
         excused : ndarray of bool, shape (F,), or None
             As `Row.excused`.
         """
-        stale = [not timestamp - seen <= hold for seen, hold in zip(self._seen, self._hold, strict=True)]
+        held = zip(self._seen, self._hold, self._values, strict=True)
+        stale = [not timestamp - seen <= hold or value != value for seen, hold, value in held]
         if _NOT_YET in self._quiet:
             self._begin(timestamp, stale)
         if stale != self._stale:

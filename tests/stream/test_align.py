@@ -278,6 +278,31 @@ def test_a_masked_feature_is_known_but_its_value_is_not_refreshed():
     assert [bool(row.stale[0]) for row in rows] == [False] * 3 + [True] * 7
 
 
+def test_a_value_that_is_taken_back_is_stale_at_once_until_the_next_one():
+    aligner = Aligner("pump", interval_s=1.0, rule=held(1000.0))
+    feed(aligner, [EPOCH + i for i in range(5)], received=range(5), b=1)
+    rows = aligner.add(reading(EPOCH + 5, masked={"a": "gone"}, b=1), 5)
+    rows += aligner.add(reading(EPOCH + 6, b=1), 6)
+    rows += aligner.add(reading(EPOCH + 7, a=0, b=1), 7)
+    rows += aligner.add(reading(EPOCH + 8, b=1), 8)
+    assert [(bool(row.stale[0]), math.isnan(row.values[0])) for row in rows] == [(True, True)] * 2 + [
+        (False, False)
+    ] * 2
+    assert not any(row.stale[1] for row in rows)
+
+
+def test_of_one_tick_the_newer_of_a_value_and_its_end_counts():
+    for readings, value in (([(0.1, 3.0), (0.3, None)], None), ([(0.1, None), (0.3, 3.0)], 3.0)):
+        aligner = Aligner("pump", interval_s=1.0)
+        feed(aligner, [EPOCH + i for i in range(5)], received=range(5), b=1)
+        for after, said in readings:
+            gone = {"a": "gone"} if said is None else {}
+            aligner.add(reading(EPOCH + 5 + after, masked=gone, **({} if said is None else {"a": said})), 5 + after)
+        rows = aligner.advance(30)
+        assert rows[0].timestamp == EPOCH + 5
+        assert (None if math.isnan(rows[0].values[0]) else rows[0].values[0]) == value
+
+
 def test_a_label_that_never_was_a_number_becomes_no_column():
     aligner = live()
     aligner.add(reading(EPOCH + 20, masked={"name": "text", "a": "text", "never": "gone"}), 20)
