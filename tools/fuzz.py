@@ -149,7 +149,8 @@ def topics(data: bytes) -> None:
         template = TopicTemplate.parse(text)
     except ValueError:
         template = None
-    subscription = {"topic": text, "format": "influx", "stream": None if "{stream}" in text.split("/") else "s"}
+    placed = template is not None and template.has_stream
+    subscription = {"topic": text, "format": "json", "stream": None if placed else "s"}
     try:
         parse_config({"mqtt": {"url": "mqtt://h"}, "subscriptions": [subscription]}, environ={})
         accepted = True
@@ -161,9 +162,9 @@ def topics(data: bytes) -> None:
         return
     names = template.match(topic)
     if names is not None:
-        assert topic_matches_sub(template.subscription, topic), "took a topic its subscription does not cover"
-    elif "{feature...}" not in text:
-        assert not topic_matches_sub(template.subscription, topic), "left a topic its subscription covers"
+        assert topic_matches_sub(template.filter, topic), "took a topic its subscription does not cover"
+    elif "...}" not in text:
+        assert not topic_matches_sub(template.filter, topic), "left a topic its subscription covers"
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _DURATION_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7, "month": 1 / 30}  # not critical: a month is 30 days
-_PLACEHOLDERS = ("{stream}", "{stream...}", "{feature}", "{feature...}")
+_WHOLE_LEVELS = ("+", "#", "{stream}", "{stream...}", "{feature}", "{feature...}")
 _LAST_PORT = 65535  # 16 bits in TCP
 # What is surely a slip.  Beyond it lie numbers that a timer, a thread's wait or an allocation cannot take.
 _MOST_S = 366 * 86400.0
@@ -428,6 +428,10 @@ def topic_template(value: Any, at: Place) -> str:
         at.fail(f'put the topic in quotes: "{{{next(iter(value), "stream")}}}"')
     written = text(value, at)
     levels = written.split("/")
+    if levels[0] == "$share":  # a shared subscription: what follows its group is the topic
+        if len(levels) < len(("$share", "group", "topic")) or not levels[1] or re.search(r"[+#{}]", levels[1]):
+            at.fail(f"write $share/GROUP/TOPIC, the group a plain name, not {shown(written)}")
+        del levels[:2]
     for i, level in enumerate(levels):
         if level in ("{stream}", "{stream...}", "{feature}") and levels.index(level) != i:
             at.fail(f"write {level} once, not {shown(written)}")
@@ -437,13 +441,7 @@ def topic_template(value: Any, at: Place) -> str:
             at.fail(f"write {{feature}} or {{feature...}}, not both, in {shown(written)}")
         if level == "{stream...}" and ("{stream}" in levels or levels[-1] in ("#", "{feature...}")):
             at.fail("write {stream...} without {stream}, # and {feature...}: nothing says where it would end")
-        if level == "$share" and i == 0:
-            if len(levels) < len(("$share", "group", "topic")) or not re.fullmatch(r"[^+#{}]+", levels[1]):
-                at.fail(f"write $share/GROUP/TOPIC, the group a plain name, not {shown(written)}")
-            continue
-        if level not in ("+", "#", "{stream}", "{stream...}", "{feature}", "{feature...}") and re.search(
-            r"[+#{}]", level
-        ):
+        if level not in _WHOLE_LEVELS and re.search(r"[+#{}]", level):
             at.fail(
                 f"level {shown(level)}: only {{stream}}, {{feature}}, + and # may stand between slashes for a name, "
                 "each as the whole level"
