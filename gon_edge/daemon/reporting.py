@@ -185,7 +185,8 @@ class Reporter:
     def _say_ignored(self, subscription: str, reason: str) -> None:
         """Say once why messages of a subscription's topics are not looked at."""
         if reason in ("own", "discovery", "excluded", "no_value") and self._is_news(subscription, f"({reason})"):
-            log.warning("subscription %r: some messages are left out: %s", subscription, IN_WORDS[reason])
+            level = logging.INFO if reason == "no_value" else logging.WARNING
+            log.log(level, "subscription %r: some messages are left out: %s", subscription, IN_WORDS[reason])
 
     def _is_news(self, where: str, key: str) -> bool:
         """Whether a key has not been named yet; of a device that makes up names only the first are."""

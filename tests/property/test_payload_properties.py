@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import unquote
 
 import cbor2
 import msgpack
@@ -21,7 +22,7 @@ from gon_edge.errors import PayloadError
 from gon_edge.events import MASK_REASONS, REASONS
 from gon_edge.stream.features import MAX_DEPTH
 from gon_edge.stream.payload import Decoder
-from gon_edge.stream.scalars import LARGEST
+from gon_edge.stream.scalars import LARGEST, Scalars
 from gon_edge.stream.times import unix_seconds
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate
 
@@ -223,6 +224,40 @@ def test_a_template_matches_what_its_subscription_receives(template, is_open, to
         assert matched == tuple(
             topic[template.index(name)] if name in template else None for name in ("{stream}", "{feature}")
         )
+
+
+@given(
+    before=st.lists(st.sampled_from(["a", "+", "{feature}"]), max_size=2),
+    after=st.lists(st.sampled_from(["a", "b", "+", "{feature}"]), max_size=2),
+    topic=st.lists(st.sampled_from(["a", "b", "", "a.b", "%2E"]), min_size=1, max_size=6),
+)
+def test_a_stream_of_several_levels_is_what_the_other_levels_leave(before, after, topic):
+    if [*before, *after].count("{feature}") > 1:
+        return
+    template = TopicTemplate.parse("/".join([*before, "{stream...}", *after]))
+    middle = topic[len(before) : len(topic) - len(after)]
+    others = [*topic[: len(before)], *topic[len(topic) - len(after) :]]
+    matched = template.match("/".join(topic))
+    fits = len(middle) > 0 and all(
+        level[0] in "+{" or level == given for level, given in zip([*before, *after], others, strict=True)
+    )
+    assert (matched is not None) == fits
+    if matched is not None:
+        assert [unquote(level) for level in matched[0].split(".")] == middle
+        assert matched[1] == next(
+            (given for level, given in zip([*before, *after], others, strict=True) if level == "{feature}"), None
+        )
+
+
+@given(whole=st.integers(-(10**10), 10**10), digits=st.integers(1, 4))
+def test_a_number_reads_back_as_any_country_writes_it(whole, digits):
+    value = whole / 10**digits
+    english = f"{value:,.{digits}f}"
+    german = english.translate(str.maketrans(",.", ".,"))
+    assert Scalars("point").number("a", english) == Scalars("comma").number("a", german) == float(f"{value:.{digits}f}")
+    assert Scalars().number("a", english) == Scalars("point").number("a", english)
+    is_ambiguous = digits == 3 and "." not in german
+    assert Scalars().number("a", german) == ("ambiguous" if is_ambiguous else Scalars("comma").number("a", german))
 
 
 @given(text=st.text(st.sampled_from("ab{}stream/+#\0"), max_size=24))
