@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import zlib
+from typing import Literal
 
 _GZIP = b"\x1f\x8b\x08"  # RFC 1952: the magic number, and deflate, the only method there is
 _EITHER = 32 + zlib.MAX_WBITS  # zlib.h: a header of gzip or of zlib
@@ -79,7 +80,9 @@ def text_of(payload: bytes) -> str:
     try:
         return payload.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(hint_of(payload, error)) from None
+        found = binary_format(payload) if error.start == 0 else None
+        hint = hint_of(payload, error) if found is None else f"no text; it begins like {found}: write format: {found}"
+        raise ValueError(hint) from None
 
 
 def hint_of(payload: bytes, error: UnicodeDecodeError) -> str:
@@ -91,3 +94,19 @@ def hint_of(payload: bytes, error: UnicodeDecodeError) -> str:
         f"byte {error.start} is 0x{byte:02X}{likely}: set the device to UTF-8, or convert the text on its way, in "
         "Node-RED for example"
     )
+
+
+def binary_format(payload: bytes) -> Literal["cbor", "msgpack"] | None:
+    """What a payload that is no text begins like: the map of a document in CBOR (RFC 8949) or in MessagePack.
+
+    A guess for people; a map of more than 15 keys in MessagePack, or 23 in CBOR, is not told.
+
+    Examples
+    --------
+    >>> binary_format(bytes([0xA1, 0x61, 0x61, 0x02])), binary_format(bytes([0x81, 0xA1, 0x61, 0x02]))
+    ('cbor', 'msgpack')
+    """
+    first = payload[0] if payload else 0
+    if 0xA1 <= first <= 0xBF:
+        return "cbor"
+    return "msgpack" if 0x81 <= first <= 0x8F else None

@@ -10,11 +10,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from gon_edge.stream.births import parse_topic
+from gon_edge.stream.encoding import binary_format, inflated, text_of
 from gon_edge.stream.lineprotocol import parse_line
 from gon_edge.stream.scalars import number_of
 from gon_edge.stream.times import unix_seconds
 
-Kind = Literal["object", "value", "lines", "collectd", "text", "binary", "empty"]
+Kind = Literal["object", "value", "lines", "collectd", "cbor", "msgpack", "sparkplug", "text", "binary", "empty"]
 
 TIME_KEYS = ("time", "timestamp", "ts", "Time", "Timestamp", "datetime", "DateTime", "date", "_time", "t")
 """Keys under which devices write when they measured, the most usual first."""
@@ -35,9 +37,9 @@ class Family(NamedTuple):
 
 def family(topic: str, payload: bytes) -> Family:
     """The family of a message."""
-    kind = payload_kind(payload)
+    kind = "sparkplug" if parse_topic(topic) is not None else payload_kind(payload)
     levels = topic.split("/")
-    return Family(levels[0], kind, len(levels) if kind == "object" else 0)
+    return Family(levels[0], kind, len(levels) if kind in ("object", "cbor", "msgpack") else 0)
 
 
 def payload_kind(payload: bytes) -> Kind:
@@ -49,9 +51,12 @@ def payload_kind(payload: bytes) -> Kind:
     ['object', 'value', 'value', 'lines', 'text']
     """
     try:
-        text = payload[:_MOST_BYTES].decode().strip("\0 \r\n\t\ufeff")
-    except UnicodeDecodeError:
+        content = inflated(payload, _MOST_BYTES)[:_MOST_BYTES]
+        text = text_of(content).strip("\0 \r\n\t")
+    except OverflowError:
         return "binary"
+    except ValueError:
+        return binary_format(content) or "binary"
     if not text:
         return "empty"
     if text[0] in "{[":
@@ -95,6 +100,11 @@ def suggestion(kind: Kind, newest: Mapping[str, bytes]) -> dict[str, str] | None
         return _of_objects(topics, newest)
     if kind == "value":
         return _placed(topics, named=False)
+    if kind in ("cbor", "msgpack"):
+        return {**_placed(topics, named=True), "format": kind}
+    if kind == "sparkplug":
+        groups = {topic[1] for topic in topics}
+        return {"topic": f"spBv1.0/{groups.pop() if len(groups) == 1 else '+'}/+/{{stream}}/#", "format": kind}
     if kind == "collectd":
         return {**_placed(topics, named=False), "format": "collectd"}
     if kind == "lines":

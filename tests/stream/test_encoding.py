@@ -3,9 +3,11 @@
 import gzip
 import zlib
 
+import cbor2
+import msgpack
 import pytest
 
-from gon_edge.stream.encoding import inflated, is_compressed, text_of
+from gon_edge.stream.encoding import binary_format, inflated, is_compressed, text_of
 
 DOCUMENT = b'{"flow": 1.5, "pressure": 2}'
 PACKED = gzip.compress(DOCUMENT, mtime=0)
@@ -68,6 +70,15 @@ def test_both_byte_orders_of_utf_16_are_read():
 def test_latin_1_is_refused_and_the_message_says_what_to_do():
     with pytest.raises(ValueError, match=r"byte 3 is 0xB0, which is '°' in Latin-1: set the device to UTF-8, or conv"):
         text_of("21 °C".encode("latin-1"))
+
+
+def test_a_binary_document_where_text_is_expected_names_its_format():
+    for written, dumps in (("cbor", cbor2.dumps), ("msgpack", msgpack.packb)):
+        document = dumps({"temperature": 21.5, "on": True})
+        assert binary_format(document) == written
+        with pytest.raises(ValueError, match=f"begins like {written}: write format: {written}"):
+            text_of(document)
+    assert binary_format(b"") is binary_format(b'{"a": 1}') is None
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xfe\x00", b"\xff\xfe\x00\xd8", b"\x80", b"\xc3("])

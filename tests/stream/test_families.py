@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+
+import cbor2
+import msgpack
 import pytest
+from sparkplugs import payload
 
 from gon_edge.config.file import parse_config
 from gon_edge.stream.families import family, payload_kind, suggestion
@@ -51,6 +56,18 @@ def read_by(entry: dict[str, str], newest: dict[str, bytes]) -> list[tuple[str, 
             {"topic": "lines", "format": "influx", "stream": "lines"},
             [("lines", {"cpu.usage"})],
         ),
+        ({"cold/a": zlib.compress(OBJECT)}, {"topic": "cold/{stream}"}, [("a", {"power"})]),
+        ({"cold/a": '{"t": 3}'.encode("utf-16")}, {"topic": "cold/{stream}"}, [("a", {"t"})]),
+        ({"cold/a/x": cbor2.dumps({"t": 3})}, {"topic": "cold/{stream}/x", "format": "cbor"}, [("a", {"t"})]),
+        ({"cold/a": msgpack.packb({"t": 3})}, {"topic": "cold/{stream}", "format": "msgpack"}, [("a", {"t"})]),
+        (
+            {
+                "spBv1.0/plant/NBIRTH/press": payload({"name": "force", "int_value": 1}),
+                "spBv1.0/plant/DBIRTH/press/oil": payload({"name": "temp", "int_value": 1}),
+            },
+            {"topic": "spBv1.0/plant/+/{stream}/#", "format": "sparkplug"},
+            [("press", {"force"}), ("press", {"oil.temp"})],
+        ),
         (
             {"collectd/pi/cpu/idle": b"1767607200.5:97.5\0"},
             {"topic": "collectd/{stream}/{feature...}", "format": "collectd"},
@@ -59,7 +76,7 @@ def read_by(entry: dict[str, str], newest: dict[str, bytes]) -> list[tuple[str, 
     ],
 )
 def test_the_suggested_subscription_reads_the_messages_it_was_made_for(newest, entry, read):
-    (kind,) = {payload_kind(payload) for payload in newest.values()}
+    (kind,) = {family(topic, payload).kind for topic, payload in newest.items()}
     assert suggestion(kind, newest) == entry
     assert read_by(entry, newest) == read
 
