@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AlertType = Literal["new", "update", "end"]
-AlertKind = Literal["anomaly", "changed", "drift", "missing"]
+AlertKind = Literal["anomaly", "changed", "drift", "overdue", "missing"]
 Severity = Literal["warning", "critical"]
 RecurringEvery = Literal["day", "week"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
@@ -285,7 +285,7 @@ class Alert:
     id : str
         The same for ``new``, every ``update`` and ``end`` of one alert; unique over restarts.
     type : {"new", "update", "end"}
-    kind : {"anomaly", "changed", "drift", "missing"}
+    kind : {"anomaly", "changed", "drift", "overdue", "missing"}
     stream : str
     since : float
         Unix seconds of the first row of the alert.

@@ -18,7 +18,7 @@ from typing import Any
 from gon_edge.config.schema import Config
 from gon_edge.daemon.reporting import Reporter
 from gon_edge.errors import GonEdgeError
-from gon_edge.events import ALERT_KINDS, Alert, Verdict
+from gon_edge.events import ALERT_KINDS, Alert, Recurring, Verdict
 from gon_edge.links.control import ControlServer
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.file import Model
@@ -29,9 +29,10 @@ from gon_edge.state.store import Store
 from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.silences import Silences
 from gon_edge.stream.stream import Stream
+from gon_edge.training.absent import absent, due
 from gon_edge.training.answers import Answer, fault_spans
 from gon_edge.training.conditions import Conditions
-from gon_edge.training.habits import learn
+from gon_edge.training.habits import habits, learn
 from gon_edge.training.job import Order
 from gon_edge.training.operations import carry_out, keep_silences
 from gon_edge.training.rounds import Rounds
@@ -41,6 +42,7 @@ from gon_edge.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+_LOOK_FOR_HABITS_S = 600.0  # of rows.  Not critical: what is overdue has been so for an hour and a half
 _RETRY_TRAINING_S = 60.0
 """From a first training that failed to the next.  Not critical: it takes some new rows to end differently."""
 
@@ -111,6 +113,7 @@ class Orders:
         self._schedules: dict[str, StreamSchedule] = {}
         self._silenced: dict[str, frozenset[str] | None] = {}  # features, or None for all, of streams that have any
         self._retry_at: dict[str, float] = {}
+        self._looked_at: dict[str, float] = {}  # for habits, by the time of the stream's rows
 
     # -- between two rows --------------------------------------------------------------------------------------------
 
@@ -133,6 +136,7 @@ class Orders:
             keep_silences(self)
         for stream in self._pipeline.streams.values():
             self._apply_silences(stream)
+            self._look_for_habits(stream)
         self._train_again(now)
 
     def act(self, name: str, wanted: str) -> None:
@@ -181,7 +185,7 @@ class Orders:
 
     def forget(self, name: str) -> None:
         """Let go of a stream that is no more."""
-        for kept in (self._schedules, self._silenced, self._retry_at):
+        for kept in (self._schedules, self._silenced, self._retry_at, self._looked_at):
             kept.pop(name, None)
 
     def judged(self, stream: Stream, verdict: Verdict, normal: bool) -> None:
@@ -346,7 +350,8 @@ class Orders:
         if is_quiet(60 * local.tm_hour + local.tm_min, retrain.quiet_hours):
             return
         for name, stream in self._pipeline.streams.items():
-            if stream.model is None or stream.policy.active or self.rounds.wants(name):
+            is_calm = all(alert.kind == "overdue" for alert in stream.policy.active)
+            if stream.model is None or not is_calm or self.rounds.wants(name):
                 continue
             why = self._schedules[name].due(
                 now,
@@ -357,6 +362,27 @@ class Orders:
             if why is not None:
                 log.info("stream %r: another training is due (%s)", name, why)
                 self.rounds.ask([Order(name, why)])
+
+    def _look_for_habits(self, stream: Stream) -> None:
+        """Say what comes every day and has not come today, by the time of the stream's rows."""
+        row, name = stream.last_row, stream.name
+        if row is None or stream.model is None:
+            return
+        looked = self._looked_at.setdefault(name, row.timestamp)
+        if 0.0 <= row.timestamp - looked < _LOOK_FOR_HABITS_S:
+            return
+        self._looked_at[name] = row.timestamp
+        known = habits(self.store, name)
+        faults = fault_spans(self.store, name) if known else ()
+        for habit in known:
+            since = None if habit.meets(faults) else due(habit, looked, row.timestamp)
+            if since is None:
+                continue
+            missed = absent(self.store, name, habit, since)
+            came = Recurring(missed.days, missed.first, "day") if missed is not None else None
+            causes = missed.causes if missed is not None else ()
+            event = stream.policy.habit_looked_for(since, row.timestamp, came, causes)
+            self._reporter.tell(stream, () if event is None else (event,))
 
     def _drift(self, stream: Stream) -> ScoreDrift:
         """Memory of the scores of the model in use, which may be that of an earlier run."""

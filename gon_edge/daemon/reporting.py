@@ -227,13 +227,14 @@ class Reporter:
     def tell(self, stream: Stream, alerts: tuple[Alert, ...]) -> None:
         """Tell events of a stream: log, series, broker, store."""
         for alert in alerts:
-            if alert.type == "end" and alert.recurring is not None and self._on_habit(stream, alert):
-                alert = replace(alert, recurring=replace(alert.recurring, learned=True))
+            again = alert.recurring if alert.kind == "anomaly" else None
+            if alert.type == "end" and again is not None and self._on_habit(stream, alert):
+                alert = replace(alert, recurring=replace(again, learned=True))
             event = event_json(alert)
             log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
             self._telemetry.alert(alert)
             self._client.publish(self._client.topic("alert"), json.dumps(event))
-            if alert.type == "new":
+            if alert.type == "new" and alert.kind != "overdue":  # its rows are normal, only too few
                 self._on_alert(stream)
             before = self.alerts.pop(alert.id, {})
             event |= {key: before[key] for key in ("answer", "note") if key in before}

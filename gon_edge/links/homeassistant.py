@@ -18,7 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gon_edge.config.schema import HomeAssistantConfig
-from gon_edge.events import ALERT_ANSWERS, STREAM_STATES, Alert
+from gon_edge.events import ALERT_ANSWERS, STREAM_STATES, Alert, AlertKind
 from gon_edge.stream.drift import in_words
 from gon_edge.stream.stream import Stream
 
@@ -37,6 +37,7 @@ _ENTITIES: tuple[tuple[str, str, str, dict[str, object]], ...] = (
     ("binary_sensor", "alert", "Anomaly", {"device_class": "problem"}),
     ("binary_sensor", "changed", "Another state than in training", {"icon": "mdi:swap-horizontal"}),
     ("binary_sensor", "drift", "Reading drifts", {"icon": "mdi:trending-up"}),
+    ("binary_sensor", "overdue", "What comes every day is overdue", {"icon": "mdi:calendar-alert"}),
     ("binary_sensor", "missing", "Sensor missing", {"device_class": "problem", **_DIAGNOSTIC}),
     (
         "sensor",
@@ -87,6 +88,7 @@ _ATTRIBUTES = {
     "alert": "{{ {'causes': value_json.causes, 'severity': value_json.severity, 'group': value_json.group} | tojson }}",
     "changed": "{{ {'moved': value_json.moved} | tojson }}",
     "drift": "{{ {'readings': value_json.drifting} | tojson }}",
+    "overdue": "{{ {'causes': value_json.not_come} | tojson }}",
     "missing": "{{ {'sensors': value_json.missing_sensors} | tojson }}",
 }
 """What hangs on an entity, by its key."""
@@ -314,7 +316,8 @@ def _buttons(unique: str, command_topic: str) -> _Message:
 def _state(stream: Stream, *, silenced: bool) -> _Message:
     verdict, model = stream.verdict, stream.scored_by
     open_alerts = {alert.kind: alert for alert in stream.policy.audible}
-    anomaly, changed, drifts = (open_alerts.get(kind) for kind in ("anomaly", "changed", "drift"))
+    kinds: tuple[AlertKind, ...] = ("anomaly", "changed", "drift", "overdue")
+    anomaly, changed, drifts, overdue = (open_alerts.get(kind) for kind in kinds)
     level = 100.0 * verdict.score / verdict.threshold if verdict is not None and verdict.threshold > 0.0 else None
     trained_at = float(model.lineage.get("trained_at", 0.0)) if model is not None else 0.0
     return {
@@ -326,6 +329,8 @@ def _state(stream: Stream, *, silenced: bool) -> _Message:
         "moved": _causes(changed) if changed is not None else [],
         "drift": "ON" if drifts is not None else "OFF",
         "drifting": _causes(drifts) if drifts is not None else [],
+        "overdue": "ON" if overdue is not None else "OFF",
+        "not_come": _causes(overdue) if overdue is not None else [],
         "missing": "ON" if "missing" in open_alerts else "OFF",
         "missing_sensors": list(verdict.missing) if verdict is not None else [],
         "state": stream.state,

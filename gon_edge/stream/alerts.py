@@ -1,10 +1,10 @@
 """When a verdict becomes news: `AlertPolicy`, one for each stream.
 
-Four kinds of alert, at most one of each open at a time.  `anomaly`: raised by n of the last m rows, ended by
+Five kinds of alert, at most one of each open at a time.  `anomaly`: raised by n of the last m rows, ended by
 hysteresis, followed by a cool-down.  `changed`: the machine is in another state than in training, as the detector
 found; open until it is back, or a model knows the new state.  `drift`: readings go away slowly, as `drift` found; told
-anew once a day.  `missing`: features without fresh values, or a stream without rows.  Each goes through `new`, any
-number of `update`, `end`, all with one id.
+anew once a day.  `overdue`: what comes every day has not come.  `missing`: features without fresh values, or a stream
+without rows.  Each goes through `new`, any number of `update`, `end`, all with one id.
 
 A fault that lasts stays an alert: only rows clearly below the threshold end it, and neither time, nor a gap in the
 rows, nor a restart does.  A fault that comes and goes stays one alert: it is open again when its causes come back soon
@@ -24,9 +24,9 @@ from dataclasses import replace
 from typing import Any
 
 from gon_edge.config.schema import AlertsConfig
-from gon_edge.events import Alert, AlertKind, AlertType, Cause, Severity, Verdict
+from gon_edge.events import ALERT_KINDS, Alert, AlertKind, AlertType, Cause, Recurring, Severity, Verdict
 from gon_edge.stream.absence import Absences
-from gon_edge.stream.habits import Block, Memory, directions
+from gon_edge.stream.habits import PERIODS, Block, Memory, directions, same_time
 from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, as_of, mainly_same
 from gon_edge.stream.ids import Ids
 
@@ -107,10 +107,8 @@ class AlertPolicy:
         self._anomaly: Held | None = None
         self._ended: deque[Held] = deque(maxlen=_FLAPPING)  # the first to end first
         self._memory = Memory()
-        self._changed: Alert | None = None
+        self._others: dict[AlertKind, Alert] = {}  # newest events of the open alerts that are of no anomaly
         self._moved: tuple[Cause, ...] = ()  # what the newest change was found by
-        self._drift: Alert | None = None
-        self._missing: Alert | None = None
         self._absences = Absences()
         self._last_row_at: float | None = None
         self._model_version = ""
@@ -119,23 +117,23 @@ class AlertPolicy:
     @property
     def active(self) -> tuple[Alert, ...]:
         """The last event of each open alert."""
-        events = (self._anomaly.event if self._anomaly else None, self._changed, self._drift, self._missing)
-        return tuple(event for event in events if event is not None)
+        anomaly = () if self._anomaly is None else (self._anomaly.event,)
+        return (*anomaly, *(self._others[kind] for kind in ALERT_KINDS if kind in self._others))
 
     @property
     def is_open(self) -> bool:
         """Whether an alert is open."""
-        return self.is_anomalous or self.is_drifting or self._missing is not None
+        return self.is_anomalous or self.is_drifting or "missing" in self._others
 
     @property
     def is_anomalous(self) -> bool:
         """Whether an alert is open that says of rows as a whole that they are not normal."""
-        return self._anomaly is not None or self._changed is not None
+        return self._anomaly is not None or "changed" in self._others
 
     @property
     def is_drifting(self) -> bool:
         """Whether the alert is open that a reading drifts."""
-        return self._drift is not None
+        return "drift" in self._others
 
     @property
     def is_silenced(self) -> bool:
@@ -250,7 +248,9 @@ class AlertPolicy:
         if held is None:
             return self._raise_anomaly(verdict, explain)
         held.see(verdict)
-        if verdict.changed and self._changed is None:  # told as a change from here on; the next anomaly is another one
+        if (
+            verdict.changed and "changed" not in self._others
+        ):  # told as a change from here on; the next anomaly is another one
             self._anomaly = None
             self._recent.clear()
             return self._follow(held, "end", verdict, held.event.severity)
@@ -352,19 +352,17 @@ class AlertPolicy:
 
     def _update_changed(self, verdict: Verdict, since: float) -> Alert | None:
         """Open, follow and end the alert that the machine is in another state, one that began at ``since``."""
-        held = self._changed
+        held = self._others.get("changed")
         if not verdict.changed:
-            self._changed, self._moved = None, ()
-            return None if held is None else as_of(replace(held, type="end"), verdict)
+            self._moved = ()
+            return None if held is None else self._kept(as_of(replace(held, type="end"), verdict))
         if held is None:
             if self._silenced and self._is_silenced(self._moved):
                 return None
-            self._changed = self._begin("changed", since, replace(verdict, causes=self._moved))
-            return self._changed
+            return self._kept(self._begin("changed", since, replace(verdict, causes=self._moved)))
         if {cause.feature for cause in self._moved} == {cause.feature for cause in held.top_features}:
             return None
-        self._changed = as_of(replace(held, type="update", top_features=self._moved), verdict)
-        return self._changed
+        return self._kept(as_of(replace(held, type="update", top_features=self._moved), verdict))
 
     # -- drift ---------------------------------------------------------------------------------------------------------
 
@@ -382,42 +380,59 @@ class AlertPolicy:
         """
         if self._silenced is None or (drifts and self._silenced and self._is_silenced(drifts)):
             return None
-        held = self._drift
+        held = self._others.get("drift")
         if not drifts:
-            self._drift = None
-            return None if held is None else as_of(replace(held, type="end"), verdict)
+            return None if held is None else self._kept(as_of(replace(held, type="end"), verdict))
         verdict = replace(verdict, causes=drifts)
-        self._drift = (
-            self._begin("drift", since, verdict)
-            if held is None
-            else as_of(replace(held, type="update", top_features=drifts), verdict)
-        )
-        return self._drift
+        if held is None:
+            return self._kept(self._begin("drift", since, verdict))
+        return self._kept(as_of(replace(held, type="update", top_features=drifts), verdict))
+
+    # -- overdue -------------------------------------------------------------------------------------------------------
+
+    def habit_looked_for(
+        self, since: float, timestamp: float, missed: Recurring | None, causes: tuple[Cause, ...]
+    ) -> Alert | None:
+        """Take whether what comes every day has come today: open an alert, or end the one of this habit.
+
+        Parameters
+        ----------
+        since : float
+            Unix seconds at which it should have begun.
+        timestamp : float
+            Of the newest row.
+        missed : Recurring or None
+            On which days it came before today; ``None`` where it has come, or does not come every day any more.
+        causes : tuple of Cause
+            What moves in it.
+        """
+        held = self._others.get("overdue")
+        if missed is None:
+            is_its_own = held is not None and same_time(since - held.since, PERIODS["day"])
+            return self._kept(replace(held, type="end", timestamp=timestamp)) if held and is_its_own else None
+        if held is not None or self._silenced is None or self._is_silenced(causes):
+            return None
+        return self._kept(replace(self._begin("overdue", since, self._unjudged(timestamp, causes)), recurring=missed))
 
     # -- missing -------------------------------------------------------------------------------------------------------
 
     def _report_missing(self, timestamp: float) -> Alert | None:
         """Compare what is absent now with the last event; return the event that closes the difference."""
-        lack, held = self._absences.lack(), self._missing
+        lack, held = self._absences.lack(), self._others.get("missing")
         if lack is None:
-            self._missing = None
-            return None if held is None else replace(held, type="end", timestamp=timestamp)
+            return None if held is None else self._kept(replace(held, type="end", timestamp=timestamp))
+        unjudged = self._unjudged(timestamp, lack.causes)
         if held is None:
-            unjudged = Verdict(self._stream, timestamp, math.nan, math.nan, False, lack.causes, (), self._model_version)
-            self._missing = self._begin("missing", lack.since, unjudged, lack.severity)
-            return self._missing
+            return self._kept(self._begin("missing", lack.since, unjudged, lack.severity))
         severity = "critical" if held.severity == "critical" else lack.severity
         if held.top_features == lack.causes and held.severity == severity:
             return None
-        self._missing = replace(
-            held,
-            type="update",
-            timestamp=timestamp,
-            severity=severity,
-            top_features=lack.causes,
-            model_version=self._model_version,
-        )
-        return self._missing
+        grown = replace(held, type="update", severity=severity, top_features=lack.causes)
+        return self._kept(as_of(grown, unjudged))
+
+    def _unjudged(self, timestamp: float, causes: tuple[Cause, ...]) -> Verdict:
+        """What stands for a verdict where no row was judged."""
+        return Verdict(self._stream, timestamp, math.nan, math.nan, False, causes, (), self._model_version)
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
@@ -439,6 +454,14 @@ class AlertPolicy:
             group=self.group(alert_id, since),
         )
 
+    def _kept(self, event: Alert) -> Alert:
+        """Remember the newest event of an alert that is of no anomaly."""
+        if event.type == "end":
+            self._others.pop(event.kind, None)
+        else:
+            self._others[event.kind] = event
+        return event
+
     def state(self) -> dict[str, Any]:
         """Return everything the next events depend on, fit for JSON; give it to the next `AlertPolicy`."""
         return {
@@ -450,9 +473,7 @@ class AlertPolicy:
             "anomaly": self._anomaly and self._anomaly.state(),
             "ended": [held.state() for held in self._ended],
             "habits": self._memory.state(),
-            "changed": self._changed and alert_json(self._changed),
-            "drift": self._drift and alert_json(self._drift),
-            "missing": self._missing and alert_json(self._missing),
+            "others": [alert_json(event) for event in self._others.values()],
             "absent": self._absences.state(),
             "last_row_at": self._last_row_at,
             "model_version": self._model_version,
@@ -469,13 +490,10 @@ class AlertPolicy:
             self._anomaly = Held.of(state["anomaly"])
         self._ended.extend(Held.of(held) for held in state.get("ended", ()))
         self._memory = Memory(state.get("habits", ()))
-        if state.get("changed") is not None:
-            self._changed = alert_of(state["changed"])
-            self._moved = self._changed.top_features
-        if state.get("drift") is not None:
-            self._drift = alert_of(state["drift"])
-        if state["missing"] is not None:
-            self._missing = alert_of(state["missing"])
+        for event in map(alert_of, state["others"]):
+            self._others[event.kind] = event
+        if "changed" in self._others:
+            self._moved = self._others["changed"].top_features
         self._absences = Absences(state["absent"])
         self._last_row_at = state["last_row_at"]
         self._model_version = str(state["model_version"])

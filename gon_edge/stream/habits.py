@@ -148,7 +148,7 @@ def look_back(block: Block, earlier: Sequence[Block]) -> Recurrence | None:
         occasions: dict[int, list[Block]] = {}
         for other in alike:
             before = round((block.since - other.since) / period_s)
-            if before >= 1 and _same_time(block.since - other.since, period_s):
+            if before >= 1 and same_time(block.since - other.since, period_s):
                 if other.fault:
                     return None
                 occasions.setdefault(before, []).append(other)
@@ -171,7 +171,7 @@ def _alike(block: Block, other: Block) -> bool:
     return sum(agree) > len(agree) / 2 and 2 * sum(agree) >= max(len(block.causes), len(other.causes))
 
 
-def _same_time(apart_s: float, period_s: float) -> bool:
+def same_time(apart_s: float, period_s: float) -> bool:
     """Whether two moments so far apart are at the same time of a period."""
     off = abs(apart_s - period_s * round(apart_s / period_s))
     return off <= TOLERANCE_S or abs(off - _CLOCK_CHANGE_S) <= _CLOCK_TOLERANCE_S

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +32,7 @@ than the one before it, the last is no stronger than the first by the second.  I
 _BEFORE_S = 3600.0
 """Rows before a block that say what was usual: as long as the block, and an hour at most.  Not critical."""
 
-_EXTREME = 10
+EXTREME = 0.1
 """A block's deviation is that of its most extreme tenth: an alert lasts longer than what raised it."""
 
 _KEPT = 32
@@ -79,22 +80,21 @@ def learn(store: Store, stream: str, occasions: Sequence[Block], faults: Sequenc
         return None
     for span in spans:
         store.release(stream, *span)
-    learned = _learned(store, stream)
-    same = [habit for habit in learned if any(_meet(one, other) for one in habit for other in spans)]
-    whole = sorted({span for habit in same for span in habit} | set(spans))[-_KEPT:]
-    store.put_state(f"habits/{stream}", [*(habit for habit in learned if habit not in same), whole][-_KEPT:])
+    learned = habits(store, stream)
+    same = [habit for habit in learned if any(_meet(one, other) for one in habit.spans for other in spans)]
+    whole = sorted({span for habit in same for span in habit.spans} | set(spans))[-_KEPT:]
+    newest = Habit(tuple(whole), {name: occasions[-1].causes[name] for name in causes})
+    kept = [*(habit for habit in learned if habit not in same), newest][-_KEPT:]
+    store.put_state(f"habits/{stream}", [[habit.spans, habit.causes] for habit in kept])
     return in_words(occasions)
 
 
 def habit_spans(store: Store, stream: str, faults: Sequence[Span] = ()) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """Spans, Unix seconds, of a stream's habits: those that are normal, and those of a habit that is none.
-
-    A person who calls one occasion a fault means the whole habit.
-    """
-    habits = _learned(store, stream)
-    refused = [habit for habit in habits if any(_meet(span, fault) for span in habit for fault in faults)]
-    normal = tuple(span for habit in habits if habit not in refused for span in habit)
-    return normal, tuple(span for habit in refused for span in habit)
+    """Spans, Unix seconds, of a stream's habits: those that are normal, and those of a habit that is none."""
+    known = habits(store, stream)
+    refused = [habit for habit in known if habit.meets(faults)]
+    normal = tuple(span for habit in known if habit not in refused for span in habit.spans)
+    return normal, tuple(span for habit in refused for span in habit.spans)
 
 
 def in_words(occasions: Sequence[Block]) -> str:
@@ -115,10 +115,30 @@ def in_words(occasions: Sequence[Block]) -> str:
     return f"{len(occasions)} times at {hour}, {minutes} minute{'s' if minutes > 1 else ''}: {listed}"
 
 
-def _learned(store: Store, stream: str) -> list[list[Span]]:
-    """The spans of each habit of a stream."""
-    kept = store.state(f"habits/{stream}")
-    return [[(float(since), float(until)) for since, until in habit] for habit in kept or ()]
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """A habit whose rows are learned.
+
+    Attributes
+    ----------
+    spans : tuple of (float, float)
+        Of its occasions until it was learned, Unix seconds, oldest first.
+    causes : mapping of str to int
+        Features that move in all of them, with 1 for up, -1 for down, 0 where nobody can say.
+    """
+
+    spans: tuple[Span, ...]
+    causes: Mapping[str, int]
+
+    def meets(self, faults: Sequence[Span]) -> bool:
+        """Whether a person has called one of its occasions a fault: then all of it is one."""
+        return any(_meet(span, fault) for span in self.spans for fault in faults)
+
+
+def habits(store: Store, stream: str) -> list[Habit]:
+    """The habits of a stream, the newest last."""
+    kept = store.state(f"habits/{stream}") or ()
+    return [Habit(tuple((float(since), float(until)) for since, until in spans), causes) for spans, causes in kept]
 
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -133,6 +153,17 @@ def _common(occasions: Sequence[Block]) -> list[str]:
 
 def _deviations(store: Store, stream: str, block: Block, causes: Sequence[str]) -> Mapping[str, float] | None:
     """How far each cause went from where it was before the block; `None` where the rows are not stored any more."""
+    found = extremes(store, stream, block, causes)
+    return None if found is None else {name: abs(extreme - usual) for name, (extreme, usual) in found.items()}
+
+
+def extremes(
+    store: Store, stream: str, block: Block, causes: Iterable[str], *, part: float = EXTREME
+) -> Mapping[str, tuple[float, float]] | None:
+    """How far each cause went in a block, and where it was before; `None` where the rows are not stored any more.
+
+    How far is the mean of the most extreme ``part`` of its rows.
+    """
     before: dict[str, list[float]] = {name: [] for name in causes}
     within: dict[str, list[float]] = {name: [] for name in causes}
     begin = block.since - min(max(block.length_s, 1.0), _BEFORE_S)
@@ -152,8 +183,8 @@ def _deviations(store: Store, stream: str, block: Block, causes: Sequence[str]) 
     for name, values in within.items():
         usual = sorted(before[name] or values)
         values.sort(reverse=block.causes[name] > 0)
-        extreme = values[: max(1, len(values) // _EXTREME)]
-        found[name] = abs(sum(extreme) / len(extreme) - usual[len(usual) // 2])
+        extreme = values[: max(1, int(part * len(values)))]
+        found[name] = sum(extreme) / len(extreme), usual[len(usual) // 2]
     return found
 
 

@@ -9,17 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from configurations import SMALLEST
 from jobs import two_streams
+from nightly import NAMES, START, job_blocks, kept, server
 
+from gon_edge.config.file import parse_config
 from gon_edge.config.schema import Config
 from gon_edge.daemon.app import Daemon
 from gon_edge.daemon.orders import Orders
 from gon_edge.errors import GonEdgeError
-from gon_edge.events import Alert, Cause
+from gon_edge.events import Alert, Cause, Row
 from gon_edge.process.clock import monotonic
+from gon_edge.state.folder import ModelFolder
 from gon_edge.training.answers import answers
 from gon_edge.training.ask import ask
+from gon_edge.training.fit import fit_model
+from gon_edge.training.habits import learn
 from gon_edge.training.operations import carry_out
 
 
@@ -199,3 +206,30 @@ def test_a_stream_of_which_only_the_model_is_there_is_opened_when_it_is_asked_fo
     assert "fan" not in orders.streams()
     assert asked(orders, do="reload-model", stream="fan")["version"] == model.version
     assert "fan" in orders.streams()
+
+
+def test_a_job_of_every_day_that_does_not_come_is_told_once_and_nothing_is_told_where_it_comes(tmp_path: Path) -> None:
+    rows = server(10, [*range(8), 9])  # it stays away on the ninth day, and comes on the tenth
+    with kept(tmp_path / "state", rows, []) as store:
+        learn(store, "s", job_blocks(range(3)))
+        store.flush(0.0)
+    model = fit_model(rows[:600], features=NAMES, rng=np.random.default_rng(0))
+    ModelFolder(tmp_path / "state").install("s", model.with_lineage(version="1"))
+    daemon = Daemon(quiet(parse_config({**SMALLEST, "state_dir": str(tmp_path / "state")})))
+    orders = daemon._orders
+    try:
+        orders.open("s")
+        stream = daemon._streams["s"]
+        overdue = []
+        for hour in range(7 * 24, 10 * 24):
+            at = 60 * hour
+            stream.last_row = Row("s", START + 60.0 * at, NAMES, rows[at], np.zeros(4, np.bool_))
+            orders.beat(monotonic(), time.time())
+            if any(alert.kind == "overdue" for alert in stream.policy.active):
+                overdue.append(hour - 8 * 24)
+        assert overdue == list(range(9, 24 + 9))  # at seven it is over, and at nine by an hour and a half
+        (event,) = (alert for alert in orders.store.alerts() if alert["kind"] == "overdue")
+        assert (event["type"], event["recurring"]["count"]) == ("end", 7)
+        assert {cause["feature"] for cause in event["top_features"]} == {"io", "net"}
+    finally:
+        daemon._stop()

@@ -131,6 +131,7 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
         "alert": "OFF",
         "changed": "OFF",
         "drift": "OFF",
+        "overdue": "OFF",
         "missing": "OFF",
         "level": "None",
         "score": "None",
@@ -149,6 +150,7 @@ def test_each_template_finds_its_value_in_the_state_message() -> None:
         "alert": {"causes": [], "severity": None, "group": None},
         "changed": {"moved": []},
         "drift": {"readings": []},
+        "overdue": {"causes": []},
         "missing": {"sensors": []},
     }
 

@@ -655,3 +655,29 @@ def test_a_drift_stays_open_over_a_restart(policy):
     after = AlertPolicy("pump", SETTINGS, json.loads(json.dumps(policy.state())))
     assert after.active == (event,)
     assert after.follow_drift((), 0.0, verdict(1, 0.2)).id == event.id
+
+
+DAILY = Recurring(7, 0.0, "day")
+IO = Cause("io", 8.0, 49.0, 1.0)
+
+
+def test_what_comes_every_day_is_overdue_until_it_is_looked_for_again_and_has_come(policy):
+    opened = policy.habit_looked_for(600_000.0, 605_400.0, DAILY, (IO,))
+    assert (opened.type, opened.kind, opened.since, opened.recurring) == ("new", "overdue", 600_000.0, DAILY)
+    assert policy.habit_looked_for(600_000.0 + 20_000.0, 630_000.0, None, ()) is None  # another habit, that came
+    after = AlertPolicy("pump", SETTINGS, json.loads(json.dumps(policy.state())))
+    assert after.active == (opened,)
+    ended = after.habit_looked_for(600_000.0 + 86_400.0, 691_800.0, None, ())
+    assert (ended.type, ended.id, ended.timestamp) == ("end", opened.id, 691_800.0)
+    assert not after.active
+
+
+def test_what_is_overdue_makes_no_row_abnormal(policy):
+    policy.habit_looked_for(600_000.0, 605_400.0, DAILY, (IO,))
+    assert not policy.is_anomalous
+    assert not policy.is_drifting
+
+
+def test_nobody_is_told_what_is_overdue_on_a_silenced_stream(policy):
+    policy.silence(frozenset({"io"}))
+    assert policy.habit_looked_for(600_000.0, 605_400.0, DAILY, (IO,)) is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jobs import plain_job
+from nightly import DAY, NAMES, START, job_blocks, kept, server, times
 from numpy.typing import NDArray
 
 from gon_edge.config.schema import AlertsConfig, StreamConfig
@@ -15,53 +16,14 @@ from gon_edge.events import Alert, Row
 from gon_edge.model.counters import Judged
 from gon_edge.model.file import Model, save_model
 from gon_edge.state.store import Store
-from gon_edge.stream.habits import Block
 from gon_edge.stream.stream import Stream
+from gon_edge.training.absent import absent, due
 from gon_edge.training.child import _fit_and_judge
 from gon_edge.training.fit import fit_model, odd_rows
-from gon_edge.training.habits import come_again, habit_spans, learn
+from gon_edge.training.habits import come_again, habit_spans, habits, learn
 from gon_edge.training.plan import plan
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.source import Source
-
-NAMES = ("cpu", "io", "net", "temp")
-DAY = 1440
-START = 1_700_006_400.0  # midnight, UTC
-
-
-def server(days: int, job_days: range, *, seed: int = 0, sizes: dict[int, float] | None = None) -> NDArray[np.float32]:
-    """A row a minute of a server with a daily load; from six o'clock on, twenty minutes of a job on some days."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(days * DAY)
-    load = 20.0 + 8.0 * np.sin(2.0 * np.pi * t / DAY) + rng.normal(size=len(t))
-    rows = np.stack([load, 5.0 + 0.1 * load, 10.0 + 0.2 * load, 40.0 + 0.3 * load], axis=1)
-    rows += rng.normal(size=rows.shape) * [1.5, 0.5, 1.0, 0.3]
-    for day in job_days:
-        size = (sizes or {}).get(day, 1.0)
-        begin = day * DAY + 360 + int(rng.integers(4))
-        rows[begin : begin + 20, 1:3] += size * rng.normal([40.0, 25.0], [3.0, 2.0], (20, 2))
-    return rows.astype(np.float32)
-
-
-def times(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    return START + 60.0 * np.arange(len(rows))
-
-
-def kept(folder: Path, rows: NDArray[np.float32], blocks: list[Block]) -> Store:
-    """A store of rows, those of the blocks quarantined."""
-    store = Store.open(folder)
-    fresh = np.zeros(len(NAMES), np.bool_)
-    for at, values in zip(times(rows).tolist(), rows, strict=True):
-        store.add_row(Row("s", at, NAMES, values, fresh), any(b.since <= at <= b.until for b in blocks), 0.0)
-    store.flush(0.0)
-    return store
-
-
-def job_blocks(days: range) -> list[Block]:
-    return [
-        Block(START + 60.0 * (day * DAY + 360), START + 60.0 * (day * DAY + 420), 9.0, {"io": 1, "net": 1})
-        for day in days
-    ]
 
 
 def left_out(store: Store) -> int:
@@ -245,3 +207,66 @@ def test_a_fault_that_lasts_four_days_is_one_alert_and_never_learned(tmp_path: P
     assert left_out(machine.store) >= 4 * DAY // 10
     assert habit_spans(machine.store, "s") == ((), ())
     machine.store.close()
+
+
+# -- what does not come ------------------------------------------------------------------------------------------------
+
+DAY_S = 86400.0
+
+
+def at(day: int) -> float:
+    return START + 60.0 * (day * DAY + 360)
+
+
+@pytest.mark.parametrize(
+    ("came", "missed"),
+    [
+        ([*range(8)], True),
+        ([*range(9)], False),
+        ([*range(5), 6, 7], False),
+    ],
+    ids=["not today", "as always", "nor on another day of the week"],
+)
+def test_a_job_of_every_day_is_missed_on_the_day_it_does_not_come(
+    tmp_path: Path, came: list[int], missed: bool
+) -> None:
+    rows = server(9, came)
+    with kept(tmp_path, rows, []) as store:
+        learn(store, "s", job_blocks(range(3)))
+        (habit,) = habits(store, "s")
+        found = absent(store, "s", habit, at(8))
+    assert (found is not None) == missed
+    if found is not None:
+        assert (found.since, found.first, found.days) == (at(8), at(1), 7)
+        io, net = found.causes
+        assert (io.feature, net.feature) == ("io", "net")
+        assert io.expected == pytest.approx(50.0, abs=8.0)
+        assert io.value == pytest.approx(8.0, abs=4.0)
+
+
+def test_nothing_is_missed_before_a_week_of_it_is_stored(tmp_path: Path) -> None:
+    with kept(tmp_path, server(7, range(6)), []) as store:
+        learn(store, "s", job_blocks(range(3)))
+        assert absent(store, "s", habits(store, "s")[0], at(6)) is None
+
+
+def test_a_clock_change_of_an_hour_is_no_absence(tmp_path: Path) -> None:
+    rows = server(9, range(8))
+    moved = server(9, range(8, 9), seed=1)
+    begin = 8 * DAY + 420
+    rows[begin : begin + 30] = moved[begin - 60 : begin - 30]
+    with kept(tmp_path, rows, []) as store:
+        learn(store, "s", job_blocks(range(3)))
+        assert absent(store, "s", habits(store, "s")[0], at(8)) is None
+
+
+def test_a_habit_is_looked_for_once_a_day_when_it_is_surely_over(tmp_path: Path) -> None:
+    with kept(tmp_path, server(3, range(3)), []) as store:
+        learn(store, "s", job_blocks(range(3)))
+        (habit,) = habits(store, "s")
+    over = habit.spans[-1][1] + 5400.0
+    assert due(habit, over - 9.0, over + 9.0) is None  # it came then: that is how it was learned
+    assert due(habit, over, over + DAY_S - 1.0) is None
+    assert due(habit, over + DAY_S - 1.0, over + DAY_S + 1.0) == pytest.approx(at(3), abs=1.0)
+    assert due(habit, over + DAY_S + 1.0, over + DAY_S + 2.0) is None
+    assert due(habit, over, over + 5.5 * DAY_S) == pytest.approx(at(7), abs=1.0)
