@@ -80,13 +80,14 @@ def text_of(payload: bytes) -> str:
     try:
         return payload.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found = binary_format(payload) if error.start == 0 else None
-        hint = hint_of(payload, error) if found is None else f"no text; it begins like {found}: write format: {found}"
-        raise ValueError(hint) from None
+        raise ValueError(hint_of(payload, error)) from None
 
 
 def hint_of(payload: bytes, error: UnicodeDecodeError) -> str:
     """What a payload that is not UTF-8 may be, and what to do."""
+    found = binary_format(payload) if error.start == 0 else None
+    if found is not None:
+        return f"no text; it begins like {found}: write format: {found}"
     byte = payload[error.start]
     # As printable text Latin-1 has these; C1 controls and most of what is binary lie below.
     likely = f", which is {chr(byte)!r} in Latin-1" if byte > 0xA0 else ""
