@@ -31,7 +31,7 @@ from gon_edge.commands.arguments import (
     writing,
     wrong_usage,
 )
-from gon_edge.errors import GonEdgeError
+from gon_edge.errors import GonEdgeError, InputError
 
 if TYPE_CHECKING:
     from gon_edge.commands.replay import ReplayReport
@@ -195,8 +195,11 @@ def _replay_capture(options: argparse.Namespace) -> int:
     from gon_edge.links.publisher import Publisher
     from gon_edge.process.logs import set_up_logging
     from gon_edge.state.catalog import find
+    from gon_edge.tables.layout import TableOptions
 
     set_up_logging("info")
+    if options.stream or table_options(options) != TableOptions():
+        raise wrong_usage("a capture says itself what its streams and times are; leave the options of a CSV file out")
     with Capture(options.file) as capture, Progress("messages") as progress:
         if options.alerts:
             config = config_of(options)
@@ -298,6 +301,8 @@ def _score(options: argparse.Namespace) -> int:
             report = score_csv(model, table, out, progress=(lambda *_: None) if out.isatty() else progress)
     if report.texts:
         sys.stderr.write(f"gon-edge: {report.texts} cells are no numbers and counted as missing\n")
+    if report.texts > report.read:  # of a pipe, which could not be looked through before
+        raise InputError(f"{table.name}: only {report.read} of {report.read + report.texts} cells are numbers")
     if report.unknown:
         unknown = visible(", ".join(report.unknown))
         sys.stderr.write(f"gon-edge: columns the model does not know were left out: {unknown}\n")

@@ -247,21 +247,28 @@ def read_faults(path: str) -> list[Fault]:
         The file cannot be read, or a row is no span.
     """
     from gon_edge.commands.rehearsed import Fault
-    from gon_edge.stream.times import unix_seconds
     from gon_edge.tables.csvfile import CsvFile
+    from gon_edge.tables.times import Times
 
-    faults = []
+    faults, looked = [], Times()
     with CsvFile(path) as table:
-        start, end = table.column("start", "--labels"), table.column("end", "--labels")
+        ends = table.column("start", "--labels"), table.column("end", "--labels")
         stream = table.columns.index("stream") if "stream" in table.columns else None
-        for cells in table:
-            try:
-                span = unix_seconds(cells[start]), unix_seconds(cells[end])
-            except ValueError as error:
-                raise InputError(f"{path}:{table.line}: no time: {error}") from None
-            if span[1] < span[0]:
-                raise InputError(f"{path}:{table.line}: the end is before the start")
-            faults.append(Fault(*span, "" if stream is None else cells[stream].strip()))
+        rows = [(table.line, cells) for cells in table]
+    for line, cells in rows:
+        for i in ends:
+            looked.add(cells[i] or "an empty cell", line)
+    try:
+        _, times, _ = looked.decide()
+        if looked.footer is not None:
+            raise ValueError(looked.footer, "the last row")
+    except ValueError as error:
+        where = "".join(f":{line}" for line in error.args[:1] if len(error.args) > 1)
+        raise InputError(f"{path}{where}: {error.args[-1]!r} is no time") from None
+    for (line, cells), start, end in zip(rows, times[::2], times[1::2], strict=True):
+        if end < start:
+            raise InputError(f"{path}:{line}: the end is before the start")
+        faults.append(Fault(float(start), float(end), "" if stream is None else cells[stream].strip()))
     return sorted(faults)
 
 

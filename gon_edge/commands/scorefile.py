@@ -30,6 +30,8 @@ class ScoreReport:
     Attributes
     ----------
     rows, anomalies : int
+    read : int
+        Cells that are numbers, of the model's features.
     texts : int
         Cells that held text where a number was expected; they counted as missing.
     unknown : tuple of str
@@ -38,6 +40,7 @@ class ScoreReport:
 
     rows: int
     anomalies: int
+    read: int
     texts: int
     unknown: tuple[str, ...]
 
@@ -74,7 +77,7 @@ def score_csv(
     writer = csv.writer(out, lineterminator="\n")
     several = ["stream"] if len(table.streams) > 1 else []
     writer.writerow([table.time_name or "row", *several, "score", "threshold", "is_anomaly", "top_feature"])
-    rows = anomalies = texts = 0
+    rows = anomalies = read = texts = 0
     for rows, (found, row) in enumerate(judged, 1):
         stream = streams.get(found.stream)
         if stream is None:
@@ -86,6 +89,7 @@ def score_csv(
         assert verdict is not None  # the stream has a model
         anomalies += verdict.is_anomaly
         texts += found.texts
+        read += int(np.isfinite(found.values).sum())
         writer.writerow(
             [
                 found.time if table.has_times else rows - 1,
@@ -97,7 +101,7 @@ def score_csv(
             ]
         )
         progress(rows, table.fraction if rows % 100 == 0 else None)
-    return ScoreReport(rows, anomalies, texts, unknown)
+    return ScoreReport(rows, anomalies, read, texts, unknown)
 
 
 def table_rows(model: Model, table: Table) -> Iterator[tuple[GridRow, Row]]:
@@ -119,7 +123,7 @@ def _rows(model: Model, table: Table) -> Iterator[tuple[GridRow, Row]]:
     current = np.zeros(len(features), np.bool_)  # every value belongs to its row: nothing is stale
     for found in grid(table, features):
         at = found.at if table.has_times else found.at + 1.0
-        yield found, Row("", at, features, found.values, current)
+        yield found, Row("", at, features, found.values, current, found.restart)
 
 
 def at_level_of(model: Model, values: NDArray[np.float32], name: str) -> Model:

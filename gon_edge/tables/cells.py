@@ -19,7 +19,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gon_edge.stream.scalars import number_of
 
@@ -150,6 +150,8 @@ class Numbers:
         Whether the decimal mark is a guess.
     missing : frozenset of float
         Numbers that stand for no value.
+    live : bool
+        Whether only the first cells are known, so that what comes may be numbers.
     """
 
     decimal: str
@@ -160,11 +162,12 @@ class Numbers:
     empty: int
     doubtful: bool = False
     missing: frozenset[float] = frozenset()
+    live: bool = False
 
     @property
     def numeric(self) -> bool:
         """Whether the column is one of numbers: at least half of what is written in it."""
-        return self.read > 0 and self.read >= self.dropped and not self.units
+        return self.live or (self.read > 0 and self.read >= self.dropped and not self.units)
 
     def value(self, cell: str) -> float | str:
         """The number of a cell, or the reason of `gon_edge.events.MASK_REASONS` why it has none."""
@@ -196,7 +199,12 @@ class Numbers:
 
 
 def decide(
-    columns: Iterable[Evidence], delimiter: str, decimal: str | None = None, missing: Collection[float] = ()
+    columns: Iterable[Evidence],
+    delimiter: str,
+    decimal: str | None = None,
+    missing: Collection[float] = (),
+    *,
+    live: bool = False,
 ) -> list[Numbers]:
     """How each column of a file is read.
 
@@ -209,11 +217,14 @@ def decide(
         The decimal mark where a person says it.
     missing : collection of float
         Numbers that stand for no value.
+    live : bool
+        Whether only the first cells are known.
     """
     columns = list(columns)
     point, comma = sum(one.point for one in columns), sum(one.comma for one in columns)
     usual = None if point == comma else "." if point > comma else ","
-    return [_numbers(one, decimal, usual, delimiter, frozenset(missing)) for one in columns]
+    read = [_numbers(one, decimal, usual, delimiter, frozenset(missing)) for one in columns]
+    return [replace(one, live=live) for one in read]
 
 
 def _numbers(

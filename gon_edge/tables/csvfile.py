@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
 from gon_edge.errors import InputError
 
@@ -42,6 +42,30 @@ _OTHER_FILES = {
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _TOLD = re.compile(r'"?sep=(.)"?\s*')  # how Excel says which delimiter it used
 _VALUE = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?|\d[\d:./T Z+-]{5,}")  # a number or a time, and no name
+
+
+class _Ahead(io.RawIOBase):
+    """A pipe of which the first bytes have been read already."""
+
+    def __init__(self, head: bytes, rest: io.BufferedReader) -> None:
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        room = len(buffer)
+        found, self._head = (self._head[:room], self._head[room:]) if self._head else (self._rest.read1(room), b"")
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def _kept(pipe: IO[bytes]) -> io.BufferedReader:
+    """What comes of a pipe until its end, in memory or in a temporary file."""
+    kept = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115  it lives as long as the reader
+    shutil.copyfileobj(pipe, kept)
+    kept.seek(0)
+    return io.BufferedReader(cast(io.RawIOBase, kept))
 
 
 class CsvFile:
@@ -102,7 +126,7 @@ class CsvFile:
         self._bytes = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if self._zipped else self._raw
         self.once = follow and not self._raw.seekable()
         with self._errors():
-            head = self._first_bytes()
+            head = self._first_bytes() if self.once else self._bytes.read(_HEAD_BYTES)
         self.encoding = encoding or _encoding_of(head)
         self._refuse_other_files(head)
         self._text = self._begun()
@@ -135,16 +159,23 @@ class CsvFile:
         stdin = sys.stdin.buffer
         if follow or stdin.seekable():
             return cast(io.BufferedReader, stdin)
-        kept = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115  it lives as long as this object
-        shutil.copyfileobj(stdin, kept)
-        kept.seek(0)
-        return io.BufferedReader(cast(io.RawIOBase, kept))
+        return _kept(stdin)
 
     def _first_bytes(self) -> bytes:
-        """The first bytes, which are read again; of a pipe that is followed what is there."""
-        if self.once:
-            return cast(io.BufferedReader, self._bytes).peek(_HEAD_BYTES)[:_HEAD_BYTES]
-        return self._bytes.read(_HEAD_BYTES)
+        """The first lines of a pipe, as soon as there are two; they are read again with the rest."""
+        pipe, head = cast(io.BufferedReader, self._bytes), b""
+        while head.count(b"\n") < 2 + head.startswith((b"sep=", b'"sep=')) and (more := pipe.read1(_HEAD_BYTES)):
+            head += more
+        self._bytes = io.BufferedReader(_Ahead(head, pipe))
+        self._head = head
+        return head
+
+    def keep(self) -> None:
+        """Read a pipe to its end and keep what came, so that it can be read again."""
+        self._raw = _kept(cast(IO[bytes], self._text.detach()))
+        self._bytes, self._zipped, self.once = self._raw, False, False
+        self._text = self._begun()
+        self.head = self._head_rows()
 
     def _refuse_other_files(self, head: bytes) -> None:
         for magic, what in _OTHER_FILES.items():
@@ -178,7 +209,7 @@ class CsvFile:
     def _head_rows(self) -> list[tuple[int, list[str]]]:
         rows = []
         if self.once:  # what is there is looked at, and not taken
-            text = codecs.getincrementaldecoder(self.encoding)("replace").decode(self._first_bytes())
+            text = codecs.getincrementaldecoder(self.encoding)("replace").decode(self._head)
             whole = text[: text.rfind("\n") + 1]
             found = self._cells(io.StringIO(whole, newline=""))
         else:

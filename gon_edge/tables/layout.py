@@ -111,6 +111,8 @@ class Layout:
         Of a long table the one with values; of a wide one all that are none of the above.
     ignored : tuple of int
         Further columns of times.
+    number : int or None
+        A column that counts the rows.
     """
 
     times: tuple[int, ...]
@@ -118,6 +120,7 @@ class Layout:
     features: tuple[int, ...]
     values: tuple[int, ...]
     ignored: tuple[int, ...] = ()
+    number: int | None = None
 
     @property
     def is_long(self) -> bool:
@@ -160,7 +163,10 @@ def layout_of(file: CsvFile, options: TableOptions, keep: Collection[str] = ()) 
     if not long:
         rest = [i for i in range(len(names)) if i not in taken]
         further = [i for i in rest if times and is_time_name(file.columns[i]) and file.columns[i] not in keep]
-        return Layout(times, stream, (), tuple(i for i in rest if i not in further), tuple(further))
+        values = [i for i in rest if i not in further]
+        may_count = len(values) > 1 and values[0] == 0 and file.columns[0] not in keep
+        number = 0 if may_count and _counts_rows(file) else None
+        return Layout(times, stream, (), tuple(values[number is not None :]), tuple(further), number)
     features: tuple[int, ...] = (long[0],)
     if names[long[0]] in ("_field", "name"):  # labels tell series of one name apart
         labels = [i for i, name in enumerate(file.columns) if name not in _INFLUX and i not in taken]
@@ -208,3 +214,16 @@ def _texts(file: CsvFile, columns: Sequence[int]) -> dict[int, set[str]]:
                 if len(texts) <= _MOST_MACHINES:
                     texts.add(cells[i])
     return found
+
+
+def _counts_rows(file: CsvFile) -> bool:
+    """Whether the first column is the number of the row, as pandas and spreadsheets write it."""
+    name = plain(file.columns[0])
+    if not file.header or name not in ("column1", "unnamed0", "index", "row", "rownumber", "no", "nr", "id", "sno"):
+        return False
+    before: int | None = None
+    for cells in file.again():
+        if not cells[0].strip().isdecimal() or (before is not None and int(cells[0]) != before + 1):
+            return False
+        before = int(cells[0])
+    return before is not None

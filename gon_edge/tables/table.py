@@ -107,6 +107,9 @@ class Table:
         self._file = CsvFile(path, encoding=options.encoding, header=options.header, follow=follow)
         self.name = self._file.name
         self.layout: Layout = layout_of(self._file, options, keep)
+        if self._file.once and self.layout.is_long:  # its readings must be put in order
+            self._file.keep()
+            self.layout = layout_of(self._file, options, keep)
         self.columns = self._file.columns
         self.time_name = " ".join(self.columns[i] for i in self.layout.times)
         self._look()
@@ -131,6 +134,11 @@ class Table:
     def values(self) -> tuple[str, ...]:
         """Columns of a wide table that are neither time nor machine, in the order of `Record.values`."""
         return tuple(self.columns[i] for i in self.layout.values)
+
+    @property
+    def follows(self) -> bool:
+        """Whether rows are read as they come, and only the first ones have been looked at."""
+        return self._file.once
 
     @property
     def fraction(self) -> float | None:
@@ -163,7 +171,7 @@ class Table:
                 raise InputError(f"{self.name}: no machine {self._options.only!r}; there are: {known}")
             self.streams = (self._options.only,)
         self._evidence = evidence
-        read = decide(evidence.values(), file.delimiter, self._options.decimal, self._options.missing)
+        read = decide(evidence.values(), file.delimiter, self._options.decimal, self._options.missing, live=file.once)
         self._numbers: dict[str, Numbers] = dict(zip(evidence, read, strict=True))
         self.features = tuple(name for name, numbers in self._numbers.items() if numbers.numeric)
         self.read = sum(self._numbers[name].read for name in self.features)
@@ -188,6 +196,8 @@ class Table:
         self._newest_first = False
         self._span = -math.inf, math.inf
         if not self.has_times:
+            if self.is_long:
+                raise InputError(f"{self.name}: a reading a row needs times; name their column with --time-column")
             if self._options.since or self._options.until:
                 raise InputError(f"{self.name}: a span needs times; name their column with --time-column")
             return
@@ -322,6 +332,8 @@ class Table:
             yield f"{self._empty} rows without a time left out"
         if self.layout.ignored:
             yield f"left out as further times: {', '.join(self.columns[i] for i in self.layout.ignored)}"
+        if self.layout.number is not None:
+            yield f"left out as the number of the row: {self.columns[self.layout.number]}"
         if self._outside:
             yield f"{self._outside} rows outside the span left out"
         if self._again:

@@ -68,3 +68,12 @@ def test_options_come_back_from_json() -> None:
     values = asdict(options)
     assert TableOptions.from_json({**values, "time_columns": list(values["time_columns"])}) == options
     assert TableOptions.from_json({}) == TableOptions()
+
+
+def test_a_column_that_counts_the_rows_is_no_feature(csv: Callable[..., str]) -> None:
+    rows = [f"{i},{60 * i},{i}" for i in range(20)]
+    assert layout(csv(",time,a", *rows)) == Layout((1,), None, (), (2,), (), 0)
+    assert layout(csv("Unnamed: 0,time,a", *rows)).number == 0
+    assert layout(csv(",time,a", *rows[:10], *rows[12:])).number is None
+    assert layout(csv("flow,time,a", *rows)).number is None
+    assert layout(csv("id,time,a", *rows), keep=("id",)).number is None

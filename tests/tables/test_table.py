@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gon_edge.errors import InputError
+from gon_edge.tables.grid import grid
 from gon_edge.tables.layout import TableOptions
 from gon_edge.tables.table import Record, Table
 
@@ -139,6 +144,77 @@ def test_a_number_that_may_mean_no_value_is_named_until_a_person_says(csv: Calla
     assert [r.values[0] for r in records(path, missing=(-200.0,))][:3] == [0.0, "null", "null"]
 
 
+CELLS = (
+    *(
+        "time",
+        "date",
+        "value",
+        "name",
+        "host",
+        "state",
+        "entity_id",
+        "_field",
+        "_value",
+        "a",
+        "1",
+        "2.5",
+        "2,5",
+        "-200",
+    ),
+    *(
+        "1,234",
+        "21 °C",
+        "05/01/2026",
+        "13/01/2026 12:00 AM",
+        "2026-01-05",
+        "18.00.00",
+        "20260105100000",
+        "on",
+        "NA",
+        "",
+    ),
+    *(
+        "#datatype",
+        "sep=;\n",
+        "\n",
+        "\r\n",
+        "\0",
+        '"',
+        "..",
+        "0001-01-01",
+        "9999-12-31 23:59:59",
+        "1e999",
+        "24:00",
+        "é",
+    ),
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.lists(st.sampled_from(CELLS), min_size=1, max_size=4), max_size=20),
+    delimiter=st.sampled_from(",;\t"),
+    encoding=st.sampled_from(["utf-8", "utf-16", "latin-1"]),
+)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_a_line(
+    tmp_path: Path, rows: list[list[str]], delimiter: str, encoding: str
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("\n".join(map(delimiter.join, rows)).encode(encoding))
+    try:
+        with Table(str(path)) as table:
+            assert list(table.said())
+            known = [record.at for record in table.records(cells=True)]
+            assert len(known) == table.rows or not table.has_times or table.is_long
+            for row in grid(table, table.features):
+                assert len(row.values) == len(table.features)
+    except InputError as error:
+        said = str(error)
+    else:
+        return
+    assert said.startswith(str(path))
+
+
 class Pipe(io.BytesIO):
     """Standard input that can be read once."""
 
@@ -156,3 +232,26 @@ def test_standard_input_is_read_as_it_comes_or_kept(
     with Table("-", follow=follow) as table:
         assert (pipe.tell() < len(text)) == follow
         assert [record.values[0] for record in table.records()] == [t + 0.5 for t in range(3000)]
+
+
+def test_a_pipe_is_judged_by_its_first_two_lines_and_what_comes_may_be_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stdin, os.fdopen(writer, "wb", buffering=0) as out:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
+        out.write(b"time;a;b\n")
+        out.write(b"1;;2,5\n")
+        with Table("-", follow=True) as table:
+            assert table.follows
+            rows = table.records()
+            assert next(rows).values == ["null", 2.5]
+            out.write(b"2;3,5;x\n")
+            assert next(rows).values == [3.5, "text"]
+
+
+def test_readings_of_a_pipe_are_put_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["time,metric,value", *(f"{t},{name},{t}" for name in ("a", "b") for t in range(5))]
+    stdin = io.BufferedReader(Pipe("\n".join(lines).encode()))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
+    with Table("-", follow=True) as table:
+        assert (table.features, table.follows) == (("a", "b"), False)
+        assert [record.at for record in table.records()] == [float(t) for t in range(5) for _ in "ab"]
