@@ -29,6 +29,8 @@ reports less often no model is made."""
 _FEWEST_RISES = 20
 """Rises that make a counter for whoever looks; what is judged as one is decided in training (`model.counters`)."""
 
+_GONE = math.inf  # from when on the silence counts of a feature that was taken back: not before it comes again
+
 _MASKED = (-math.inf, math.nan)  # a feature heard in a tick, but without a value
 
 _FELL = -(10**9)  # what no rises make up for
@@ -37,6 +39,7 @@ _GONE_S = 86400.0
 """A column without a value for so long gives its place to a new name, where places are short.  Not critical: a day."""
 
 _FOR_EVER_S = 1e300  # finite: what was never heard is older
+_SEEDED_S = math.inf  # held until something fresh comes, though nobody knows how old it is
 
 _NOT_YET = -math.inf  # nothing was heard, or no row has come since the silence began to count
 
@@ -183,7 +186,7 @@ class Columns:
         self._quiet.append(_NOT_YET)
         self._cadences.append(Cadence())
         self._rules.append(self._rule(name))
-        self._hold.append(math.inf)
+        self._hold.append(math.nan)
         self._patient.append(False)
         self._known.append(False)
         self._settle(column)
@@ -236,6 +239,8 @@ class Columns:
 
     def _settle(self, column: int) -> None:
         """Work out what follows from the cadence of a feature and from what a person has set."""
+        if self._hold[column] == _SEEDED_S:
+            return
         rule, cadence = self._rules[column], self._cadences[column]
         on_change = cadence.is_on_change and rule.max_hold_s is None and rule.missing_after_s in (None, math.inf)
         self._known[column] = cadence.is_known
@@ -257,18 +262,35 @@ class Columns:
         is_first = quiet == _NOT_YET and timestamp > -math.inf  # of this run: the clock may have been another one
         if not gap_s > 0.0 and not is_first:
             return
-        before, self._values[column] = self._values[column], value
-        if math.isnan(value):  # taken back: nothing is held, and how long it is silent counts on
+        if self._hold[column] == _SEEDED_S:
+            self._hold[column] = math.nan
+            self._settle(column)
+        if math.isnan(value):
+            self._take_back(column)
             return
+        before, self._values[column] = self._values[column], value
         if value > before:
             self._rises[column] += 1
         elif value < before:
             self._rises[column] = _FELL
         self._seen[column] = timestamp
-        self._quiet[column] = max(quiet, timestamp)
+        self._quiet[column] = timestamp if quiet == _GONE else max(quiet, timestamp)
         if quiet == seen and gap_s < math.inf:  # nobody was away meanwhile
             self._cadences[column].add(gap_s)
             self._settle(column)
+
+    def _take_back(self, column: int) -> None:
+        """The device itself says that a feature has no value any more: that it is silent from now on is no news."""
+        self._values[column], self._seen[column], self._quiet[column] = math.nan, -math.inf, _GONE
+
+    def seed(self, values: Mapping[str, float]) -> None:
+        """Hold values that lay in the broker, each until something fresh comes; what was heard already counts more."""
+        self.expect([*values])
+        for name, value in values.items():
+            column = self.places.get(name)
+            if column is not None and (self._quiet[column] != self._seen[column] or self._seen[column] == -math.inf):
+                self._values[column] = value
+                self._seen[column], self._hold[column], self._patient[column] = -math.inf, _SEEDED_S, True
 
     def hear(self, heard: dict[int, tuple[float, float]], timestamp: float, reading: Reading) -> None:
         """Take what a reading says of a tick into ``heard``: by column the newest ``(timestamp, value)`` in it."""
@@ -311,8 +333,7 @@ class Columns:
         excused : ndarray of bool, shape (F,), or None
             As `Row.excused`.
         """
-        held = zip(self._seen, self._hold, self._values, strict=True)
-        stale = [not timestamp - seen <= hold or value != value for seen, hold, value in held]
+        stale = [not timestamp - seen <= hold for seen, hold in zip(self._seen, self._hold, strict=True)]
         if _NOT_YET in self._quiet:
             self._begin(timestamp, stale)
         if stale != self._stale:

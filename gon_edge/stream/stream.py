@@ -135,7 +135,6 @@ class Stream:
         self._starters = tuple(starters)
         self._unfit: tuple[str, ...] | None = None  # features of a row that no starter can do with
         self._selection = Selection(settings, self.ledger)
-        self._seeds: dict[str, float] = {}
         self._told = 0, 0, 0, 0  # accepted, late and clock_steps of the aligner, and unwanted, as of the last `news`
         self._began_with: Model | None = None  # a starter nobody has been told of yet
         if model is not None:
@@ -262,15 +261,12 @@ class Stream:
         return len(self._backlog)
 
     def seed(self, reading: Reading) -> None:
-        """Remember values that lay in the broker: they fill gaps of the first fresh reading, and make no row."""
-        self._seeds.update(self._selection.of(reading.values))
+        """Hold values that lay in the broker, each until something fresh comes of it; they make no row."""
+        self.aligner.columns.seed(self._selection.of(reading.values))
 
     def add(self, reading: Reading, received_at: float) -> list[Outcome]:
         """Take a reading with a timestamp; ``received_at`` is in monotonic seconds."""
         values = self._selection.used(reading.values)
-        if self._seeds:
-            values = {**self._seeds, **values}
-            self._seeds = {}
         masked = self._selection.of(reading.masked)
         if values is not reading.values or masked is not reading.masked:
             if not values and not masked:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gon_edge.config.schema import FeatureConfig
+from gon_edge.events import Reading
 from gon_edge.stream.columns import HOLD_CADENCES, Columns
 from gon_edge.stream.ledger import NEW_NAMES, Ledger
 
@@ -276,3 +277,44 @@ def test_what_reports_on_change_is_stale_all_the_same_where_nobody_knows_when_it
     fed(held, "door", [0, 5, 8000, 8004, 30000, 30003])
     held.forget_times()
     assert held.at(40000.0)[1].tolist() == [True]
+
+
+def test_a_seed_is_held_until_something_fresh_comes_and_then_counts_like_any_value():
+    held = columns()
+    held.seed({"setpoint": 21.0})
+    values, stale, excused = held.at(1e6)
+    assert (values.tolist(), stale.tolist(), excused.tolist()) == ([21.0], [False], [True])
+    held.set_interval(2.0, 60.0)
+    assert held.at(2e6)[1].tolist() == [False]
+    fed(held, "setpoint", [2e6 + 1])
+    assert held.at(2e6 + 61)[1].tolist() == [False]
+    assert held.at(2e6 + 62)[1].tolist() == [True]
+
+
+def test_a_seed_takes_the_place_of_what_an_earlier_run_heard_and_not_of_what_this_one_has():
+    before = columns()
+    fed(before, "door", [0, 5, 8000, 8004, 30000, 30003])
+    after = columns()
+    after.resume(before.state())
+    after.seed({"door": 1.0})
+    assert after.at(40000.0)[0].tolist() == [1.0]
+    fed(after, "door", [40001.0])
+    after.seed({"door": 2.0})
+    assert after.at(40002.0)[0].tolist() == [40001.0]
+
+
+def test_a_value_that_is_taken_back_is_stale_at_once_and_its_silence_is_no_news():
+    held = columns()
+    place = fed(held, "power", range(100))
+    heard: dict[int, tuple[float, float]] = {}
+    held.hear(heard, 100.0, Reading("pump", 100.0, {}, {"power": "gone"}))
+    for column, (at, value) in heard.items():
+        held.update(column, at, value)
+    for t in (100.0, 1e6):
+        _, stale, excused = held.at(t)
+        assert (stale[place], excused[place]) == (True, True)
+    before = held.cadence("power").state()
+    fed(held, "power", range(2_000_000, 2_000_020))
+    assert held.at(2_000_020.0)[1].tolist() == [False]
+    assert missing(held, 2_000_100.0) == ["power"]
+    assert held.cadence("power").state() == before  # the night is no gap, and the cadence is as it was
