@@ -28,6 +28,8 @@ ReconnectReason = Literal["refused", "lost", "timeout", "taken_over", "auth", "p
 """Why a connection to the broker, or an attempt, failed."""
 PublishLoss = Literal["refused", "too_large", "ends_connection"]
 """Why a message of ours did not get through, though there is a broker."""
+AwayReason = Literal["offline", "asleep"]
+"""Why the daemon could not hear the broker: it had none, or stood still."""
 TrainingOutcome = Literal["promoted", "rejected", "not_enough_data", "over_budget", "failed"]
 TrainingReason = Literal["time", "drift", "new feature"]
 """Why a stream is to be trained again though nobody asked."""
@@ -42,6 +44,7 @@ MESSAGE_RESULTS: tuple[MessageResult, ...] = get_args(MessageResult)
 UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
 RECONNECT_REASONS: tuple[ReconnectReason, ...] = get_args(ReconnectReason)
 PUBLISH_LOSSES: tuple[PublishLoss, ...] = get_args(PublishLoss)
+AWAY_REASONS: tuple[AwayReason, ...] = get_args(AwayReason)
 TRAINING_REASONS: tuple[TrainingReason, ...] = get_args(TrainingReason)
 TRAINING_OUTCOMES: tuple[TrainingOutcome, ...] = get_args(TrainingOutcome)
 ANSWERS: tuple[AnswerWord, ...] = get_args(AnswerWord)

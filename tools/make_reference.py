@@ -295,6 +295,7 @@ _CLOSED = {
     "gon_edge_readings_masked_total": ("reason", (*events.MASK_REASONS, *events.LOST_REASONS)),
     "gon_edge_rows_unscored_total": ("reason", prometheus.UNSCORED_REASONS),
     "gon_edge_mqtt_reconnects_total": ("reason", prometheus.RECONNECT_REASONS),
+    "gon_edge_away_seconds_total": ("reason", prometheus.AWAY_REASONS),
     "gon_edge_stream_state": ("state", prometheus.STREAM_STATES),
     "gon_edge_alert_active": ("kind", prometheus.ALERT_KINDS),
     "gon_edge_alerts_total": ("kind", prometheus.ALERT_KINDS),
@@ -596,7 +597,9 @@ _STATUS_KEYS = {
     "ready": "As in `/readyz`.",
     "heartbeat_age_s": "Seconds since the last round of the scoring loop.",
     "mqtt": "`connected` (true or false), `url` (without user and password), `error` (why not; empty when connected), "
-    "`troubles` (a line each: refused topics, messages that were lost, another client with this client id).",
+    "`troubles` (a line each: refused topics, messages that were lost, another client with this client id), "
+    "`away` (the newest time in which the broker could not be heard: `seconds`, `until`, and the `reason`, "
+    "`offline` or `asleep`; null if there was none).",
     "queue_length": "Messages received and not yet scored.",
     "rss_bytes": "Resident memory.",
     "latency": "From receipt to score, of the last rows: `median_s`, `p95_s`; null before the first.",

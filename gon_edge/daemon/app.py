@@ -113,6 +113,7 @@ class Daemon:
         for option, certificate in config.certificates.items():
             self._telemetry.certificate(option, certificate)
         self._watch = Watch()
+        self._heard = self._client.heard
         self._reload_wanted = self._stopping = False
         self._trimmed_at = 0.0
 
@@ -243,7 +244,9 @@ class Daemon:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def _round(self) -> None:
-        for message in self._client.queue.get_batch(_BATCH, 0.0 if self._scoring.behind else TICK_S):
+        messages = self._client.queue.get_batch(_BATCH, 0.0 if self._scoring.behind else TICK_S)
+        self._listen()
+        for message in messages:
             self._take(message)
         now = monotonic()
         if not len(self._client.queue):
@@ -259,6 +262,15 @@ class Daemon:
         self._scoring.keep(now)
         if time.monotonic() - self._viewer.heartbeat_at > STATE_EVERY_S:
             self._beat(now)
+
+    def _listen(self) -> None:
+        """Count silences only as far as the broker was heard, and say when it was not."""
+        before, heard = self._heard, self._client.heard
+        self._heard, self._pipeline.heard_until = heard, heard.until
+        if heard.away_s > before.away_s:
+            self._pipeline.away(heard.away_s - before.away_s)
+            self._reporter.was_away("offline", heard.offline_s - before.offline_s, time.time())
+            self._reporter.was_away("asleep", heard.asleep_s - before.asleep_s, time.time())
 
     def _take(self, message: Message) -> None:
         """Hops 2 to 8 of one message."""
@@ -322,6 +334,8 @@ class Daemon:
         if abs(self._clock.offset_s - self._pipeline.offset_s) <= CLOCK_STEP_S:  # else it has just been set
             self._trust.look(wall, monotonic())
         self._orders.beat(now, wall)
+        if any(stream.has_stopped(now) for stream in self._streams.values()):
+            self._client.ask_for_a_sign()  # is it the stream that is silent, or the broker?
         for stream in self._streams.values():
             self._telemetry.stream_state(stream.name, stream.state)
             self._telemetry.causes(stream.name, stream.causes())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from gon_edge.events import Alert, AnswerWord, Cause, Dropped, Verdict
+from gon_edge.events import Alert, AnswerWord, AwayReason, Cause, Dropped, Verdict
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
@@ -35,6 +35,9 @@ ALERTS_SHOWN = 50  # on the page, as many as fit two screens
 _KEYS_NAMED = 50  # in the log, of one subscription; not critical: the page and status name the newest
 _SUBSCRIPTIONS_NAMED = 500  # not critical: more than anybody writes
 _CALM = frozenset({"null", "nan", "text", "unread", "excluded", "no_time"})  # what devices send every day
+TOLD_AWAY_S = 5.0
+"""A shorter absence is counted, and no news.  Not critical: a broker that restarts takes as long."""
+
 _LATENCIES = 128  # newest ones, of which the page shows quantiles; not critical
 
 
@@ -94,6 +97,8 @@ class Reporter:
         The newest event of each of the newest alerts, by id, the oldest first.
     latencies : deque of float
         Seconds from receipt to verdict of the newest rows.
+    away : dict or None
+        The newest time in which the broker could not be heard: ``seconds``, ``until`` (Unix seconds), ``reason``.
     seldom : Seldom
         Complaints that repeat.
     """
@@ -111,6 +116,7 @@ class Reporter:
     ) -> None:
         self.alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(store.alerts(ALERTS_SHOWN))}
         self.latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self.away: dict[str, object] | None = None
         self.seldom = Seldom(log)
         self._telemetry = telemetry
         self._client = client
@@ -281,6 +287,16 @@ class Reporter:
             "model_version": stream.scored_by.version if stream.scored_by else None,
         }
         self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)
+
+    def was_away(self, reason: AwayReason, seconds: float, wall: float) -> None:
+        """Say that the broker could not be heard for so long, up to ``wall`` (Unix seconds)."""
+        if seconds <= 0.0:
+            return
+        self._telemetry.away(reason, seconds)
+        if seconds >= TOLD_AWAY_S:
+            why = "there was no broker" if reason == "offline" else "this process stood still"
+            log.warning("I was away for %.0f s: %s; silences of this time do not count", seconds, why)
+            self.away = {"seconds": round(seconds, 3), "until": wall, "reason": reason}
 
     def dropped(self, count: int) -> None:
         """Count messages that the queue had no room for."""

@@ -72,6 +72,7 @@ class Viewer:
             mqtt_url=self._client.url,
             mqtt_error=self._client.last_error,
             mqtt_troubles=self._client.troubles(),
+            away=self._reporter.away,
             queue_length=len(self._client.queue),
             rss_bytes=rss_bytes(),
             heartbeat_at=self.heartbeat_at,

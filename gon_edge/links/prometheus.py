@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 from gon_edge.events import (
     ALERT_KINDS,
     ANSWERS,
+    AWAY_REASONS,
     IGNORED_REASONS,
     LOST_REASONS,
     MASK_REASONS,
@@ -43,6 +44,7 @@ from gon_edge.events import (
     Alert,
     AlertKind,
     AnswerWord,
+    AwayReason,
     Cause,
     MessageResult,
     PublishLoss,
@@ -143,6 +145,9 @@ class Telemetry:
             "messages_ignored_total", "Messages, or readings of them, that nobody looks at, by reason.", "reason"
         )
         self._masked = declare.counter("readings_masked_total", "Values that could not be used, by reason.", "reason")
+        self._away = declare.counter(
+            "away_seconds_total", "Seconds in which the broker could not be heard, by reason.", "reason"
+        )
         self._queue_length = declare.gauge("queue_length", "Messages received and not yet scored.")
 
     def _declare_streams(self, declare: _Declare) -> None:
@@ -210,6 +215,7 @@ class Telemetry:
         for family, label_values in (
             (self._mqtt_reconnects, RECONNECT_REASONS),
             (self._publications_lost, PUBLISH_LOSSES),
+            (self._away, AWAY_REASONS),
             (self._messages, MESSAGE_RESULTS),
             (self._rejected, REASONS),
             (self._ignored, IGNORED_REASONS),
@@ -238,6 +244,10 @@ class Telemetry:
     def mqtt_reconnect(self, reason: str) -> None:
         """Count a connection or attempt that failed; `reason` is one of :data:`RECONNECT_REASONS`."""
         self._mqtt_reconnects.labels(reason).inc()
+
+    def away(self, reason: AwayReason, seconds: float) -> None:
+        """Count time in which the broker could not be heard."""
+        self._away.labels(reason).inc(seconds)
 
     def events_dropped(self, count: int) -> None:
         """Count events that were never sent."""

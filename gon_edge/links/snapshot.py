@@ -149,6 +149,8 @@ class Snapshot:
         Why there is no connection; empty when there is one.
     mqtt_troubles : tuple of str
         What people should know of the broker beside that, a line each.
+    away : mapping or None
+        The newest time in which the broker could not be heard, as `Reporter.away`.
     queue_length : int
         Messages received and not yet scored.
     rss_bytes : int
@@ -191,6 +193,7 @@ class Snapshot:
     heartbeat_at: float
     ready: bool
     mqtt_troubles: tuple[str, ...] = ()
+    away: Mapping[str, Any] | None = None
     streams: tuple[StreamSnapshot, ...] = ()
     alerts: tuple[Mapping[str, Any], ...] = ()
     silences: tuple[Mapping[str, Any], ...] = ()

@@ -159,6 +159,8 @@ class Pipeline:
         Of the alerts of all streams.
     max_streams : int
     offset_s : float
+    heard_until : float
+        Monotonic seconds up to which silences count: what was published later may be on its way.
 
     Raises
     ------
@@ -178,6 +180,7 @@ class Pipeline:
         self.groups = Groups()
         self.max_streams = config.limits.streams
         self.offset_s = offset_s
+        self.heard_until = math.inf
         self._subscriptions = list(zip(decoders(config), config.subscriptions, strict=True))
         self._foreign = Foreign(config)
         self._open_stream = open_stream
@@ -287,8 +290,13 @@ class Pipeline:
     def stopped(self, now: float) -> Iterator[Step]:
         """Say which streams have stopped by ``now`` (monotonic seconds) without letting rows fall due."""
         for stream in list(self.streams.values()):
-            if stream.has_stopped(now):
+            if stream.has_stopped(min(now, self.heard_until)):
                 yield self._step(stream, [], now)
+
+    def away(self, seconds: float) -> None:
+        """Say that nobody listened for so long; call it before anything that was heard afterwards is taken."""
+        for stream in self.streams.values():
+            stream.away(seconds)
 
     def set_clock(self, offset_s: float) -> float:
         """Follow the wall clock: ``offset_s`` is Unix less monotonic seconds, now.
@@ -321,7 +329,7 @@ class Pipeline:
 
     def _step(self, stream: Stream, outcomes: list[Outcome], now: float | None) -> Step:
         accepted, late, clock_steps, unwanted, starter = stream.news()
-        stopped = now is not None and stream.has_stopped(now)
+        stopped = now is not None and stream.has_stopped(min(now, self.heard_until))
         silent = stream.stop(now + self.offset_s) if now is not None and stopped else ()
         counts, fresh = stream.ledger.news()
         lost = {reason: counts[reason] for reason in LOST_REASONS if reason in counts} if counts else counts

@@ -21,10 +21,12 @@ from gon_edge.events import RECONNECT_REASONS, ReconnectReason
 from gon_edge.links.mqtt.connection import Connection, Session, broker_url, versions
 from gon_edge.links.mqtt.cut import Cut
 from gon_edge.links.mqtt.delivery import Delivery
+from gon_edge.links.mqtt.hearing import Heard, Hearing
 from gon_edge.links.mqtt.lost import Lost
 from gon_edge.links.mqtt.outbox import Outgoing
-from gon_edge.links.mqtt.queue import MessageQueue
+from gon_edge.links.mqtt.queue import Message, MessageQueue
 from gon_edge.links.mqtt.tls import tls_context
+from gon_edge.process.clock import monotonic
 from gon_edge.process.identity import machine_code
 
 if TYPE_CHECKING:
@@ -145,6 +147,9 @@ class MqttClient:
         self._accepted_at: float | None = None  # the newest connection, by time.monotonic
         self._accused = False  # one of our messages may have ended it
         self._quick_losses = 0
+        self._hearing = Hearing(monotonic())
+        self._hears = False  # the connection there is
+        self._asked_at = -1.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
         self._stop_by = 0.0
@@ -207,6 +212,18 @@ class MqttClient:
             found.append(self._other_client())
         found += [f"the broker refuses {topic!r}: {reason}" for topic, reason in self.subscribe_refused.items()]
         return (*found, *self.delivery.troubles())
+
+    @property
+    def heard(self) -> Heard:
+        """Up to when the broker was heard, and for how long it could not be; from any thread."""
+        return self._hearing.so_far
+
+    def ask_for_a_sign(self) -> None:
+        """Have the broker answer something, once for each of its silences: whether it is still there."""
+        until = self.heard.until
+        if self.connected and until != self._asked_at:
+            self._asked_at = until
+            self.publish(self.topic("status"), b"online", retain=True)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Send what waits, say ``offline``, disconnect, end the thread: within `timeout_s` or without."""
@@ -311,7 +328,8 @@ class MqttClient:
             max_payload=self._max_payload,
         )
         connection = Connection(settings, session, mqtt_5=self._mqtt_5)
-        connection.on_messages = self.queue.put_many
+        self._hears = False
+        connection.on_messages = self._take
         connection.on_cut = self._cut
         connection.on_subscribed = self._subscribed
         connection.on_unsubscribed = self._unsubscribed
@@ -322,10 +340,13 @@ class MqttClient:
         connection.await_connack(self._stopping.is_set, self._wake_fd)
         if connection.accepted is None:
             return
+        self._begin_to_hear()
         self._greet(connection, connection.accepted)
         while not self._stopping.is_set():
+            self._hearing.turn(monotonic())
             self.delivery.send(connection)
             connection.pump(1.0, self._wake_fd)
+            self._hearing.sign(connection.read_at)
         self._say_goodbye(connection)
 
     def _greet(self, connection: Connection, session_present: bool) -> None:
@@ -365,6 +386,16 @@ class MqttClient:
             connection.leave()
 
     # What the connection tells, on the network thread
+
+    def _begin_to_hear(self) -> None:
+        if not self._hears:
+            self._hears = True
+            self._hearing.begin(monotonic())
+
+    def _take(self, messages: list[Message]) -> None:
+        self._begin_to_hear()  # what was kept for us comes right behind CONNACK
+        self._hearing.turn(monotonic())  # before: whoever takes them out knows already that we were away
+        self.queue.put_many(messages)
 
     def _subscribed(self, refused: dict[str, str]) -> None:
         self.subscribe_refused = refused

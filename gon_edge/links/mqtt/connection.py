@@ -324,6 +324,11 @@ class Connection:
             if mid is not None:
                 self._asked[mid] = topics
 
+    @property
+    def read_at(self) -> float:
+        """Monotonic seconds at which bytes of the broker were read last."""
+        return self._sockets.newest.read_at if self._sockets.newest is not None else 0.0
+
     def certificate_expiry(self) -> float | None:
         """Return the Unix time at which the broker's certificate ends; ``None`` without TLS."""
         certificate = self._sockets.newest.peer_certificate() if self._sockets.newest is not None else None

@@ -163,6 +163,7 @@ def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
             "url": snapshot.mqtt_url,
             "error": snapshot.mqtt_error,
             "troubles": snapshot.mqtt_troubles,
+            "away": snapshot.away,
         },
         "queue_length": snapshot.queue_length,
         "rss_bytes": snapshot.rss_bytes,
