@@ -24,6 +24,8 @@ from gon_edge import __version__
 ROOT = Path(__file__).resolve().parents[1]
 
 LICENSES = {
+    "cbor2": "MIT",
+    "msgpack": "Apache-2.0",
     "numpy": "BSD-3-Clause",
     "paho-mqtt": "EPL-2.0 OR BSD-3-Clause",
     "pip": "MIT",
