@@ -133,10 +133,10 @@ def _add_doctor(add: AddCommand) -> None:
         "doctor",
         _doctor,
         "find out what is wrong with an installation",
-        "Check the configuration, the service, the running daemon, the broker (connect, subscribe, a message there and "
-        "back), secrets, certificates, the state directory, models, disk and wear, memory and the clock.  Each line "
-        "says ok, warning or fault, and what to do.  Changes nothing.  As root it sees everything.  Exit status 0, or "
-        "1 with a fault.",
+        "Check the configuration, the service, the running daemon, the broker (connect, subscribe, messages there and "
+        "back, one of them the end of an alert that never was), secrets, certificates, the state directory, models, "
+        "disk and wear, memory and the clock.  Each line says ok, warning or fault, and what to do.  Changes nothing.  "
+        "As root it sees everything.  Exit status 0, or 1 with a fault.",
         "sudo gon-edge doctor",
     )
     add_config(sub)

@@ -144,7 +144,7 @@ class Decoder:
             features.take_back([feature])
             return decoded([features], {}, self._max_features)
         if len(payload) > self._max_payload_bytes:
-            raise PayloadError(topic, "too_large", f"{len(payload)} bytes, the limit is {self._max_payload_bytes}")
+            raise PayloadError(topic, "too_large", f"more than {self._max_payload_bytes} bytes (limits.payload)")
         if self._read_binary is not None:
             return self._read_binary(topic, stream, feature, self._inflated(topic, payload))
         try:

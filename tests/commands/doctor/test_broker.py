@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.servers import Mosquitto
+from e2e.daemons import Subscriber
+from e2e.servers import Mosquitto, wait_until
 
 from gon_edge.commands.doctor.finding import Finding
 
@@ -29,7 +30,7 @@ def test_the_topic_that_is_tried_is_one_the_daemon_writes_below(look, settings, 
     # Of a node called a%b it was gon-edge/a%b/doctor, which its rights on gon-edge/a%25b/# do not reach.
     settings |= {"mqtt": {"url": mosquitto.url}, "node": "a%b"}
     findings = look(settings, "broker")
-    assert "'gon-edge/a%25b/doctor' came back" in findings[-1].text
+    assert "'gon-edge/a%25b/doctor' came back" in findings[-2].text
 
 
 @pytest.fixture
@@ -71,6 +72,47 @@ def test_a_broker_that_drops_what_we_send_is_a_fault(look, settings, guarded, tm
     assert "let this user write gon-edge/pi-1/#" in findings[-1].advice
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("protocol", "denied", "said"),
+    [
+        ("5", "alert", "messages to 'gon-edge/pi-1/alert' are refused: Not authorized"),
+        ("3.1.1", "alert", "a message to 'gon-edge/pi-1/alert' was acknowledged and did not come back"),
+        ("5", "state", "messages to 'gon-edge/pi-1/state/#' are refused: Not authorized"),
+        ("3.1.1", "state", "a message to 'gon-edge/pi-1/state/#' was acknowledged and did not come back"),
+        ("5", "", "alerts and states get through: gon-edge/pi-1/alert, gon-edge/pi-1/state/#"),
+        ("3.1.1", "", "alerts and states get through: gon-edge/pi-1/alert, gon-edge/pi-1/state/#"),
+    ],
+)
+def test_a_topic_of_alerts_or_states_that_the_broker_denies_is_a_fault(
+    look, settings, guarded, tmp_path, protocol, denied, said, monkeypatch
+):
+    monkeypatch.setattr("gon_edge.commands.doctor.broker._BACK_S", 1.0)
+    # The one of the doctor got through, alerts did not, and nobody said so.
+    granted = {"doctor", "alert", "state/#"} - {denied, f"{denied}/#"}
+    rights = "".join(f"topic readwrite gon-edge/pi-1/{topic}\n" for topic in granted)
+    (guarded.directory / "rights").write_text(f"user reader\ntopic read #\n{rights}")
+    guarded.restart()
+    settings["mqtt"]["protocol"] = protocol
+    findings = look(with_user(settings, tmp_path, "reader"), "broker")
+    assert states(findings) == ["ok", "ok", "ok", "fault" if denied else "ok"]
+    assert said in findings[-1].text
+
+
+@pytest.mark.e2e
+def test_what_the_doctor_sends_changes_nothing(look, settings, mosquitto, tmp_path):
+    settings["mqtt"] = {"url": mosquitto.url}
+    collected = Subscriber(mosquitto, "gon-edge/pi-1/alert", tmp_path)
+    try:
+        assert states(look(settings, "broker"))[-1] == "ok"
+        wait_until(lambda: collected.events(), 10, "the event")
+    finally:
+        collected.stop()
+    (event,) = collected.events()
+    assert (event["type"], event["id"][:7], event["top_features"]) == ("end", "doctor-", [])
+    assert mosquitto.retained("gon-edge/pi-1/state/+", 1) is None
+
+
 def refuse_subscriptions(listener: socket.socket) -> None:
     """A broker (MQTT 3.1.1, one client) that takes every message and grants no subscription, as mosquitto cannot."""
     channel, _ = listener.accept()
@@ -100,7 +142,7 @@ def test_the_doctor_leaves_the_session_of_the_daemon_alone(look, settings, tmp_p
     broker = Mosquitto(tmp_path / "broker").start()
     try:
         settings["mqtt"] = {"url": broker.url, "client_id": "gon-edge-pi-1"}
-        assert states(look(settings, "broker")) == ["ok", "ok", "ok"]
+        assert states(look(settings, "broker")) == ["ok", "ok", "ok", "ok"]
         assert "as gon-edge-pi-1-doctor (p5, c1" in broker.log  # a clean session
         assert "as gon-edge-pi-1 " not in broker.log
     finally:
