@@ -16,7 +16,7 @@ from gon_edge.stream.features import MAX_DEPTH
 
 
 def test_a_stream_that_cannot_be_one_is_refused():
-    with pytest.raises(ConfigError, match="not a stream name"):
+    with pytest.raises(ConfigError, match="write a plain name"):
         decoder("telemetry/all", stream="a/b")
 
 
