@@ -84,6 +84,10 @@ def main() -> None:
         # Where OpenSSL looks when nobody tells it.
         (root / "usr/lib/ssl").mkdir(parents=True, exist_ok=True)
         (root / "usr/lib/ssl/cert.pem").symlink_to(certificates)
+    zones = Path("/usr/share/zoneinfo")  # for subscriptions[].timezone; without "right" and "posix", which repeat it
+    if zones.is_dir():
+        left_out = shutil.ignore_patterns("right", "posix")
+        shutil.copytree(zones, root / zones.relative_to("/"), symlinks=True, ignore=left_out)
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

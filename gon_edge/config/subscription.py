@@ -129,6 +129,8 @@ class SubscriptionConfig:
             at.below("topic").fail(f"write + or # instead of {{feature}}: {_NAMES_FEATURES[self.format]}")
         if isinstance(self.stream, StreamKey) and self.format not in (*_DOCUMENTS, "senml"):
             at.below("stream").fail(f"write a name: {{key: KEY}} is for JSON payloads, and the format is {self.format}")
+        if self.format == "senml" and isinstance(self.stream, StreamKey) and self.stream.key != ("bn",):
+            at.below("stream").fail("write {key: bn}: only the base name of SenML can name a stream")
         for key in ("timestamp", "items", "name_key", "value_key"):
             if getattr(self, key) and self.format not in _DOCUMENTS:
                 at.below(key).fail(f"remove it: it names a key of a JSON payload, and the format is {self.format}")

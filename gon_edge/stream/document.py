@@ -18,7 +18,7 @@ from gon_edge.stream.features import MAX_DEPTH, Collected, Decoded, Features, de
 from gon_edge.stream.items import Items
 from gon_edge.stream.paths import ABSENT, Path
 from gon_edge.stream.scalars import Scalars
-from gon_edge.stream.senml import Senml, is_senml
+from gon_edge.stream.senml import BASE_NAME, Senml, is_senml
 from gon_edge.stream.times import unix_seconds
 
 # What printf makes of floats that are none, beside the text in which it is only text.
@@ -49,7 +49,8 @@ class Documents:
             self._items = Items(subscription)
         self._senml = Senml(subscription.stream, scalars)
         self._is_senml = subscription.format == "senml"
-        self._finds_senml = subscription.format == "auto" and not has_keys
+        by_key = isinstance(subscription.stream, StreamKey) and subscription.stream.key != BASE_NAME
+        self._finds_senml = subscription.format == "auto" and not has_keys and not by_key
         self._is_one = self._items is None and not self._is_senml
         self._loads_binary = reader(subscription.format) if subscription.format in ("cbor", "msgpack") else None
         # parse_int=float: one type of number to look at, and no limit on the digits of an integer.

@@ -38,6 +38,7 @@ def test_topic_templates(topic):
         ({"topic": "{stream}", "format": "value", "timestamp": "t"}, "the format is value"),
         ({"topic": "{stream}/{feature}", "format": "influx"}, "write + or # instead of {feature}"),
         ({"topic": "{stream}/{feature...}", "format": "sparkplug"}, "metrics have names of their own"),
+        ({"topic": "t", "format": "senml", "stream": {"key": "n"}}, "write {key: bn}"),
         ({"topic": "$share/edge"}, "write $share/GROUP/TOPIC"),
         ({"topic": "$share/+/{stream}"}, "write $share/GROUP/TOPIC"),
         ({"topic": "{stream...}/#"}, "nothing says where it would end"),

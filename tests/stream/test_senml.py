@@ -92,3 +92,8 @@ def test_a_pack_without_a_value_has_a_reason(payload, why):
 )
 def test_senml_is_told_from_other_lists_by_its_labels(document, expected):
     assert is_senml(document) is expected
+
+
+def test_a_list_whose_stream_another_key_names_is_no_senml():
+    found = readings([{"n": "oven", "v": 3}, {"n": "pump", "v": 4}], "t", topic="t", stream={"key": "n"})
+    assert [(r.stream, r.values) for r in found] == [("oven", {"v": 3.0}), ("pump", {"v": 4.0})]
