@@ -184,7 +184,8 @@ class Aligner:
             self._take(received, rows)
         else:
             for lost in self._learning.add(received):
-                self._lose(lost, "no_interval", 0.0)
+                self.late += 1
+                self._ledger.add_late(lost.reading.values, "no_interval", lost.timestamp, 0.0)
             interval_s = self._learning.interval_s()
             if interval_s is not None:
                 self._learned(interval_s, rows)
@@ -361,21 +362,22 @@ class Aligner:
         """The readings set aside were late after all."""
         assert self.last_timestamp is not None
         for received in self._set_aside:
-            self._be_late(received)
-            if received.timestamp <= self.last_timestamp:  # a value from a wrong future would never turn stale
-                self.columns.hold_newer(received.timestamp, received.reading.values)
+            # A value from a wrong future would never turn stale.
+            held = received.reading.values if received.timestamp <= self.last_timestamp else {}
+            self._be_late(received, self.columns.hold_newer(received.timestamp, held))
         self._set_aside.clear()
 
-    def _be_late(self, received: Received) -> None:
-        """Count a reading whose row has been made, or that its neighbours have proved wrong."""
+    def _be_late(self, received: Received, refused: set[str]) -> None:
+        """Count a reading whose row has been made, or that its neighbours have proved wrong.
+
+        Names that were ``refused`` a place are in the ledger already.
+        """
         assert self.last_timestamp is not None
         offset_s = received.timestamp - self.last_timestamp
         reason = "still" if offset_s == 0.0 else "ahead" if offset_s > self._step_s else "behind"
-        self._lose(received, reason, offset_s)
-
-    def _lose(self, received: Received, reason: str, offset_s: float) -> None:
+        names = received.reading.values.keys() - refused if refused else received.reading.values.keys()
         self.late += 1
-        self._ledger.add_late(received.reading.values, reason, received.timestamp, offset_s)
+        self._ledger.add_late(names, reason, received.timestamp, offset_s)
 
     def _judge_set_aside(self, rows: list[Row]) -> None:
         """Decide without further readings: what was ahead is a gap, what was behind is late."""
@@ -420,8 +422,7 @@ class Aligner:
         if k < self._next:
             if newer_s > 0:  # held rows have overtaken it: late, but proof of where the stream's clock is
                 self._drop_set_aside()
-                self._be_late(received)
-                self.columns.hold_newer(received.timestamp, received.reading.values)
+                self._be_late(received, self.columns.hold_newer(timestamp, reading.values))
                 self._move_on(timestamp, received_at)
                 return
             if not self._is_first or -newer_s > self._patience_s + self._interval_s:

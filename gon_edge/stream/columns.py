@@ -83,6 +83,8 @@ class Columns:
         Where each feature stands.  Features are appended; only `free` moves them.
     awaited : set of int
         Columns that were not stale in the newest row: a tick is complete when all of them were heard.
+    taken : int
+        Values that became part of a tick.
     crowded : bool
         A name had to wait, or found no place: `free` may help.
     """
@@ -100,6 +102,7 @@ class Columns:
         "_names",
         "_patient",
         "_quiet",
+        "_refused",
         "_rises",
         "_rule",
         "_rules",
@@ -111,12 +114,15 @@ class Columns:
         "awaited",
         "crowded",
         "places",
+        "taken",
     )
 
     def __init__(self, max_features: int, rule: Callable[[str], FeatureConfig], ledger: Ledger) -> None:
         self.places: dict[str, int] = {}
         self.awaited: set[int] = set()
+        self.taken = 0
         self.crowded = False
+        self._refused = "", "", ""  # what the ledger is told of the name that has just found no place
         self._max_features = max_features
         self._rule = rule
         self._ledger = ledger
@@ -168,13 +174,13 @@ class Columns:
         column = len(self.places)
         if column >= (self._max_features + 1) // 2:
             self.crowded = True
+            self._refused = NEW_NAMES, "once", name
             if not self._is_proved(name, timestamp):
-                self._ledger.add(NEW_NAMES, "once", name)
                 return None
+            self._refused = name, "crowded", ""
             if column >= self._max_features:
-                self._ledger.add(name, "crowded")
                 return None
-            del self._waiting[name]
+            self._waiting.pop(name, None)
         return self._append(name, timestamp)
 
     def _append(self, name: str, born: float) -> int:
@@ -298,7 +304,9 @@ class Columns:
         for name, value in reading.values.items():
             column = places.get(name)
             if column is None and (column := self.new(name, timestamp)) is None:
+                self._ledger.add(*self._refused)
                 continue
+            self.taken += 1
             known = heard.get(column)
             if known is None or timestamp >= known[0]:
                 heard[column] = (timestamp, value)
@@ -312,15 +320,19 @@ class Columns:
                 heard[column] = (timestamp, math.nan)
             heard.setdefault(column, _MASKED)
 
-    def hold_newer(self, timestamp: float, values: Mapping[str, float]) -> None:
-        """Let a late reading be the held value of the features it is the newest of."""
+    def hold_newer(self, timestamp: float, values: Mapping[str, float]) -> set[str]:
+        """Let a late reading be the held value of the features it is the newest of; returns names without a place."""
+        refused: set[str] = set()
         for name, value in values.items():
             column = self.places.get(name)
             if column is None and (column := self.new(name, timestamp)) is None:
+                self._ledger.add(*self._refused)
+                refused.add(name)
                 continue
             if timestamp > self._seen[column]:
                 self.update(column, timestamp, value)
                 self.awaited.add(column)
+        return refused
 
     def at(self, timestamp: float) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_] | None]:
         """What is held at a tick.

@@ -343,6 +343,8 @@ class Pipeline:
                 heard.crowded_out.append(name)
                 return None
             heard.forgotten.append(forgotten)
+            if waiting := forgotten.aligner.undecided:  # readings of which no row can come any more
+                heard.ignored["no_room"] += waiting
         stream = self.open(name, now)
         heard.opened.append(stream)
         return stream

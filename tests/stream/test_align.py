@@ -728,3 +728,12 @@ def test_as_many_readings_are_needed_to_learn_as_documented():
     assert (aligner.interval_s, aligner.undecided) == (None, LEARNING_TICKS - 1)
     aligner.add(reading(EPOCH + LEARNING_TICKS - 1, a=0), 0.0)
     assert (aligner.interval_s, aligner.undecided) == (1.0, 0)
+
+
+def test_what_waits_for_an_interval_that_never_comes_is_counted_as_such():
+    ledger = Ledger()
+    aligner = Aligner("pump", max_features=1, ledger=ledger)
+    for i in range(100):
+        aligner.add(reading(EPOCH, a=1), float(i))
+    assert ledger.totals == {"no_interval": 100 - 64}
+    assert aligner.waits_for.startswith("the timestamps stand still")

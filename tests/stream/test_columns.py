@@ -53,8 +53,9 @@ def test_features_past_the_limit_are_counted_and_have_no_column():
     held = Columns(1, lambda name: FeatureConfig(), ledger)
     held.set_interval(1.0, 60.0)
     for second in range(3):
-        held.hold_newer(float(second), {"a": 1.0, "b": 2.0, "c": 3.0})
+        held.hear({}, float(second), Reading("pump", float(second), {"a": 1.0, "b": 2.0, "c": 3.0}))
     assert held.names == ("a",)
+    assert held.taken == 3
     assert ledger.totals == {"once": 2, "crowded": 4}
     assert {entry.key for entry in ledger.entries} == {NEW_NAMES, "b", "c"}
 
