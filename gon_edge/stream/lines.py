@@ -16,6 +16,7 @@ _BEGINNING = re.compile(r"(?:\s*#[^\n]*\n)*\s*(?:[^\s\\]|\\.)+ +(?:[^\s=\\]|\\.)
 
 Precision = Literal["auto", "s", "ms", "us", "ns"]
 _PER_SECOND = {"s": 1e0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_GUESSED = (1e0, 1e3, 1e6)
 # The years 2017 to 2100: a time is taken for the unit that puts it there, else for nanoseconds, as the protocol says.
 # Wider limits would take more of the first hours after 1970, where a device without a clock begins, for another unit.
 _FROM_S, _TO_S = 1.48e9, 4.1e9
@@ -72,9 +73,10 @@ class Lines:
         return features
 
     def _seconds(self, clock: int) -> float:
-        if self._precision != "auto":
-            return clock / _PER_SECOND[self._precision]
-        per_second = next((n for n in _PER_SECOND.values() if _FROM_S <= clock / n <= _TO_S), 1e9)
+        per_second = _PER_SECOND.get(self._precision)
+        if per_second is None:
+            is_nanoseconds = clock > _TO_S * 1e6  # nearly always, and too much for any other unit
+            per_second = 1e9 if is_nanoseconds else next((n for n in _GUESSED if _FROM_S <= clock / n <= _TO_S), 1e9)
         return clock / per_second
 
 
