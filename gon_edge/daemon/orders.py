@@ -237,10 +237,10 @@ class Orders:
         return self.rounds.held or f"{progress['phase']}, {100 * progress['share']:.0f} %"
 
     def waits(self, name: str) -> str:
-        """Why a stream has no model although one was trained, and when that is tried again; empty where it has not."""
+        """What keeps a training of a stream: one before it that gave no model, another stream, or the machine."""
         stream = self._pipeline.streams[name]
-        if name not in self._retry_at or not stream.warmed_up:
-            return ""
+        if name not in self._retry_at or not stream.warmed_up or self.rounds.wants(name):
+            return self.rounds.waits_for(name)
         ended = next((each for each in self.trainings if each["stream"] == name), {"reason": ""})
         wait_s = self._retry_at[name] - self.clock.monotonic()
         again = f"another training begins in {wait_s:.0f} s" if wait_s >= 1.0 else "another training begins soon"

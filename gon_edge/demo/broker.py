@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Literal
 
 from gon_edge.errors import GonEdgeError
-from gon_edge.process.child import end_child, start_child
+from gon_edge.process.child import end_child, python, start_child
 
 _START_S = 20.0
 """amqtt on a Raspberry Pi imports for some seconds."""
@@ -144,7 +143,7 @@ def _start_mosquitto(program: str, port: int, log: IO[bytes]) -> subprocess.Pope
 
 def _start_amqtt(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     code = f"from gon_edge.demo.broker import serve_amqtt; serve_amqtt({port})"
-    return start_child([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    return start_child(python("-c", code), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> bool:

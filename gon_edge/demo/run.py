@@ -39,7 +39,7 @@ from gon_edge.demo.story import LOOK_EVERY_S, DemoSettings, Story
 from gon_edge.errors import GonEdgeError, UnreachableError
 from gon_edge.links.client import DaemonApi, histogram_buckets, histogram_quantile
 from gon_edge.links.publisher import Publisher, publish_samples
-from gon_edge.process.child import end_child, start_child
+from gon_edge.process.child import end_child, python, start_child
 from gon_edge.process.host import HostTelemetry
 
 _INTERVAL_S = 0.5
@@ -179,7 +179,7 @@ class _Daemon:
         """Have the stream's last seconds learned, by a command that goes on by itself; return what one would type."""
         command = ["accept", stream, "--since", f"{seconds:.0f}s"]
         start_child(
-            [sys.executable, "-m", "gon_edge", *command, "--config", str(self.config)],
+            python("-m", "gon_edge", *command, "--config", str(self.config)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -328,7 +328,7 @@ def _daemon(directory: Path, broker: MqttConfig, settings: DemoSettings) -> Iter
     environ = {key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "JOURNAL_STREAM")}
     with log.open("wb") as stderr:
         process = start_child(
-            [sys.executable, "-m", "gon_edge", "run", "--config", str(config)],
+            python("-m", "gon_edge", "run", "--config", str(config)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,

@@ -33,7 +33,8 @@ class StreamSnapshot:
     unusable : mapping of str to int
         Rows of the warm-up that cannot be learned, by the reason: ``silenced`` or ``stale``.
     waits : str
-        Why there is no model yet although the warm-up is over, and when another training begins; else empty.
+        Why there is no model yet although the warm-up is over, and when another training begins; or what a training
+        waits for.  Empty where none is due.
     eta_s : float or None
         Seconds until the warm-up is over; ``None`` when nobody can say.
     interval_s : float or None

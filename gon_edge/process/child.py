@@ -11,12 +11,25 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PATIENCE_S = 10.0  # not critical: mosquitto ends in milliseconds
 _LIBC = ctypes.CDLL(None)  # here and not after fork, where only async-signal-safe work is allowed
+
+
+def python(*arguments: str) -> list[str]:
+    """The command that runs this Python with other arguments, and imports from where this process does.
+
+    By itself ``python -m`` and ``python -c`` look into the working directory first, and would run another user's
+    ``numpy.py`` that lies there.
+    """
+    own = sys.path[0] if sys.path else ""
+    safe = [] if own in ("", str(Path.cwd())) else ["-P"]  # else this process was started from a source tree, by -m
+    return [sys.executable, *safe, *arguments]
 
 
 def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

@@ -1,8 +1,9 @@
 """Training rounds in their order: whose turn it is, when a round may run, who is told what came of it.
 
-One runs at a time.  A person's come before those that start by themselves; who asks while one runs is told so, or
-waits.  A client that hangs up takes its rounds with it.  The running child is held (SIGSTOP) while the machine is hot,
-and when nobody asked for the round also while it is loaded or on battery; ``retrain.cpu_share`` is kept the same way.
+One runs at a time.  A person's come before first models of streams, and those before what starts by itself: where heat,
+load or power keep a renewal from going on, it makes room.  Who asks while one runs is told so, or waits.  A client that
+hangs up takes its rounds with it.  The running child is held (SIGSTOP) while the machine is hot, and when nobody asked
+for the round also while it is loaded or on battery; ``retrain.cpu_share`` is kept the same way.
 
 `Rounds.step` never blocks, so that the daemon's scoring thread can call it between rows; without a daemon `ask` calls
 it in a loop, and in virtual time `Rounds.finish` waits.  Knows nothing of sockets and of series, and of streams only
@@ -126,7 +127,8 @@ class Rounds:
             A client does not want to wait, and a round runs or waits.
         """
         if client is None:
-            self._waiting.extend((order, None) for order in orders)
+            for order in orders:
+                self._insert(order, None)
             return
         ahead = self._running or next((entry for entry in self._waiting if entry[1] is not None), None)
         if ahead is not None and not wait:
@@ -135,9 +137,21 @@ class Rounds:
             )
         batch = _Batch(client, len(orders), wait=wait)
         self._not_before = float("-inf")
-        behind = next((i for i, (_, other) in enumerate(self._waiting) if other is None), len(self._waiting))
-        for order in reversed(orders):
-            self._waiting.insert(behind, (order, batch))
+        for order in orders:
+            self._insert(order, batch)
+
+    def _insert(self, order: Order, batch: _Batch | None) -> None:
+        """Let an order wait behind those that are as urgent."""
+        place = next((i for i, entry in enumerate(self._waiting) if _patience(*entry) > _patience(order, batch)), None)
+        self._waiting.insert(len(self._waiting) if place is None else place, (order, batch))
+
+    def waits_for(self, stream: str) -> str:
+        """What keeps a waiting round of a stream from starting, for people; empty where none waits."""
+        if not any(order.stream == stream for order, _ in self._waiting):
+            return ""
+        if self._running is not None:
+            return f"a training waits until {self._running[0].stream!r} is trained"
+        return f"a training waits: {self.held}" if self.held else "a training is about to begin"
 
     def step(self, now: float, site: Site) -> None:
         """Let the rounds go on; never blocks.
@@ -161,6 +175,7 @@ class Rounds:
         if self._running or self._waiting:
             self._look(now)
             self._hold(now)
+            self._make_room()
             self._tell(now)
 
     def finish(self, site: Site) -> RetrainRecord | None:
@@ -303,6 +318,15 @@ class Rounds:
         self._stopped = stop
         self._signal(signal.SIGSTOP if stop else signal.SIGCONT)
 
+    def _make_room(self) -> None:
+        """Put a renewal that is held back into the queue when something waits that may start."""
+        if self._running is None or not self.held or not self._running[0].scheduled:
+            return
+        if self._waiting and not self._waiting[0][0].scheduled:
+            order, batch = self._running
+            self._stop()
+            self._insert(order, batch)
+
     def _signal(self, number: signal.Signals) -> None:
         if (pid := self._trainer.pid) is not None:
             with contextlib.suppress(OSError):  # it has just ended
@@ -332,6 +356,11 @@ class Rounds:
             if waiting is not None and waiting not in told:
                 told.append(waiting)
                 waiting.client.tell(stream=order.stream, waiting=running)
+
+
+def _patience(order: Order, batch: _Batch | None) -> int:
+    """How long an order can wait: a person's least, then first models, renewals most."""
+    return 0 if batch is not None else 2 if order.scheduled else 1
 
 
 def _result(record: RetrainRecord, budget_bytes: int) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +21,7 @@ from typing import IO, Any
 from gon_edge.errors import ModelFileError, RetrainBusy
 from gon_edge.events import TrainingOutcome
 from gon_edge.model.file import Model, load_model
+from gon_edge.process.child import python
 from gon_edge.process.memory import pss_bytes, rss_bytes
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
@@ -199,7 +199,7 @@ class _Child:
             "MALLOC_MMAP_THRESHOLD_": str(_MMAP_THRESHOLD),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gon_edge.training.child", str(file)],
+            python("-m", "gon_edge.training.child", str(file)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env=environment,

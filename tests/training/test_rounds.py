@@ -209,6 +209,30 @@ def test_a_loaded_machine_holds_back_what_nobody_asked_for_and_nothing_else(mach
     here.until(lambda: here.ended_rounds == ["boiler", "pump"], "the other one", 10.0)
 
 
+def test_a_renewal_that_is_held_makes_room_for_a_first_model_and_has_its_turn_afterwards(machine: Any) -> None:
+    here = machine()
+    here.rounds.ask([Order("pump", "time")])
+    here.until(here.told_something, "the first message")
+    here.rounds.settings = dataclasses.replace(CALM, max_load=1e-9)
+    here.step(10.0)
+    here.rounds.ask([Order("boiler", "first")])
+    assert here.rounds.waits_for("boiler") == "a training waits until 'pump' is trained"
+    here.until(lambda: here.ended_rounds == ["boiler"], "the first model")
+    here.step(10.0)
+    assert here.rounds.waits_for("pump").startswith("a training waits: the load is ")
+    here.rounds.settings = CALM
+    here.until(lambda: here.ended_rounds == ["boiler", "pump"], "the renewal", 10.0)
+
+
+def test_first_models_come_before_renewals_and_after_what_a_person_wants(machine: Any) -> None:
+    here, person = machine(), Person()
+    here.rounds.ask([Order("pump", "time"), Order("boiler", "time")])
+    here.rounds.ask([Order("boiler", "first")])
+    here.rounds.ask([Order("pump", "asked")], person, wait=True)
+    waiting = [(order.stream, order.why) for order, _ in here.rounds._waiting]
+    assert waiting == [("pump", "asked"), ("boiler", "first"), ("pump", "time"), ("boiler", "time")]
+
+
 def test_what_started_by_itself_ends_when_learning_is_frozen_and_what_a_person_asked_for_does_not(machine: Any) -> None:
     here, person = machine(), Person()
     here.rounds.ask([Order("pump", "drift")])
