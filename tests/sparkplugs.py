@@ -19,8 +19,10 @@ _SCHEMA = {
     "Payload": "1 timestamp uint64, 2 metrics *Metric, 3 seq uint64, 4 uuid string, 5 body bytes",
     "Template": "1 version string, 2 metrics *Metric, 4 template_ref string, 5 is_definition bool",
     "DataSet": "1 num_of_columns uint64, 2 columns *string, 3 types *uint32",
+    "PropertyValue": "1 type uint32, 3 int_value uint32",
+    "PropertySet": "1 keys *string, 2 values *PropertyValue",
     "Metric": "1 name string, 2 alias uint64, 3 timestamp uint64, 4 datatype uint32, 5 is_historical bool, "
-    "6 is_transient bool, 7 is_null bool, 10 int_value uint32, 11 long_value uint64, 12 float_value float, "
+    "6 is_transient bool, 7 is_null bool, 9 properties PropertySet, 10 int_value uint32, 11 long_value uint64, 12 float_value float, "
     "13 double_value double, 14 boolean_value bool, 15 string_value string, 16 bytes_value bytes, "
     "17 dataset_value DataSet, 18 template_value Template",
 }

@@ -19,6 +19,7 @@ from gon_edge.stream.features import Decoded, Features, decoded, shown
 from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.sparkplug import Metric, read_payload
 from gon_edge.stream.times import in_range
+from gon_edge.stream.topics import is_name
 
 _BIRTHS, _DATA, _DEATHS = ("NBIRTH", "DBIRTH"), ("NDATA", "DDATA"), ("NDEATH", "DDEATH")
 
@@ -140,7 +141,11 @@ class Births:
             elif not _is_own(name):
                 when = metric.at if metric.at is not None else at
                 features = moments.setdefault(when, Features(birth.stream, when, self._scalars))
-                features.collect(dict(_scalars(prefix + _dotted(name), metric, birth.datatypes.get(name, 0))))
+                scalars = dict(_scalars(prefix + _dotted(name), metric, birth.datatypes.get(name, 0)))
+                if metric.is_good:
+                    features.collect(scalars)
+                else:
+                    features.take_back(filter(is_name, scalars))
         rejected: dict[str, int] = {}
         for when in [when for when in moments if not _is_time(when)]:
             del moments[when]

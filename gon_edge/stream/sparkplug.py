@@ -13,6 +13,7 @@ from gon_edge.stream.encoding import inflated, is_compressed
 from gon_edge.stream.topics import MAX_NAME
 
 _COMPRESSED = b"SPBV1.0_COMPRESSED"  # uuid of a payload whose body is the real one, compressed; as Tahu writes it
+_GOOD, _STALE = 192, 500  # and 0 is bad; Ignition's codes for what is bad begin at 512
 _TEMPLATES = 4  # templates within templates; not critical
 
 
@@ -30,6 +31,8 @@ class Metric:
         0 where the payload does not say.
     value : object
         Unsigned ``int`` or ``float``, ``bool``, ``str``, a list of `Metric` for a template; ``None`` for none.
+    is_good : bool
+        False where its property ``Quality`` calls the value bad or stale.
     """
 
     name: str | None = None
@@ -37,6 +40,7 @@ class Metric:
     at: float | None = None
     datatype: int = 0
     value: object = None
+    is_good: bool = True
 
 
 def read_payload(message: bytes, limit: int, depth: int = 0) -> tuple[float | None, list[Metric]]:
@@ -82,7 +86,7 @@ def read_payload(message: bytes, limit: int, depth: int = 0) -> tuple[float | No
 
 
 def _metric(message: bytes, depth: int = 0) -> Metric:
-    """A metric: name 1, alias 2, timestamp 3, datatype 4, is_null 7, and its value in one of 10 to 18."""
+    """A metric: name 1, alias 2, timestamp 3, datatype 4, is_null 7, properties 9, its value in one of 10 to 18."""
     metric, is_null = Metric(), False
     for number, _, value in wire.fields(message):
         match number, value:
@@ -97,6 +101,8 @@ def _metric(message: bytes, depth: int = 0) -> Metric:
                 metric.datatype = value
             case 7, int():
                 is_null = bool(value)
+            case 9, bytes():
+                metric.is_good = _is_good(value)
             case ((10 | 11), int()):
                 metric.value = value
             case ((12 | 13), bytes()):
@@ -112,6 +118,20 @@ def _metric(message: bytes, depth: int = 0) -> Metric:
     if is_null:
         metric.value = None
     return metric
+
+
+def _is_good(properties: bytes) -> bool:
+    """Whether the property ``Quality`` leaves a value standing: keys 1 and values 2 are in the same order."""
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for number, _, value in wire.fields(properties):
+        if number in (1, 2) and isinstance(value, bytes):
+            (keys if number == 1 else values).append(value)
+    for key, described in zip(keys, values, strict=False):
+        if key == b"Quality":  # its int_value is 3
+            quality = next((value for number, _, value in wire.fields(described) if number == 3), _GOOD)
+            return isinstance(quality, int) and quality != 0 and quality < _STALE
+    return True
 
 
 def _template(message: bytes, depth: int) -> list[Metric]:

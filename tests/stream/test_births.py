@@ -127,6 +127,14 @@ def test_a_metric_without_a_number_is_masked_with_the_reason(host, metric, why):
     assert reading.values == {"y": 1.0}
 
 
+@pytest.mark.parametrize(("quality", "counts"), [(192, True), (64, True), (0, False), (500, False), (516, False)])
+def test_a_value_that_its_device_calls_bad_or_stale_is_taken_back(host, quality, counts):
+    properties = {"keys": ["engUnit", "Quality"], "values": [{"int_value": 0}, {"type": 3, "int_value": quality}]}
+    host("NBIRTH", {"name": "flow", "alias": 1, "double_value": 7.5})
+    (reading,) = host("NDATA", {"alias": 1, "double_value": 7.5, "properties": properties}).readings
+    assert (reading.values, reading.masked) == (({"flow": 7.5}, {}) if counts else ({}, {"flow": "gone"}))
+
+
 def test_metrics_with_times_of_their_own_are_a_reading_each_oldest_first(host):
     late, early = {"name": "b", "timestamp": 5000, "int_value": 2}, {"name": "a", "timestamp": 4000, "int_value": 1}
     assert host.values("NDATA", late, early) == [(4.0, {"a": 1.0}), (5.0, {"b": 2.0})]
