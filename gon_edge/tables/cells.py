@@ -26,7 +26,7 @@ from gon_edge.stream.scalars import number_of
 _NONE = {"", "null", "none", "na", "n/a", "#n/a", "-", "--", "---", "?", "unknown", "unavailable", "no data", "bad"}
 """What programs write where there is no value, in lower case: pandas, Excel, Home Assistant, PI."""
 
-_UNIT = r"(?:[^\W\d_]|[%°‰Ω])[^\d;:,]{0,11}(?:[23](?:/[a-zA-Z]+)?)?"
+_UNIT = r"(?![xX][0-9a-fA-F])(?:[^\W\d_]|[%°‰Ω])[^\d;:,]{0,11}(?:[23](?:/[a-zA-Z]+)?)?"
 _SEPARATORS = " \u00a0\u202f'’"  # of thousands, beside the mark that is not the decimal one
 
 SENTINELS = (-200.0, -999.0, -9999.0, -99999.0, 9999.0, 99999.0)

@@ -287,7 +287,7 @@ class Table:
         written = {self._numbers[name].decimal for name in features}
         how = [
             f"{self.rows} rows",
-            f"every {self.interval_s:g} s" if self.interval_s else "",
+            _every(self.interval_s) if self.interval_s else "",
             f"time from {self.time_name} ({self._time_words()})" if self.has_times else "no column of times",
             f"{len(self.streams)} machines by {self._column(self.layout.stream)}" if len(self.streams) > 1 else "",
             f"readings by {', '.join(self.columns[i] for i in self.layout.features)}" if self.is_long else "",
@@ -479,6 +479,10 @@ class Table:
             end = begin + len(features)
             values = [_CODES[codes[k]] if codes[k] else numbers[k] for k in range(begin, end)]
             yield Record(line[i], at[i], texts[i], streams[i], features, values, cells[i] if with_cells else ())
+
+
+def _every(seconds: float) -> str:
+    return f"every {seconds:g} s" if seconds < 1e5 else f"every {seconds / 86400.0:.3g} days"
 
 
 def _mark_word(delimiter: str) -> str:

@@ -47,6 +47,7 @@ _CLOCK = re.compile(
 _NUMERIC = re.compile(r"(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})\.?(?:[T,]?\s*(?:um\s)?(.+))?", re.IGNORECASE)
 _NAMED = re.compile(r"(\d{1,2})\.?[-/ ]?([^\W\d_]{3,9})\.?[-/, ]+(\d{2,4})(?:,?\s*(.+))?")
 _NAMED_FIRST = re.compile(r"([^\W\d_]{3,9})\.? (\d{1,2}),? (\d{4})(?:,?\s*(.+))?")
+_MONTHLY = re.compile(r"(\d{4})[-/ ]([^\W\d_]{3,9}|\d{1,2})|([^\W\d_]{3,9})[-/ ](\d{4})")
 _COMPACT = re.compile(r"(?:19|20)\d{6}(?:T?\d{4}(?:\d{2})?)?")
 
 _FOOTER, _FOOTED = 4, 5  # most rows of sums at the end, and the least of the others for each.  Not critical
@@ -151,6 +152,9 @@ def readings(cell: str) -> dict[Kind, float]:
     elif (match := _NAMED_FIRST.fullmatch(cell)) is not None:
         month, day, year, clock = match.groups()
         _add(found, "named", year, str(_MONTHS.get(month[:3].lower(), 0)), day, clock)
+    elif (match := _MONTHLY.fullmatch(cell)) is not None:
+        year, month = match[1] or match[4], match[2] or match[3]
+        _add(found, "named", year, month if month.isdecimal() else str(_MONTHS.get(month[:3].lower(), 0)), "1", None)
     else:  # a meter's, such as 260105100000W
         with contextlib.suppress(ValueError):
             found["iso"] = unix_seconds(cell)

@@ -34,7 +34,7 @@ def read(*columns: list[str], delimiter: str = ";", decimal: str | None = None, 
         (["12 µg/m³", "1.5 µg/m³"], [12.0, 1.5]),
         (["on", "OFF", "true"], [1.0, 0.0, 1.0]),
         (["1", "", "NA", "unavailable", "nan", "-", "inf"], [1.0, "null", "null", "null", "nan", "null", "infinite"]),
-        (["1", "2", "0x1f", "1_0"], [1.0, 2.0, "text", "text"]),
+        (["1", "2", "3", "0xbe", "1_0"], [1.0, 2.0, 3.0, "text", "text"]),
         ([",5", "1,25"], [0.5, 1.25]),
     ],
 )
