@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from jobs import two_streams
+from shell import run
 
-from gon_edge.commands import main as cli
 from gon_edge.config.schema import Config
 from gon_edge.state.store import Store
 
@@ -27,15 +27,6 @@ def config(tmp_path: Path) -> str:
     file = tmp_path / "config.yaml"
     file.write_text(json.dumps({**mapping, "state_dir": str(made.state_dir), "streams": {"defaults": {"window": 15}}}))
     return str(file)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    try:
-        status = cli.main(list(arguments))
-    except SystemExit as error:
-        status = int(error.code or 0)
-    said = capsys.readouterr()
-    return status, said.out, said.err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shell import run
 
 from gon_edge.commands import main as cli
 
@@ -20,15 +21,6 @@ def config(tmp_path: Path) -> str:
     file = tmp_path / "config.yaml"
     file.write_text(json.dumps({**CONFIG, "state_dir": str(tmp_path / "state")}))
     return str(file)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    try:
-        status = cli.main(list(arguments))
-    except SystemExit as error:
-        status = int(error.code or 0)
-    said = capsys.readouterr()
-    return status, said.out, said.err
 
 
 @pytest.mark.parametrize(
