@@ -22,9 +22,9 @@ _SCHEMA = {
     "PropertyValue": "1 type uint32, 3 int_value uint32",
     "PropertySet": "1 keys *string, 2 values *PropertyValue",
     "Metric": "1 name string, 2 alias uint64, 3 timestamp uint64, 4 datatype uint32, 5 is_historical bool, "
-    "6 is_transient bool, 7 is_null bool, 9 properties PropertySet, 10 int_value uint32, 11 long_value uint64, 12 float_value float, "
-    "13 double_value double, 14 boolean_value bool, 15 string_value string, 16 bytes_value bytes, "
-    "17 dataset_value DataSet, 18 template_value Template",
+    "6 is_transient bool, 7 is_null bool, 9 properties PropertySet, 10 int_value uint32, 11 long_value uint64, "
+    "12 float_value float, 13 double_value double, 14 boolean_value bool, 15 string_value string, "
+    "16 bytes_value bytes, 17 dataset_value DataSet, 18 template_value Template",
 }
 
 INT8, INT16, INT32, INT64, UINT8, UINT64, FLOAT, DOUBLE, BOOLEAN, STRING, DATETIME, TEMPLATE = (

@@ -7,6 +7,8 @@ import pytest
 
 from gon_edge import Detector, GONDetector, Row
 from gon_edge.model.counters import Judged, rates, rising
+from gon_edge.training.fit import fit_model
+from gon_edge.training.settings import FitSettings
 
 DAY = 1440  # rows, one a minute
 RNG = np.random.default_rng
@@ -220,3 +222,31 @@ def test_a_cause_that_is_a_counter_tells_rates(fitted):
     assert cause.value == pytest.approx(5.5, abs=0.5)
     assert cause.expected == pytest.approx(0.5, abs=0.5)
     assert not any(cause.per_row for cause in verdict.causes if cause.feature != "x2")
+
+
+# -- meters that hardly move while a model is learned --------------------------------------------------------------------
+
+
+def judged(rows, names, **said) -> np.ndarray:
+    """Which of the rows after the first 600 are abnormal to a model of these."""
+    model = fit_model(rows[:600], features=names, settings=FitSettings(**said), rng=RNG(0))
+    detector = Detector(model)
+    fresh = np.zeros(rows.shape[1], np.bool_)
+    verdicts = [detector.score(Row("m", float(t), names, row, fresh, restart=t == 0)) for t, row in enumerate(rows)]
+    return np.array([verdict.is_anomaly for verdict in verdicts[600:]])
+
+
+def test_a_meter_of_hundredths_of_a_kilowatt_hour_is_normal_for_ever():
+    # It rose five times while the model learned: as a level it was critical ever after.
+    rows = machine(2400, 10)
+    rows[:, 2] = 1234.5 + np.floor(np.cumsum(rows[:, 0]) / 36000.0) / 100.0
+    assert 2 <= (np.diff(rows[:600, 2]) > 0).sum() < 20
+    assert judged(rows, ("power", "celsius", "energy")).mean() < 0.01
+
+
+def test_rain_after_a_dry_warm_up_is_normal_where_a_person_calls_it_a_counter():
+    rows = machine(2400, 12)
+    rows[:, 2] = 0.2 * np.clip((np.arange(2400) - 1500) // 30, 0, 20)
+    names = ("power", "celsius", "rain_mm")
+    assert judged(rows, names).mean() > 0.1
+    assert judged(rows, names, counter=("rain*",)).mean() < 0.01
