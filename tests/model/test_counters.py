@@ -224,7 +224,7 @@ def test_a_cause_that_is_a_counter_tells_rates(fitted):
     assert not any(cause.per_row for cause in verdict.causes if cause.feature != "x2")
 
 
-# -- meters that hardly move while a model is learned --------------------------------------------------------------------
+# -- meters that hardly move while a model is learned -----------------------------------------------------------------
 
 
 def judged(rows, names, **said) -> np.ndarray:
