@@ -6,6 +6,7 @@ it says is what the daemon does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,9 +38,9 @@ def suggested_config(entry: Mapping[str, str]) -> Config:
     return parse_config({"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [dict(entry)]})
 
 
-def entry_text(entry: Mapping[str, str]) -> str:
+def entry_text(entry: Mapping[str, Any]) -> str:
     """An entry of `subscriptions` as it stands in the file."""
-    return "- {" + ", ".join(f'{key}: "{value}"' for key, value in entry.items()) + "}"
+    return "- {" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()) + "}"
 
 
 def trial(config: Config | None, topic: str, payload: bytes, *, retained: bool, wall: float) -> dict[str, Any]:

@@ -10,10 +10,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.stream.births import parse_topic
 from gon_edge.stream.encoding import binary_format, inflated, text_of
+from gon_edge.stream.items import Items
 from gon_edge.stream.lineprotocol import parse_line
 from gon_edge.stream.scalars import number_of
+from gon_edge.stream.shapes import keys_of
 from gon_edge.stream.times import unix_seconds
 
 Kind = Literal["object", "value", "lines", "collectd", "cbor", "msgpack", "sparkplug", "text", "binary", "empty"]
@@ -73,7 +76,7 @@ def payload_kind(payload: bytes) -> Kind:
     return "lines"
 
 
-def suggestion(kind: Kind, newest: Mapping[str, bytes]) -> dict[str, str] | None:
+def suggestion(kind: Kind, newest: Mapping[str, bytes]) -> dict[str, Any] | None:
     """The entry of `subscriptions` that would read these topics.
 
     Parameters
@@ -85,7 +88,7 @@ def suggestion(kind: Kind, newest: Mapping[str, bytes]) -> dict[str, str] | None
 
     Returns
     -------
-    dict of str to str or None
+    dict or None
         Keys as in the configuration; ``None`` where the payloads hold nothing to measure.
 
     Examples
@@ -116,11 +119,21 @@ def suggestion(kind: Kind, newest: Mapping[str, bytes]) -> dict[str, str] | None
     return None
 
 
-def _of_objects(topics: Sequence[Sequence[str]], newest: Mapping[str, bytes]) -> dict[str, str]:
-    documents = [found for payload in newest.values() if (found := _object(payload)) is not None]
-    placed = _placed(topics, named=True)
-    key = _time_key(documents)
-    return placed if key is None else {**placed, "timestamp": key}
+def _of_objects(topics: Sequence[Sequence[str]], newest: Mapping[str, bytes]) -> dict[str, Any]:
+    documents = [_document(payload) for payload in newest.values()]
+    keys = keys_of(documents[0])
+    if any(keys_of(document) != keys for document in documents[1:]):
+        keys = {}
+    entry: dict[str, Any] = {**_placed(topics, named=True)}
+    if "stream" in keys or "{stream}" in keys.get("items", ""):  # the payload names it
+        entry = {"topic": entry["topic"].replace("{stream}", "+").replace("{feature...}", "#")}
+    where = Items(SubscriptionConfig(entry["topic"], items=keys.get("items")))
+    try:
+        items = [item for document in documents for _, item in where.found(document) if isinstance(item, dict)]
+    except RecursionError:  # lists within lists beyond measure
+        items = []
+    key = _time_key(items)
+    return {**entry, **keys, **({} if key is None else {"timestamp": key})}
 
 
 def _placed(topics: Sequence[Sequence[str]], *, named: bool) -> dict[str, str]:
@@ -155,15 +168,12 @@ def _plain(level: str) -> str:
     return level.strip() or "default"
 
 
-def _object(payload: bytes) -> dict[str, Any] | None:
-    """The object of a payload, of a list its first one."""
+def _document(payload: bytes) -> object:
+    """The document of a payload, None where it cannot be read."""
     try:
-        document = json.loads(payload[:_MOST_BYTES])
+        return json.loads(payload[:_MOST_BYTES])
     except (ValueError, RecursionError):
         return None
-    if isinstance(document, list):
-        document = next((item for item in document if isinstance(item, dict)), None)
-    return document if isinstance(document, dict) else None
 
 
 def _time_key(documents: Sequence[Mapping[str, Any]]) -> str | None:

@@ -34,6 +34,31 @@ def read_by(entry: dict[str, str], newest: dict[str, bytes]) -> list[tuple[str, 
             {"topic": "tele/{stream}/{feature...}", "timestamp": "Time"},
             [("a", {"SENSOR.power"}), ("b", {"STATE.power"})],
         ),
+        (
+            {"kep": b'{"values": [{"id": "a", "v": 1, "t": 1767607200000}, {"id": "b", "v": 2, "t": 1767607200000}]}'},
+            {"topic": "kep", "stream": "kep", "items": "values", "name_key": "id", "value_key": "v", "timestamp": "t"},
+            [("kep", {"a", "b"})],
+        ),
+        (
+            {"v1/gateway/telemetry": b'{"Oven": [{"ts": 1767607200000, "values": {"temp": 42}}]}'},
+            {"topic": "v1/+/telemetry", "items": "{stream}", "value_key": "values", "timestamp": "ts"},
+            [("Oven", {"temp"})],
+        ),
+        (
+            {"weather": b'[{"station": "north", "wind": 3}, {"station": "south", "wind": 5}]'},
+            {"topic": "weather", "stream": {"key": "station"}},
+            [("north", {"wind"}), ("south", {"wind"})],
+        ),
+        (
+            {"rtl_433/pi/events": b'{"time": "2026-11-30 10:15:54", "model": "G", "id": 7, "temperature_C": 3.1}'},
+            {"topic": "rtl_433/+/events", "stream": {"key": ["model", "id"]}, "timestamp": "time"},
+            [("G-7", {"temperature_C"})],
+        ),
+        (
+            {"t/a": b'[{"name": "x", "value": 1}]', "t/b": b'{"x": 1}'},
+            {"topic": "t/{stream}"},
+            [("a", {"value"}), ("b", {"x"})],
+        ),
         ({"boiler": b'{"t1": 60}'}, {"topic": "boiler", "stream": "boiler"}, [("boiler", {"t1"})]),
         (
             {"home/hall/temp": b"21.5", "home/hall/light/on": b"ON"},
@@ -97,3 +122,8 @@ def test_a_key_of_times_that_most_objects_have_is_suggested_and_a_counter_under_
     newest = {"t/a": b'{"ts": 1767607200}', "t/b": b'{"ts": 1767607201}', "t/c": b'{"ts": 20261130091554}'}
     assert suggestion("object", newest) == {"topic": "t/{stream}", "timestamp": "ts"}
     assert suggestion("object", {"t/a": b'{"time": 17}'}) == {"topic": "t/{stream}"}
+
+
+def test_a_document_that_nothing_reads_gets_a_suggestion_by_its_topic_alone():
+    for document in (b"[" * 20 + b"1" + b"]" * 20, b'[{"id": {}, "v": 1}]', b'{"a": 1', b"[NaN]", b"[" * 5000):
+        assert suggestion("object", {"t/x": document}) == {"topic": "t/{stream}"}
