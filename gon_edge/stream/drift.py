@@ -157,7 +157,7 @@ def in_words(cause: Cause) -> str:
 class DriftWatch:
     """The days of one stream, and which of its readings drift.
 
-    It takes some 0.6 KiB for each reading.
+    It takes less than half a KiB for each reading.
 
     Parameters
     ----------

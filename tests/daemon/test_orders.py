@@ -140,6 +140,16 @@ def test_a_new_model_is_used_shown_and_remembered(orders: Orders) -> None:
     assert orders.training_of("boiler") == ""
 
 
+@pytest.mark.parametrize("all_rows", [False, True])
+def test_only_a_training_on_rows_under_alerts_too_knows_what_drifts(orders: Orders, all_rows: bool) -> None:
+    assert orders.knows("pump")
+    stream, heard = orders._pipeline.streams["pump"], []
+    stream.learned = lambda: heard.append("pump")  # type: ignore[method-assign]
+    order = {"streams": ["pump"], "include_quarantined": all_rows, "force": True}
+    assert asked(orders, do="retrain", wait=True, **order)["rounds"][0]["outcome"] == "promoted"
+    assert heard == ["pump"] * all_rows
+
+
 def test_a_running_training_is_shown_in_words_and_ends_with_an_alert_unless_a_person_asked(orders: Orders) -> None:
     caller = Caller()
     carry_out(orders, {"do": "retrain", "streams": ["boiler"]}, caller)
