@@ -280,6 +280,25 @@ class Recurring:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """Streams that fell silent together, of which one tells.
+
+    Attributes
+    ----------
+    count : int
+        How many, the one that tells included.
+    of : int
+        How many streams with a model there are.
+    streams : tuple of str
+        The first ten by name.
+    """
+
+    count: int
+    of: int
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """News for a person, in the shape that goes out by MQTT.
 
@@ -305,6 +324,8 @@ class Alert:
     recurring : Recurring or None
         Set from the third time on that an ``anomaly`` comes at this hour with these causes, as long as it is neither
         stronger nor longer than those before; its severity is then ``warning``.
+    together : Together or None
+        Set when a ``missing`` alert stands for several streams that fell silent together.
     """
 
     id: str
@@ -320,3 +341,4 @@ class Alert:
     model_version: str
     group: str = ""
     recurring: Recurring | None = None
+    together: Together | None = None

@@ -522,6 +522,8 @@ def topics() -> str:
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Trend, _attributes(events.Trend)))),
         "`recurring`, where it is not null:",
         "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Recurring, _attributes(events.Recurring)))),
+        "`together`, where it is not null:",
+        "\n".join(_table(("Key", "Type", "What"), _key_rows(events.Together, _attributes(events.Together)))),
         "## States",
         "\n".join(_table(("Key", "What"), ((f"`{key}`", text) for key, text in _STATE_KEYS.items()))),
     ]

@@ -221,6 +221,10 @@ def status_text(status: Mapping[str, Any]) -> str:
     for alert in active:
         since = datetime.fromtimestamp(alert["since"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
         causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:3])
+        if together := alert.get("together"):
+            causes = f"{together['count']} of {together['of']} streams fell silent together: " + ", ".join(
+                visible(name) for name in together["streams"][:3]
+            )
         lines.append(f"{alert['severity']} {alert['kind']} on {alert['stream']} since {since} UTC: {causes}")
     if status["silences"]:
         lines.append("")

@@ -314,6 +314,9 @@ class Reporter:
 def _line(alert: Alert) -> str:
     """One line for the log."""
     causes = "; ".join(_cause(cause) for cause in alert.top_features[:3])
+    if (together := alert.together) is not None:
+        names = ", ".join(map(repr, together.streams[:3]))
+        causes = f"{together.count} of {together.of} streams fell silent together: {names}"
     again = f", {in_words(alert.recurring)}" if alert.recurring is not None else ""
     what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}{again}"
     return f"{what}: {causes or 'cause unknown'} [{alert.id}]"

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 from gon_edge.config.schema import AlertsConfig
-from gon_edge.events import ALERT_KINDS, Alert, AlertKind, AlertType, Cause, Recurring, Severity, Verdict
+from gon_edge.events import ALERT_KINDS, Alert, AlertKind, AlertType, Cause, Recurring, Severity, Together, Verdict
 from gon_edge.stream.absence import Absences
 from gon_edge.stream.habits import PERIODS, Block, Memory, directions, same_time
 from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, as_of, mainly_same
@@ -70,6 +70,8 @@ class AlertPolicy:
         Gives the group of an alert that begins, by its id and since when; by itself each is its own.
     patience_s : callable
         Gives the seconds that a feature may be missing for, by its name; ``None`` is what the settings say.
+    together : Together or None
+        The streams a silence of this one stands for; goes into its `missing` alert.
 
     Notes
     -----
@@ -110,6 +112,7 @@ class AlertPolicy:
         self._others: dict[AlertKind, Alert] = {}  # newest events of the open alerts that are of no anomaly
         self._moved: tuple[Cause, ...] = ()  # what the newest change was found by
         self._absences = Absences()
+        self.together: Together | None = None
         self._last_row_at: float | None = None
         self._model_version = ""
         self._ids = Ids(self._stream)
@@ -213,13 +216,7 @@ class AlertPolicy:
         """Say that the whole stream has stopped: its `missing` alert opens, or grows to all its features.
 
         Calling it again while nothing has changed gives no event.  The next rows that hold the features end the alert.
-
-        Parameters
-        ----------
-        timestamp : float
-            Unix seconds, now.
-        features : sequence of str
-            Every feature of the stream; without them the alert names none.
+        ``timestamp`` is now, Unix seconds; without its features the alert names none.
         """
         if self._silenced is None:
             return []
@@ -420,14 +417,16 @@ class AlertPolicy:
         """Compare what is absent now with the last event; return the event that closes the difference."""
         lack, held = self._absences.lack(), self._others.get("missing")
         if lack is None:
+            self.together = None
             return None if held is None else self._kept(replace(held, type="end", timestamp=timestamp))
         unjudged = self._unjudged(timestamp, lack.causes)
         if held is None:
-            return self._kept(self._begin("missing", lack.since, unjudged, lack.severity))
+            begun = self._begin("missing", lack.since, unjudged, lack.severity)
+            return self._kept(replace(begun, together=self.together))
         severity = "critical" if held.severity == "critical" else lack.severity
-        if held.top_features == lack.causes and held.severity == severity:
+        if (held.top_features, held.severity, held.together) == (lack.causes, severity, self.together):
             return None
-        grown = replace(held, type="update", severity=severity, top_features=lack.causes)
+        grown = replace(held, type="update", severity=severity, top_features=lack.causes, together=self.together)
         return self._kept(as_of(grown, unjudged))
 
     def _unjudged(self, timestamp: float, causes: tuple[Cause, ...]) -> Verdict:
@@ -492,6 +491,7 @@ class AlertPolicy:
         self._memory = Memory(state.get("habits", ()))
         for event in map(alert_of, state["others"]):
             self._others[event.kind] = event
+            self.together = event.together or self.together
         if "changed" in self._others:
             self._moved = self._others["changed"].top_features
         self._absences = Absences(state["absent"])

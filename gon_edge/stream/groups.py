@@ -23,6 +23,11 @@ LEADERS = 64
 """Leaders that are remembered.  Not critical: more alerts in a minute or two than a person reads."""
 
 
+def reach_s(interval_s: float) -> float:
+    """How far apart, in seconds, what a stream with such an interval begins may be from what it belongs to."""
+    return max(TOGETHER_S, _TOGETHER_ROWS * interval_s)
+
+
 class Groups:
     """The newest groups of alerts.
 
@@ -59,8 +64,8 @@ class Groups:
         str
             The id of the alert that leads: its own where none has begun together with it.
         """
-        reach_s = max(TOGETHER_S, _TOGETHER_ROWS * interval_s)
-        near = [(abs(since - began), leader) for leader, began in self._leaders if abs(since - began) <= reach_s]
+        reach = reach_s(interval_s)
+        near = [(abs(since - began), leader) for leader, began in self._leaders if abs(since - began) <= reach]
         if near:
             return min(near)[1]
         self._leaders.append((alert, since))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gon_edge.events import Alert, Cause, Recurring, Trend, Verdict
+from gon_edge.events import Alert, Cause, Recurring, Together, Trend, Verdict
 from gon_edge.stream.habits import Block, directions
 
 TOP_FEATURES = 10
@@ -46,6 +46,7 @@ def alert_json(alert: Alert) -> dict[str, Any]:
         "model_version": alert.model_version,
         "group": alert.group or alert.id,
         "recurring": None if alert.recurring is None else asdict(alert.recurring),
+        "together": None if alert.together is None else _together_json(alert.together),
     }
 
 
@@ -60,6 +61,10 @@ def event_json(alert: Alert) -> dict[str, Any]:
     return {**event, "more_features": more} if more > 0 else event
 
 
+def _together_json(together: Together) -> dict[str, Any]:
+    return {"count": together.count, "of": together.of, "streams": [*together.streams]}
+
+
 def _number(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
@@ -67,10 +72,16 @@ def _number(value: float | None) -> float | None:
 def alert_of(event: Mapping[str, Any]) -> Alert:
     """Inverse of `alert_json`."""
     score, threshold = (math.nan if event[key] is None else float(event[key]) for key in ("score", "threshold"))
-    causes = tuple(cause_of(cause) for cause in event["top_features"])
     recurring = event.get("recurring")
-    told = None if recurring is None else Recurring(**recurring)
-    return Alert(**{**event, "score": score, "threshold": threshold, "top_features": causes, "recurring": told})
+    together = event.get("together")
+    told = {
+        "score": score,
+        "threshold": threshold,
+        "top_features": tuple(cause_of(cause) for cause in event["top_features"]),
+        "recurring": None if recurring is None else Recurring(**recurring),
+        "together": None if together is None else Together(**{**together, "streams": tuple(together["streams"])}),
+    }
+    return Alert(**{**event, **told})
 
 
 def cause_of(cause: Mapping[str, Any]) -> Cause:

@@ -24,6 +24,7 @@ from gon_edge.stream.ledger import date
 from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.payload import Decoder, decoders
 from gon_edge.stream.stream import Stream
+from gon_edge.stream.together import CommonSilences
 from gon_edge.stream.topics import Foreign
 
 TICK_S = 0.1
@@ -178,6 +179,7 @@ class Pipeline:
     ) -> None:
         self.streams: dict[str, Stream] = {}
         self.groups = Groups()
+        self._silences = CommonSilences()
         self.max_streams = config.limits.streams
         self.offset_s = offset_s
         self.heard_until = math.inf
@@ -277,7 +279,7 @@ class Pipeline:
 
     def due_at(self) -> float:
         """Monotonic seconds up to which `pass_time` changes nothing while no message comes; may be infinite."""
-        return min((stream.due_at for stream in self.streams.values()), default=math.inf)
+        return min(self._silences.due_at, *(stream.due_at for stream in self.streams.values()), math.inf)
 
     def pass_time(self, now: float) -> Iterator[Step]:
         """Let time pass; every message received by ``now`` (monotonic seconds) has been taken.
@@ -285,13 +287,13 @@ class Pipeline:
         Yields a step for each stream, also where nothing came of it: what its readings became is known by time too.
         """
         for stream in list(self.streams.values()):
-            yield self._step(stream, stream.advance(now), now)
+            yield self._step(stream, stream.advance(now))
+        yield from self.stopped(now)
 
     def stopped(self, now: float) -> Iterator[Step]:
         """Say which streams have stopped by ``now`` (monotonic seconds) without letting rows fall due."""
-        for stream in list(self.streams.values()):
-            if stream.has_stopped(min(now, self.heard_until)):
-                yield self._step(stream, [], now)
+        for stream, alerts in self._silences.stops(self.streams, min(now, self.heard_until), self.offset_s):
+            yield self._step(stream, [], alerts)
 
     def away(self, seconds: float) -> None:
         """Say that nobody listened for so long; call it before anything that was heard afterwards is taken."""
@@ -325,15 +327,16 @@ class Pipeline:
         stream.stamped_by_receipt = reading.timestamp is None
         if stream.stamped_by_receipt:
             reading = replace(reading, timestamp=received_at + self.offset_s + reading.offset_s)
-        return self._step(stream, stream.add(reading, received_at), None)
+        return self._step(stream, stream.add(reading, received_at))
 
-    def _step(self, stream: Stream, outcomes: list[Outcome], now: float | None) -> Step:
+    def _step(self, stream: Stream, outcomes: list[Outcome], silent: tuple[Alert, ...] | None = None) -> Step:
+        """What became of a stream; ``silent`` is the news of its having stopped, where it has."""
         accepted, late, clock_steps, unwanted, starter = stream.news()
-        stopped = now is not None and stream.has_stopped(min(now, self.heard_until))
-        silent = stream.stop(now + self.offset_s) if now is not None and stopped else ()
         counts, fresh = stream.ledger.news()
         lost = {reason: counts[reason] for reason in LOST_REASONS if reason in counts} if counts else counts
-        return Step(stream, outcomes, silent, accepted, late, clock_steps, starter, stopped, unwanted, lost, fresh)
+        stopped = silent is not None
+        told = silent or ()
+        return Step(stream, outcomes, told, accepted, late, clock_steps, starter, stopped, unwanted, lost, fresh)
 
     def _admit(self, name: str, now: float, heard: Heard) -> Stream | None:
         """Begin a stream if there is room, or if one can be forgotten for it."""

@@ -301,6 +301,14 @@ class Stream:
         last = self.aligner.last_timestamp
         return self.silent(wall if last is None else last + self.silent_after_s)
 
+    def stop_untold(self) -> None:
+        """The stream `has_stopped`, and somebody else tells it."""
+        self._silent = True
+
+    def stop_again(self) -> None:
+        """Say that a stop nobody was told of is to be told, if it lasts."""
+        self._silent = False
+
     def silent(self, timestamp: float) -> tuple[Alert, ...]:
         """Say that the stream has stopped; no alert during the warm-up.  ``timestamp`` is Unix seconds."""
         self._silent = True

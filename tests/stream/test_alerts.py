@@ -442,6 +442,7 @@ def test_the_message_has_exactly_these_keys(policy):
         "model_version": "v1",
         "group": "pump-missing-19700101T000005Z",
         "recurring": None,
+        "together": None,
     }
     json.dumps(alert_json(event), allow_nan=False)
 

@@ -193,15 +193,15 @@ def fleet(count: int) -> Pipeline:
     return it
 
 
-def test_streams_behind_one_gateway_that_fall_silent_are_one_group_with_one_leader():
-    it = fleet(30)
+def test_two_streams_that_fall_silent_together_are_one_group_with_one_leader():
+    it = fleet(2)
     news = [alert for at in range(3, 90) for step in it.pass_time(float(at)) for alert in step.alerts]
-    assert [alert.type for alert in news] == ["new"] * 30
+    assert [alert.type for alert in news] == ["new"] * 2
     assert {alert.group for alert in news} == {news[0].id}
     assert [alert.id for alert in news if alert.id == alert.group] == [news[0].id]
     ends = []
     for at in range(90, 130):
-        for i in range(30):
+        for i in range(2):
             heard = say(it, f"pump{i}", float(at), flow=19.8, pressure=2.96, current=1.19)
             ends += [alert for step in heard.steps for alert in step.alerts if alert.kind == "missing"]
     assert {alert.type for alert in ends} == {"end"}
@@ -237,7 +237,7 @@ def test_time_alone_changes_nothing_before_it_is_due():
     stops_at = it.due_at()  # the stream's silence: all its rows are out
     assert not any(step.stopped or step.outcomes for step in it.pass_time(stops_at))
     assert it.due_at() == stops_at
-    assert [step.stopped for step in it.pass_time(stops_at + 0.1)] == [True]
+    assert [step.stopped for step in it.pass_time(stops_at + 0.1)] == [False, True]
     assert it.due_at() == math.inf
 
 
