@@ -140,7 +140,9 @@ class Births:
                 unnamed[f"alias {metric.alias}"] = shown(metric.value)
             elif not _is_own(name):
                 when = metric.at if metric.at is not None else at
-                features = moments.setdefault(when, Features(birth.stream, when, self._scalars))
+                features = moments.get(when)
+                if features is None:
+                    features = moments[when] = Features(birth.stream, when, self._scalars)
                 scalars = dict(_scalars(prefix + _dotted(name), metric, birth.datatypes.get(name, 0)))
                 if metric.is_good:
                     features.collect(scalars)

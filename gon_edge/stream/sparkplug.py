@@ -88,33 +88,34 @@ def read_payload(message: bytes, limit: int, depth: int = 0) -> tuple[float | No
 def _metric(message: bytes, depth: int = 0) -> Metric:
     """A metric: name 1, alias 2, timestamp 3, datatype 4, is_null 7, properties 9, its value in one of 10 to 18."""
     metric, is_null = Metric(), False
-    for number, _, value in wire.fields(message):
-        match number, value:
-            case 1, bytes():
-                # One that is too long to name a feature is refused as such, and must not fill the memory until then.
-                metric.name = value.decode(errors="replace")[: MAX_NAME + 1]
-            case 2, int():
+    for number, kind, value in wire.fields(message):
+        if isinstance(value, int):
+            if number == 2:
                 metric.alias = value
-            case 3, int():
+            elif number == 3:
                 metric.at = value / 1e3
-            case 4, int():
+            elif number == 4:
                 metric.datatype = value
-            case 7, int():
+            elif number == 7:
                 is_null = bool(value)
-            case 9, bytes():
-                metric.is_good = _is_good(value)
-            case ((10 | 11), int()):
+            elif number in (10, 11):
                 metric.value = value
-            case ((12 | 13), bytes()):
-                metric.value = wire.double(value)
-            case 14, int():
+            elif number == 14:
                 metric.value = bool(value)
-            case 15, bytes():
-                metric.value = value.decode(errors="replace")
-            case ((16 | 17), bytes()):
-                metric.value = f"{len(value)} bytes"
-            case 18, bytes():
-                metric.value = _template(value, depth + 1)
+        elif kind != wire.BYTES:
+            if number in (12, 13):
+                metric.value = wire.double(value)
+        elif number == 1:
+            # One that is too long to name a feature is refused as such, and must not fill the memory until then.
+            metric.name = value.decode(errors="replace")[: MAX_NAME + 1]
+        elif number == 9:
+            metric.is_good = _is_good(value)
+        elif number == 15:
+            metric.value = value.decode(errors="replace")
+        elif number in (16, 17):
+            metric.value = f"{len(value)} bytes"
+        elif number == 18:
+            metric.value = _template(value, depth + 1)
     if is_null:
         metric.value = None
     return metric

@@ -13,6 +13,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types.  3 and 4, groups, were given up before Sparkplug was written."""
 
 _VARINT_BITS = 64  # of the widest number the format has
+_GOES_ON = 0x80  # of a byte of such a number: another one follows
 _FIXED = {FIXED64: 8, FIXED32: 4}
 
 
@@ -38,9 +39,12 @@ def fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     >>> list(fields(bytes([0x08, 0x96, 0x01, 0x12, 0x02, 0x68, 0x69])))
     [(1, 0, 150), (2, 2, b'hi')]
     """
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
+    at, end = 0, len(message)
+    while at < end:
+        key = message[at]  # mostly one byte: numbers below 16
+        at += 1
+        if key >= _GOES_ON:
+            key, at = _varint(message, at - 1)
         number, kind = key >> 3, key & 7
         if number == 0:
             raise ValueError(f"byte {at}: a field without a number")
@@ -54,8 +58,8 @@ def fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             size = _FIXED[kind]
         else:
             raise ValueError(f"byte {at}: there is no wire type {kind}")
-        if size > len(message) - at:
-            raise ValueError(f"byte {at}: a field of {size} bytes, and {len(message) - at} are left")
+        if size > end - at:
+            raise ValueError(f"byte {at}: a field of {size} bytes, and {end - at} are left")
         yield number, kind, message[at : at + size]
         at += size
 
@@ -69,12 +73,14 @@ def double(value: int | bytes) -> float:
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     """An unsigned number of seven bits a byte, low ones first, and where it ends."""
+    if at < len(message) and message[at] < _GOES_ON:
+        return message[at], at + 1
     number = shift = 0
     while at < len(message):
         byte = message[at]
         at += 1
         number |= (byte & 0x7F) << shift
-        if byte < 0x80:  # no other byte follows
+        if byte < _GOES_ON:
             return number & (1 << _VARINT_BITS) - 1, at
         shift += 7
         if shift >= _VARINT_BITS:
