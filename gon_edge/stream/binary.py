@@ -15,6 +15,15 @@ from typing import Literal
 
 BinaryFormat = Literal["cbor", "msgpack"]
 
+_LABELS = dict(
+    zip(
+        (str(number) for number in range(-6, 9)),
+        ("bs", "bv", "bu", "bt", "bn", "bver", "n", "u", "v", "vs", "vb", "s", "t", "ut", "vd"),
+        strict=True,
+    )
+)
+"""RFC 8428, section 6, table 4."""
+
 
 def reader(format: BinaryFormat) -> Callable[[bytes], object]:  # noqa: A002 - the name of the option a user writes
     """What reads a payload.
@@ -45,7 +54,8 @@ def reader(format: BinaryFormat) -> Callable[[bytes], object]:  # noqa: A002 - t
         except Exception as error:  # one wrong bit makes them raise nearly anything
             raise ValueError(f"{type(error).__name__}: {error}".splitlines()[0][:120]) from error
         # CBOR can name a value a second time (tags 28 and 29): a hundred bytes would be millions of features.
-        return _plain(document, [len(payload)])
+        plain = _plain(document, [len(payload)])
+        return _with_labels(plain) if format == "cbor" else plain
 
     return read
 
@@ -90,6 +100,15 @@ def _plain(value: object, left: list[int]) -> object:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item, left) for item in value]
     return value.isoformat() if isinstance(value, datetime) else f"<{type(value).__name__}>"
+
+
+def _with_labels(document: object) -> object:
+    """SenML has numbers for its labels in CBOR: a list of such records gets their names."""
+    if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
+        return document
+    if not all(item.keys() <= _LABELS.keys() for item in document):
+        return document
+    return [{_LABELS[key]: value for key, value in item.items()} for item in document]
 
 
 def _float(value: int | Decimal | Fraction) -> float:

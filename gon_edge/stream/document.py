@@ -50,7 +50,7 @@ class Documents:
         self._senml = Senml(subscription.stream, scalars)
         self._is_senml = subscription.format == "senml"
         by_key = isinstance(subscription.stream, StreamKey) and subscription.stream.key != BASE_NAME
-        self._finds_senml = subscription.format == "auto" and not has_keys and not by_key
+        self._finds_senml = subscription.format in ("auto", "cbor") and not has_keys and not by_key
         self._is_one = self._items is None and not self._is_senml
         self._loads_binary = reader(subscription.format) if subscription.format in ("cbor", "msgpack") else None
         # parse_int=float: one type of number to look at, and no limit on the digits of an integer.

@@ -69,3 +69,13 @@ def test_tagged_numbers_and_times_of_cbor_are_read():
 def test_a_time_of_msgpack_is_unix_seconds():
     when = datetime(2026, 1, 5, 10, 14, 33, tzinfo=UTC)
     assert reader("msgpack")(msgpack.packb({"t": when}, datetime=True)) == {"t": when.timestamp()}
+
+
+def test_senml_has_its_labels_by_number_in_cbor_and_other_lists_keep_their_keys():
+    pack = [{-2: "urn:dev:ow:10e2:", -3: 1767607473.5, 0: "voltage", 1: "V", 2: 120.1}, {0: "on", 6: -5, 4: True}]
+    assert reader("cbor")(cbor2.dumps(pack)) == [
+        {"bn": "urn:dev:ow:10e2:", "bt": 1767607473.5, "n": "voltage", "u": "V", "v": 120.1},
+        {"n": "on", "t": -5.0, "vb": True},
+    ]
+    assert reader("cbor")(cbor2.dumps([{0: 1, 9: 2}])) == [{"0": 1.0, "9": 2.0}]
+    assert reader("cbor")(cbor2.dumps([1, 2])) == [1.0, 2.0]

@@ -1,5 +1,6 @@
 """SenML, after RFC 8428; the packs are made up."""
 
+import cbor2
 import pytest
 from decoding import decoder, read, readings, reason
 
@@ -18,6 +19,12 @@ def test_base_name_and_base_time_count_for_the_records_that_follow():
         (AT, {"urn:dev:mac:0024befffe804ff1/temp": 21.5, "urn:dev:mac:0024befffe804ff1/hum": 44.0}),
         (AT + 1, {"urn:dev:mac:0024befffe804ff1/temp": 21.6}),
     ]
+
+
+def test_cbor_says_the_same_by_numbers():
+    pack = [{-2: "oven/", -3: AT, 0: "temp", 1: "Cel", 2: 21.5}, {0: "door", 4: True}]
+    (reading,) = readings(cbor2.dumps(pack), written="cbor")
+    assert (reading.timestamp, reading.values) == (AT, {"oven/temp": 21.5, "oven/door": 1.0})
 
 
 def test_the_base_name_may_be_the_stream():
