@@ -14,6 +14,7 @@
 ``chunks``            packed rows: `decode`, `outline`, `requarantine`, half of the time with a right zlib stream
 ``database``          a state database, changed as a file or by SQL: `Store` opens, reads and writes, whatever is in it
 ``captures``          `Capture`: messages, or one line
+``tables``            `Table`: rows with finite numbers or reasons, or one line
 ====================  ==================================================================================================
 
 A target stops at the first crash, an input that takes over ten seconds, or objects that pile up, and leaves the input
@@ -78,6 +79,8 @@ with contextlib.nullcontext() if "--growth" in sys.argv else atheris.instrument_
     from gon_edge.stream.scalars import LARGEST
     from gon_edge.stream.silences import Silences
     from gon_edge.stream.topics import MAX_NAME, TopicTemplate
+    from gon_edge.tables.grid import grid
+    from gon_edge.tables.table import Table
     from gon_edge.training.fit import fit_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -451,6 +454,25 @@ def captures(data: bytes) -> None:
         assert "\n" not in str(error), "an error is one line"
 
 
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def tables(data: bytes) -> None:
+    """A CSV file, zipped or not."""
+    path = _SCRATCH / "table.csv"
+    path.write_bytes(data)
+    try:
+        with Table(str(path)) as table:
+            assert all("\n" not in line for line in table.said()), "a line is one"
+            for record in table.records():
+                assert not table.has_times or 0.0 <= record.at < 253402300800.0
+                assert all(value in MASK_REASONS or math.isfinite(value) for value in record.values)
+            for _ in grid(table, table.features):
+                pass
+    except InputError as error:
+        assert "\n" not in str(error), "an error is one line"
+
+
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
@@ -519,6 +541,11 @@ def _seeds(target: str) -> list[bytes]:
         cells = [b"Q" + bytes([i, kind]) + text for i in range(len(CELLS)) for kind, text in enumerate(texts)]
         patches = [b"P" + bytes([high, low, 255]) for high in range(0, 100, 3) for low in (0, 9, 200)]
         return [_database(), *cells, *patches]
+    if target == "tables":
+        exports = (ROOT / "tests" / "tables" / "exports").iterdir()
+        return [path.read_bytes()[:2048] for path in exports] + _literals(
+            "tables/test_times.py", "tables/test_cells.py"
+        )
     if target == "answers":
         return _literals("links/test_feedback.py")
     head = b'{"gon-edge capture": 1, "version": "0", "broker": "b", "topics": ["t"], "received_at": 1.5, "wall": 2.5}\n'
@@ -541,6 +568,7 @@ TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "chunks": (lambda: chunks, 2048),
     "database": (_Databases, 24576),
     "captures": (lambda: captures, 2048),
+    "tables": (lambda: tables, 2048),
     "answers": (lambda: answers, 1024),
 }
 """Each target and the longest input, in bytes, it is given."""

@@ -50,7 +50,7 @@ class GridRow(NamedTuple):
     restart: bool
 
 
-def grid(table: Table, names: Sequence[str]) -> Iterator[GridRow]:
+def grid(table: Table, names: Sequence[str], *, texts: bool = True) -> Iterator[GridRow]:
     """Rows of all machines, each in order of time; those with the time of the row before are left out.
 
     Parameters
@@ -58,27 +58,29 @@ def grid(table: Table, names: Sequence[str]) -> Iterator[GridRow]:
     table : Table
     names : sequence of str
         Features, which `Table.require` has found.
+    texts : bool
+        Whether `GridRow.time` is wanted; a table that must be held in memory takes half of it without.
     """
-    return _of_long(table, names) if table.is_long else _of_wide(table, names)
+    return _of_long(table, names) if table.is_long else _of_wide(table, names, texts)
 
 
-def _of_wide(table: Table, names: Sequence[str]) -> Iterator[GridRow]:
+def _of_wide(table: Table, names: Sequence[str], texts: bool) -> Iterator[GridRow]:
     columns = [table.values.index(name) for name in names]
     before: dict[str, float] = {}
-    for number, record in enumerate(table.records()):
+    for number, record in enumerate(table.records(texts=texts)):
         if record.again:
             continue
         at = record.at if table.has_times else float(number)
         found = [record.values[i] for i in columns]
         values = np.array([math.nan if isinstance(value, str) else value for value in found], np.float32)
-        texts = sum(value == "text" for value in found)
+        odd = sum(value == "text" for value in found)
         restart = not table.has_times and number == 0
         if table.has_times:
             step = at - before.get(record.stream, math.inf)
             limit = _GAP * table.interval_s if table.interval_s else math.inf
             restart = not 0.0 < step <= limit
         before[record.stream] = at
-        yield GridRow(at, record.time, record.stream, values, texts, restart)
+        yield GridRow(at, record.time, record.stream, values, odd, restart)
 
 
 def _of_long(table: Table, names: Sequence[str]) -> Iterator[GridRow]:
@@ -96,7 +98,7 @@ def _of_long(table: Table, names: Sequence[str]) -> Iterator[GridRow]:
         begun.add(stream)
         return GridRow(at, time, stream, held[stream].copy(), 0, restart)
 
-    for record in table.records():
+    for record in table.records(texts=False):
         stream, (name,) = record.stream, record.names
         if name not in place:
             continue

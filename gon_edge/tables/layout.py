@@ -146,7 +146,7 @@ def layout_of(file: CsvFile, options: TableOptions, keep: Collection[str] = ()) 
     if file.annotated:  # later tables may have further columns
         for _ in file:
             pass
-    rows = [cells for _, cells in file.head]
+    rows = [cells + [""] * (len(file.columns) - len(cells)) for _, cells in file.head]
     names = [name.lower() for name in file.columns]
     long = _long(file, options, names)
     if options.time_columns:

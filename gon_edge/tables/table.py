@@ -400,17 +400,19 @@ class Table:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def records(self, *, cells: bool = False) -> Iterator[Record]:
+    def records(self, *, cells: bool = False, texts: bool = True) -> Iterator[Record]:
         """Rows of the file in order of time; of a long table a row is one reading.
 
         Parameters
         ----------
         cells : bool
             Whether `Record.cells` are wanted of rows that are held in memory, too.
+        texts : bool
+            Whether `Record.time` is; without, values of such rows are float32.
         """
         rows = self._wide() if not self.is_long else self._long()
         before: dict[str, float] = {}
-        for record in rows if self._in_order else self._held(rows, cells):
+        for record in rows if self._in_order else self._held(rows, cells, texts):
             again = self.has_times and before.get(record.stream) == record.at
             before[record.stream] = record.at
             yield record._replace(again=True) if again and not self.is_long else record
@@ -450,19 +452,20 @@ class Table:
             raise InputError(f"{self.name}:{self._file.line}: {text!r} is no time") from None
         return at if at is not None and self._span[0] <= at <= self._span[1] else None
 
-    def _held(self, rows: Iterator[Record], with_cells: bool) -> Iterator[Record]:
-        """Rows in order of time, from memory: some ten bytes a value."""
+    def _held(self, rows: Iterator[Record], with_cells: bool, with_texts: bool) -> Iterator[Record]:
+        """Rows in order of time, from memory: some ten bytes a value, or half of it without texts."""
         names: dict[tuple[str, ...], int] = {}
         at, which, line = array("d"), array("i"), array("q")
         streams, texts, cells = [], [], []
-        numbers, codes = array("d"), bytearray()
+        numbers, codes = array("d" if with_texts else "f"), bytearray()
         begins = array("q")
         for record in rows:
             at.append(record.at)
             which.append(names.setdefault(record.names, len(names)))
             line.append(record.line)
             streams.append(record.stream)
-            texts.append(record.time)
+            if with_texts:
+                texts.append(record.time)
             begins.append(len(numbers))
             for value in record.values:
                 numbers.append(math.nan if isinstance(value, str) else value)
@@ -478,7 +481,8 @@ class Table:
             features, begin = known[which[i]], begins[i]
             end = begin + len(features)
             values = [_CODES[codes[k]] if codes[k] else numbers[k] for k in range(begin, end)]
-            yield Record(line[i], at[i], texts[i], streams[i], features, values, cells[i] if with_cells else ())
+            time = texts[i] if with_texts else ""
+            yield Record(line[i], at[i], time, streams[i], features, values, cells[i] if with_cells else ())
 
 
 def _every(seconds: float) -> str:

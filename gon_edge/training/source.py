@@ -302,7 +302,7 @@ class _File:
         values = np.empty((_CSV_CHUNK_ROWS, len(table.features)), np.float32)
         restart = np.empty(_CSV_CHUNK_ROWS, np.bool_)
         count = 0
-        for row in grid(table, table.features):
+        for row in grid(table, table.features, texts=False):
             timestamps[count] = row.at if table.has_times else row.at * self._step_s
             values[count], restart[count] = row.values, row.restart
             count += 1

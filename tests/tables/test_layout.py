@@ -63,6 +63,15 @@ def test_a_feature_of_the_model_is_one_whatever_its_name(csv: Callable[..., str]
     assert layout(path, keep=("time", "station")) == Layout((0,), None, (), (1, 2))
 
 
+def test_a_later_table_of_a_database_may_have_further_columns(csv: Callable[..., str]) -> None:
+    head = ["#datatype,string,long,dateTime:RFC3339,double,string", "#group,,,,,", "#default,,,,,"]
+    one = [*head, ",result,table,_time,_value,_field", ",,0,2026-01-05T10:00:00Z,1,a", ""]
+    more = [*head, ",result,table,_time,_value,_field,host"]
+    more += [f",,{i},2026-01-05T10:00:00Z,2,a,{host}" for i, host in enumerate(("x", "y"), 1)]
+    found = layout(csv(*one, *more))
+    assert (found.stream, found.features, found.times) == (6, (5,), (3,))
+
+
 def test_options_come_back_from_json() -> None:
     options = TableOptions(("Date", "Time"), only="a", missing=(-200.0,), since={"ago_s": 60.0})
     values = asdict(options)

@@ -190,7 +190,7 @@ CELLS = (
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.lists(st.sampled_from(CELLS), min_size=1, max_size=4), max_size=20),
     delimiter=st.sampled_from(",;\t"),
