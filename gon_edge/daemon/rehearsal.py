@@ -270,7 +270,7 @@ class Rehearsal:
         """The topic as the daemon's own; see `reporting.Broker`."""
         return "/".join(levels)
 
-    def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: str, *, retain: bool = False, shorter: str = "") -> None:
         """Keep an alert's event; states are of no interest."""
         if topic == "alert":
             event = json.loads(payload)

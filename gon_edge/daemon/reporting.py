@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from gon_edge.events import Alert, AnswerWord, AwayReason, Cause, Dropped, Verdict
 from gon_edge.links.prometheus import Telemetry
@@ -70,8 +70,8 @@ class Broker(Protocol):
     def topic(self, *levels: str) -> str:
         """The topic of the daemon's own with these levels."""
 
-    def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
-        """Send soon; never waits."""
+    def publish(self, topic: str, payload: str, *, retain: bool = False, shorter: str = "") -> None:
+        """Send soon, or `shorter` where the broker takes no message of this size; never waits."""
 
 
 class Reporter:
@@ -239,7 +239,7 @@ class Reporter:
             event = event_json(alert)
             log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
             self._telemetry.alert(alert)
-            self._client.publish(self._client.topic("alert"), json.dumps(event))
+            self._publish(event)
             if alert.type == "new" and alert.kind != "overdue":  # its rows are normal, only too few
                 self._on_alert(stream)
             before = self.alerts.pop(alert.id, {})
@@ -257,7 +257,7 @@ class Reporter:
         for stream in streams:
             for alert in stream.policy.audible:
                 event = event_json(replace(alert, type="update"))
-                self._client.publish(self._client.topic("alert"), json.dumps(event))
+                self._publish(event)
             self.state(stream, force=True)
 
     def answered(self, alert: str, answer: AnswerWord, note: str) -> None:
@@ -286,7 +286,16 @@ class Reporter:
             "missing_count": len(missing),
             "model_version": stream.scored_by.version if stream.scored_by else None,
         }
-        self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True)
+        short = json.dumps({**state, "missing": []}) if missing else ""
+        self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True, shorter=short)
+
+    def _publish(self, event: Mapping[str, Any]) -> None:
+        """Publish an event; a broker that takes no more gets it without its causes."""
+        causes = len(event["top_features"])
+        short = {**event, "top_features": [], "more_features": causes + event.get("more_features", 0)}
+        self._client.publish(
+            self._client.topic("alert"), json.dumps(event), shorter=json.dumps(short) if causes else ""
+        )
 
     def was_away(self, reason: AwayReason, seconds: float, wall: float) -> None:
         """Say that the broker could not be heard for so long, up to ``wall`` (Unix seconds)."""

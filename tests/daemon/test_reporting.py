@@ -40,7 +40,7 @@ def test_the_log_names_each_key_once_for_each_subscription(tmp_path, caplog):
         def topic(self, *levels: str) -> str:
             return "/".join(levels)
 
-        def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
+        def publish(self, topic: str, payload: str, *, retain: bool = False, shorter: str = "") -> None:
             sent.append(topic)
 
     clock = Clock(monotonic=lambda: 1.0, wall=lambda: 1.77e9)

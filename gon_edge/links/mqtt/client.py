@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gon_edge.config.schema import LimitsConfig
 from gon_edge.errors import ConfigError
 from gon_edge.events import RECONNECT_REASONS, ReconnectReason
-from gon_edge.links.mqtt.connection import Connection, Session, broker_url, versions
+from gon_edge.links.mqtt.connection import Connection, Session, broker_url, matches, versions
 from gon_edge.links.mqtt.cut import Cut
 from gon_edge.links.mqtt.delivery import Delivery
 from gon_edge.links.mqtt.hearing import Heard, Hearing
@@ -147,6 +147,8 @@ class MqttClient:
         self._accepted_at: float | None = None  # the newest connection, by time.monotonic
         self._accused = False  # one of our messages may have ended it
         self._quick_losses = 0
+        self._remembers = False  # what an earlier run subscribed to, or that there was none
+        self._stray = ""  # a topic that only a subscription we know nothing of can have brought
         self._hearing = Hearing(monotonic())
         self._hears = False  # the connection there is
         self._asked_at = -1.0
@@ -175,6 +177,7 @@ class MqttClient:
             if state is not None:
                 self.delivery.resume(state, self.topic())
                 if state["broker"] == [self.url, self.client_id]:
+                    self._remembers = True
                     self.subscribed |= {str(topic) for topic in state["subscribed"]}
         except (KeyError, TypeError, ValueError) as error:
             log.warning("what waited for the broker cannot be read: %r", error)
@@ -183,7 +186,7 @@ class MqttClient:
         """Start the network thread and return; a broker that is down is waited for."""
         self.thread.start()
 
-    def publish(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool = False, shorter: str = "") -> None:
         """Hand a message to the network thread, QoS 1; returns at once, from any thread.
 
         Parameters
@@ -194,6 +197,8 @@ class MqttClient:
         retain : bool
             A state: only the latest of a topic counts, and it is said again after every reconnect.  Otherwise an event:
             each one counts, up to `max_pending` are kept while there is no connection.
+        shorter : str
+            Said instead where the broker takes no message of this size.
 
         Raises
         ------
@@ -202,7 +207,8 @@ class MqttClient:
         """
         if not topic or "+" in topic or "#" in topic or "\0" in topic:
             raise ValueError(f"{topic!r} is not a topic to publish to")
-        if self.delivery.put(Outgoing(topic, payload.encode() if isinstance(payload, str) else payload, retain)):
+        written = payload.encode() if isinstance(payload, str) else payload
+        if self.delivery.put(Outgoing(topic, written, retain, shorter.encode())):
             os.eventfd_write(self._wake_fd, 1)  # otherwise the network thread has been told already
 
     def troubles(self) -> tuple[str, ...]:
@@ -256,6 +262,8 @@ class MqttClient:
         connection: Connection | None = None
         self._accepted_at, self._accused = None, False
         try:
+            if self._stray:
+                self._end_session()
             connection = self._connection()
             connection.open()
             self._serve(connection)
@@ -285,13 +293,20 @@ class MqttClient:
         if self._accepted_at is None or self._accused:
             return failure
         lived_s = time.monotonic() - self._accepted_at
-        quick = lived_s < (2.0 * self._settings.reconnect_max_s + _QUICK_S if self._fights else _QUICK_S)
+        quick = lived_s < (self._truce_s if self._fights else _QUICK_S)
         self._quick_losses = self._quick_losses + 1 if quick and failure.reason == "lost" else 0
         return Lost("taken_over", self._other_client()) if self._fights else failure
 
     @property
     def _fights(self) -> bool:
-        return self._quick_losses >= _QUICK_LOSSES
+        """Whether another client seems to use our identifier; a connection that has lasted ends that."""
+        if self._quick_losses < _QUICK_LOSSES:
+            return False
+        return not self.connected or time.monotonic() - (self._accepted_at or 0.0) < self._truce_s
+
+    @property
+    def _truce_s(self) -> float:
+        return 2.0 * self._settings.reconnect_max_s + _QUICK_S  # the other one waits as long as we do
 
     def _other_client(self) -> str:
         return (
@@ -346,6 +361,11 @@ class MqttClient:
             self._hearing.turn(monotonic())
             self.delivery.send(connection)
             connection.pump(1.0, self._wake_fd)
+            if self._stray:
+                detail = (
+                    f"{self._stray!r} came by a subscription of an earlier run that nobody remembers; its session ends"
+                )
+                raise Lost("lost", detail)
             self._hearing.sign(connection.read_at)
         self._say_goodbye(connection)
 
@@ -355,7 +375,7 @@ class MqttClient:
         if session_present:
             connection.unsubscribe(tuple(sorted(self.subscribed - set(self._subscriptions))))
         else:
-            self.subscribed = frozenset(self._subscriptions)
+            self.subscribed, self._remembers = frozenset(self._subscriptions), True
         connection.subscribe(self._subscriptions, send_retained=self.connects == 0)
         self._accepted_at = time.monotonic()
         self.sessions += self.connects == 0 or not session_present
@@ -369,6 +389,17 @@ class MqttClient:
             "5" if self._mqtt_5 else "3.1.1",
             "resumed" if session_present else "new",
         )
+
+    def _end_session(self) -> None:
+        """Have the broker forget our session, and what it would send for it."""
+        connection = Connection(self._settings, Session(client_id=self.client_id), mqtt_5=self._mqtt_5)
+        try:
+            connection.open()
+            connection.await_connack(self._stopping.is_set, self._wake_fd)
+            connection.leave()
+            self._stray, self._remembers = "", True
+        finally:
+            connection.close()
 
     def _say_goodbye(self, connection: Connection) -> None:
         """Empty the outbox, say offline (a clean DISCONNECT suppresses the will), wait for the acknowledgements."""
@@ -395,6 +426,9 @@ class MqttClient:
     def _take(self, messages: list[Message]) -> None:
         self._begin_to_hear()  # what was kept for us comes right behind CONNACK
         self._hearing.turn(monotonic())  # before: whoever takes them out knows already that we were away
+        if not self._remembers:
+            topics = {message.topic for message in messages}
+            self._stray = next((t for t in topics if not any(matches(f, t) for f in self._subscriptions)), "")
         self.queue.put_many(messages)
 
     def _subscribed(self, refused: dict[str, str]) -> None:

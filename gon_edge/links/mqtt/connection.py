@@ -431,6 +431,19 @@ class Connection:
             self._ended = Lost(reason_of(code.value, otherwise="lost"), f"connection lost: {text}")
 
 
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a broker sends a topic for this filter.
+
+    Examples
+    --------
+    >>> matches("telemetry/+", "telemetry/pump"), matches("$share/edge/telemetry/#", "elsewhere")
+    (True, False)
+    """
+    if topic_filter.startswith("$share/"):
+        topic_filter = topic_filter.split("/", 2)[-1]
+    return bool(paho.topic_matches_sub(topic_filter, topic))
+
+
 def _nothing(*_: object) -> None:
     """What nobody listens to."""
 

@@ -15,6 +15,7 @@ from gon_edge.events import PUBLISH_LOSSES, PublishLoss
 from gon_edge.links.mqtt.connection import Connection
 from gon_edge.links.mqtt.lost import Lost
 from gon_edge.links.mqtt.outbox import Outbox, Outgoing
+from gon_edge.process.logs import Seldom
 
 log = logging.getLogger(__package__)
 
@@ -51,6 +52,7 @@ class Delivery:
         # What was on its way when a connection ended, and how often: an event by itself, a state by its topic.
         self._suspects: dict[Outgoing | str, int] = {}
         self._ending_bytes: dict[str, int] = {}  # of payload by topic, from which connections ended
+        self._seldom = Seldom(log)
         self._waited_s: Callable[[], float] = lambda: 0.0
         self._on_the_way: Callable[[], list[Outgoing]] = list
 
@@ -112,10 +114,15 @@ class Delivery:
             message = self.outbox.take()
             if message is None:
                 break
+            if message.shorter and not (connection.takes(message) and self._spared(message)):
+                self._seldom.say(
+                    message.topic, logging.WARNING, f"shortened for the broker: what goes to {message.topic!r}"
+                )
+                message = message._replace(payload=message.shorter, shorter=b"")
             if not connection.takes(message):
                 detail = f"the broker takes packets of at most {connection.most_packet} bytes"
                 self._lose(message, "too_large", detail)
-            elif len(message.payload) >= self._ending_bytes.get(message.topic, len(message.payload) + 1):
+            elif not self._spared(message):
                 self._lose(message, "ends_connection", "messages of this size there have ended connections")
             else:
                 connection.send(message)
@@ -135,6 +142,9 @@ class Delivery:
             del self._suspects[suspect]
             size = len(message.payload)
             self._ending_bytes[message.topic] = min(size, self._ending_bytes.get(message.topic, size))
+            if message.shorter:
+                again.append(message)
+                continue
             self._lose(message, "ends_connection", f"the broker has ended {count} connections for it")
         self.events_dropped += self.outbox.put_back(again)
         return bool(left) and soon
@@ -149,6 +159,10 @@ class Delivery:
         if (waited_s := self.waited_s) > _SLOW_S:
             yield f"the broker has not acknowledged a message for {waited_s:.0f} s"
         yield from (text for _, text in list(self._troubles.values()))
+
+    def _spared(self, message: Outgoing) -> bool:
+        """Whether no message of this size has ended connections."""
+        return len(message.payload) < self._ending_bytes.get(message.topic, len(message.payload) + 1)
 
     def _published(self, message: Outgoing, refusal: str) -> None:
         self._suspects.pop(_suspect(message), None)

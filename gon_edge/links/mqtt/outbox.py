@@ -21,11 +21,14 @@ class Outgoing(NamedTuple):
         Empty and retained removes the topic from the broker.
     retain : bool
         It is a state: only the latest of a topic counts.  Otherwise it is an event: each one counts.
+    shorter : bytes
+        Payload for a broker that takes no message of this size; empty where there is no shorter way to say it.
     """
 
     topic: str
     payload: bytes
     retain: bool = False
+    shorter: bytes = b""
 
 
 class Outbox:

@@ -404,6 +404,26 @@ def test_what_an_earlier_run_subscribed_to_is_unsubscribed_from_a_kept_session(m
     assert "Received UNSUBSCRIBE" in mosquitto.log
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_session_that_brings_what_nobody_remembers_asking_for_is_begun_anew(
+    mosquitto: Mosquitto, protocol: str
+) -> None:
+    # The state directory was lost, and the broker had kept the session.
+    with client(mosquitto.url, "#", protocol=protocol) as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in mosquitto.log)
+    with client(mosquitto.url, "telemetry/+", protocol=protocol) as mqtt:
+        connected(mqtt)
+        mosquitto.publish("telemetry/pump", "wanted")
+        assert b"wanted" in {m.payload for m in receive(mqtt, 2, timeout_s=0.5)}  # behind our own "online"
+        connected(mqtt, times=2)
+        wait_until(lambda: mosquitto.log.count("SUBACK") == 3)
+        mosquitto.publish("elsewhere", "never")
+        mosquitto.publish("telemetry/pump", "again")
+        assert [m.payload for m in receive(mqtt, 1)][-1:] == [b"again"]
+        assert mqtt.connects == 2
+
+
 def test_a_broker_without_our_session_has_nothing_to_unsubscribe(mosquitto: Mosquitto) -> None:
     with client(mosquitto.url, "#") as mqtt:
         state = mqtt.state()

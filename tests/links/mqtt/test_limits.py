@@ -143,3 +143,17 @@ def test_a_state_over_the_limit_of_the_broker_is_put_aside_and_a_smaller_one_cle
         mqtt.publish(mqtt.topic("state", "pump"), "scoring", retain=True)
         wait_until(lambda: not mqtt.troubles())
         assert narrow.retained("gon-edge/pi-1/state/pump", 1) == b"scoring"
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_what_can_be_said_shorter_gets_through(narrow: Mosquitto, protocol: str) -> None:
+    with client(narrow.url, "gon-edge/pi-1/#", protocol=protocol) as mqtt:
+        connected(mqtt)
+        wait_until(lambda: "SUBACK" in narrow.log)
+        mqtt.publish(mqtt.topic("alert"), "x" * 5000, shorter="short event")
+        mqtt.publish(mqtt.topic("state", "pump"), "x" * 5000, retain=True, shorter="short state")
+        seen: set[bytes] = set()
+        wanted = {b"short event", b"short state"}
+        wait_until(lambda: seen.update(m.payload for m in mqtt.queue.get_batch(100, 0.1)) or wanted <= seen)
+        assert sum(mqtt.delivery.lost.values()) == 0
+        assert mqtt.troubles() == ()
