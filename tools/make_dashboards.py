@@ -548,7 +548,8 @@ def operations() -> Json:
                 graph("Connections lost, by reason",
                       [query(f"sum by (reason) (increase(gon_edge_mqtt_reconnects_total{ON}[$__rate_interval]))",
                              "{{reason}}")], 8, bars=True, stack="normal", low=0),
-                stat("Alert events lost", f"sum(gon_edge_mqtt_events_dropped_total{ON})", 4,
+                stat("Alert events lost", f"sum(gon_edge_mqtt_events_dropped_total{ON}) + "
+                     f"sum(gon_edge_mqtt_publications_lost_total{ON})", 4,
                     height=8,
                      colours=steps((None, GREEN), (1, RED))),
             ],

@@ -286,7 +286,7 @@ class Reporter:
             "missing_count": len(missing),
             "model_version": stream.scored_by.version if stream.scored_by else None,
         }
-        short = json.dumps({**state, "missing": []}) if missing else ""
+        short = json.dumps(dict(state, missing=[])) if missing else ""
         self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True, shorter=short)
 
     def _publish(self, event: Mapping[str, Any]) -> None:
