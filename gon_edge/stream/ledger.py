@@ -77,6 +77,10 @@ IN_WORDS: Mapping[str, str] = {
 
 
 HELP: Mapping[str, str] = {
+    "text": "map: a number for each word, such as {heat: 1, idle: 0}, where it is a state",
+    "ambiguous": "decimal: point or comma",
+    "repeated": "stream: {key: KEY} or name_key: the key that tells the items apart",
+    "bad_timestamp": "timestamp: the key of a time that gon-edge reads (docs/payloads.md), or leave timestamp out",
     "limit": "limits.features: a larger number",
     "crowded": "limits.features: a larger number, or exclude: [PATTERN] for what is no sensor",
     "excluded": "include and exclude of streams.defaults, or of this stream below streams.overrides",
