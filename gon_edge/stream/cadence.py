@@ -27,6 +27,10 @@ _VARIED = 0.8
 """Mean deviation of the logarithm of the steps, from which on there is no cadence.  Events without any order (a Poisson
 process) have 1.0, steps drawn evenly from 0 to twice the mean 0.74, a clock with jitter below 0.3."""
 
+_CLOSE, _STEADY = 0.25, 0.1
+"""A step this close to the cadence of one that deviates by no more teaches nothing: half the cost of a row of readings
+was learning what is known.  Not critical: a feature is held for five cadences."""
+
 _ROUNDING = 1.0 + 1e-9
 """So that a clock is held for five of its steps to the last one, whatever the logarithm rounds to."""
 
@@ -47,12 +51,12 @@ class Cadence:
     --------
     >>> cadence = Cadence()
     >>> for gap_s in (10.0, 10.0, 10.0, 10.0):
-    ...     cadence.add(gap_s)
+    ...     taught = cadence.add(gap_s)
     >>> cadence.is_known, cadence.is_on_change, round(cadence.hold_s, 6)
     (True, False, 50.0)
     """
 
-    __slots__ = ("_center", "_silences", "_spread", "hold_s", "steps")
+    __slots__ = ("_center", "_least_s", "_most_s", "_silences", "_spread", "hold_s", "steps")
 
     def __init__(self, state: Sequence[float] | None = None) -> None:
         self.steps = 0  # how many the average rests on, up to `_STEPS`
@@ -60,13 +64,16 @@ class Cadence:
         self._spread = 0.0  # mean deviation of that logarithm
         self._silences: tuple[float, ...] = ()  # longer than `hold_s` was then, the newest last
         self.hold_s = math.inf
+        self._least_s = self._most_s = 0.0  # steps between these teach nothing
         if state is not None:
             steps, self._center, self._spread, *silences = map(float, state)
             self.steps, self._silences = min(_STEPS, max(0, int(steps))), tuple(silences[-_SILENCES:])
             self._settle()
 
-    def add(self, gap_s: float) -> None:
-        """Take the time from one report to the next, seconds above 0."""
+    def add(self, gap_s: float) -> bool:
+        """Take the time from one report to the next, seconds above 0; whether it taught anything."""
+        if self._least_s <= gap_s <= self._most_s:
+            return False
         if gap_s > self.hold_s:
             self._silences = (*self._silences, gap_s)[-_SILENCES:]
         away = math.log(gap_s) - self._center
@@ -76,11 +83,15 @@ class Cadence:
         self.steps = min(self.steps + 1, _STEPS)
         self._center += away / self.steps
         self._settle()
+        return True
 
     def _settle(self) -> None:
         # Twice the deviation: a sensor that reports by its own lights is given more time than a clock.
         hold_s = HOLD_CADENCES * _ROUNDING * math.exp(self._center + 2.0 * self._spread)
         self.hold_s = hold_s if self.is_known else math.inf
+        is_steady = self.steps == _STEPS and self._spread <= _STEADY
+        typical_s = math.exp(self._center)
+        self._least_s, self._most_s = typical_s * (1 - _CLOSE), typical_s * (1 + _CLOSE) if is_steady else 0.0
 
     @property
     def is_known(self) -> bool:

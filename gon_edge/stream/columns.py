@@ -282,8 +282,8 @@ class Columns:
         self._seen[column] = timestamp
         self._quiet[column] = timestamp if quiet == _GONE else max(quiet, timestamp)
         if quiet == seen and gap_s < math.inf:  # nobody was away meanwhile
-            self._cadences[column].add(gap_s)
-            self._settle(column)
+            if self._cadences[column].add(gap_s):
+                self._settle(column)
 
     def _take_back(self, column: int) -> None:
         """The device itself says that a feature has no value any more: that it is silent from now on is no news."""

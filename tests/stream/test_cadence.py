@@ -98,3 +98,12 @@ def test_it_goes_on_from_its_state():
 def test_a_state_that_is_none_is_refused(state):
     with pytest.raises((TypeError, ValueError)):
         Cadence(state)
+
+
+def test_a_steady_clock_teaches_nothing_more_and_another_cadence_does():
+    cadence = learned(*[1.0] * 20)
+    before = cadence.state()
+    assert not cadence.add(1.2)
+    assert cadence.state() == before
+    assert cadence.add(1.3)
+    assert cadence.state() != before
