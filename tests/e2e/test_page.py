@@ -29,7 +29,9 @@ from gon_edge.links.web.api import Days, nothing_stored
 from gon_edge.links.web.server import WebServer
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
+from gon_edge.stream.columns import Held
 from gon_edge.stream.history import READING_BUCKETS
+from gon_edge.stream.ledger import Entry
 from gon_edge.training.gate import GateReport, GateScores
 
 sync_api = pytest.importorskip("playwright.sync_api") if os.environ.get("CI") != "true" else None
@@ -206,7 +208,8 @@ def alarmed() -> Snapshot:
         {"feature": name, "value": 119.0, "expected": 5.0, "contribution": share}
         for name, share in ((HOSTILE, 0.7), ("sensor-20", 0.3))
     ]
-    stream = StreamSnapshot("pump", "scoring", 9000, 600, score=6.0, threshold=2.0, last_timestamp=1.7e9, features=30)
+    held = dict.fromkeys(names, Held(119.0, 1.0))
+    stream = StreamSnapshot("pump", "scoring", 9000, 600, score=6.0, threshold=2.0, last_timestamp=1.7e9, features=held)
     return plain_snapshot(
         streams=(stream,),
         alerts=({**ALERT, "since": 1.7e9 - 600, "top_features": causes},),
@@ -236,6 +239,23 @@ def test_a_drift_says_how_fast_and_where_to(page: Any) -> None:
         says(alert.locator(".share"), "100 % of the drift")
         says(alert.locator(".chip"), "drift")
         says(page.locator("#recent .what"), "Drift: temp 42.3, expected 39.8, rises by 0.42 a day, and is beyond 51.5")
+
+
+def test_a_stream_without_a_row_lists_its_features_what_is_not_used_and_why_it_waits(page: Any) -> None:
+    held = {"flow": Held(3.2, 1.0), HOSTILE: Held(float("nan")), "energy": Held(42.0, 60.0, rises=True)}
+    lost = tuple(Entry(f"label-{i}", "text", 3, HOSTILE) for i in range(70))
+    waits = "the timestamps stand still"
+    young = StreamSnapshot("pump", "warming-up", 0, 600, features=held, dropped=lost, waits=waits)
+    with served(plain_snapshot(streams=(young,)), two_days) as url:
+        page.goto(url)
+        says(page.locator(".stream"), "The timestamps stand still.")
+        says(page.locator(".stream"), f"So far: flow 3.2, {HOSTILE} –, energy 42")
+        says(page.locator(".stream"), "Not used: label-0, label-1, label-2, label-3 and 66 more")
+        page.locator(".stream summary").first.click()
+        lists = page.locator(".stream .keys")
+        says(lists.nth(0).locator("li").nth(2), "energy42every 60 s, counter")
+        says(lists.nth(1).locator("li").first, "label-0text that is no number, 3 times: " + HOSTILE)
+        says(lists.nth(1).locator("li").last, "10 more, in the JSON")
 
 
 def test_an_alert_draws_each_cause_against_what_was_expected_and_other_days(page: Any) -> None:

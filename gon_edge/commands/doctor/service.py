@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,14 @@ from gon_edge.commands.text import duration_text
 from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, UnreachableError
 from gon_edge.links.client import daemon_api
+from gon_edge.stream.ledger import HELP, IN_WORDS
 
 UNIT = "gon-edge.service"
+
+_TROUBLE = ("crowded", "limit", "ahead", "still", "no_interval", "no_time", "future", "name", "repeated", "ambiguous")
+"""Reasons for which a value is lost that somebody can do something about; labels and what is excluded are usual."""
+
+_NAMED = 3  # keys in a line; not critical
 
 _SYSTEMCTL_S = 10.0  # not critical: it answers in milliseconds
 
@@ -83,13 +89,14 @@ def check_daemon(config: Config, daemon: Mapping[str, Any], unit: Mapping[str, s
     stale = [stream["stream"] for stream in streams if stream["state"] == "stale"]
     up = f"up {duration_text(daemon['uptime_s'])}, {daemon['rss_bytes'] / MIB:.0f} MiB"
     if not streams:
-        advice = "see that devices publish to the topics above; mosquitto_sub -v shows what arrives"
+        advice = "gon-edge listen shows what the broker has, and which subscription would read it"
         yield Finding("daemon", "warning", f"{up}; no message has arrived yet", advice)
     elif stale:
         advice = "look at these devices, or at max_gap if they send more rarely"
         yield Finding("daemon", "warning", f"{up}; silent: {', '.join(stale)}", advice)
     else:
         yield Finding("daemon", "ok", f"{up}, streams: {len(streams)}")
+    yield from _check_readings(streams)
     for trouble in daemon.get("mqtt", {}).get("troubles", ()):
         yield Finding("daemon", "warning", f"its broker: {trouble}", "docs/operating.md, When something breaks")
     if not config.http.loopback and not config.http.guarded:
@@ -98,3 +105,19 @@ def check_daemon(config: Config, daemon: Mapping[str, Any], unit: Mapping[str, s
     elif not config.http.loopback and not config.http.tls:
         advice = "write http.cert_file and http.key_file"
         yield Finding("daemon", "warning", f"{config.http.listen} sends the password in clear text", advice)
+
+
+def _check_readings(streams: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Streams that have no rows, and values that are lost though somebody means them."""
+    for stream in streams:
+        name = stream["stream"]
+        if stream.get("interval_s", 0.0) is None and (waits := stream.get("waits")):
+            yield Finding(
+                "readings", "warning", f"stream {name} makes no row: {waits}", "gon-edge listen shows it live"
+            )
+        lost = [entry for entry in stream.get("dropped", ()) if entry["reason"] in _TROUBLE]
+        for reason in dict.fromkeys(entry["reason"] for entry in lost):
+            keys = [entry["key"] for entry in lost if entry["reason"] == reason]
+            more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+            text = f"stream {name}: {', '.join(keys[:_NAMED])}{more}: {IN_WORDS.get(reason, reason)}"
+            yield Finding("readings", "warning", text, HELP.get(reason, "gon-edge status --json has all of them"))
