@@ -349,7 +349,7 @@ class Rehearsal:
         if heard.refused is not None:
             self.unheard[heard.refused.reason] += 1
         if heard.ignored:
-            self.unheard["ignored"] += heard.ignored.total()
+            self.unheard["ignored"] += sum(heard.ignored.values())
         self.unheard.update(heard.rejected)
         for step in heard.steps:
             self._judged(step.stream, step.outcomes)

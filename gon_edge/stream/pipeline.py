@@ -9,7 +9,6 @@ hears of an alert.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -99,7 +98,7 @@ class Heard:
     ----------
     subscription : str
         Topic of the subscription that has read it, or has refused it; empty where none matches.
-    ignored : Counter of str
+    ignored : dict of str to int
         The message, or readings of it, that count for nothing, by reason of `IGNORED_REASONS`.
     refused : PayloadError or None
         The message holds no reading; where several subscriptions match, the first one's reason.
@@ -118,7 +117,7 @@ class Heard:
     """
 
     subscription: str = ""
-    ignored: Counter[str] = field(default_factory=Counter)
+    ignored: dict[str, int] = field(default_factory=dict)
     refused: PayloadError | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
     masked: Mapping[str, int] = field(default_factory=dict)
@@ -128,6 +127,10 @@ class Heard:
     dropped: list[Dropped] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+
+    def ignore(self, reason: str, count: int = 1) -> None:
+        """Count readings that nobody looks at."""
+        self.ignored[reason] = self.ignored.get(reason, 0) + count
 
 
 class _Route(NamedTuple):
@@ -229,7 +232,7 @@ class Pipeline:
                 self._take(reading, received_at, heard, route.subscription, retained=retained)
             return heard
         if heard.refused is None:
-            heard.ignored[ignored] += 1
+            heard.ignored[ignored] = 1
         return heard
 
     def take_reading(self, reading: Reading, received_at: float) -> Heard:
@@ -251,20 +254,19 @@ class Pipeline:
         if stream is None and reading.values:
             stream = self._admit(reading.stream, received_at, heard)
         if stream is None:
-            heard.ignored["no_room" if reading.values else "no_value"] += 1
+            heard.ignore("no_room" if reading.values else "no_value")
             heard.dropped += reading.dropped
             return
         for dropped in reading.dropped:
             stream.ledger.add(dropped.key, dropped.reason, dropped.example)
         if retained:
-            heard.ignored["seed"] += 1
+            heard.ignore("seed")
             stream.seed(reading)
             return
         if subscription is not None:
             reading = self._dated(reading, received_at, stream, subscription)
         heard.readings.append(reading)
-        step = self._add(stream, reading, received_at)
-        heard.steps.append(step if subscription is None else replace(step, subscription=subscription.topic))
+        heard.steps.append(self._add(stream, reading, received_at, "" if subscription is None else subscription.topic))
 
     def _dated(self, reading: Reading, received_at: float, stream: Stream, subscription: SubscriptionConfig) -> Reading:
         """The reading, without a timestamp that cannot be; what is wrong with timestamps stands in the ledger."""
@@ -323,20 +325,37 @@ class Pipeline:
             if names is not None:
                 yield _Route(decoder, names, subscription)
 
-    def _add(self, stream: Stream, reading: Reading, received_at: float) -> Step:
+    def _add(self, stream: Stream, reading: Reading, received_at: float, subscription: str) -> Step:
         stream.stamped_by_receipt = reading.timestamp is None
         if stream.stamped_by_receipt:
             reading = replace(reading, timestamp=received_at + self.offset_s + reading.offset_s)
-        return self._step(stream, stream.add(reading, received_at))
+        return self._step(stream, stream.add(reading, received_at), subscription=subscription)
 
-    def _step(self, stream: Stream, outcomes: list[Outcome], silent: tuple[Alert, ...] | None = None) -> Step:
+    def _step(
+        self,
+        stream: Stream,
+        outcomes: list[Outcome],
+        silent: tuple[Alert, ...] | None = None,
+        subscription: str = "",
+    ) -> Step:
         """What became of a stream; ``silent`` is the news of its having stopped, where it has."""
         accepted, late, clock_steps, unwanted, starter = stream.news()
         counts, fresh = stream.ledger.news()
         lost = {reason: counts[reason] for reason in LOST_REASONS if reason in counts} if counts else counts
-        stopped = silent is not None
-        told = silent or ()
-        return Step(stream, outcomes, told, accepted, late, clock_steps, starter, stopped, unwanted, lost, fresh)
+        return Step(
+            stream,
+            outcomes,
+            silent or (),
+            accepted,
+            late,
+            clock_steps,
+            starter,
+            silent is not None,
+            unwanted,
+            lost,
+            fresh,
+            subscription,
+        )
 
     def _admit(self, name: str, now: float, heard: Heard) -> Stream | None:
         """Begin a stream if there is room, or if one can be forgotten for it."""
@@ -347,7 +366,7 @@ class Pipeline:
                 return None
             heard.forgotten.append(forgotten)
             if waiting := forgotten.aligner.undecided:  # readings of which no row can come any more
-                heard.ignored["no_room"] += waiting
+                heard.ignore("no_room", waiting)
         stream = self.open(name, now)
         heard.opened.append(stream)
         return stream
