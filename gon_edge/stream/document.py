@@ -13,7 +13,6 @@ from datetime import tzinfo
 from gon_edge.config.subscription import StreamKey, SubscriptionConfig
 from gon_edge.errors import PayloadError
 from gon_edge.events import Dropped
-from gon_edge.stream.binary import reader
 from gon_edge.stream.features import MAX_DEPTH, Collected, Decoded, Features, decoded, shown
 from gon_edge.stream.items import Items
 from gon_edge.stream.paths import ABSENT, Path
@@ -52,7 +51,11 @@ class Documents:
         by_key = isinstance(subscription.stream, StreamKey) and subscription.stream.key != BASE_NAME
         self._finds_senml = subscription.format in ("auto", "cbor") and not has_keys and not by_key
         self._is_one = self._items is None and not self._is_senml
-        self._loads_binary = reader(subscription.format) if subscription.format in ("cbor", "msgpack") else None
+        self._loads_binary = None
+        if subscription.format in ("cbor", "msgpack"):
+            from gon_edge.stream.binary import reader  # 0.1 MiB; for those who ask for it
+
+            self._loads_binary = reader(subscription.format)
         # parse_int=float: one type of number to look at, and no limit on the digits of an integer.
         self._loads = json.JSONDecoder(parse_int=float).decode
 

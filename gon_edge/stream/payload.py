@@ -17,7 +17,6 @@ from gon_edge.config.schema import Config, LimitsConfig
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import ConfigError, PayloadError
 from gon_edge.stream.bare import BareValues, is_collectd
-from gon_edge.stream.births import Births
 from gon_edge.stream.document import Documents
 from gon_edge.stream.encoding import hint_of, inflated, text_of
 from gon_edge.stream.features import Decoded, Features, decoded
@@ -100,6 +99,8 @@ class Decoder:
             case "cbor" | "msgpack":
                 self._read_binary = documents.read_binary
             case "sparkplug":
+                from gon_edge.stream.births import Births  # 0.1 MiB; for those who ask for it
+
                 self._read_binary = Births(fallback, scalars, limits.features, limits.payload_bytes).read
 
     def decode(self, topic: str, payload: bytes) -> Decoded:
@@ -187,7 +188,7 @@ def _told_apart(documents: Documents, lines: Lines, bare: BareValues) -> _OfText
 def _zone(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
-    from zoneinfo import ZoneInfo  # 0.7 MiB; for those who ask for it
+    from zoneinfo import ZoneInfo  # 0.3 MiB; for those who ask for it
 
     return ZoneInfo(name)
 
