@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AlertType = Literal["new", "update", "end"]
-AlertKind = Literal["anomaly", "changed", "drift", "overdue", "missing"]
+AlertKind = Literal["anomaly", "changed", "drift", "overdue", "missing", "offline"]
 Severity = Literal["warning", "critical"]
 RecurringEvery = Literal["day", "week"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
@@ -38,7 +38,8 @@ OrderReason = Literal["first", "asked", "accepted", "answered"] | TrainingReason
 AnswerWord = Literal["true", "expected", "wrong", "missed", "accepted"]
 """What a person says of an alert (the first three), of a fault that raised none, or of rows that are normal now."""
 
-ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)[:-1]
+"""Of the alerts of a stream; `offline` is the daemon's own."""
 STREAM_STATES: tuple[StreamState, ...] = get_args(StreamState)
 MESSAGE_RESULTS: tuple[MessageResult, ...] = get_args(MessageResult)
 UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
@@ -307,8 +308,9 @@ class Alert:
     id : str
         The same for ``new``, every ``update`` and ``end`` of one alert; unique over restarts.
     type : {"new", "update", "end"}
-    kind : {"anomaly", "changed", "drift", "overdue", "missing"}
+    kind : {"anomaly", "changed", "drift", "overdue", "missing", "offline"}
     stream : str
+        Empty for ``offline``, which is of no stream.
     since : float
         Unix seconds of the first row of the alert.
     timestamp : float

@@ -70,7 +70,8 @@ _LISTED = {  # JSON has it in another shape than the dataclass
 }
 _SAID = {  # where a docstring says nothing beyond the type
     "type": "`new` first, then `update`, then `end`; the `id` stays the same. An `update` after the `end`: it is back.",
-    "kind": "Something is unusual, in another state, going away slowly, has not come today, or is silent or frozen.",
+    "kind": "Something is unusual, in another state, going away slowly, has not come today, is silent or frozen, or "
+    "the broker is away.",
     "stream": "Its name.",
     "severity": "`critical` from the time the score reaches `critical_ratio` times the threshold.",
     "top_features": "The causes, largest first, ten at most; for `missing`, the missing features, ten at most.",

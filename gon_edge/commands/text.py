@@ -221,6 +221,9 @@ def status_text(status: Mapping[str, Any]) -> str:
     for alert in active:
         since = datetime.fromtimestamp(alert["since"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
         causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:3])
+        if alert["kind"] == "offline":
+            lines.append(f"{alert['severity']} offline since {since} UTC: there is no broker")
+            continue
         if together := alert.get("together"):
             causes = f"{together['count']} of {together['of']} streams fell silent together: " + ", ".join(
                 visible(name) for name in together["streams"][:3]

@@ -22,6 +22,7 @@ import gon_edge
 from gon_edge.config.file import load_config
 from gon_edge.config.schema import Config
 from gon_edge.daemon.clocktrust import ClockTrust
+from gon_edge.daemon.offline import Offline
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.reload import merged, waiting
 from gon_edge.daemon.reporting import STATE_EVERY_S, Tally
@@ -114,6 +115,9 @@ class Daemon:
             self._telemetry.certificate(option, certificate)
         self._watch = Watch()
         self._heard = self._client.heard
+        self._offline = Offline(
+            config.node, self._reporter.tell_one, now=monotonic(), events=self._store.alerts(1, stream="")
+        )
         self._reload_wanted = self._stopping = False
         self._trimmed_at = 0.0
 
@@ -334,6 +338,7 @@ class Daemon:
         if abs(self._clock.offset_s - self._pipeline.offset_s) <= CLOCK_STEP_S:  # else it has just been set
             self._trust.look(wall, monotonic())
         self._orders.beat(now, wall)
+        self._offline.look(self._client.connected, now, wall)
         if any(stream.has_stopped(now) for stream in self._streams.values()):
             self._client.ask_for_a_sign()  # is it the stream that is silent, or the broker?
         for stream in self._streams.values():

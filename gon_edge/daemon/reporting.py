@@ -236,21 +236,25 @@ class Reporter:
             again = alert.recurring if alert.kind == "anomaly" else None
             if alert.type == "end" and again is not None and self._on_habit(stream, alert):
                 alert = replace(alert, recurring=replace(again, learned=True))
-            event = event_json(alert)
-            log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
             self._telemetry.alert(alert)
-            self._publish(event)
+            self.tell_one(alert)
             if alert.type == "new" and alert.kind != "overdue":  # its rows are normal, only too few
                 self._on_alert(stream)
-            before = self.alerts.pop(alert.id, {})
-            event |= {key: before[key] for key in ("answer", "note") if key in before}
-            self._store.add_alert(event)
-            self.alerts[alert.id] = event
-            while len(self.alerts) > ALERTS_SHOWN:
-                del self.alerts[next(iter(self.alerts))]
         if alerts:
             self._store.put_state(f"alerts/{stream.name}", stream.memory())
             self.state(stream, force=True)
+
+    def tell_one(self, alert: Alert) -> None:
+        """Tell an event of a stream, or of the daemon itself: log, broker, store, page."""
+        event = event_json(alert)
+        log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
+        self._publish(event)
+        before = self.alerts.pop(alert.id, {})
+        event |= {key: before[key] for key in ("answer", "note") if key in before}
+        self._store.add_alert(event)
+        self.alerts[alert.id] = event
+        while len(self.alerts) > ALERTS_SHOWN:
+            del self.alerts[next(iter(self.alerts))]
 
     def remind(self, streams: Iterable[Stream]) -> None:
         """Publish the open alerts again, as updates: to whom the broker did not keep what was said of them."""
@@ -327,6 +331,8 @@ def _line(alert: Alert) -> str:
         names = ", ".join(map(repr, together.streams[:3]))
         causes = f"{together.count} of {together.of} streams fell silent together: {names}"
     again = f", {in_words(alert.recurring)}" if alert.recurring is not None else ""
+    if alert.kind == "offline":
+        return f"alert {alert.type} offline {alert.severity}: there is no broker [{alert.id}]"
     what = f"alert {alert.type} {alert.kind} {alert.severity} on {alert.stream!r}{again}"
     return f"{what}: {causes or 'cause unknown'} [{alert.id}]"
 

@@ -281,9 +281,9 @@ class Columns:
             self._rises[column] = _FELL
         self._seen[column] = timestamp
         self._quiet[column] = timestamp if quiet == _GONE else max(quiet, timestamp)
-        if quiet == seen and gap_s < math.inf:  # nobody was away meanwhile
-            if self._cadences[column].add(gap_s):
-                self._settle(column)
+        nobody_was_away = quiet == seen and gap_s < math.inf
+        if nobody_was_away and self._cadences[column].add(gap_s):
+            self._settle(column)
 
     def _take_back(self, column: int) -> None:
         """The device itself says that a feature has no value any more: that it is silent from now on is no news."""

@@ -121,6 +121,8 @@ def _about(site: Site, name: str) -> tuple[Answer, dict[str, Any] | None]:
         event = next((one for one in newest if one["kind"] != "missing"), None)
         if event is None:
             raise InputError(f"stream {name!r} has had no alert yet")
+    if event is not None and event["kind"] == "offline":
+        raise InputError(f"alert {name!r} is about the broker, and no reading was wrong")
     if event is not None:
         return Answer(event["id"], "true", event["stream"], event["since"], event["timestamp"], 0.0), event
     for stream in site.streams():
