@@ -304,7 +304,8 @@ class Table:
             return
         read = sum(self._numbers[name].read for name in features)
         dropped = sum(self._numbers[name].dropped for name in features)
-        yield f"{read} cells read, {dropped} dropped{self._first_text(features) if dropped else ''}"
+        whole = " of the whole file" if self._outside else ""
+        yield f"{read} cells read{whole}, {dropped} dropped{self._first_text(features) if dropped else ''}"
         yield from self._said_of_rows()
         yield from self._said_of_columns(features, wanted)
 

@@ -16,6 +16,7 @@ from e2e.servers import Mosquitto, require, wait_until
 from program import GON_EDGE, gon_edge
 
 from gon_edge import GONDetector
+from gon_edge.commands.main import main
 from gon_edge.model.file import Model, save_model
 from gon_edge.training.fit import fit_model
 
@@ -196,3 +197,33 @@ def test_a_place_that_cannot_be_written_is_73(model_path: str) -> None:
     result = gon_edge("score", "--model", model_path, "-", "-o", "/nonexistent/x.csv", stdin="flow,level\n1,2\n")
     assert result.returncode == 73
     assert result.stderr == "gon-edge: /nonexistent/x.csv: cannot be written: No such file or directory\n"
+
+
+@pytest.mark.parametrize("command", ["score", "plot", "replay", "rehearse", "retrain"])
+def test_what_cannot_be_read_is_66_and_one_line_of_every_command(
+    command: str, model_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"state_dir: {tmp_path}/state\nmqtt: {{url: 'mqtt://localhost'}}\nsubscriptions: [{{topic: 't/{{stream}}'}}]\n"
+    )
+    options = {
+        "score": ["--model", model_path],
+        "plot": ["--model", model_path, "-o", str(tmp_path / "x.svg")],
+        "replay": ["--stream", "s"],
+        "rehearse": ["--config", str(config)],
+        "retrain": ["s", "--config", str(config), "--from"],
+    }[command]
+    files = {
+        "text.csv": (b"time,flow,level\n1,x,y\n", "its cells are no numbers, such as 'x' in line 2"),
+        "empty.csv": (b"", "is empty"),
+        "latin.csv": ("time;a\n1;2 °C\n".encode("latin-1"), ":2: is not UTF-8 text"),
+        "sheet.xlsx": (b"PK\x03\x04", "save its sheet as CSV"),
+    }
+    for name, (content, said) in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert main([command, *options, str(tmp_path / name)]) == 66
+        output = capsys.readouterr()
+        assert (output.out, output.err.count("\n")) == ("", 1)
+        assert f"{name}" in output.err
+        assert said in output.err
