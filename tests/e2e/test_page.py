@@ -245,7 +245,9 @@ def test_a_stream_without_a_row_lists_its_features_what_is_not_used_and_why_it_w
     held = {"flow": Held(3.2, 1.0), HOSTILE: Held(float("nan")), "energy": Held(42.0, 60.0, rises=True)}
     lost = tuple(Entry(f"label-{i}", "text", 3, HOSTILE) for i in range(70))
     waits = "the timestamps stand still"
-    young = StreamSnapshot("pump", "warming-up", 0, 600, features=held, dropped=lost, waits=waits)
+    young = StreamSnapshot(
+        "pump", "warming-up", 0, 600, features=held, counters=frozenset({"energy"}), dropped=lost, waits=waits
+    )
     with served(plain_snapshot(streams=(young,)), two_days) as url:
         page.goto(url)
         says(page.locator(".stream"), "The timestamps stand still.")
@@ -359,7 +361,8 @@ def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> N
     of_pump = GateReport(True, (), True, 0, old, old, 0.005, 12_000, 3e-5).as_json()
     models = {"pump": {"version": "3", "gate": of_pump}, "stranger": {"version": "3", "gate": nonsense}}
     failed = RetrainRecord("young", "", 1.7e9, 4.0, "over_budget", 64 << 20, 600, "training needs 80 MiB")
-    young = StreamSnapshot("young", "warming-up", 700, 600, eta_s=0.0)
+    waits = "no model yet: training needs 80 MiB; tried again in 2 min"
+    young = StreamSnapshot("young", "warming-up", 700, 600, eta_s=0.0, waits=waits)
     snapshot = plain_snapshot(
         streams=(*streams, young),
         readings={stream.name: readings(stream.name, ("flow",), low=[[1.0]]) for stream in streams},
@@ -368,7 +371,7 @@ def test_what_the_gate_measured_is_shown_beside_the_model_before(page: Any) -> N
     )
     with served(snapshot) as url:
         page.goto(url)
-        says(card(page, "young"), "No model yet: training needs 80 MiB. Soon tried again, with more rows.")
+        says(card(page, "young"), "No model yet: training needs 80 MiB; tried again in 2 min.")
         told = page.get_by_role("region", name="Models")
         says(told, re.compile(r"kept out\s*it calls 3.1 % abnormal"))
         says(
