@@ -340,7 +340,8 @@ class StreamConfig:
         FeatureConfig(max_hold_s=60.0, missing_after_s=inf)
         """
         max_hold_s = self.max_hold_s
-        missing_after_s = math.inf if self.alerts.missing_after_s == math.inf else None
+        never = self.alerts.missing_after_s == math.inf or not self.wants(name)  # nobody misses what is left out
+        missing_after_s = math.inf if never else None
         for pattern, own in self.features.items():
             if fnmatchcase(name, pattern):
                 max_hold_s = max_hold_s if own.max_hold_s is None else own.max_hold_s

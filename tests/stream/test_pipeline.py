@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -430,3 +431,11 @@ def test_a_time_relative_to_now_is_relative_to_the_receipt():
         (1_000_009.0, [2.0]),
         (1_000_010.0, [3.0]),
     ]
+
+
+def test_a_sensor_that_is_left_out_from_now_on_is_missed_no_more():
+    it = pipeline(MODEL_OF_TWO())
+    assert tell(it, 0, 60, slow=range(20)) == ["new slow"]
+    stream = it.streams["pump"]
+    stream.configure(replace(stream.settings, exclude=("slow",)))
+    assert tell(it, 60, 100) == ["end slow"]
