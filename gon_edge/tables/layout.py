@@ -161,7 +161,8 @@ def layout_of(file: CsvFile, options: TableOptions, keep: Collection[str] = ()) 
     stream = _stream(file, options, taken, keep)
     taken |= set() if stream is None else {stream}
     if not long:
-        rest = [i for i in range(len(names)) if i not in taken]
+        own = ("column 1", *_INFLUX) if file.annotated else ()
+        rest = [i for i in range(len(names)) if i not in taken and names[i] not in own]
         further = [i for i in rest if times and is_time_name(file.columns[i]) and file.columns[i] not in keep]
         values = [i for i in rest if i not in further]
         may_count = len(values) > 1 and values[0] == 0 and file.columns[0] not in keep

@@ -301,6 +301,7 @@ class Table:
             del how[:2]
         yield f"{self.name}: {', '.join(filter(None, how))}"
         if file.once:
+            yield from filter(None, [self._doubt])
             return
         read = sum(self._numbers[name].read for name in features)
         dropped = sum(self._numbers[name].dropped for name in features)

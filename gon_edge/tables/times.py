@@ -123,7 +123,7 @@ def readings(cell: str) -> dict[Kind, float]:
     Examples
     --------
     >>> readings("1970-01-02"), readings("02.01.1970 00:00:01")
-    ({'iso': 86400.0}, {'dmy': 86401.0})
+    ({'iso': 86400.0}, {'dmy': 86401.0, 'mdy': 2678401.0})
     """
     cell = cell.strip()
     found: dict[Kind, float] = {}
@@ -137,13 +137,12 @@ def readings(cell: str) -> dict[Kind, float]:
         datetime.fromisoformat(cell)
         return {"iso": unix_seconds(cell)}
     if (match := _NUMERIC.fullmatch(cell)) is not None:
-        first, mark, second, third, clock = match.groups()
+        first, _, second, third, clock = match.groups()
         if len(first) == 4:
             _add(found, "ymd", first, second, third, clock)
         elif len(third) in (2, 4):
             _add(found, "dmy", third, second, first, clock)
-            if mark != ".":  # with points the day comes first everywhere
-                _add(found, "mdy", third, first, second, clock)
+            _add(found, "mdy", third, first, second, clock)
             if len(third) == 2 == len(first):
                 _add(found, "ymd", first, second, third, clock)
     elif (match := _NAMED.fullmatch(cell)) is not None:
@@ -208,6 +207,7 @@ class Times:
         self.empty = 0
         self.footer: int | None = None
         self._rows = 0
+        self._points = True  # whether days and months are cut by points
         self._halves = False  # whether clocks have twelve hours
         self._by_kind: dict[Kind, array[float]] = {}
         self._unread: list[tuple[int, int, str]] = []
@@ -219,6 +219,7 @@ class Times:
             self.empty += 1
         elif not found and len(self._unread) <= _FOOTER:
             self._unread.append((self._rows, line, cell))
+        self._points &= "dmy" not in found or "." in cell[:3]
         self._halves |= "dmy" in found and cell.rstrip()[-1] in "mM."
         for kind, at in found.items():
             times = self._by_kind.setdefault(kind, array("d"))
@@ -251,6 +252,8 @@ class Times:
         if "compact" in whole:
             return "compact", known["compact"], ""
         days = [kind for kind in ORDERS if kind in whole]
+        if "dmy" in days and self._points:  # with points the day comes first everywhere
+            return "dmy", known["dmy"], ""
         if len(days) > 1:
             usual = "mdy" if self._halves else "dmy"
             best = min(days, key=lambda kind: (*_unevenness(known[kind]), kind != usual))

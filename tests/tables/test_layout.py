@@ -72,6 +72,16 @@ def test_a_later_table_of_a_database_may_have_further_columns(csv: Callable[...,
     assert (found.stream, found.features, found.times) == (6, (5,), (3,))
 
 
+def test_fields_that_a_database_has_put_side_by_side_are_features_and_its_own_columns_are_none(
+    csv: Callable[..., str],
+) -> None:
+    head = ["#datatype,string,long,dateTime:RFC3339,dateTime:RFC3339,double,double", "#group,,,,,,", "#default,,,,,,"]
+    found = layout(
+        csv(*head, ",result,table,_start,_time,flow,heat", ",,0,2026-01-05T09:00:00Z,2026-01-05T10:00:00Z,1,2")
+    )
+    assert (found.times, found.features, found.values) == ((4,), (), (5, 6))
+
+
 def test_options_come_back_from_json() -> None:
     options = TableOptions(("Date", "Time"), only="a", missing=(-200.0,), since={"ago_s": 60.0})
     values = asdict(options)

@@ -77,7 +77,9 @@ def test_a_single_day_is_in_doubt_and_a_person_can_say() -> None:
     assert (kind, "--date-order" in doubt) == ("dmy", True)
     assert decided(cells, "mdy")[:2] == ("mdy", [at(2026, 5, 1, hour) for hour in range(5)])
     assert decided([f"1/5/2026 {hour}:00 AM" for hour in range(1, 5)])[0] == "mdy"
-    assert decided(["05.01.2026 10:00"] * 3)[2] == ""  # with points the day comes first everywhere
+    assert decided(["05.01.2026 10:00"] * 3)[::2] == ("dmy", "")  # with points the day comes first everywhere
+    assert decided(["05.01.2026 10:00"] * 3, "mdy")[1][0] == at(2026, 5, 1, 10)
+    assert decided(["05.13.2026", "05.14.2026"])[0] == "mdy"
 
 
 def test_a_column_in_which_days_and_months_change_places_is_refused() -> None:
