@@ -161,7 +161,11 @@ class Publisher:
         """Send what there is room for, at once."""
         connection = self._connection
         while self._waiting and len(connection.unacknowledged) < connection.send_window:
-            connection.send(self._waiting.popleft())
+            message = self._waiting.popleft()
+            if connection.takes(message):
+                connection.send(message)
+            else:  # it would end the connection, and every one after it
+                self._published(message, f"the broker takes packets of at most {connection.most_packet} bytes")
         try:
             connection.flush()
         except Lost as lost:

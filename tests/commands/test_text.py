@@ -104,7 +104,7 @@ def test_foreign_names_in_tables_and_pages_cannot_steer_the_terminal() -> None:
             "uptime_s": 1.0,
             "rss_bytes": 0,
             "now": 0.0,
-            "mqtt": {"url": hostile, "connected": False, "error": hostile},
+            "mqtt": {"url": hostile, "connected": False, "error": hostile, "troubles": [hostile]},
             "streams": [stream],
             "alerts": [{**alert, "top_features": [cause]}],
             "silences": [silence],
@@ -113,7 +113,7 @@ def test_foreign_names_in_tables_and_pages_cannot_steer_the_terminal() -> None:
     assert all(
         c.isprintable() or c == "\n" for c in text + silences_text([silence]) + result_text(result(stream=hostile))
     )
-    assert text.count("\n") == 12
+    assert text.count("\n") == 13
 
 
 def test_a_table_gives_wide_characters_two_columns() -> None:

@@ -435,6 +435,26 @@ def test_a_silence_is_shown_with_its_reason(page: Any, pump: tuple[DaemonProcess
     says(card(page, "pump"), "Silenced until")
 
 
+def test_another_client_with_its_id_is_named_on_the_page_and_by_the_doctor(
+    page: Any, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    # mosquitto only closes the older connection.
+    settings = {"url": mosquitto.url, "client_id": "twin", "reconnect_max": "1s"}
+    twin = [require("mosquitto_sub"), "-p", str(mosquitto.port), "-i", "twin", "-t", "t"]
+    with DaemonProcess(tmp_path, mosquitto, mqtt=settings).connected() as daemon, subprocess.Popen(twin) as other:
+        page.goto(address(daemon))
+        said = "another client uses the id 'twin'"
+        try:
+            says(page.locator("#broker-notice"), said)
+            assert daemon.metric('gon_edge_mqtt_reconnects_total{reason="taken_over"}')
+            doctor = [sys.executable, "-m", "gon_edge", "doctor", "--json", "--config", str(daemon.config)]
+            found = json.loads(subprocess.run(doctor, capture_output=True, text=True).stdout)["findings"]
+            assert any(finding["state"] == "warning" and said in finding["text"] for finding in found)
+        finally:
+            other.kill()
+        assert said in daemon.log
+
+
 def test_a_warm_up_shows_how_far_it_is(page: Any, fresh: DaemonProcess, mosquitto: Mosquitto) -> None:
     page.goto(address(fresh))
     says(page.locator("#summary"), "Waiting for readings")

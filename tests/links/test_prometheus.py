@@ -251,6 +251,7 @@ def test_the_gauges_of_a_scrape_are_read_at_the_scrape(registry: CollectorRegist
     assert registry.get_sample_value("gon_edge_mqtt_connected") == 1
     assert registry.get_sample_value("gon_edge_queue_length") == 1
     assert registry.get_sample_value("gon_edge_mqtt_subscriptions_refused") == 2
+    assert registry.get_sample_value("gon_edge_mqtt_unacknowledged_seconds") == 12.5
 
 
 def test_a_row_costs_far_less_than_scoring_it(telemetry: Telemetry) -> None:

@@ -66,6 +66,23 @@ def test_messages_the_broker_refuses_are_counted_with_the_reason(tmp_path: Path)
         broker.kill()
 
 
+def test_a_message_over_what_the_broker_takes_is_refused_and_ends_no_connection(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path / "broker")
+    config = tmp_path / "broker" / "mosquitto.conf"
+    config.write_text("max_packet_size 2000\n" + config.read_text())
+    broker.start()
+    try:
+        with Publisher(settings(broker.url)) as publisher:
+            publisher.send("t", bytes(5000))
+            publisher.send("t", b"small")
+            assert publisher.drain()
+        assert (publisher.sent, publisher.acknowledged, publisher.refused) == (2, 1, 1)
+        assert publisher.refusal == "the broker takes packets of at most 2000 bytes"
+        assert broker.log.count("Sending CONNACK") == 1
+    finally:
+        broker.kill()
+
+
 def test_samples_come_at_a_regular_pace(mosquitto: Mosquitto) -> None:
     count = iter(range(5))
     received: list[Message] = []

@@ -17,6 +17,16 @@ def test_a_stopped_daemon_is_a_warning_where_no_service_should_run_it(look, sett
     assert states(look(settings, "daemon")) == ["warning"]
 
 
+def test_what_the_daemon_says_of_its_broker_is_a_warning(settings, tmp_path):
+    file = tmp_path / "gon-edge.yaml"
+    file.write_text(json.dumps(settings))
+    daemon = {"node": "pi-1", "uptime_s": 10.0, "rss_bytes": 1 << 20, "streams": [{"stream": "s", "state": "scoring"}]}
+    daemon["mqtt"] = {"troubles": ["another client uses the id 'twin', it seems"]}
+    findings = list(service.check_daemon(load_config(file), daemon, {}))
+    assert states(findings) == ["ok", "warning"]
+    assert findings[1].text == "its broker: another client uses the id 'twin', it seems"
+
+
 def test_readings_shown_to_the_network_are_a_warning(settings, tmp_path):
     file = tmp_path / "gon-edge.yaml"
     daemon = {"node": "pi-1", "uptime_s": 10.0, "rss_bytes": 1 << 20, "streams": [{"stream": "s", "state": "scoring"}]}
