@@ -74,11 +74,11 @@ REASONS = (
 
 MASK_REASONS = (
     *("null", "nan", "infinite", "text", "ambiguous", "gone"),
-    *("name", "limit", "no_birth", "repeated", "unread"),
+    *("name", "limit", "no_birth", "repeated", "mixed", "unread"),
 )
 """Why one feature of a message has no value.  Features masked for ``name``, ``limit`` and ``no_birth`` are dropped.  A
-``repeated`` one has a value: the last of several that items of one list have under one name.  An ``unread`` key stands
-where no option looks."""
+``repeated`` one has a value: the last of several that items of one list have under one name.  A ``mixed`` key tells
+devices apart whose values share their features; an ``unread`` one stands where no option looks."""
 
 LOST_REASONS = ("excluded", "crowded", "once", "behind", "ahead", "still", "no_interval", "no_time", "future")
 """Why a value that a message holds, or its timestamp (the last two), is not used; said in words by `stream.ledger`."""

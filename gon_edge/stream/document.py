@@ -18,6 +18,7 @@ from gon_edge.stream.items import Items
 from gon_edge.stream.paths import ABSENT, Path
 from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.senml import BASE_NAME, Senml, is_senml
+from gon_edge.stream.shapes import device_of
 from gon_edge.stream.times import unix_seconds
 
 # What printf makes of floats that are none, beside the text in which it is only text.
@@ -108,6 +109,9 @@ class Documents:
                     collected.add(self._object(topic, stream, feature, item))
                 except PayloadError as error:
                     collected.reject(error)
+            # What items of one time repeat has been named.  Those of several times may be history, or several devices.
+            if collected.readings > 1 and (device := device_of(document)) is not None:
+                collected.tell(device, "mixed", document[0][device])
         else:
             collected.add(self._object(topic, stream, feature, document))
         return collected.finish(topic, self._max_features, "an array without items")

@@ -15,6 +15,7 @@ from gon_edge.stream.scalars import LARGEST, PLAIN, Scalars
 from gon_edge.stream.topics import MAX_NAME
 
 MAX_DEPTH = 8  # nesting of a document; the deepest device payload met in the field has 4
+_UNMASKED = ("name", "repeated", "mixed", "unread")  # reasons of keys that are no masked feature
 _SHOWN = 60  # characters of a value or key that a person is shown
 
 
@@ -120,7 +121,7 @@ class Features:
                 if masked.pop(name, None) is None:  # else it is named already
                     self.dropped.append(Dropped(name, "limit", shown(values.pop(name))))
         if self.dropped or masked:
-            reasons = [part.reason for part in self.dropped if part.reason in ("name", "repeated", "unread")]
+            reasons = [part.reason for part in self.dropped if part.reason in _UNMASKED]
             for reason in [*reasons, *masked.values()]:
                 counts[reason] = counts.get(reason, 0) + 1
         return Reading(self.stream, self.timestamp, values, masked, tuple(self.dropped), self.offset_s)
@@ -142,6 +143,17 @@ class Collected:
         known = self._features.setdefault(moment, features)
         if known is not features:
             known.merge(features)
+
+    def tell(self, key: str, reason: str, raw: object) -> None:
+        """Name a key beside what the first reading has dropped."""
+        for features in self._features.values():
+            features.dropped.append(Dropped(key, reason, shown(raw)))
+            break
+
+    @property
+    def readings(self) -> int:
+        """How many there are so far."""
+        return len(self._features)
 
     def reject(self, error: PayloadError) -> None:
         """Count an item or line that holds none."""

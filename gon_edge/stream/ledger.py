@@ -34,6 +34,8 @@ IN_WORDS: Mapping[str, str] = {
     "limit": "more keys in one message than limits.features allows",
     "repeated": "items of one list have the same key, and the last one counts: name what tells them apart by name_key,"
     " or by stream: {key: KEY}",
+    "mixed": "items of one list are of several devices, and share their features: tell them apart by name_key, or by"
+    " stream: {key: KEY}",
     "unread": "beside what items or value_key name",
     # of a value, after that
     "excluded": "left out by include or exclude of this stream",
@@ -79,6 +81,7 @@ IN_WORDS: Mapping[str, str] = {
 HELP: Mapping[str, str] = {
     "text": "map: a number for each word, such as {heat: 1, idle: 0}, where it is a state",
     "ambiguous": "decimal: point or comma",
+    "mixed": "stream: {key: KEY} or name_key: the key that tells the devices apart",
     "repeated": "stream: {key: KEY} or name_key: the key that tells the items apart",
     "bad_timestamp": "timestamp: the key of a time that gon-edge reads (docs/payloads.md), or leave timestamp out",
     "limit": "limits.features: a larger number",

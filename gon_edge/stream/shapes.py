@@ -1,4 +1,4 @@
-"""Which keys of documents name their streams, features and values: a guess, for suggestions only.
+"""Which keys of documents name their streams, features and values: a guess, for suggestions and warnings only.
 
 A shape is known by what all its items share: `items` reads documents by the options that come of it.
 """
@@ -61,6 +61,13 @@ def _of_items(items: Sequence[Any]) -> Keys:
     if len(items) > 1 and (device := next((key for key in _DEVICES if _tells_apart(items, key)), None)) is not None:
         return {"stream": {"key": device}}
     return {}
+
+
+def device_of(items: Sequence[Any]) -> str | None:
+    """The key whose text tells the devices of a list apart: each item has another one, and all have the same keys."""
+    if len(items) < 2 or not _objects(items) or any(item.keys() != items[0].keys() for item in items):
+        return None
+    return next((key for key in _DEVICES if _tells_apart(items, key) and isinstance(items[0][key], str)), None)
 
 
 def _of_telegraf(items: Sequence[Mapping[str, Any]]) -> Keys:

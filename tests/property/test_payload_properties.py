@@ -92,7 +92,7 @@ def test_a_payload_is_finite_readings_or_an_error_with_a_known_reason(decoder, p
     counted = sum(
         count
         for reason, count in decoded.masked.items()
-        if reason not in ("name", "limit", "no_birth", "repeated", "unread")
+        if reason not in ("name", "limit", "no_birth", "repeated", "mixed", "unread")
     )
     assert counted == sum(len(reading.masked) for reading in decoded.readings)
     for reading in decoded.readings:

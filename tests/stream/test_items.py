@@ -208,3 +208,23 @@ def test_what_options_name_is_not_unread():
     }
     (reading,) = decoder("t", **options).decode("t", json.dumps(message).encode()).readings
     assert (reading.stream, reading.timestamp, reading.values, reading.dropped) == ("x", 5.0, {"a": 1.0}, ())
+
+
+def test_devices_of_one_list_with_times_of_their_own_are_named_until_a_key_tells_them_apart():
+    stations = [
+        {"station": "north", "ts": 1764494154, "wind": 3.5},
+        {"station": "south", "ts": 1764494150, "wind": 7.5},
+    ]
+    decoded = decoder("weather", stream="weather", timestamp="ts").decode("weather", json.dumps(stations).encode())
+    assert [(part.key, part.reason, part.example) for part in decoded.readings[0].dropped if part.reason != "text"] == [
+        ("station", "mixed", "north")
+    ]
+    assert decoded.masked == {"text": 2, "mixed": 1}
+    apart = readings(stations, "weather", topic="weather", stream={"key": "station"}, timestamp="ts")
+    assert [reading.dropped for reading in apart] == [(), ()]
+
+
+def test_the_history_of_one_device_is_not_taken_for_several():
+    history = [{"ts": 1764494150 + i, "device": "north", "seq": i, "wind": 3.5} for i in range(3)]
+    decoded = decoder("weather", stream="weather", timestamp="ts").decode("weather", json.dumps(history).encode())
+    assert decoded.masked == {"text": 3}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gon_edge.stream.shapes import keys_of
+from gon_edge.stream.shapes import device_of, keys_of
 
 METRIC = {"name": "cpu", "tags": {"host": "nas"}, "fields": {"idle": 1.0}, "timestamp": 1}
 
@@ -50,3 +50,19 @@ def test_a_known_shape_has_its_keys(document, keys):
 )
 def test_what_needs_no_keys_or_fits_no_shape_has_none(document):
     assert keys_of(document) == {}
+
+
+@pytest.mark.parametrize(
+    ("items", "device"),
+    [
+        ([{"station": "a", "t": 1}, {"station": "b", "t": 2}], "station"),
+        ([{"station": "a", "t": 1}, {"station": "a", "t": 2}], None),
+        ([{"id": 1, "t": 1}, {"id": 2, "t": 2}], None),  # may be the number of the message
+        ([{"id": "a", "t": 1}, {"id": "b", "h": 2}], None),
+        ([{"id": "a", "t": 1}], None),
+        ([{"id": "a", "t": 1}, 5], None),
+        ([1, 2], None),
+    ],
+)
+def test_devices_are_told_apart_by_a_text_that_each_has(items, device):
+    assert device_of(items) == device
