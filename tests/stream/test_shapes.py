@@ -60,7 +60,7 @@ def test_what_needs_no_keys_or_fits_no_shape_has_none(document):
         ([{"id": 1, "t": 1}, {"id": 2, "t": 2}], None),  # may be the number of the message
         ([{"id": "a", "t": 1}, {"id": "b", "h": 2}], None),
         ([{"id": "a", "t": 1}], None),
-        ([{"id": "a", "t": 1}, 5], None),
+        ([5, {"id": "a", "t": 1}, {"id": "b", "t": 1}], None),
         ([1, 2], None),
     ],
 )
