@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from gon_edge.errors import InputError
 from gon_edge.model.counters import rising
 from gon_edge.model.daily import DAY_S, DAYS, LEAST_SPAN_S, MOST_FEATURES, SUFFIX, DayMemory, is_difference
 from gon_edge.model.gon import Float
@@ -290,7 +291,13 @@ class _File:
         from gon_edge.tables.table import Table
 
         self._step_s = job.interval_s or 1.0
-        self._table = Table(job.rows_file, TableOptions.from_json(job.rows_options))
+        try:
+            reading = TableOptions.from_json(job.rows_options)
+        except TypeError:
+            raise InputError(
+                f"{job.rows_file}: how to read it is not understood; is the command a newer one?"
+            ) from None
+        self._table = Table(job.rows_file, reading)
         self.interval_s = self._table.interval_s if self._table.has_times else None
 
     def chunks(self) -> Iterator[RowChunk]:

@@ -90,6 +90,22 @@ def test_without_a_row_everything_in_a_file_may_be_learned(config: Config) -> No
     assert (job.until, job.since, job.interval_s, job.rows_file) == (float("inf"), None, 0.0, "/tmp/rows.csv")
 
 
+def test_a_span_is_of_the_rows_that_are_stored_or_of_those_in_the_file(config: Config) -> None:
+    span = {"since": {"ago_s": 100.0}, "until": {"at": 1350.0}}
+    stored = Here(config).job(**span)
+    assert (stored.since, stored.until, stored.rows_options) == (1299.0, 1350.0, {})
+    filed = Here(config).job(**span, rows_file="/tmp/rows.csv", rows_options={"decimal": ","})
+    assert (filed.since, filed.until) == (None, float("inf"))
+    assert filed.rows_options == {"decimal": ",", **span}
+
+
+def test_a_job_for_rows_of_another_interval_accepts_as_many_false_alerts_a_day(config: Config) -> None:
+    job = Here(config).job()
+    wide = job.at_interval(60.0)
+    assert (wide.interval_s, wide.settings.risk) == (60.0, pytest.approx(60.0 * job.alerts_a_day / 86400.0))
+    assert job.at_interval(1.0) is job
+
+
 def test_what_a_person_said_goes_along_and_what_is_newer_than_the_model_apart(config: Config) -> None:
     with Store.open(config.state_dir) as store:
         store.put_state("accepted/pump", [[1000.0, 1010.0]])  # as gon-edge kept it before there were answers

@@ -17,7 +17,17 @@ def test_orders_are_checked() -> None:
     (order,) = orders({"streams": ["pump", "pump"], "since": {"ago_s": 60}, "budget_bytes": 5e7, "force": 1}, KNOWN)
     assert (order.why, order.since, order.budget_bytes, order.force) == ("asked", {"ago_s": 60.0}, 50_000_000, True)
     assert orders({"streams": ["new"], "rows_file": "/tmp/x.csv"}, KNOWN)[0].stream == "new"
-    for wrong in ({"streams": ["x"]}, {"streams": 7}, {"since": 5}, {"since": {"at": "x"}}, {"budget_bytes": "much"}):
+    asked = {"streams": ["new"], "rows_file": "x.csv", "rows_options": {"decimal": ","}, "until": {"at": 5}}
+    (filed,) = orders(asked, KNOWN)
+    assert (filed.rows_options, filed.until) == ({"decimal": ","}, {"at": 5.0})
+    for wrong in (
+        {"rows_options": 5},
+        {"streams": ["x"]},
+        {"streams": 7},
+        {"since": 5},
+        {"since": {"at": "x"}},
+        {"budget_bytes": "much"},
+    ):
         with pytest.raises(InputError):
             orders(wrong, KNOWN)
     with pytest.raises(InputError, match="no stream yet"):

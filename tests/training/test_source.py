@@ -132,6 +132,12 @@ def test_a_file_has_its_own_interval_and_rows_of_it_are_one_piece(tmp_path):
     assert (job.interval_s, job.settings.risk) == (60.0, 60.0 / 86400.0)
 
 
+def test_options_that_nobody_knows_are_one_line(tmp_path):
+    (tmp_path / "rows.csv").write_text("time,a\n0,1\n1,2\n")
+    with pytest.raises(InputError, match="how to read it is not understood"):
+        Source(plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"), rows_options={"colour": "red"}))
+
+
 def test_rows_of_a_file_without_times_are_counted(tmp_path):
     (tmp_path / "rows.csv").write_text("a\n" + "\n".join(map(str, range(3000))))
     asked = plain_job(tmp_path, rows_file=str(tmp_path / "rows.csv"), interval_s=2.0)
