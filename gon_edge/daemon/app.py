@@ -344,6 +344,7 @@ class Daemon:
         for stream in self._streams.values():
             self._telemetry.stream_state(stream.name, stream.state)
             self._telemetry.causes(stream.name, stream.causes())
+            self._reporter.waits(stream, now)
             if self._home is not None:
                 self._home.update(stream, now, silenced=self._orders.silenced(stream.name) is None)
         if self._home is not None:

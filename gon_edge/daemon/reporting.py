@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -34,6 +35,7 @@ STATE_EVERY_S = 1.0
 ALERTS_SHOWN = 50  # on the page, as many as fit two screens
 _KEYS_NAMED = 50  # in the log, of one subscription; not critical: the page and status name the newest
 _SUBSCRIPTIONS_NAMED = 500  # not critical: more than anybody writes
+_WAITS_S = 60.0  # not critical: eight readings of most devices
 _CALM = frozenset({"null", "nan", "text", "unread", "excluded", "no_time"})  # what devices send every day
 TOLD_AWAY_S = 5.0
 """A shorter absence is counted, and no news.  Not critical: a broker that restarts takes as long."""
@@ -126,6 +128,9 @@ class Reporter:
         self._on_alert = on_alert
         self._on_habit = on_habit
         self._published_at: dict[str, float] = {}
+        self._waits_since: dict[
+            str, float
+        ] = {}  # when a stream without rows was seen first; infinite once that is said
         self._named: dict[str, set[str]] = {}  # keys that the log has named, by subscription
 
     def message(self, heard: Heard) -> None:
@@ -170,6 +175,15 @@ class Reporter:
         if step.stopped:
             log.warning("stream %r: no new reading for %.0f s", stream.name, self._monotonic() - stream.heard_at)
             self.tell(stream, step.silent)
+
+    def waits(self, stream: Stream, now: float) -> None:
+        """Say once why a stream still has no row, a while after its first reading; ``now`` is monotonic seconds."""
+        why = stream.aligner.waits_for
+        if not why:
+            self._waits_since.pop(stream.name, None)
+        elif now - self._waits_since.setdefault(stream.name, now) > _WAITS_S:
+            self._waits_since[stream.name] = math.inf
+            log.warning("stream %r makes no row yet: %s", stream.name, why)
 
     def _say_dropped(self, subscription: str, stream: str, dropped: Dropped) -> None:
         """Name a key that became no value, once for each subscription."""
@@ -322,6 +336,7 @@ class Reporter:
         self._telemetry.remove_stream(stream.name)
         self._client.publish(self._client.topic("state", stream.name), "", retain=True)
         self._published_at.pop(stream.name, None)
+        self._waits_since.pop(stream.name, None)
 
 
 def _line(alert: Alert) -> str:

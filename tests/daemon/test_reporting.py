@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
 
 from gon_edge.config.file import parse_config
+from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.reporting import Tally
 from gon_edge.daemon.scoring import Scoring
@@ -23,6 +26,28 @@ def test_a_tally_tells_only_what_has_come_since():
     assert told == [3, 7]
 
 
+class Nobody:
+    """A broker that keeps nothing."""
+
+    def topic(self, *levels: str) -> str:
+        return "/".join(levels)
+
+    def publish(self, topic: str, payload: str, *, retain: bool = False, shorter: str = "") -> None:
+        pass
+
+
+@contextlib.contextmanager
+def scored(config: Config) -> Iterator[Scoring]:
+    telemetry = Telemetry(CollectorRegistry(), version="0")
+    clock = Clock(monotonic=lambda: 1.0, wall=lambda: 1.77e9)
+    scoring = Scoring(config, telemetry, Nobody(), Machine(clock))
+    try:
+        yield scoring
+    finally:
+        scoring.stop()
+        scoring.store.close()
+
+
 def test_the_log_names_each_key_once_for_each_subscription(tmp_path, caplog):
     """Once a reason was not enough: the second label of a device was never heard of."""
     caplog.set_level(logging.INFO)
@@ -33,26 +58,11 @@ def test_the_log_names_each_key_once_for_each_subscription(tmp_path, caplog):
             "subscriptions": [{"topic": "a/{stream}"}, {"topic": "b/{stream}"}],
         }
     )
-    telemetry = Telemetry(CollectorRegistry(), version="0")
-    sent: list[str] = []
-
-    class Nobody:
-        def topic(self, *levels: str) -> str:
-            return "/".join(levels)
-
-        def publish(self, topic: str, payload: str, *, retain: bool = False, shorter: str = "") -> None:
-            sent.append(topic)
-
-    clock = Clock(monotonic=lambda: 1.0, wall=lambda: 1.77e9)
-    scoring = Scoring(config, telemetry, Nobody(), Machine(clock))
-    try:
+    with scored(config) as scoring:
         for _ in range(3):
             for topic in ("a/pump", "a/press", "b/pump"):
                 payload = {"flow": 1.0, "mode": "auto", "valve": "ajar", **{f"one-off {i}": "x" for i in range(100)}}
                 scoring.take(topic, json.dumps(payload).encode(), 1.0)
-    finally:
-        scoring.stop()
-        scoring.store.close()
     named = [record.getMessage() for record in caplog.records if "'mode' is not used" in record.getMessage()]
     assert [line.split(":")[0] for line in named] == [
         "subscription 'a/{stream}', stream 'pump'",
@@ -61,3 +71,19 @@ def test_the_log_names_each_key_once_for_each_subscription(tmp_path, caplog):
     assert sum("'valve' is not used" in record.getMessage() for record in caplog.records) == 2
     assert sum("more keys are not used" in record.getMessage() for record in caplog.records) == 2
     assert len(caplog.records) < 150
+
+
+def test_why_a_stream_has_no_row_is_said_once_after_a_while(tmp_path, caplog):
+    """0 of 600 rows for ever, and no word why."""
+    mapping = {"mqtt": {"url": "mqtt://localhost"}, "state_dir": str(tmp_path)}
+    config = parse_config({**mapping, "subscriptions": [{"topic": "a/{stream}", "timestamp": "t"}]})
+    with scored(config) as scoring:
+        for second in range(300):
+            scoring.take("a/still", b'{"t": 1700000000, "flow": 1.5}', float(second))
+            scoring.take("a/pump", b'{"t": %d, "flow": 1.5}' % (1_700_000_000 + second), float(second))
+            for stream in scoring.pipeline.streams.values():
+                scoring.reporter.waits(stream, float(second))
+    said = [record.getMessage() for record in caplog.records if "makes no row yet" in record.getMessage()]
+    assert said == [
+        "stream 'still' makes no row yet: the timestamps stand still: 62 readings have the one of 2023-11-14 22:13:20"
+    ]
