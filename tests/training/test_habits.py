@@ -17,10 +17,9 @@ from gon_edge.model.counters import Judged
 from gon_edge.model.file import Model, save_model
 from gon_edge.state.store import Store
 from gon_edge.stream.stream import Stream
-from gon_edge.training.absent import absent, due
 from gon_edge.training.child import _fit_and_judge
 from gon_edge.training.fit import fit_model, odd_rows
-from gon_edge.training.habits import come_again, habit_spans, habits, learn
+from gon_edge.training.habits import come_again, habit_spans, learn
 from gon_edge.training.plan import plan
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.source import Source
@@ -207,66 +206,3 @@ def test_a_fault_that_lasts_four_days_is_one_alert_and_never_learned(tmp_path: P
     assert left_out(machine.store) >= 4 * DAY // 10
     assert habit_spans(machine.store, "s") == ((), ())
     machine.store.close()
-
-
-# -- what does not come ------------------------------------------------------------------------------------------------
-
-DAY_S = 86400.0
-
-
-def at(day: int) -> float:
-    return START + 60.0 * (day * DAY + 360)
-
-
-@pytest.mark.parametrize(
-    ("came", "missed"),
-    [
-        ([*range(8)], True),
-        ([*range(9)], False),
-        ([*range(5), 6, 7], False),
-    ],
-    ids=["not today", "as always", "nor on another day of the week"],
-)
-def test_a_job_of_every_day_is_missed_on_the_day_it_does_not_come(
-    tmp_path: Path, came: list[int], missed: bool
-) -> None:
-    rows = server(9, came)
-    with kept(tmp_path, rows, []) as store:
-        learn(store, "s", job_blocks(range(3)))
-        (habit,) = habits(store, "s")
-        found = absent(store, "s", habit, at(8))
-    assert (found is not None) == missed
-    if found is not None:
-        assert (found.since, found.first, found.days) == (at(8), at(1), 7)
-        io, net = found.causes
-        assert (io.feature, net.feature) == ("io", "net")
-        assert io.expected == pytest.approx(50.0, abs=8.0)
-        assert io.value == pytest.approx(8.0, abs=4.0)
-
-
-def test_nothing_is_missed_before_a_week_of_it_is_stored(tmp_path: Path) -> None:
-    with kept(tmp_path, server(7, range(6)), []) as store:
-        learn(store, "s", job_blocks(range(3)))
-        assert absent(store, "s", habits(store, "s")[0], at(6)) is None
-
-
-def test_a_clock_change_of_an_hour_is_no_absence(tmp_path: Path) -> None:
-    rows = server(9, range(8))
-    moved = server(9, range(8, 9), seed=1)
-    begin = 8 * DAY + 420
-    rows[begin : begin + 30] = moved[begin - 60 : begin - 30]
-    with kept(tmp_path, rows, []) as store:
-        learn(store, "s", job_blocks(range(3)))
-        assert absent(store, "s", habits(store, "s")[0], at(8)) is None
-
-
-def test_a_habit_is_looked_for_once_a_day_when_it_is_surely_over(tmp_path: Path) -> None:
-    with kept(tmp_path, server(3, range(3)), []) as store:
-        learn(store, "s", job_blocks(range(3)))
-        (habit,) = habits(store, "s")
-    over = habit.spans[-1][1] + 5400.0
-    assert due(habit, over - 9.0, over + 9.0) is None  # it came then: that is how it was learned
-    assert due(habit, over, over + DAY_S - 1.0) is None
-    assert due(habit, over + DAY_S - 1.0, over + DAY_S + 1.0) == pytest.approx(at(3), abs=1.0)
-    assert due(habit, over + DAY_S + 1.0, over + DAY_S + 2.0) is None
-    assert due(habit, over, over + 5.5 * DAY_S) == pytest.approx(at(7), abs=1.0)
