@@ -241,6 +241,23 @@ def test_a_drift_says_how_fast_and_where_to(page: Any) -> None:
         says(page.locator("#recent .what"), "Drift: temp 42.3, expected 39.8, rises by 0.42 a day, and is beyond 51.5")
 
 
+def test_streams_that_fell_silent_together_are_counted_and_so_is_the_time_without_a_broker(page: Any) -> None:
+    silent = {**ALERT, "kind": "missing", "since": 1.7e9 - 600, "score": None, "threshold": None, "top_features": []}
+    silent["together"] = {"count": 14, "of": 15, "streams": ["a", HOSTILE, "c", "d"]}
+    ended = {**silent, "id": "b", "type": "end"}
+    offline = {**ALERT, "id": "c", "kind": "offline", "stream": "", "since": 1.7e9 - 700, "top_features": []}
+    away = {"seconds": 5400.0, "until": 1.7e9 - 60, "reason": "asleep"}
+    with served(plain_snapshot(alerts=(silent, ended, offline), away=away)) as url:
+        page.goto(url)
+        alerts = page.get_by_role("region", name="Active alerts")
+        says(alerts.locator(".when").first, f"14 of 15 streams fell silent together: a, {HOSTILE}, c and others")
+        says(alerts.locator(".chip").last, "no broker")
+        says(alerts.locator("h3").last, "gon-edge itself")
+        says(page.locator("#recent .what").first, "14 of 15 streams fell silent together")
+        says(page.locator("#broker"), "was away for 90 min until")
+        says(page.locator("#broker"), "as this process stood still")
+
+
 def test_a_stream_without_a_row_lists_its_features_what_is_not_used_and_why_it_waits(page: Any) -> None:
     held = {"flow": Held(3.2, 1.0), HOSTILE: Held(float("nan")), "energy": Held(42.0, 60.0, rises=True)}
     lost = tuple(Entry(f"label-{i}", "text", 3, HOSTILE) for i in range(70))
