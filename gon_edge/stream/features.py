@@ -145,10 +145,8 @@ class Collected:
             known.merge(features)
 
     def tell(self, key: str, reason: str, raw: object) -> None:
-        """Name a key beside what the first reading has dropped."""
-        for features in self._features.values():
-            features.dropped.append(Dropped(key, reason, shown(raw)))
-            break
+        """Name a key before anything that the first reading has dropped: the log names each key once."""
+        next(iter(self._features.values())).dropped.insert(0, Dropped(key, reason, shown(raw)))
 
     @property
     def readings(self) -> int:
