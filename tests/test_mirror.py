@@ -29,6 +29,9 @@ ELSEWHERE = {
     "errors": ("test_docs.py", "compares exit codes with the reference, the help and the man page"),
     "events": ("stream/test_pipeline.py", "data without logic, which passes through here"),
     "stream/outcome": ("stream/test_stream.py", "data without logic, which streams give"),
+    "links/mqtt/delivery": ("links/mqtt/test_limits.py", "delivers to a real mosquitto with limits"),
+    "links/mqtt/lost": ("links/mqtt/test_connection.py", "words for what connections end by"),
+    "links/mqtt/tls": ("links/mqtt/test_client.py", "is tested with a broker that has certificates"),
     "links/snapshot": ("links/web/test_api.py", "data without logic, which is shown there"),
     "research/gradcon": ("research/test_ganomaly.py", "is measured together with GANomaly"),
     "research/judge": ("research/test_images.py", "judges pictures"),
@@ -41,6 +44,7 @@ ELSEWHERE = {
 OTHERS = {
     "commands/test_completion.py": "tools/make_completion.py",
     "commands/test_retrain.py": "gon_edge/commands/models.py",  # its half about training
+    "links/mqtt/test_limits.py": "gon_edge/links/mqtt/delivery.py",
     "research/test_fetch_datasets.py": "tools/fetch_datasets.py",
     "research/test_results.py": "tools/results.py",
     "tables/test_exports.py": "docs/files.md",
