@@ -114,7 +114,7 @@ def _record(options: argparse.Namespace) -> int:
     set_up_logging("info")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the recording as Ctrl-C does
     config = config_of(options) if options.config is not None else None
-    topics = tuple(options.topic or (d.template.subscription for d in (decoders(config) if config else ())))
+    topics = tuple(options.topic or (d.template.filter for d in (decoders(config) if config else ())))
     if not topics:
         raise wrong_usage("name what to record with --topic, or a configuration with --config")
     options.broker = options.broker or (None if config else "mqtt://localhost:1883")

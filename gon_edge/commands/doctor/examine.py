@@ -43,7 +43,7 @@ def examine(path: Path, environ: Mapping[str, str] | None = None) -> Iterator[Fi
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [("service", lambda: check_service(unit))]
     try:
         config = load_config(path, environ=environ)
-        filters = tuple(TopicTemplate.parse(subscription.topic).subscription for subscription in config.subscriptions)
+        filters = tuple(TopicTemplate.parse(subscription.topic).filter for subscription in config.subscriptions)
     except (ConfigError, ValueError) as error:
         yield Finding("configuration", "fault", one_line(error), "correct it; gon-edge check-config says the same")
     else:
