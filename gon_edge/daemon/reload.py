@@ -26,7 +26,7 @@ RESTART = (
 )
 """Options, or how their names begin, that count from the next start on."""
 
-GRID = ("interval_s", "max_hold_s", "lateness_s", "max_gap_s")
+GRID = ("interval_s", "lateness_s", "max_gap_s")
 """Options of a stream that count from the next start on: its grid is laid."""
 
 

@@ -37,7 +37,7 @@ _KEYS_NAMED = 50  # in the log, of one subscription; not critical: the page and 
 _SUBSCRIPTIONS_NAMED = 500  # not critical: more than anybody writes
 _WAITS_S = 60.0  # not critical: eight readings of most devices
 _CALM = frozenset({"null", "nan", "text", "unread", "excluded", "no_time"})  # what devices send every day
-TOLD_AWAY_S = 5.0
+TOLD_AWAY_S = 3.0
 """A shorter absence is counted, and no news.  Not critical: a broker that restarts takes as long."""
 
 _LATENCIES = 128  # newest ones, of which the page shows quantiles; not critical

@@ -105,14 +105,14 @@ def test_what_nobody_could_hear_is_not_missing_and_a_machine_that_stops_is(tmp_p
             daemon.connected()
             more_rows(daemon, 5)  # a restart: `slow` has not come yet
             machine.slow = True
-            more_rows(daemon, 10)
+            more_rows(daemon, 5)
 
             assert daemon.process is not None
             daemon.process.send_signal(signal.SIGSTOP)
-            time.sleep(5.5)  # what is tested takes time: less is no standstill
+            time.sleep(3.6)  # what is tested takes time: less is no standstill
             daemon.process.send_signal(signal.SIGCONT)
-            wait_until(lambda: away_s(daemon, "asleep") > 4.0, 10, "the standstill")
-            more_rows(daemon, 10)
+            wait_until(lambda: away_s(daemon, "asleep") > 3.0, 10, "the standstill")
+            more_rows(daemon, 5)
 
             offline_s = away_s(daemon, "offline")
             subscriber.stop()
@@ -121,7 +121,7 @@ def test_what_nobody_could_hear_is_not_missing_and_a_machine_that_stops_is(tmp_p
             broker.start()
             subscriber = Subscriber(broker, "gon-edge/pi-1/alert", tmp_path)
             wait_until(lambda: away_s(daemon, "offline") > offline_s + 2.0, 15, "the connection")
-            more_rows(daemon, 10)
+            more_rows(daemon, 5)
             assert "alert new missing" not in daemon.log
             assert "I was away" in daemon.log
 

@@ -319,3 +319,15 @@ def test_a_value_that_is_taken_back_is_stale_at_once_and_its_silence_is_no_news(
     assert held.at(2_000_020.0)[1].tolist() == [False]
     assert missing(held, 2_000_100.0) == ["power"]
     assert held.cadence("power").state() == before  # the night is no gap, and the cadence is as it was
+
+
+def test_other_settings_of_a_feature_count_at_once():
+    held = columns()
+    fed(held, "a", range(20))
+    assert missing(held, 30.0) == ["a"]
+    held.configure(lambda name: FeatureConfig(max_hold_s=60.0))
+    assert missing(held, 30.0) == []
+    held.configure(lambda name: FeatureConfig(missing_after_s=math.inf))
+    assert missing(held, 1e6) == []
+    held.configure(lambda name: FeatureConfig())
+    assert missing(held, 30.0) == ["a"]

@@ -439,3 +439,17 @@ def test_a_sensor_that_is_left_out_from_now_on_is_missed_no_more():
     stream = it.streams["pump"]
     stream.configure(replace(stream.settings, exclude=("slow",)))
     assert tell(it, 60, 100) == ["end slow"]
+
+
+def test_a_device_that_is_off_every_night_is_missed_three_times_and_then_when_it_stays_away():
+    it = pipeline(MODEL_OF_TWO(), CONFIG.replace("interval: 1s", "interval: 10s"))
+    news = []
+    for begin in range(0, 5 * 4000, 4000):
+        told = []
+        for at in range(begin, begin + 1000, 10):
+            told += missing_alerts(say(it, "pv", float(at), fast=20.0 + at % 70 / 10, slow=at // 40 % 5))
+        for at in range(begin + 1000, begin + 4000, 50):
+            told += [alert.type for step in it.pass_time(float(at)) for alert in step.alerts if alert.kind == "missing"]
+        news.append(told.count("new"))
+    assert news == [1, 1, 1, 0, 0]
+    assert any(alert.type == "new" for step in it.pass_time(24_000.0) for alert in step.alerts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-STANDSTILL_S = 5.0
+STANDSTILL_S = 3.0
 """A round of the network thread that takes longer was none: it waits a second at most.  Stopped by a signal, suspended
 with its machine, or starved.  Not critical: a shorter one is shorter than any silence that counts."""
 
