@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import random
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
@@ -14,6 +15,7 @@ from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.reporting import Tally
 from gon_edge.daemon.scoring import Scoring
+from gon_edge.events import LOST_REASONS
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock
 
@@ -37,8 +39,8 @@ class Nobody:
 
 
 @contextlib.contextmanager
-def scored(config: Config) -> Iterator[Scoring]:
-    telemetry = Telemetry(CollectorRegistry(), version="0")
+def scored(config: Config, registry: CollectorRegistry | None = None) -> Iterator[Scoring]:
+    telemetry = Telemetry(registry or CollectorRegistry(), version="0")
     clock = Clock(monotonic=lambda: 1.0, wall=lambda: 1.77e9)
     scoring = Scoring(config, telemetry, Nobody(), Machine(clock))
     try:
@@ -87,3 +89,43 @@ def test_why_a_stream_has_no_row_is_said_once_after_a_while(tmp_path, caplog):
     assert said == [
         "stream 'still' makes no row yet: the timestamps stand still: 62 readings have the one of 2023-11-14 22:13:20"
     ]
+
+
+def test_the_series_count_every_message_reading_and_value(tmp_path):
+    rng = random.Random(5)
+    subscriptions = [{"topic": "t/{stream}", "timestamp": "t"}, {"topic": "#", "stream": "rest"}]
+    mapping = {"mqtt": {"url": "mqtt://localhost"}, "state_dir": str(tmp_path), "limits": {"streams": 3, "features": 4}}
+    streams = {"defaults": {"exclude": ["skip*"]}}
+    registry = CollectorRegistry()
+    published = readings = values = 0
+    with scored(parse_config({**mapping, "subscriptions": subscriptions, "streams": streams}), registry) as scoring:
+        for i in range(1500):
+            names = [rng.choice(["flow", "skip", f"one-off {i}", "door", "temp", "level"]) for _ in range(3)]
+            document = {name: rng.choice([1.5 * i, None, "north"]) for name in names}
+            document["t"] = rng.choice([1.77e9 + i, 1.77e9 + i, 1.77e9 + i + 3600, None, "noon"])
+            payload = rng.choice([json.dumps(document), json.dumps([document] * 2), "{", "hello"]).encode()
+            topic = rng.choice(["t/a", "t/b", "t/c", "t/d", "elsewhere", "gon-edge/x/alert"])
+            heard = scoring.take(topic, payload, float(i), retained=rng.random() < 0.05)
+            published += 1
+            readings += (heard.refused is not None) + sum(heard.ignored.values()) + sum(heard.rejected.values())
+            readings += len(heard.readings)
+            values += sum(heard.masked.values())
+        values += sum(
+            count
+            for stream in scoring.pipeline.streams.values()
+            for reason, count in stream.ledger.totals.items()
+            if reason in LOST_REASONS
+        )
+        readings -= sum(stream.aligner.undecided for stream in scoring.pipeline.streams.values())
+
+    def counted(name: str) -> float:
+        return sum(sample.value for family in registry.collect() for sample in family.samples if sample.name == name)
+
+    assert readings >= published
+    assert counted("gon_edge_messages_total") == readings
+    assert counted("gon_edge_readings_masked_total") == values
+    ignored = registry.get_sample_value("gon_edge_messages_total", {"result": "ignored"})
+    assert counted("gon_edge_messages_ignored_total") == ignored
+    assert counted("gon_edge_messages_rejected_total") == registry.get_sample_value(
+        "gon_edge_messages_total", {"result": "invalid"}
+    )
