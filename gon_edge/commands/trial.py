@@ -21,6 +21,7 @@ from gon_edge.stream.stream import Stream
 
 _MESSAGE = "(message)"  # in place of a key, where the whole message is refused
 _ITEM = "(item)"
+_NOTHING = {"text": "text", "binary": "not_utf8", "empty": "empty"}  # reasons why no subscription would help
 _SHOWN = 60  # characters of a payload
 
 
@@ -65,18 +66,21 @@ def trial(config: Config | None, topic: str, payload: bytes, *, retained: bool, 
         ``key``, ``reason``, ``example``, ``why`` and ``help``; ``suggestion``, an entry of `subscriptions` that would
         read it, or null.
     """
-    entry = suggestion(family(topic, payload).kind, {topic: payload})
+    kind = family(topic, payload).kind
+    entry = suggestion(kind, {topic: payload})
     given = config is not None
     if config is None and entry is not None:
         config = suggested_config(entry)
     if config is None:
-        heard, dropped = Heard(), [_told(_MESSAGE, "no_subscription", _excerpt(payload))]
+        heard, dropped = Heard(), [_told(_MESSAGE, _NOTHING.get(kind, "no_subscription"), _excerpt(payload))]
     else:
         pipeline = fresh_pipeline(config, offset_s=wall)
         heard = pipeline.take(topic, payload, 0.0, retained=retained)
         dropped = _dropped(pipeline, heard, payload)
     readings = [_reading(reading, config) for reading in heard.readings if config is not None]
     is_read = any(reading["values"] for reading in readings)
+    if not set(heard.ignored).isdisjoint(("own", "discovery")):
+        entry = None
     return {
         "topic": topic,
         "subscription": heard.subscription or None,

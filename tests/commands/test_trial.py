@@ -68,7 +68,7 @@ def test_without_a_configuration_what_would_fit_is_tried(capsys, monkeypatch, tm
     said = tried(capsys, "zigbee2mqtt/kitchen", '{"temperature": 21.5}')
     assert said["readings"][0] == {"stream": "kitchen", "timestamp": None, "values": {"temperature": 21.5}}
     assert said["suggestion"] == {"topic": "zigbee2mqtt/{stream}"}
-    assert tried(capsys, "a/b", "hello")["dropped"][0]["reason"] == "no_subscription"
+    assert tried(capsys, "a/b", "hello")["dropped"][0]["reason"] == "text"
 
 
 def test_a_payload_comes_from_a_file_too(config, capsys, tmp_path):
@@ -94,3 +94,13 @@ def test_a_message_of_labels_alone_begins_no_stream_and_each_is_named(config, ca
     said = tried(capsys, "telemetry/door", '{"time": 1767607200, "label": "north", "kind": "oak"}', "--config", config)
     assert said["readings"] == []
     assert {(entry["key"], entry["reason"]) for entry in said["dropped"]} == {("label", "text"), ("kind", "text")}
+
+
+def test_no_subscription_is_suggested_for_own_topics_and_for_what_nothing_reads(config, capsys, monkeypatch, tmp_path):
+    Path(config).write_text('mqtt: {url: "mqtt://localhost"}\nsubscriptions: [{topic: "#", stream: x}]\n')
+    said = tried(capsys, "gon-edge/pi/state/pump", '{"score": 1}', "--config", config)
+    assert ([entry["reason"] for entry in said["dropped"]], said["suggestion"]) == (["own"], None)
+    monkeypatch.setenv("GON_EDGE_CONFIG", str(tmp_path / "none.yaml"))
+    for payload, reason in (("hello there", "text"), ("", "empty")):
+        said = tried(capsys, "a/b/c", payload)
+        assert ([entry["reason"] for entry in said["dropped"]], said["suggestion"]) == ([reason], None)
