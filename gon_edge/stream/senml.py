@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gon_edge.config.subscription import StreamKey
 from gon_edge.errors import PayloadError
-from gon_edge.stream.features import Collected, Features
+from gon_edge.stream.features import MAX_DEPTH, Collected, Features
 from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.times import in_range
 from gon_edge.stream.topics import is_stream, joined
@@ -61,6 +61,8 @@ class Senml:
                     collected.add(self._record(topic, stream, feature, record, base))
             except PayloadError as error:
                 collected.reject(error)
+            except RecursionError:
+                collected.reject(PayloadError(topic, "too_deep", f"nested deeper than {MAX_DEPTH}"))
 
     def _record(
         self, topic: str, stream: str | None, feature: str | None, record: dict[str, object], base: _Base

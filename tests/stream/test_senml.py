@@ -104,3 +104,9 @@ def test_senml_is_told_from_other_lists_by_its_labels(document, expected):
 def test_a_list_whose_stream_another_key_names_is_no_senml():
     found = readings([{"n": "oven", "v": 3}, {"n": "pump", "v": 4}], "t", topic="t", stream={"key": "n"})
     assert [(r.stream, r.values) for r in found] == [("oven", {"v": 3.0}), ("pump", {"v": 4.0})]
+
+
+def test_a_value_that_is_nested_too_deeply_is_refused_as_such():
+    # Found by fuzzing: it went out as the error of the interpreter.
+    deep = b'[{"n": "a", "v": ' + b"[" * 9 + b"1" + b"]" * 9 + b"}]"
+    assert reason(decoder(), "telemetry/pump", deep) == "too_deep"
