@@ -71,7 +71,7 @@ def score_csv(
         Features without a column, by name; a damaged file; a first row without a value of a feature that the model
         knows as changes since that row.
     """
-    unknown = tuple(name for name in (table.features if table.is_long else table.values) if name not in model.readings)
+    unknown = tuple(name for name in table.filled if name not in model.readings)
     judged = table_rows(model, table)
     streams: dict[str, Stream] = {}
     writer = csv.writer(out, lineterminator="\n")

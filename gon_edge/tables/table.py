@@ -136,6 +136,11 @@ class Table:
         return tuple(self.columns[i] for i in self.layout.values)
 
     @property
+    def filled(self) -> tuple[str, ...]:
+        """Features and columns of text: all in which something is written."""
+        return tuple(name for name, numbers in self._numbers.items() if numbers.read or numbers.dropped)
+
+    @property
     def follows(self) -> bool:
         """Whether rows are read as they come, and only the first ones have been looked at."""
         return self._file.once
