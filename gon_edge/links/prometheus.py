@@ -165,7 +165,9 @@ class Telemetry:
         )
         self._value = declare.gauge("anomaly_value", "What a feature that contributes read.", "stream", "feature")
         self._expected = declare.gauge("anomaly_expected_value", "What it should have read.", "stream", "feature")
-        self._missing = declare.gauge("missing_features", "Features masked from the newest score.", "stream")
+        self._missing = declare.gauge(
+            "missing_features", "Features silent for longer than is usual for them, or frozen.", "stream"
+        )
         self._scoring = declare.histogram("scoring_duration_seconds", "Time one row took to score.", _SECONDS)
         self._latency = declare.histogram(
             "ingest_to_verdict_seconds", "From the newest message of a row being received to its verdict.", _SECONDS

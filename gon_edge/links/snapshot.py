@@ -56,7 +56,7 @@ class StreamSnapshot:
     dropped : tuple of Entry
         Keys of its messages that became no value, the one heard last first.
     missing : tuple of str
-        Features masked from the score.
+        Features that are silent for longer than is usual for them, or frozen: masked from the score.
     causes : tuple of Cause
         Of the newest verdict, largest contribution first.
     training : str
