@@ -441,7 +441,7 @@ class Aligner:
         if tick is None:
             tick = self._ticks[k] = _Tick()
         self.columns.hear(tick.heard, timestamp, reading)
-        if self.columns.crowded:
+        if self.columns.crowded and self.columns.may_free(timestamp):
             self._free(timestamp)
         tick.received_at = max(tick.received_at, received_at)
         if newer_s >= 0:

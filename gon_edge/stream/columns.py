@@ -205,6 +205,12 @@ class Columns:
             del self._waiting[next(iter(self._waiting))]
         return timestamp != first
 
+    def may_free(self, timestamp: float) -> bool:
+        """Whether places are short, and it is time to look for columns that are gone."""
+        is_due = self.crowded and timestamp >= self._free_from
+        self.crowded = False
+        return is_due
+
     def free(self, timestamp: float, kept: set[int]) -> dict[int, int] | None:
         """Remove the columns that are gone: heard once and not again, or not for a day.
 
@@ -220,9 +226,6 @@ class Columns:
         dict of int to int or None
             Where each column that stays has been, and where it is; ``None`` where all stay.
         """
-        self.crowded = False
-        if timestamp < self._free_from:
-            return None
         self._free_from = timestamp + self._gap_s
         stays = [column for column in range(len(self.places)) if column in kept or not self._is_gone(column, timestamp)]
         if len(stays) == len(self.places):

@@ -189,5 +189,5 @@ def decoded(collected: Iterable[Features], rejected: dict[str, int], max_feature
 
 def shown(raw: object) -> str:
     """What a person is shown of a value: at most 60 characters."""
-    text = "{…}" if isinstance(raw, dict) else raw if isinstance(raw, str) else repr(raw)
+    text = "{…}" if isinstance(raw, dict) else raw if isinstance(raw, str) else "null" if raw is None else repr(raw)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
