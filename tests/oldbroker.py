@@ -16,11 +16,13 @@ class OldBroker(threading.Thread):
     """Answers MQTT 5 with `to_mqtt_5` and closes, accepts 3.1.1, and refuses every subscription.
 
     `None` for an answer keeps silent and the connection open, as amqtt does.  It acknowledges no message, as where
-    something on the way swallows the answers.
+    something on the way swallows the answers.  `None` for SUBSCRIBE closes the connection, as AWS IoT does for a topic
+    it denies.
     """
 
-    def __init__(self, to_mqtt_5: bytes | None) -> None:
+    def __init__(self, to_mqtt_5: bytes | None, *, to_subscribe: bytes | None = b"\x80") -> None:
         super().__init__(daemon=True)
+        self._to_subscribe = to_subscribe
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._to_mqtt_5 = to_mqtt_5
         self.port: int = self._listener.getsockname()[1]
@@ -45,8 +47,10 @@ class OldBroker(threading.Thread):
                 connection.sendall(bytes.fromhex("20020000"))
                 while packet := connection.recv(4096):
                     at = packet.find(b"\x82")  # SUBSCRIBE: fixed header, length, packet id
+                    if at >= 0 and self._to_subscribe is None:
+                        break
                     if at >= 0:
-                        connection.sendall(b"\x90\x03" + packet[at + 2 : at + 4] + b"\x80")
+                        connection.sendall(b"\x90\x03" + packet[at + 2 : at + 4] + self._to_subscribe)
 
 
 class PathProxy:

@@ -26,7 +26,7 @@ _BACK_S = 5.0  # not critical: a message takes milliseconds
 
 _ADVICE = {
     "address": "is the broker running, and are host and port of mqtt.url right?",
-    "certificate": "mqtt.ca_file must name the authority that signed it, and mqtt.url a name that stands in it",
+    "certificate": "mqtt.ca_file must name the authority that signed it; mqtt.url or mqtt.server_name a name in it",
     "tls": "check mqtt.ca_file, cert_file and key_file, and that the port is the one for TLS",
     "login": "check mqtt.username and the password; with TLS use mqtts://",
 }

@@ -39,6 +39,7 @@ log = logging.getLogger(__package__)
 _STABLE_S = 60.0  # a connection that lasted this long was a good one: the next backoff starts small again
 _QUICK_S = 10.0  # not critical: a broker that closes so soon after it has accepted us does so on purpose
 _QUICK_LOSSES = 3  # in a row; one or two are a broker that restarts
+_SUBACK_S = 5.0  # not critical: a broker that lives answers at once
 _MOST_LOGGED = 1000  # not critical: different texts remembered as said, each below 1 KiB
 
 
@@ -146,6 +147,7 @@ class MqttClient:
         self._max_payload = max_payload
         self._accepted_at: float | None = None  # the newest connection, by time.monotonic
         self._accused = False  # one of our messages may have ended it
+        self._unanswered: tuple[str, ...] = ()  # topic filters that it has not answered
         self._quick_losses = 0
         self._remembers = False  # what an earlier run subscribed to, or that there was none
         self._stray = ""  # a topic that only a subscription we know nothing of can have brought
@@ -260,7 +262,7 @@ class MqttClient:
     def _one_connection(self) -> Lost | None:
         """Connect and serve; return why that ended, ``None`` when it was to end."""
         connection: Connection | None = None
-        self._accepted_at, self._accused = None, False
+        self._accepted_at, self._accused, self._unanswered = None, False, ()
         try:
             if self._stray:
                 self._end_session()
@@ -280,6 +282,7 @@ class MqttClient:
             if connection is not None:
                 connection.close()
                 self._accused = self.delivery.end(connection)
+                self._unanswered = connection.unanswered
 
     def _named(self, failure: Lost) -> Lost:
         """The loss, or what it and those before it add up to: another client with our identifier.
@@ -293,6 +296,11 @@ class MqttClient:
         if self._accepted_at is None or self._accused:
             return failure
         lived_s = time.monotonic() - self._accepted_at
+        if self._unanswered and lived_s < _QUICK_S:
+            asked = ", ".join(map(repr, self._unanswered))
+            return Lost(
+                failure.reason, f"{failure.detail}, with no answer to the subscription of {asked}: denied, it seems"
+            )
         quick = lived_s < (self._truce_s if self._fights else _QUICK_S)
         self._quick_losses = self._quick_losses + 1 if quick and failure.reason == "lost" else 0
         return Lost("taken_over", self._other_client()) if self._fights else failure
@@ -359,7 +367,9 @@ class MqttClient:
         self._greet(connection, connection.accepted)
         while not self._stopping.is_set():
             self._hearing.turn(monotonic())
-            self.delivery.send(connection)
+            # Subscriptions first and alone: what a broker closes for is either one of them or one of our messages.
+            if not connection.unanswered or time.monotonic() - (self._accepted_at or 0.0) > _SUBACK_S:
+                self.delivery.send(connection)
             connection.pump(1.0, self._wake_fd)
             if self._stray:
                 detail = (

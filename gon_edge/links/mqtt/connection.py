@@ -287,6 +287,11 @@ class Connection:
         """How long the oldest message of ours has waited for its acknowledgement; 0 when none waits."""
         return time.monotonic() - next(iter(self._sent_at.values())) if self._sent_at else 0.0
 
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Topic filters of a SUBSCRIBE or UNSUBSCRIBE that has no answer yet."""
+        return tuple(topic for topics in self._asked.values() for topic in topics)
+
     def takes(self, message: Outgoing) -> bool:
         """Whether a message is within what the broker takes, as far as it says."""
         body = 2 + len(message.topic.encode()) + 2 + 1 + len(message.payload)  # identifier, and no properties

@@ -153,3 +153,13 @@ def test_frames_carry_on_what_passes(frame: int, block: int) -> None:
     assert data == publish("a", b"1") + publish("large", bytes(LIMIT + 1)) + publish("b", b"2")
     assert other == carried(framed)[1]
     assert [one.topic for one in packets.cut] == ["large"]
+
+
+@settings(max_examples=100)
+@given(st.lists(st.binary(max_size=300), max_size=8), st.booleans(), st.booleans())
+def test_no_bytes_make_it_fail_or_grow(pieces: list[bytes], mqtt_5: bool, framed: bool) -> None:
+    packets = Packets(LIMIT, mqtt_5=mqtt_5)
+    feed = Frames(packets).feed if framed else packets.feed
+    passed = sum(len(feed(memoryview(bytearray(piece)))) for piece in pieces)
+    came = sum(map(len, pieces))
+    assert passed <= 2 * came + len(packets.cut) * (LIMIT + 80) + 16
