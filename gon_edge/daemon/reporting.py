@@ -36,7 +36,7 @@ ALERTS_SHOWN = 50  # on the page, as many as fit two screens
 _KEYS_NAMED = 50  # in the log, of one subscription; not critical: the page and status name the newest
 _SUBSCRIPTIONS_NAMED = 500  # not critical: more than anybody writes
 _WAITS_S = 60.0  # not critical: eight readings of most devices
-_CALM = frozenset({"null", "nan", "text", "unread", "excluded", "no_time"})  # what devices send every day
+_CALM = frozenset({"null", "nan", "text", "behind", "unread", "excluded", "no_time"})  # what devices send every day
 TOLD_AWAY_S = 3.0
 """A shorter absence is counted, and no news.  Not critical: a broker that restarts takes as long."""
 
