@@ -1,6 +1,6 @@
 """MessagePack and CBOR to the document that the same data would be as JSON.
 
-Each library is loaded when a subscription asks for its format: cbor2 holds 0.9 MiB in the daemon, msgpack 0.3.
+Each library is loaded when a subscription asks for its format: cbor2 holds 1 MiB in the daemon, msgpack 0.5.
 `config` has said at the start where one is missing.
 """
 
