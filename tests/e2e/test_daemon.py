@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e2e.daemons import DaemonProcess, Subscriber, rows
+from e2e.daemons import FEATURES, DaemonProcess, Subscriber, rows
 from e2e.servers import FETCH, Mosquitto, freshly_booted, require, unmet, wait_until
 from gon_edge.events import Row
 from gon_edge.model.file import load_model
@@ -462,3 +462,24 @@ def test_events_that_no_broker_took_outlive_two_restarts_and_what_left_the_confi
     with Store.open(daemon.state_dir, read_only=True) as store:
         assert store.state("broker")["events"] == []
         assert store.state("broker")["subscribed"] == ["telemetry/+"]
+
+
+def test_a_wildcard_beside_another_subscription_reads_each_message_once_and_never_what_gon_edge_says(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """mosquitto sent each message once for each filter that matched it, and states came back as a stream."""
+    subscriptions = [{"topic": "telemetry/{stream}", "timestamp": "time"}, {"topic": "#", "stream": "rest"}]
+    with DaemonProcess(tmp_path, mosquitto, subscriptions=subscriptions).connected() as daemon:
+        count = 40
+        labelled = [json.dumps({**json.loads(row), "mode": "auto"}) for row in rows(count)]
+        mosquitto.publish_lines("telemetry/pump", labelled)
+        wait_until(lambda: daemon.messages("accepted") == count, 15, "every reading once")
+        wait_until(lambda: daemon.messages("ignored") >= 1, 15, "a state of its own that is left out")
+        assert daemon.messages("late") == 0
+        wait_until(lambda: daemon.stream("pump").get("dropped", [{}])[0].get("count") == count, 10, "the snapshot")
+        (pump,) = json.loads(daemon.get("/api/v1/streams")[1])["streams"]
+        assert [(entry["key"], entry["reason"]) for entry in pump["dropped"]] == [("mode", "text")]
+        assert {feature["name"] for feature in pump["features"]} == set(FEATURES)
+        ignored = daemon.metric('gon_edge_messages_ignored_total{reason="own"}')
+        assert ignored == daemon.messages("ignored")
+        assert daemon.log.count("which would feed back") == 1
