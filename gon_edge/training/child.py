@@ -360,7 +360,10 @@ def _held_out_rows(rows: int, trusted: NDArray[np.bool_], settings: FitSettings)
 
 def main() -> int:
     """Run the job in the file named by the only argument; the exit status is that of the error."""
-    job = read_job(Path(sys.argv[1]))
+    try:
+        job = read_job(Path(sys.argv[1]))
+    except FileNotFoundError:  # who asked for it has ended meanwhile, and its folder is gone
+        return GonEdgeError.exit_code
     _be_considerate(job.nice)
     try:
         run(job)

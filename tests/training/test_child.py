@@ -45,6 +45,13 @@ def test_a_child_whose_daemon_was_killed_ends_without_a_traceback(tmp_path):
         assert child.wait(60) == 1
 
 
+def test_a_child_whose_job_went_with_who_asked_for_it_ends_without_a_traceback(tmp_path):
+    # A rehearsal that was ended just as a training began took its folder along.
+    command = [sys.executable, "-m", "gon_edge.training.child", str(tmp_path / "job.json")]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (child.returncode, child.stdout, child.stderr) == (1, "", "")
+
+
 def test_one_odd_row_of_a_short_warm_up_does_not_keep_the_first_model_out(tmp_path):
     # The fit leaves the row out; the gate counted every window with it in as a row that the model had learned.
     rng, fresh = np.random.default_rng(0), np.zeros(2, np.bool_)
