@@ -298,9 +298,9 @@ class Pipeline:
             yield self._step(stream, [], alerts)
 
     def away(self, seconds: float) -> None:
-        """Say that nobody listened for so long; call it before anything that was heard afterwards is taken."""
+        """Say that nobody listened for so long, some time before `heard_until`."""
         for stream in self.streams.values():
-            stream.away(seconds)
+            stream.away(seconds, self.heard_until)
 
     def set_clock(self, offset_s: float) -> float:
         """Follow the wall clock: ``offset_s`` is Unix less monotonic seconds, now.

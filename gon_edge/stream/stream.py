@@ -244,9 +244,9 @@ class Stream:
     def _patience_s(self, feature: str) -> float | None:
         return self.settings.feature(feature).missing_after_s
 
-    def away(self, seconds: float) -> None:
-        """Say that nobody listened for so long: no silence of this time counts."""
-        self.heard_at += seconds
+    def away(self, seconds: float, until: float) -> None:
+        """Say that nobody listened for so long, up to ``until`` (monotonic seconds): no silence of this time counts."""
+        self.heard_at = max(self.heard_at, min(self.heard_at + seconds, until))
         self.aligner.columns.away(seconds)
 
     @property

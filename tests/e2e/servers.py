@@ -184,6 +184,13 @@ class Mosquitto:
         """Kill with SIGKILL: no disconnect packets, no saved database."""
         self._end(signal.SIGKILL)
 
+    def stand_still(self, seconds: float) -> None:
+        """Answer nothing for so long, with every connection open: a network that swallows packets looks the same."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         """Stop and start again."""
         self.stop()

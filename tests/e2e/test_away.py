@@ -115,6 +115,11 @@ def test_what_nobody_could_hear_is_not_missing_and_a_machine_that_stops_is(tmp_p
             more_rows(daemon, 5)
 
             offline_s = away_s(daemon, "offline")
+            broker.stand_still(4.5)  # no connection ends, and nothing comes for longer than a silence may be
+            wait_until(lambda: away_s(daemon, "offline") > offline_s + 3.0, 10, "the silence of the broker")
+            more_rows(daemon, 5)
+
+            offline_s = away_s(daemon, "offline")
             subscriber.stop()
             broker.kill()
             time.sleep(2.5)  # longer than a silence may be

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -153,7 +154,7 @@ class MqttClient:
         self._stray = ""  # a topic that only a subscription we know nothing of can have brought
         self._hearing = Hearing(monotonic())
         self._hears = False  # the connection there is
-        self._asked_at = -1.0
+        self._asked_at = math.inf
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
         self._stop_by = 0.0
@@ -228,9 +229,8 @@ class MqttClient:
 
     def ask_for_a_sign(self) -> None:
         """Have the broker answer something, once for each of its silences: whether it is still there."""
-        until = self.heard.until
-        if self.connected and until != self._asked_at:
-            self._asked_at = until
+        if self.connected and self._asked_at == math.inf:
+            self._asked_at = monotonic()
             self.publish(self.topic("status"), b"online", retain=True)
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -376,7 +376,9 @@ class MqttClient:
                     f"{self._stray!r} came by a subscription of an earlier run that nobody remembers; its session ends"
                 )
                 raise Lost("lost", detail)
-            self._hearing.sign(connection.read_at)
+            if connection.read_at > self._hearing.so_far.until:
+                self._hearing.sign(connection.read_at, self._asked_at)
+                self._asked_at = math.inf
         self._say_goodbye(connection)
 
     def _greet(self, connection: Connection, session_present: bool) -> None:
@@ -430,7 +432,7 @@ class MqttClient:
 
     def _begin_to_hear(self) -> None:
         if not self._hears:
-            self._hears = True
+            self._hears, self._asked_at = True, math.inf
             self._hearing.begin(monotonic())
 
     def _take(self, messages: list[Message]) -> None:

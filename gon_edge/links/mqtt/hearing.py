@@ -6,11 +6,17 @@ read `Hearing.so_far`, which is replaced as a whole.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 STANDSTILL_S = 3.0
 """A round of the network thread that takes longer was none: it waits a second at most.  Stopped by a signal, suspended
 with its machine, or starved.  Not critical: a shorter one is shorter than any silence that counts."""
+
+
+ANSWER_S = 1.0
+"""A broker that was asked and answers later was not there meanwhile.  Not critical: it answers within a round trip, and
+too long an absence only makes silences count later."""
 
 
 class Heard(NamedTuple):
@@ -73,7 +79,13 @@ class Hearing:
             until, offline_s, asleep_s = self.so_far
             self.so_far = Heard(until + stood_s, offline_s, asleep_s + stood_s)
 
-    def sign(self, at: float) -> None:
-        """Bytes of the broker were read then; call it after what was read has been handed on."""
-        if at > self.so_far.until:
-            self.so_far = self.so_far._replace(until=at)
+    def sign(self, at: float, asked_at: float = math.inf) -> None:
+        """Bytes of the broker were read at ``at``; call it after what was read has been handed on.
+
+        ``asked_at`` is when it was asked for a sign.  If that was long ago, nothing came through since the last one:
+        the broker stood still, or the network did.
+        """
+        until, offline_s, asleep_s = self.so_far
+        if at > until:
+            deaf_s = at - until if at - asked_at > ANSWER_S else 0.0
+            self.so_far = Heard(at, offline_s + deaf_s, asleep_s)

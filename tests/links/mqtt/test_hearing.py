@@ -57,3 +57,13 @@ def test_no_second_counts_twice_whatever_happens():
                     last_sign, standstill_s = now, 0.0
         so_far = hearing.so_far
         assert so_far.until - so_far.away_s == heard_s
+
+
+def test_a_broker_that_was_asked_and_answered_late_was_not_there():
+    hearing = Hearing(0.0)
+    hearing.begin(0.0)
+    hearing.sign(10.0)
+    hearing.sign(70.5, asked_at=70.0)  # idle, and at once there
+    assert hearing.so_far == Heard(70.5)
+    hearing.sign(150.5, asked_at=131.0)
+    assert hearing.so_far == Heard(150.5, offline_s=80.0)
