@@ -330,7 +330,7 @@ _MORE = {  # behind the line that `/metrics` itself has room for
     "gon_edge_ingest_to_verdict_seconds": "Without rows that waited for the first model.",
     "gon_edge_last_row_timestamp_seconds": "By the clock of whoever stamped it.",
     "gon_edge_messages_total": "A message with several readings (an array, several lines) counts as several.",
-    "gon_edge_missing_features": "They are silent for longer than is usual for them, or frozen, and left out of the score.",
+    "gon_edge_missing_features": "They are silent for longer than is usual, or frozen, and left out of the score.",
     "gon_edge_mqtt_events_dropped_total": "1000 may wait; 256 KiB of them are kept over a restart.",
     "gon_edge_mqtt_publications_lost_total": "`refused`: the broker denies the topic; by MQTT 3.1.1 it does not say. "
     "`too_large`: over its largest packet. `ends_connection`: it has ended three connections in a row.",
