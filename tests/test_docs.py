@@ -338,6 +338,17 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?:", text), "reading it needs no network"
 
 
+def test_every_promise_is_shown_by_a_test_that_exists():
+    rows = [row for row in re.findall(r"^\|(.*)\|$", TEXT["docs/guarantees.md"], re.MULTILINE) if " | " in row]
+    promises = [row for row in rows if row.strip() != "Promise | Shown by"]
+    pattern = r" [^|]+\. \| `(tests/[\w/]+\.py)::(test_\w+)` "
+    assert [row for row in promises if not re.fullmatch(pattern, row)] == []
+    named = re.findall(pattern, "\n".join(promises))
+    assert len(named) == len(promises) > 40
+    there = {file: re.findall(r"^def (test_\w+)\(", (ROOT / file).read_text(), re.MULTILINE) for file, _ in named}
+    assert [test for file, test in named if test not in there[file]] == []
+
+
 def test_the_tables_of_results_are_those_of_the_one_file():
     command = [sys.executable, str(ROOT / "tools" / "results.py"), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
