@@ -21,10 +21,6 @@ ELSEWHERE = {
     "commands/doctor/finding": ("commands/doctor/test_files.py", "a finding is what the checks say"),
     "commands/messages": ("commands/test_trial.py", "runs try as a shell does; listen is in e2e/test_listen.py"),
     "commands/scorefile": ("commands/test_data.py", "runs score as a shell does"),
-    "daemon/scoring": (
-        "daemon/test_rehearsal.py",
-        "moved on there by a recording, and by a daemon in e2e/test_daemon.py",
-    ),
     "demo/command": ("e2e/test_demo.py", "runs it in a terminal"),
     "errors": ("test_docs.py", "compares exit codes with the reference, the help and the man page"),
     "events": ("stream/test_pipeline.py", "data without logic, which passes through here"),

@@ -205,7 +205,8 @@ class Daemon:
         if self._store.recovered:
             log.warning("the state database was damaged: %s", self._store.recovered_reason)
         if not self._store.persistent:
-            log.warning("running without history: %s", self._store.last_error)
+            what = "what was written before counts" if self._store.readable else "running without history"
+            log.warning("the state cannot be written, %s: %s", what, self._store.last_error)
         self._telemetry.store_recovered(self._store.recovered)
         self._telemetry.config_loaded(time.time())
         self._notifier.extend_timeout(_START_S)
@@ -221,15 +222,26 @@ class Daemon:
             log.info("status page %s", self._web.url)
             if exposed := exposure(self._config.http):
                 log.warning("http.listen %s shows your readings to the network: %s", self._config.http.listen, exposed)
-        try:
-            self._control = ControlServer(self._config.state_dir)
-            self._control.start()
-        except (StoreError, OSError) as error:
-            log.warning("commands cannot reach this daemon: %s", error)
+        self._listen_to_commands()
         self._viewer.heartbeat_at = time.monotonic()
         self._snapshot = self._viewer.take()
         return_memory()
         self._notifier.ready(status_line(self._streams.values(), self._client))
+
+    def _listen_to_commands(self) -> None:
+        try:
+            self._control = ControlServer(self._config.state_dir)
+            self._control.start()
+        except (StoreError, OSError) as error:
+            self._control = None
+            log.warning("commands cannot reach this daemon: %s", error)
+
+    def _listen_to_commands_again(self) -> None:
+        """Make the socket anew when somebody has deleted it, or the state directory and made another."""
+        control = self._control
+        if control is not None and not control.path.exists() and control.path.parent.is_dir():
+            control.stop()
+            self._listen_to_commands()
 
     def _stop(self) -> None:
         self._notifier.stopping()
@@ -331,6 +343,7 @@ class Daemon:
 
     def _beat(self, now: float) -> None:
         """Once a second: threads, counters kept elsewhere, the snapshot, the watchdog."""
+        self._listen_to_commands_again()
         self._watch.look(*(part.thread for part in (self._client, self._web, self._control) if part is not None))
         for tally in self._tallies:
             tally.look()

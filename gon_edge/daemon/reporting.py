@@ -40,6 +40,8 @@ _CALM = frozenset({"null", "nan", "text", "behind", "unread", "excluded", "no_ti
 TOLD_AWAY_S = 3.0
 """A shorter absence is counted, and no news.  Not critical: a broker that restarts takes as long."""
 
+_ANSWER = ("answer", "note")  # what the page and the store show of an alert beside its events
+
 _LATENCIES = 128  # newest ones, of which the page shows quantiles; not critical
 
 
@@ -260,15 +262,27 @@ class Reporter:
 
     def tell_one(self, alert: Alert) -> None:
         """Tell an event of a stream, or of the daemon itself: log, broker, store, page."""
-        event = event_json(alert)
         log.log(logging.WARNING if alert.type == "new" else logging.INFO, "%s", _line(alert))
+        self._tell_event(event_json(alert))
+
+    def _tell_event(self, event: dict[str, Any]) -> None:
         self._publish(event)
-        before = self.alerts.pop(alert.id, {})
-        event |= {key: before[key] for key in ("answer", "note") if key in before}
+        before = self.alerts.pop(event["id"], {})
+        event |= {key: before[key] for key in _ANSWER if key in before}
         self._store.add_alert(event)
-        self.alerts[alert.id] = event
+        self.alerts[event["id"]] = event
         while len(self.alerts) > ALERTS_SHOWN:
             del self.alerts[next(iter(self.alerts))]
+
+    def end_orphan(self, event: Mapping[str, Any], wall: float) -> None:
+        """End an alert of an earlier run that no stream knows any more; ``wall`` is now, Unix seconds."""
+        log.warning("alert end: no stream knows of %s any more, which an earlier run has left open", event["id"])
+        self.alerts.setdefault(event["id"], dict(event))
+        self._tell_event({**{k: v for k, v in event.items() if k not in _ANSWER}, "type": "end", "timestamp": wall})
+
+    def take_state_away(self, name: str) -> None:
+        """Take the retained state of a stream away, which is no longer watched."""
+        self._client.publish(self._client.topic("state", name), "", retain=True)
 
     def remind(self, streams: Iterable[Stream]) -> None:
         """Publish the open alerts again, as updates: to whom the broker did not keep what was said of them."""
@@ -309,7 +323,7 @@ class Reporter:
 
     def _publish(self, event: Mapping[str, Any]) -> None:
         """Publish an event; a broker that takes no more gets it without its causes."""
-        causes = len(event["top_features"])
+        causes = len(event.get("top_features", ()))
         short = {**event, "top_features": [], "more_features": causes + event.get("more_features", 0)}
         self._client.publish(
             self._client.topic("alert"), json.dumps(event), shorter=json.dumps(short) if causes else ""
@@ -334,7 +348,7 @@ class Reporter:
         """Take a stream's series away, and its retained state."""
         log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", stream.name)
         self._telemetry.remove_stream(stream.name)
-        self._client.publish(self._client.topic("state", stream.name), "", retain=True)
+        self.take_state_away(stream.name)
         self._published_at.pop(stream.name, None)
         self._waits_since.pop(stream.name, None)
 

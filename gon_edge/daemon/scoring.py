@@ -27,6 +27,8 @@ from gon_edge.stream.stream import Stream
 
 log = logging.getLogger(__name__)
 
+_ALL = 1 << 30  # alerts: those that are open are few
+_NAMED = 10  # streams in a line of the log; not critical
 _CATCH_UP_ROWS = 64  # of a stream, between two looks at the queue; not critical: a few ms
 
 
@@ -85,6 +87,7 @@ class Scoring:
             on_habit=lambda stream, alert: self.orders.recurred(stream, alert),
         )
         self.orders = Orders(config, self.store, self.models, telemetry, self.pipeline, self.reporter, machine)
+        self._replaced = 0  # what `store.replaced` said when it was looked at last
 
     def _make_stream(self, name: str, now: float) -> Stream:
         """A stream with its model, and with what an earlier run knew of it."""
@@ -115,11 +118,31 @@ class Scoring:
         return sum(int((~chunk.quarantined).sum()) for chunk in self.store.outline(name))
 
     def resume(self) -> None:
-        """Open the streams of an earlier run."""
+        """Open the streams of an earlier run, and end alerts of it that none of them holds open."""
         trained = sorted(self.models.streams())  # before names that a flood of devices has left in the database
         for name in (*trained, *sorted(self.store.streams().keys() - trained)):
             if len(self.pipeline.streams) < self.config.limits.streams:
                 self.orders.open(name)
+        if closed := [name for name in trained if name not in self.pipeline.streams]:
+            log.warning(
+                "limits.streams is %d, and %d streams have a model: these are not scored: %s; set limits.streams to %d "
+                "or more, or let go of streams with gon-edge streams remove",
+                self.config.limits.streams,
+                len(trained),
+                ", ".join(map(repr, closed[:_NAMED])) + (", ..." if len(closed) > _NAMED else ""),
+                len(trained),
+            )
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """End what nobody would ever end: the state that said so was lost, or the stream is gone."""
+        held = {alert.id for stream in self.pipeline.streams.values() for alert in stream.policy.active}
+        held |= {event["id"] for event in self.store.alerts(1, stream="")}  # the daemon's own, which `Offline` holds
+        for event in self.store.alerts(_ALL, active=True):
+            if event["id"] not in held:
+                self.reporter.end_orphan(event, self._clock.wall())
+                if event["stream"] not in self.pipeline.streams:
+                    self.reporter.take_state_away(event["stream"])
 
     @property
     def behind(self) -> bool:
@@ -166,12 +189,33 @@ class Scoring:
                 self.reporter.seldom.say(
                     "store", logging.WARNING, f"cannot write state: {self.store.last_error}; trying again"
                 )
+        self._look_for_files()
+
+    def _look_for_files(self) -> None:
+        """Say that files went while they were in use, and write again the models that went with them."""
+        if self.store.replaced == self._replaced:
+            return
+        self._replaced = self.store.replaced
+        log.error(
+            "%s was deleted or replaced while it was in use: what was written to it since the last write is lost, and "
+            "the rows in it; what memory holds is written anew; stop gon-edge before you touch its state directory",
+            self.store.path,
+        )
+        for name, stream in self.pipeline.streams.items():
+            if stream.model is not None and not self.models.file(name).exists():
+                try:
+                    self.models.install(name, stream.model)
+                except OSError as error:
+                    log.error("stream %r: its model cannot be written anew: %s", name, error)
 
     def stop(self) -> None:
-        """End a training, and write everything to the disk."""
+        """End a training, and write everything to the disk, rows that wait for a model among them."""
         self.orders.rounds.stop()
+        for stream in self.pipeline.streams.values():
+            self.reporter.rows(stream, stream.give_up_training())
         self._store_state()
         self.store.flush(self._clock.monotonic())
+        self._look_for_files()
 
     def configure(self, new: Config) -> None:
         """Go on with another configuration, as far as that is possible while running."""

@@ -192,7 +192,9 @@ class Telemetry:
         self._budget = declare.gauge("memory_budget_bytes", "Memory one training may use.")
 
     def _declare_daemon(self, declare: _Declare) -> None:
-        self._store_errors = declare.counter("store_write_errors_total", "Writes of the state database that failed.")
+        self._store_errors = declare.counter(
+            "store_write_errors_total", "Writes of the state database that failed, or went to a file that is gone."
+        )
         self._store_recovered = declare.gauge(
             "store_recovered", "1 when a damaged database was set aside at the start."
         )

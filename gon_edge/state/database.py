@@ -2,6 +2,8 @@
 
 SQLite runs in WAL mode: `kill -9` costs what was not flushed yet, a power cut perhaps the last half minute more,
 neither what is older.  A damaged file is set aside, under a name that says so, and a fresh one begun.
+A file that cannot be written is still read; one that was deleted or replaced while it was open is left for the one that
+has its name now.
 
 What a write costs: each transaction rewrites about 25 kB of pages that hold no new data (the ends of the WAL, SQLite's
 index of it, the file's first page), and each new page is written twice, into the WAL and into the file.  Pages are
@@ -74,6 +76,12 @@ CREATE TABLE retrain (seq INTEGER PRIMARY KEY, stream TEXT NOT NULL, record TEXT
 """
 
 
+_TABLES = {sql.strip() for sql in _SCHEMA.split(";") if sql.strip()}
+
+_File = tuple[int, int] | None
+"""What tells a file from others, whatever they are called: its device and inode; ``None`` where there is none."""
+
+
 class DamageError(Exception):
     """The file opens but is not what was written."""
 
@@ -92,6 +100,8 @@ class Database:
     read_only : bool
     connection : sqlite3.Connection or None
         ``None`` while no file is open: nothing reaches the disk.
+    reading : sqlite3.Connection or None
+        What is read instead while the file cannot be written.
     last_error : str or None
         What the last attempt to read or write failed with.
     damage : str or None
@@ -102,9 +112,11 @@ class Database:
         self.path = directory / DATABASE
         self.read_only = read_only
         self.connection: sqlite3.Connection | None = None
+        self.reading: sqlite3.Connection | None = None
         self.last_error: str | None = None
         self.damage: str | None = None
         self._lock: IO[bytes] | None = None
+        self._files: tuple[_File, _File] = (None, None)  # the ones that are open: database and WAL
 
     def require_writable(self) -> None:
         """Raise `StoreError` where the file was opened for reading only."""
@@ -147,6 +159,7 @@ class Database:
         StoreError
             A newer gon-edge wrote it.
         """
+        self._refuse_newer()
         db = self.connection = sqlite3.connect(
             self.path, timeout=_BUSY_S, isolation_level=None, cached_statements=_STATEMENTS
         )
@@ -164,15 +177,28 @@ class Database:
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; "
                 f"PRAGMA application_id={_APPLICATION_ID + SCHEMA_VERSION}; COMMIT;"
             )
-        elif version != SCHEMA_VERSION or tables != {sql.strip() for sql in _SCHEMA.split(";") if sql.strip()}:
+        elif version != SCHEMA_VERSION or not tables.issuperset(_TABLES):  # what an administrator has added may stay
             raise DamageError("not a database of gon-edge")
         self._check_length(db)
+        self._files = self._named()
+        self.stop_reading()
         return db
+
+    def _refuse_newer(self) -> None:
+        """Look at the version before anything is written, were it an empty WAL; where the header is old, at the WAL."""
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            header = file.read(100)  # sqlite.org/fileformat.html
+            self._known(int.from_bytes(header[60:64]), int.from_bytes(header[68:72]))
+        with contextlib.suppress(*DATABASE_ERRORS, OSError), contextlib.closing(self._for_reading("mode=ro")) as db:
+            self._version(db)
 
     def _version(self, db: sqlite3.Connection) -> int:
         """Version of the tables; 0 in an empty file.  It stands there twice: damage must not look like a newer one."""
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (application_id,) = db.execute("PRAGMA application_id").fetchone()
+        return self._known(version, application_id)
+
+    def _known(self, version: int, application_id: int) -> int:
         if version > SCHEMA_VERSION and application_id == _APPLICATION_ID + version:
             raise StoreError(f"{self.path} was written by a newer gon-edge; upgrade, or move the file away")
         return int(version) if application_id in (0, _APPLICATION_ID + version) else -1
@@ -193,16 +219,56 @@ class Database:
         StoreError
             It cannot be read, or is not a database of this gon-edge.
         """
+        self._refuse_newer()
         try:
-            db = self.connection = sqlite3.connect(
-                f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_READER_BUSY_S, isolation_level=None
-            )
-            db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-            version = self._version(db)
+            self.connection, version = self._open_for_reading(_READER_BUSY_S)
         except (*DATABASE_ERRORS, OSError) as error:
             raise StoreError(f"{self.path} cannot be read: {str(error) or 'it is damaged'}") from None
         if version != SCHEMA_VERSION:
             raise StoreError(f"{self.path} is not a database of this gon-edge; start the daemon once to set it right")
+
+    def read_only_for_now(self) -> sqlite3.Connection | None:
+        """Open for reading because it cannot be written, until `connect` succeeds; ``None`` where that fails, too."""
+        self.stop_reading()
+        with contextlib.suppress(*DATABASE_ERRORS, OSError, StoreError):
+            db, version = self._open_for_reading(_BUSY_S)
+            if version == SCHEMA_VERSION:
+                self.reading = db
+            else:
+                db.close()
+        return self.reading
+
+    def stop_reading(self) -> None:
+        """Close what `read_only_for_now` has opened."""
+        db, self.reading = self.reading, None
+        if db is not None:
+            db.close()
+
+    def _for_reading(self, how: str, busy_s: float = _BUSY_S) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.resolve().as_uri()}?{how}", uri=True, timeout=busy_s, isolation_level=None)
+
+    def _open_for_reading(self, busy_s: float) -> tuple[sqlite3.Connection, int]:
+        """A connection that only reads, and the version of the tables; raises what SQLite raises.
+
+        In a directory that cannot be written SQLite reads nothing, since it finds no place for its index of the WAL,
+        unless it is told that nobody writes; then it leaves out what stands in the WAL alone.
+        """
+        refused: sqlite3.OperationalError | None = None
+        for how in ("mode=ro", "mode=ro&immutable=1"):
+            db = self._for_reading(how, busy_s)
+            try:
+                db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+                return db, self._version(db)
+            except sqlite3.OperationalError as error:
+                db.close()
+                refused = refused or error
+                if error.sqlite_errorcode & _PRIMARY not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                    break
+            except BaseException:
+                db.close()
+                raise
+        assert refused is not None
+        raise refused
 
     def disconnect(self) -> None:
         """Close the file and keep the lock; it may be opened again."""
@@ -212,9 +278,36 @@ class Database:
             with contextlib.suppress(sqlite3.Error, MemoryError):
                 db.close()
 
+    def _named(self) -> tuple[_File, _File]:
+        """Which files have the names of the database and of its WAL now."""
+        return _file(self.path), _file(self.path.with_name(f"{DATABASE}-wal"))
+
+    def is_lost(self) -> bool:
+        """Whether the open file no longer has its name, or its WAL: what is written to it nobody will find."""
+        return self.connection is not None and self._named() != self._files
+
+    def leave_lost(self) -> None:
+        """Close a file that `is_lost`, and release the lock, which may lie in a lost directory, too.
+
+        SQLite deletes the WAL by its name when it closes.  One that belongs to the file of this name is none of its.
+        """
+        wal = self.path.with_name(f"{DATABASE}-wal")
+        kept = wal.with_name(f"{wal.name}.kept")
+        is_another = _file(wal) not in (None, self._files[1])
+        if is_another:
+            wal.rename(kept)
+        self.disconnect()
+        if is_another:
+            kept.rename(wal)
+        self._release_lock()
+
     def close(self) -> None:
         """Release file and lock."""
         self.disconnect()
+        self.stop_reading()
+        self._release_lock()
+
+    def _release_lock(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -272,10 +365,11 @@ class Database:
         StoreError
             It cannot be read, and was opened for reading only.
         """
-        if self.connection is None:
+        db = self.connection or self.reading
+        if db is None:
             return []
         try:
-            return self.connection.execute(sql, arguments).fetchall()
+            return db.execute(sql, arguments).fetchall()
         except DATABASE_ERRORS as error:
             if self.read_only:
                 if isinstance(error, MemoryError):  # a training child may really have none left
@@ -289,6 +383,14 @@ class Database:
         self.last_error = f"{self.path}: {said(error)}"
         if is_damage(error):
             self.damage = str(error)
+
+
+def _file(path: Path) -> _File:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def said(error: Exception) -> str:

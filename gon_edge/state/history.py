@@ -113,6 +113,18 @@ class History:
                 pass
         self._states_written = {}
 
+    def take_back(self, db: sqlite3.Connection) -> None:
+        """Take what was written into memory again, to write it to another file; what is newer stays.
+
+        Raises what SQLite raises.
+        """
+        states = {key: text for key, text in db.execute("SELECT key, value FROM state") if isinstance(text, str)}
+        events = [_event(text) for (text,) in db.execute("SELECT event FROM alert ORDER BY since")]
+        alerts = {event["id"]: event for event in events[-ALERTS_KEPT:] if event is not None}
+        self._retrains = [*reversed(self.retrains(RETRAINS_KEPT, None))][-RETRAINS_KEPT:]
+        self._states = states | self._states
+        self._alerts = {name: event for name, event in alerts.items() if name not in self._alerts} | self._alerts
+
     def file_is_gone(self) -> None:
         """Forget what was on the disk; what is in memory stays."""
         self._states_written = {}
@@ -137,8 +149,9 @@ class History:
             )
         db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", self._states.items())
         for record in self._retrains:
-            db.execute(
-                "INSERT INTO retrain (stream, record) VALUES (?, ?)",
+            db.execute(  # a file that has been put in the place of another may have it already
+                "INSERT INTO retrain (stream, record) SELECT ?1, ?2 "
+                "WHERE NOT EXISTS (SELECT 1 FROM retrain WHERE stream = ?1 AND record = ?2)",
                 (record.stream, json.dumps(asdict(record), separators=(",", ":"))),
             )
         if self._retrains:

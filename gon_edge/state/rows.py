@@ -238,7 +238,7 @@ class Rows:
             stream,
             limit,
         )
-        if not listed:
+        if not listed or self._database.connection is None:  # it can be read, and not written
             return 0
         count = 0
         try:

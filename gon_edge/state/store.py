@@ -3,8 +3,9 @@
 Everything is first held in memory and reaches the disk in few large writes, because each costs the same 25 kB or so
 however little it holds (`database`).  So flushes are rare and rows are packed; the first flushes after a start come
 sooner, so that a device that is still being set up keeps its warm-up.  Nothing here raises into the scoring loop: a
-full or read-only disk leaves the rows in memory, bounded, and `flush` tries again later; a damaged file is set aside
-and a fresh one begun.
+full or read-only disk leaves the rows in memory, bounded, and `flush` tries again later, while what was written before
+can be read; a damaged file is set aside and a fresh one begun.  A file that somebody deletes or replaces while it is
+open is noticed at the next flush, which writes what memory holds to the file of that name.
 
 `Store` decides when to write and what to do when that fails.  What is written is told by subject in `rows` and
 `history`, the file in `database`.  It knows no clock and no thread: the caller passes monotonic seconds, and one thread
@@ -13,6 +14,7 @@ uses one `Store`.  Only one writing process may hold a state directory; readers 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,9 @@ class Store:
     last_error : str or None
         What the last attempt to read or write failed with; `None` after a success.
     write_errors : int
-        Flushes that failed.
+        Flushes that failed, or found that those before them went to a file nobody can find.
+    replaced : int
+        Times the file had been deleted or replaced while it was open.
     rows_dropped : int
         Rows given up because the disk refused them for too long.
     damaged_chunks : int
@@ -72,7 +76,7 @@ class Store:
     ) -> None:
         self.recovered = False
         self.recovered_reason: str | None = None
-        self.write_errors = 0
+        self.write_errors = self.replaced = 0
         self._database = Database(state_dir, read_only=read_only)
         self._rows = Rows(self._database, max_bytes=max_bytes, rows_per_stream=rows_per_stream)
         self._history = History(self._database)
@@ -88,6 +92,16 @@ class Store:
     def persistent(self) -> bool:
         """Whether a file is open that flushes go to."""
         return self._database.connection is not None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    @property
+    def readable(self) -> bool:
+        """Whether what was written before can be read."""
+        return self._database.connection is not None or self._database.reading is not None
 
     @property
     def last_error(self) -> str | None:
@@ -148,6 +162,7 @@ class Store:
             store._connect()
         except (*DATABASE_ERRORS, OSError) as error:
             store._database.failed(error)
+            store._read_only_for_now()
         except StoreError:
             store.close()
             raise
@@ -173,6 +188,30 @@ class Store:
         self._rows.read_index(db)
         self._history.walk(db)
         self._database.damage = None
+
+    def _read_only_for_now(self) -> None:
+        """Let what was written before be read, although nothing can be written."""
+        db = self._database.read_only_for_now()
+        try:
+            if db is not None:
+                self._rows.read_index(db)
+        except DATABASE_ERRORS:
+            self._database.stop_reading()
+
+    def _begin_anew(self) -> None:
+        """Leave a file that was deleted or replaced; what memory holds is for the one that has its name now.
+
+        Open alerts, silences and what streams remember can still be read through the lost file, and go along.  The
+        rows in it do not: there may be 256 MB of them, and a person may have meant to delete them.
+        """
+        self.replaced += 1
+        self.write_errors += 1
+        if self._database.connection is not None:
+            with contextlib.suppress(*DATABASE_ERRORS, OSError):
+                self._history.take_back(self._database.connection)
+        self._database.leave_lost()
+        self._rows.file_is_gone()
+        self._history.file_is_gone()
 
     def _set_aside(self, reason: str) -> None:
         aside = self._database.set_aside()
@@ -276,6 +315,8 @@ class Store:
         self._rows.pack()
         self._last_flush = now
         try:
+            if self._database.is_lost():
+                self._begin_anew()
             if not self.persistent:
                 self._connect()
             if self._database.damage is not None:
@@ -310,6 +351,8 @@ class Store:
                 self._database.failed(refused)
         elif not is_full_or_busy(error):
             self._database.disconnect()  # and open again next time: the disk may have been replaced or mounted again
+            if self._database.reading is None:
+                self._read_only_for_now()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -203,17 +204,27 @@ def test_text_nested_deeper_than_python_can_go_is_left_out(store, tmp_path):
         assert again.quarantine("pump", 0.0, 1e9) == 0
 
 
-def test_a_newer_database_is_refused_and_left_alone(store, tmp_path):
-    fill(store, 0, 3)
-    store.flush(0.0)
-    store.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_newer_database_is_refused_and_not_touched(tmp_path, mode, crashed):
+    # The journal mode had been set, and the log written back, before the version was looked at.
+    program = f"""if True:
+        import os, sqlite3
+        from gon_edge.state.store import Store
+        Store.open({str(tmp_path)!r}).close()
+        db = sqlite3.connect({str(tmp_path / DATABASE)!r}, isolation_level=None)
+        db.execute("PRAGMA journal_mode = {mode}")
         db.execute("PRAGMA user_version = 99")
-        db.execute(f"PRAGMA application_id = {0x676F6E00 + 99}")
+        db.execute("PRAGMA application_id = {0x676F6E00 + 99}")
+        os._exit(0) if {crashed} else db.close()
+    """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.endswith("-shm")}
     for read_only in (False, True):
         with pytest.raises(StoreError, match="newer gon-edge"):
             Store.open(tmp_path, read_only=read_only)
-    assert damaged_names(tmp_path) == []
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.endswith("-shm")}
+    assert after == before
 
 
 # -- kill -9 -----------------------------------------------------------------------------------------------------------
@@ -419,25 +430,154 @@ def test_a_disk_that_stays_full_costs_bounded_memory(tmp_path):
         assert np.flatnonzero(restart).tolist() == [0]
 
 
-def test_a_read_only_disk_means_running_without_history(tmp_path):
+def test_a_read_only_disk_is_still_read_and_forgets_no_alert_and_no_state(tmp_path):
+    # A restart on a read-only card had forgotten open alerts and silences.
     directory = tmp_path / "small"
     with mounted(directory, "size=4m"):
         with Store.open(directory) as store:
             fill(store, 0, 10)
+            store.add_alert(event(1))
+            store.put_state("silences", ["pump"])
             store.flush(0.0)
         remounted(directory, "ro")
         with Store.open(directory) as store:
-            assert not store.persistent
+            assert (store.persistent, store.readable) == (False, True)
             assert "Read-only file system" in store.last_error
+            assert [found["id"] for found in store.alerts(active=True)] == ["pump-1"]
+            assert store.state("silences") == ["pump"]
+            assert store.streams() == {"pump": 10}
+            assert store.quarantine("pump", 0.0, 1e9) == 0
             fill(store, 10, 20)
             store.put_state("rows", 20)
             assert not store.flush(1.0)
-            assert (len(store.rows("pump")[0]), store.state("rows")) == (10, 20)
+            assert (len(store.rows("pump")[0]), store.state("rows")) == (20, 20)
+            with Store.open(directory, read_only=True) as reader:
+                assert len(reader.rows("pump")[0]) == 10
             remounted(directory, "rw")
             assert store.due(31.0)
             assert store.flush(31.0), store.last_error
             assert store.persistent
             assert len(store.rows("pump")[0]) == 20
+
+
+def test_after_a_crash_a_card_that_turns_read_only_is_read_with_what_was_flushed_last(tmp_path):
+    directory = tmp_path / "small"
+    with mounted(directory, "size=4m"):
+        program = f"""if True:
+            import os
+            from gon_edge.state.store import Store
+            store = Store.open({str(directory)!r})
+            store.put_state("silences", ["pump"])
+            store.flush(0.0)
+            os._exit(0)
+        """
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+        assert (directory / f"{DATABASE}-wal").stat().st_size > 0
+        remounted(directory, "ro")
+        with Store.open(directory) as store:
+            assert store.state("silences") == ["pump"]
+
+
+def test_a_disk_that_turns_read_only_while_running_is_read_on(tmp_path):
+    directory = tmp_path / "small"
+    with mounted(directory, "size=4m"), Store.open(directory) as store:
+        fill(store, 0, 10)
+        store.put_state("silences", ["pump"])
+        store.flush(0.0)
+        store._database.disconnect()  # an open file keeps the disk from turning read-only
+        store._database._release_lock()
+        remounted(directory, "ro")
+        fill(store, 10, 20)
+        assert not store.flush(1.0)
+        assert (store.state("silences"), len(store.rows("pump")[0])) == (["pump"], 20)
+
+
+# -- files that are deleted, replaced, or changed by a person ----------------------------------------------------------
+
+
+def deleted(directory: Path) -> None:
+    for path in directory.glob(f"{DATABASE}*"):
+        path.unlink()
+
+
+def moved(directory: Path) -> None:
+    directory.rename(directory.with_name("moved"))
+
+
+def made_anew(directory: Path) -> None:
+    moved(directory)
+    directory.mkdir()
+
+
+def without_log(directory: Path) -> None:
+    (directory / f"{DATABASE}-wal").unlink()
+
+
+@pytest.mark.parametrize("befall", [deleted, moved, made_anew, without_log])
+def test_a_file_that_goes_while_it_is_open_is_noticed_and_what_memory_holds_written_anew(tmp_path, befall):
+    # All of it went to a file without a name, no error was counted, and everything was lost at the stop.
+    directory = tmp_path / "state"
+    with Store.open(directory) as store:
+        fill(store, 0, 10)
+        store.add_alert(event(1))
+        store.put_state("silences", ["pump"])
+        store.add_retrain(RetrainRecord("pump", "1", 60.0, 1.0, "promoted", 1, 40, ""))
+        assert store.flush(0.0)
+        befall(directory)
+        fill(store, 10, 20)
+        store.add_alert(event(2))
+        assert store.flush(1.0), store.last_error
+        assert (store.replaced, store.write_errors) == (1, 1)
+        fill(store, 20, 30)
+        assert store.flush(2.0)
+        assert (store.replaced, store.write_errors) == (1, 1)
+        with pytest.raises(StoreError, match="another gon-edge"):
+            Store.open(directory)
+    with Store.open(directory) as again:
+        assert not again.recovered
+        expected = range(0 if befall is without_log else 10, 30)
+        assert again.rows("pump")[0].tolist() == [1000.0 + i for i in expected]
+        assert [found["id"] for found in again.alerts()] == ["pump-2", "pump-1"]
+        assert again.state("silences") == ["pump"]
+        assert [record.version for record in again.retrains()] == ["1"]
+
+
+def test_a_backup_put_in_place_while_running_is_used_with_its_log_and_goes_on(tmp_path):
+    directory, backup = tmp_path / "state", tmp_path / "backup"
+    with Store.open(directory) as store:
+        fill(store, 0, 10)
+        store.add_retrain(RetrainRecord("pump", "1", 60.0, 1.0, "promoted", 1, 40, ""))
+        store.flush(0.0)
+        shutil.copytree(directory, backup)
+        assert (backup / f"{DATABASE}-wal").stat().st_size > 0
+        fill(store, 10, 20)
+        store.put_state("silences", ["pump"])
+        store.flush(1.0)
+        deleted(directory)
+        for path in backup.iterdir():
+            shutil.copy(path, directory)
+        fill(store, 20, 30)
+        assert store.flush(2.0), store.last_error
+        assert store.replaced == 1
+    with Store.open(directory) as again:
+        assert not again.recovered
+        assert again.rows("pump")[0].tolist() == [1000.0 + i for i in (*range(10), *range(20, 30))]
+        assert again.state("silences") == ["pump"]
+        assert len(again.retrains()) == 1
+
+
+@pytest.mark.parametrize("sql", ["ANALYZE", "CREATE INDEX mine ON chunk (stream)", "CREATE TABLE notes (text)"])
+def test_what_an_administrator_adds_to_the_file_is_no_damage(store, tmp_path, sql):
+    fill(store, 0, 10)
+    store.add_alert(event(1))
+    store.flush(0.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+        db.execute(sql)
+    fill(store, 10, 20)
+    assert store.flush(1.0), store.last_error
+    with reopened(store, tmp_path) as again:
+        assert not again.recovered, again.recovered_reason
+        assert again.streams() == {"pump": 20}
 
 
 def test_a_directory_that_cannot_be_made_means_running_without_history(tmp_path):

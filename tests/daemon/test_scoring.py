@@ -1,0 +1,146 @@
+"""What one run leaves to the next: alerts, rows, models.  Messages pass through test_rehearsal and e2e/test_daemon."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gon_edge.config.file import parse_config
+from gon_edge.daemon.orders import Machine
+from gon_edge.daemon.scoring import Scoring
+from gon_edge.events import Alert
+from gon_edge.links.prometheus import Telemetry
+from gon_edge.model.file import load_model
+from gon_edge.process.clock import Clock
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
+from gon_edge.stream.held import alert_json
+
+MODEL = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
+NOW = 1.77e9
+
+
+class Sent:
+    """A broker that keeps what is retained, and every event."""
+
+    def __init__(self) -> None:
+        self.retained: dict[str, str] = {}
+        self.events: list[dict[str, Any]] = []
+
+    def topic(self, *levels: str) -> str:
+        return "/".join(levels)
+
+    def publish(self, topic: str, payload: str, *, retain: bool = False, shorter: str = "") -> None:
+        if retain:
+            self.retained[topic] = payload
+        else:
+            self.events.append(json.loads(payload))
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., tuple[Scoring, Sent]]]:
+    """Begin to score with the state of the test."""
+    begun: list[Scoring] = []
+
+    def begin(**options: Any) -> tuple[Scoring, Sent]:
+        smallest = {"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "telemetry/{stream}"}]}
+        config = parse_config({**smallest, "state_dir": str(tmp_path / "state"), **options})
+        sent = Sent()
+        clock = Clock(monotonic=lambda: 1.0, wall=lambda: NOW)
+        begun.append(Scoring(config, Telemetry(CollectorRegistry(), version="0"), sent, Machine(clock)))
+        begun[-1].resume()
+        return begun[-1], sent
+
+    yield begin
+    for scoring in begun:
+        scoring.store.close()
+
+
+def with_models(state_dir: Path, *names: str) -> Path:
+    for name in names:
+        ModelFolder(state_dir).install(name, MODEL)
+    return state_dir
+
+
+def event(name: str, stream: str, **more: Any) -> dict[str, Any]:
+    kind = "anomaly" if stream else "offline"
+    return alert_json(Alert(name, "new", kind, stream, NOW - 60.0, NOW - 60.0, 3.0, 1.0, "critical", (), "1")) | more
+
+
+def test_alerts_that_no_stream_knows_any_more_are_ended_on_the_disk_the_page_and_the_broker(begin, tmp_path):
+    # They stayed open for ever, and the same fault was raised under another id.
+    with Store.open(with_models(tmp_path / "state", "pump")) as store:
+        store.add_alert(event("pump-1", "pump", answer="true", note="a knock"))
+        store.add_alert(event("fan-1", "fan"))
+        store.add_alert(event("pi-offline-1", ""))
+        store.flush(0.0)
+    scoring, sent = begin()
+    assert [found["id"] for found in scoring.store.alerts(active=True)] == ["pi-offline-1"]
+    ended = {found["id"]: found for found in sent.events}
+    assert {name: (found["type"], found["timestamp"]) for name, found in ended.items()} == {
+        "pump-1": ("end", NOW),
+        "fan-1": ("end", NOW),
+    }
+    assert "answer" not in ended["pump-1"]
+    assert (scoring.reporter.alerts["pump-1"]["type"], scoring.reporter.alerts["pump-1"]["answer"]) == ("end", "true")
+    assert sent.retained["state/fan"] == ""
+
+
+def test_an_alert_that_its_stream_holds_goes_on_after_a_restart(begin):
+    scoring, sent = begin(streams={"defaults": {"warmup_rows": 40}})
+    scoring.models.install("pump", MODEL)
+    scoring.orders.open("pump")
+    stream = scoring.pipeline.streams["pump"]
+    scoring.reporter.tell(stream, stream.silent(NOW))
+    (alert,) = stream.policy.active
+    scoring.stop()
+    scoring.store.close()
+    again, sent = begin()
+    assert [found.id for found in again.pipeline.streams["pump"].policy.active] == [alert.id]
+    assert [found["id"] for found in again.store.alerts(active=True)] == [alert.id]
+    assert sent.events == []
+
+
+def test_trained_streams_that_there_is_no_room_for_are_named_with_what_to_raise(begin, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    with_models(tmp_path / "state", "boiler", "fan", "pump")
+    scoring, _ = begin(limits={"streams": 1})
+    assert [*scoring.pipeline.streams] == ["boiler"]
+    (said,) = [record.getMessage() for record in caplog.records if "limits.streams" in record.getMessage()]
+    assert "'fan', 'pump'; set limits.streams to 3" in said
+
+
+def test_rows_that_wait_for_the_first_model_survive_a_clean_stop(begin):
+    # Those of a long training were lost, and the warm-up had to be made up for.
+    scoring, _ = begin(streams={"defaults": {"interval": "1s", "warmup_rows": 40, "window": 15, "lateness": "0s"}})
+    for i in range(60):
+        payload = json.dumps({"flow": float(i % 7), "timestamp": NOW + i}).encode()
+        scoring.take("telemetry/pump", payload, 1.0 + i)
+    stream = scoring.pipeline.streams["pump"]
+    assert stream.behind > 10
+    rows = stream.rows
+    scoring.stop()
+    scoring.store.close()
+    again, _ = begin()
+    assert again.store.streams() == {"pump": rows}
+    assert again.pipeline.streams["pump"].rows == rows
+
+
+def test_models_of_a_state_directory_that_was_deleted_are_written_anew_and_it_is_said(begin, tmp_path, caplog):
+    with_models(tmp_path / "state", "pump")
+    scoring, _ = begin()
+    scoring.store.put_state("silences", [])
+    scoring.store.flush(0.0)
+    shutil.rmtree(tmp_path / "state")
+    scoring.store.put_state("x", 1)
+    scoring.stop()
+    assert "was deleted or replaced while it was in use" in caplog.text
+    assert scoring.store.write_errors == 1
+    assert ModelFolder(tmp_path / "state").load("pump")[0].version == "1"
