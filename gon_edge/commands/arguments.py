@@ -300,11 +300,12 @@ def daemon_of(options: argparse.Namespace) -> DaemonApi:
 
 
 def _secret(path: str) -> str:
+    from gon_edge.config.secret import read_secret
+
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"{path}: {reason}; write the secret there, one line") from None
+        return read_secret(Path(path), "secret")
+    except ConfigError as error:
+        raise InputError(str(error)) from None
 
 
 def wrong_usage(text: str) -> GonEdgeError:

@@ -19,6 +19,7 @@ from gon_edge.commands.arguments import (
     write_json,
 )
 from gon_edge.errors import ConfigError, InputError
+from gon_edge.process.files import open_regular
 
 if TYPE_CHECKING:
     from gon_edge.config.schema import Config
@@ -72,7 +73,8 @@ def _payload(text: str) -> bytes:
     if not text.startswith("@"):
         return text.encode("utf-8", "surrogateescape")
     try:
-        return Path(text[1:]).read_bytes()
+        with open_regular(text[1:]) as file:
+            return file.read()
     except OSError as error:
         raise InputError(f"{text[1:]}: {error.strerror or error}; write @FILE for a payload in a file") from None
 

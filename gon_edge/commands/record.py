@@ -18,6 +18,7 @@ import gzip
 import json
 import logging
 import math
+import os
 import signal
 import time
 import zlib
@@ -34,6 +35,7 @@ from gon_edge.events import Alert
 from gon_edge.links.publisher import Publisher
 from gon_edge.model.file import Model
 from gon_edge.process.clock import monotonic
+from gon_edge.process.files import open_regular
 from gon_edge.state.catalog import find, starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.stream.held import alert_json
@@ -228,8 +230,8 @@ class Capture:
         self.cut_off = False
         self.retained = 0
         try:
-            self._size = Path(path).stat().st_size
-            self._raw = Path(path).open("rb")  # noqa: SIM115
+            self._raw = open_regular(path)
+            self._size = os.fstat(self._raw.fileno()).st_size
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
         self._file = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw) if _is_zipped(self._raw) else self._raw)
@@ -288,7 +290,7 @@ class Capture:
 def is_capture(path: str) -> bool:
     """Whether a file begins as a capture does; False also for one that is not there."""
     try:
-        with Path(path).open("rb") as raw:
+        with open_regular(path) as raw:
             start = gzip.GzipFile(fileobj=raw).read(64) if _is_zipped(raw) else raw.read(64)
     except (OSError, EOFError, zlib.error):
         return False

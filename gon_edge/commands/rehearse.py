@@ -31,6 +31,7 @@ from gon_edge.commands.arguments import (
     wrong_usage,
 )
 from gon_edge.errors import InputError
+from gon_edge.process.files import open_regular
 
 if TYPE_CHECKING:
     from gon_edge.commands.rehearsed import Fault, Rehearsed
@@ -274,7 +275,8 @@ def read_faults(path: str) -> list[Fault]:
 
 def _lines(path: str) -> list[str]:
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        with open_regular(path) as file:
+            return file.read().decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"{path}: cannot be read: {reason}") from None

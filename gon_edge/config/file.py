@@ -11,6 +11,7 @@ those are `schema` and `values`.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from gon_edge.config.schema import Config, StreamConfig, StreamsConfig
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.config.values import Place
 from gon_edge.errors import ConfigError
+from gon_edge.process.files import read_regular
 
 FILE_LIMIT_BYTES = 1 << 20
 """A larger configuration is refused: it is a mistake, or an attack on the parser."""
@@ -259,12 +261,11 @@ def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_LIMIT_BYTES + 1)
+        content = read_regular(path, FILE_LIMIT_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ConfigError("is larger than 1 MiB; a configuration is a few kilobytes", path=path) from None
         raise ConfigError(f"cannot be read: {error.strerror}", path=path) from None
-    if len(content) > FILE_LIMIT_BYTES:
-        raise ConfigError("is larger than 1 MiB; a configuration is a few kilobytes", path=path)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -26,21 +26,10 @@ from urllib.parse import urlsplit
 
 from gon_edge.config import values
 from gon_edge.config.option import entries, option, patterns, section
+from gon_edge.config.secret import check_secret, read_secret
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.config.values import Place
 from gon_edge.errors import ConfigError
-
-
-def _read_secret(path: Path, what: str, key: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(
-            f"cannot read {str(path)!r} ({reason}); write the {what} there, one line, "
-            "readable by the user gon-edge runs as",
-            key=key,
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +114,10 @@ class MqttConfig:
         Raises
         ------
         ConfigError
-            If the file cannot be read or the variable is not set.
+            If the file cannot be read, the variable is not set, or what is there is no password.
         """
         if self.password_file is not None:
-            return _read_secret(self.password_file, "password", "mqtt.password_file")
+            return read_secret(self.password_file, "password", "mqtt.password_file")
         if self.password_env is not None:
             secret = (os.environ if environ is None else environ).get(self.password_env)
             if secret is None:
@@ -136,7 +125,7 @@ class MqttConfig:
                     f"environment variable {self.password_env} is not set; set it to the password",
                     key="mqtt.password_env",
                 )
-            return secret
+            return check_secret(secret, f"environment variable {self.password_env}", "password", "mqtt.password_env")
         return None
 
 
@@ -146,7 +135,7 @@ class LimitsConfig:
 
     # MQTT has no message over 256 MiB (a length of four times seven bits), and its topic may be 64 KiB of these
     payload_bytes: int = option(values.size(64, 255 << 20), 256 << 10)
-    features: int = option(values.integer(1), 500)
+    features: int = option(values.integer(1, 10_000), 500)  # of a larger model none is read, model.file
     streams: int = option(values.integer(1), 100)
 
 
@@ -214,17 +203,12 @@ class HttpConfig:
         Raises
         ------
         ConfigError
-            If a file cannot be read, or is empty: nobody may come in with an empty password.
+            If a file cannot be read, is empty (nobody may come in with an empty password), or has several lines.
         """
         return self._secret(self.token_file, "token"), self._secret(self.password_file, "password")
 
     def _secret(self, path: Path | None, what: str) -> str | None:
-        if path is None:
-            return None
-        secret = _read_secret(path, what, f"http.{what}_file")
-        if not secret.strip():
-            raise ConfigError(f"{str(path)!r} is empty; write the {what} there, one line", key=f"http.{what}_file")
-        return secret
+        return None if path is None else read_secret(path, what, f"http.{what}_file")
 
 
 def is_loopback(host: str) -> bool:

@@ -11,8 +11,11 @@ import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gon_edge.process.files import read_regular
+
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
+_LARGEST_BYTES = 1 << 20  # not critical: a chain of certificates has kilobytes
 _UTC_TIME = 0x17  # tag of DER, X.690
 _VERSION = 0xA0  # context-specific tag [0], RFC 5280
 _LONG_FORM, _COUNT = 0x80, 0x7F  # of a length, X.690 section 8.1.3
@@ -29,7 +32,7 @@ def first_certificate(pem: Path) -> bytes:
     ValueError
         It holds no certificate.
     """
-    text = pem.read_text(encoding="ascii", errors="replace")
+    text = read_regular(pem, _LARGEST_BYTES).decode("ascii", errors="replace")
     if _BEGIN not in text or _END not in text:
         raise ValueError(f"{pem}: no certificate in PEM form")
     return ssl.PEM_cert_to_DER_cert(_BEGIN + text.split(_BEGIN, 1)[1].split(_END, 1)[0] + _END)

@@ -11,17 +11,18 @@ import contextlib
 import csv
 import gzip
 import io
+import os
 import re
 import shutil
 import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from gon_edge.errors import InputError
+from gon_edge.process.files import open_regular
 
 _DELIMITERS = "\t;|,"  # where two would do, the first: a comma is a decimal mark as well, the others are nothing else
 _LARGEST_CELL = 1 << 20  # not critical: a longer line is no table, and must not fill the memory
@@ -154,8 +155,9 @@ class CsvFile:
 
     def _opened(self, path: str, follow: bool) -> io.BufferedReader:
         if path != "-":
-            self._size = Path(path).stat().st_size
-            return Path(path).open("rb")
+            file = open_regular(path)
+            self._size = os.fstat(file.fileno()).st_size
+            return file
         stdin = sys.stdin.buffer
         if follow or stdin.seekable():
             return cast(io.BufferedReader, stdin)

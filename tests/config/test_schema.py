@@ -78,6 +78,41 @@ def test_a_missing_password_file_is_named(tmp_path):
     assert "mqtt.password_file: cannot read" in error_of(mqtt.password)
 
 
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"  \r\n", "is empty"),
+        (b"hunter2\nhunter3\n", "has more than one line"),
+        (b"hunter2\r\nhunter3", "has more than one line"),
+        (b"\xef\xbb\xbfhunter2\n", "begins with a byte order mark"),
+        (b"\xff\xfeh\x00", "not UTF-8 text"),
+        (b"hunter\x002", "holds the control character"),
+        (b"h" * 70000, "larger than 65535 bytes"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_a_file_that_holds_no_password_is_refused_and_says_why(tmp_path, content, wrong):
+    # A broker only said that the password was wrong.
+    (tmp_path / "password").write_bytes(content)
+    file = str(tmp_path / "password")
+    http = parse_config({**SMALLEST, "http": {"username": "me", "password_file": file, "token_file": file}}).http
+    mqtt = parse_config(secret(password_file=file)).mqtt
+    for read, key in ((mqtt.password, "mqtt.password_file"), (http.secrets, "http.token_file")):
+        message = error_of(read)
+        assert key in message
+        assert wrong in message
+        assert "one line" in message
+        assert "hunter" not in message
+
+
+def test_a_variable_that_holds_no_password_is_refused():
+    mqtt = parse_config(secret(password_env="MQTT_PASSWORD")).mqtt
+    assert "is empty" in error_of(mqtt.password, {"MQTT_PASSWORD": ""})
+    assert "more than one line" in error_of(mqtt.password, {"MQTT_PASSWORD": "hunter2\n3"})
+
+
 def test_two_sources_of_a_password_are_refused():
     assert "not both" in error_of(parse_config, secret(password_file="/x", password_env="X"))
 

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from gon_edge.errors import ModelFileError
 from gon_edge.estimator import GONDetector
 from gon_edge.model.file import FORMAT_VERSION, _checksum, dumps, load_model, loads, save_model
+from gon_edge.model.gon import Discriminator
 from gon_edge.training.fit import fit_model
 
 HERE = Path("model.npz")
@@ -115,6 +117,10 @@ def test_weights_are_stored_as_int8(blob):
         {"lineage": ["version"]},
         {"lineage": {"relative": 3}},
         {"lineage": {"trained_at": "yesterday"}},
+        {"lineage": {"trained_at": 1e300}},  # no calendar shows it, and `models list` ended with a traceback
+        {"lineage": {"trained_at": 253402300800}},  # the year 10000
+        {"lineage": {"until": "now"}},
+        {"lineage": {"deep": [[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]}},
         {"rising": "a"},
         {"rising": [1]},
     ],
@@ -261,6 +267,65 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         load_model(tmp_path / "none.npz")
     with pytest.raises(ModelFileError):
         load_model(tmp_path)
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
+    # Reading waited for somebody to write into the pipe; the device has no end.
+    os.mkfifo(tmp_path / "m.npz")
+    for path in (tmp_path / "m.npz", Path("/dev/zero")):
+        with pytest.raises(ModelFileError, match="not a regular file"):
+            load_model(path)
+
+
+def of_sizes(features=1, *, scales=1, rows=1, units=1, prototypes=1):
+    """Bytes of a model of these sizes, whatever training would make of it."""
+    names = [f"f{i}" for i in range(features)]
+    header = {
+        "format_version": FORMAT_VERSION, "features": names, "bias": 0.0, "scales": [[rows, 1.0, 1.0, 1.0]] * scales,
+        "smoothing": 1.0, "threshold": 1.0, "typical": 0.0, "interval_s": 0.0, "rising": [], "lineage": {},
+    }  # fmt: skip
+    arrays = {
+        "mean": np.zeros(features), "scale": np.ones(features), "longest_run": np.ones(features, np.int32),
+    }  # fmt: skip
+    for s in range(scales):
+        arrays[f"weight{s}"] = np.ones((units, rows * features), np.int8)
+        arrays[f"step{s}"] = arrays[f"gain{s}"] = np.ones(units, np.float32)
+        arrays[f"prototypes{s}"] = np.ones((prototypes, units), np.float32)
+    header["checksum"] = _checksum(header, arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    return packed({f"{name}.npy": npy(array) for name, array in arrays.items()})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "what"),
+    [
+        ({"units": 60_000}, "3600000000 products"),  # took 19 s: each row is made orthogonal to all before it
+        ({"features": 10_001}, "10001 features"),
+        ({"scales": 17}, "17 scales"),
+        ({"rows": 10_001}, "10001 rows of a scale"),
+        ({"prototypes": 1025}, "1025 prototypes"),
+        ({"features": 10_000, "rows": 40, "units": 43}, "weights"),
+    ],
+    ids=str,
+)
+def test_a_model_larger_than_training_makes_is_refused_by_its_sizes(sizes, what):
+    began = time.process_time()
+    with pytest.raises(ModelFileError, match=f"{what}, and .* the most"):
+        loads(of_sizes(**sizes), HERE)
+    assert time.process_time() - began < 1.0
+    assert loads(of_sizes(), HERE).features == ("f0",)
+
+
+def test_a_model_that_could_not_be_read_again_is_not_written(model):
+    scale = model.discriminator.scales[0]
+    larger = replace(scale, prototypes=np.ones((1025, scale.prototypes.shape[1]), np.float32))
+    object.__setattr__(too_large := model.with_lineage(), "discriminator", replace_scale(model.discriminator, larger))
+    with pytest.raises(ValueError, match="1025 prototypes"):
+        dumps(too_large)
+
+
+def replace_scale(discriminator, scale):
+    return Discriminator([scale, *discriminator.scales[1:]], discriminator.features, discriminator.bias)
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused_unread():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gon_edge.errors import ConfigError
 from gon_edge.links.mqtt.lost import Lost
+from gon_edge.process.files import require_regular
 
 if TYPE_CHECKING:
     import ssl
@@ -36,9 +37,13 @@ def tls_context(settings: MqttConfig) -> ssl.SSLContext | None:
 
     key, file = "mqtt.ca_file", settings.ca_file
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
+        if file is not None:
+            require_regular(file)
+        context = ssl.create_default_context(cafile=file)
         if settings.cert_file is not None:
             key, file = "mqtt.cert_file", settings.cert_file
+            for pem in (settings.cert_file, settings.key_file or settings.cert_file):
+                require_regular(pem)
             context.load_cert_chain(settings.cert_file, settings.key_file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be used for TLS: {error}", key=key) from error

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gon_edge.config.schema import HttpConfig
 from gon_edge.errors import ConfigError
 from gon_edge.process.digest import sha256
+from gon_edge.process.files import require_regular
 
 if TYPE_CHECKING:
     import ssl
@@ -130,6 +131,8 @@ class Tls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         assert self._settings.cert_file is not None
         try:
+            for pem in (self._settings.cert_file, self._settings.key_file or self._settings.cert_file):
+                require_regular(pem)
             # The empty password keeps OpenSSL from asking a terminal for one.
             context.load_cert_chain(self._settings.cert_file, self._settings.key_file, password="")
         except (OSError, ValueError) as error:
