@@ -270,11 +270,25 @@ def dashboard(uid: str, title: str, text: str, variables: list[Json], rows: list
 
 
 INSTANCE = variable("instance", "Device", "gon_edge_build_info", multi=True)
-ALERTS = values(v0=("normal", GREEN), v1=("anomaly", RED), v2=("sensor missing", YELLOW), v3=("both", "dark-red"))
-OPEN_ALERTS = (
-    'max without (kind) (gon_edge_alert_active{kind="anomaly",instance=~"$instance"%s}) '
-    '+ 2 * max without (kind) (gon_edge_alert_active{kind="missing",instance=~"$instance"%s})'
+ALERTS = values(
+    v0=("normal", GREEN),
+    v1=("sensor missing", YELLOW),
+    v2=("overdue", YELLOW),
+    v3=("drift", "orange"),
+    v4=("another state", "orange"),
+    v5=("anomaly", RED),
 )
+_RANKS = {"anomaly": 5, "changed": 4, "drift": 3, "overdue": 2, "missing": 1}
+
+
+def open_alerts(more: str = "") -> str:
+    """The worst open alert of each stream, as `ALERTS` names them; ``more`` narrows the series down."""
+    ranked = (
+        f'{rank} * gon_edge_alert_active{{kind="{kind}",instance=~"$instance"{more}}}' for kind, rank in _RANKS.items()
+    )
+    return f"max without (kind) ({' or '.join(ranked)})"
+
+
 TO_STREAM = [
     {
         "title": "Show this stream",
@@ -294,7 +308,7 @@ def fleet() -> Json:
         [
             # NaN while a stream warms up: an empty cell says that better.
             query(f"max by (instance, stream) (gon_edge_anomaly_score{ON} / gon_edge_anomaly_threshold{ON}) > -Inf"),
-            query("max by (instance, stream) (" + OPEN_ALERTS % ("", "") + ")"),
+            query(f"max by (instance, stream) ({open_alerts()})"),
             query(f"max by (instance, stream) (gon_edge_missing_features{ON})"),
             query(f"time() - max by (instance, stream) (gon_edge_last_row_timestamp_seconds{ON})"),
             query(f"time() - max by (instance, stream) (gon_edge_model_trained_timestamp_seconds{ON})"),
@@ -366,7 +380,7 @@ def fleet() -> Json:
                              "{{stream}} ({{instance}})")],
                       12, low=0, colours=steps((None, "transparent"), (1, RED)),
                       text="The twenty highest. Scores of two models are on two scales; this ratio is not."),
-                timeline("Alerts", [query(OPEN_ALERTS % ("", ""), "{{stream}} ({{instance}})")], 12, ALERTS),
+                timeline("Alerts", [query(open_alerts(), "{{stream}} ({{instance}})")], 12, ALERTS),
             ],
             [
                 graph("Messages", [query(f"sum by (instance) (rate(gon_edge_messages_total{ON}[$__rate_interval]))",
@@ -402,7 +416,7 @@ def stream() -> Json:
         [
             [
                 stat("State", f"gon_edge_stream_state{OF} == 1", 3, legend="{{state}}", text_mode="name"),
-                stat("Alert", OPEN_ALERTS % (',stream="$stream"', ',stream="$stream"'), 4, mappings=ALERTS,
+                stat("Alert", open_alerts(',stream="$stream"'), 4, mappings=ALERTS,
                      colours=steps((None, GREEN), (1, RED))),
                 stat("Score / threshold", f"gon_edge_anomaly_score{OF} / gon_edge_anomaly_threshold{OF}", 4,
                      decimals=2, colours=steps((None, GREEN), (0.9, YELLOW), (1, RED)), empty="no model yet"),
