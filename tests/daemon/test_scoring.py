@@ -10,56 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from states import NOW, Sent, begun
 
-from gon_edge.config.file import parse_config
-from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.events import Alert
-from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.file import load_model
-from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.held import alert_json
 
 MODEL = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
-NOW = 1.77e9
-
-
-class Sent:
-    """A broker that keeps what is retained, and every event."""
-
-    def __init__(self) -> None:
-        self.retained: dict[str, str] = {}
-        self.events: list[dict[str, Any]] = []
-
-    def topic(self, *levels: str) -> str:
-        return "/".join(levels)
-
-    def publish(self, topic: str, payload: str, *, retain: bool = False, shorter: str = "") -> None:
-        if retain:
-            self.retained[topic] = payload
-        else:
-            self.events.append(json.loads(payload))
 
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Callable[..., tuple[Scoring, Sent]]]:
     """Begin to score with the state of the test."""
-    begun: list[Scoring] = []
+    opened: list[Scoring] = []
 
     def begin(**options: Any) -> tuple[Scoring, Sent]:
-        smallest = {"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "telemetry/{stream}"}]}
-        config = parse_config({**smallest, "state_dir": str(tmp_path / "state"), **options})
-        sent = Sent()
-        clock = Clock(monotonic=lambda: 1.0, wall=lambda: NOW)
-        begun.append(Scoring(config, Telemetry(CollectorRegistry(), version="0"), sent, Machine(clock)))
-        begun[-1].resume()
-        return begun[-1], sent
+        scoring, sent = begun(tmp_path / "state", **options)
+        opened.append(scoring)
+        return scoring, sent
 
     yield begin
-    for scoring in begun:
+    for scoring in opened:
         scoring.store.close()
 
 
@@ -121,7 +95,7 @@ def test_rows_that_wait_for_the_first_model_survive_a_clean_stop(begin):
     # Those of a long training were lost, and the warm-up had to be made up for.
     scoring, _ = begin(streams={"defaults": {"interval": "1s", "warmup_rows": 40, "window": 15, "lateness": "0s"}})
     for i in range(60):
-        payload = json.dumps({"flow": float(i % 7), "timestamp": NOW + i}).encode()
+        payload = json.dumps({"flow": float(i % 7), "at": NOW + i}).encode()
         scoring.take("telemetry/pump", payload, 1.0 + i)
     stream = scoring.pipeline.streams["pump"]
     assert stream.behind > 10
