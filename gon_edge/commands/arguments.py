@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from gon_edge.errors import ConfigError, GonEdgeError, InputError
 
@@ -400,13 +400,20 @@ def say(lines: Iterable[str]) -> None:
         sys.stderr.write(f"{'gon-edge: ' if number == 0 else '  '}{visible(line)}\n")
 
 
+def note(text: str) -> None:
+    """Tell a person one line beside the output; file names, topics and brokers may be anything."""
+    from gon_edge.commands.text import visible
+
+    sys.stderr.write(f"{visible(text)}\n")
+
+
 # -- output ------------------------------------------------------------------------------------------------------------
 
 
 def write_json(value: object) -> None:
-    """Print `value` as JSON for a script."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    """Print `value` as JSON for a script; what could steer a terminal is written as an escape of JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) + "\n")
 
 
 @contextlib.contextmanager
@@ -418,6 +425,24 @@ def writing(path: str | Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
+class _Terminal:
+    """A terminal, which no name in the data may steer; files and pipes get the data as they are."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        from gon_edge.commands.text import visible
+
+        return self._stream.write("\n".join(map(visible, text.split("\n"))))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return True
+
+
 @contextlib.contextmanager
 def output(path: str) -> Iterator[IO[str]]:
     """Open a file for text, or stdout for ``-``."""
@@ -425,7 +450,7 @@ def output(path: str) -> Iterator[IO[str]]:
         # Lines leave as they are made when somebody watches or a program waits for them.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)
-        yield sys.stdout
+        yield cast(IO[str], _Terminal(sys.stdout)) if sys.stdout.isatty() else sys.stdout
         return
     with writing(path), Path(path).open("w", encoding="utf-8", newline="") as file:
         yield file

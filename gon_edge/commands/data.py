@@ -22,6 +22,7 @@ from gon_edge.commands.arguments import (
     count,
     duration,
     interval,
+    note,
     output,
     say,
     stream_name,
@@ -69,9 +70,7 @@ def _publish(options: argparse.Namespace) -> int:
     set_up_logging("info")
     topic = topic_of(options)
     with Publisher(broker_of(options), patience_s=math.inf) as publisher:
-        sys.stderr.write(
-            f"publishing to {publisher.url}, topic {topic}, every {options.interval:g} s; Ctrl-C ends it\n"
-        )
+        note(f"publishing to {publisher.url}, topic {topic}, every {options.interval:g} s; Ctrl-C ends it")
         publish_samples(publisher, topic, HostTelemetry().sample, options.interval)
     return 0
 
@@ -107,6 +106,7 @@ def _record(options: argparse.Namespace) -> int:
 
     from gon_edge.commands.record import record
     from gon_edge.commands.terminal import Progress
+    from gon_edge.commands.text import visible
     from gon_edge.links.publisher import Publisher
     from gon_edge.process.logs import set_up_logging
     from gon_edge.stream.payload import decoders
@@ -120,14 +120,14 @@ def _record(options: argparse.Namespace) -> int:
     options.broker = options.broker or (None if config else "mqtt://localhost:1883")
     mqtt = config.mqtt if config is not None and options.broker is None else broker_of(options)
     with Publisher(mqtt, patience_s=math.inf) as publisher, Progress("messages") as progress:
-        sys.stderr.write(f"recording {', '.join(topics)} of {publisher.url} to {options.output}; Ctrl-C ends it\n")
+        note(f"recording {', '.join(topics)} of {publisher.url} to {options.output}; Ctrl-C ends it")
         with writing(options.output), Path(options.output).open("wb") as out:
             report = record(publisher, topics, out, for_s=options.for_s, progress=progress)
     if options.json:
         write_json({**dataclasses.asdict(report), "file": options.output})
     else:
         sys.stdout.write(
-            f"{options.output}: {report.messages} messages, {report.payload_bytes} bytes of payload, "
+            f"{visible(options.output)}: {report.messages} messages, {report.payload_bytes} bytes of payload, "
             f"{report.duration_s:.1f} s\n"
         )
     return 0
@@ -212,7 +212,7 @@ def _replay_capture(options: argparse.Namespace) -> int:
             with Publisher(broker_of(options)) as publisher:
                 report = send(capture, publisher, speed=speed, limit=options.limit, progress=progress)
     if capture.cut_off:
-        sys.stderr.write(f"gon-edge: {capture.name} has no end; what is there was read\n")
+        note(f"gon-edge: {capture.name} has no end; what is there was read")
     if options.alerts:
         return 0
     if capture.retained:
@@ -285,7 +285,6 @@ def _add_score(add: AddCommand) -> None:
 def _score(options: argparse.Namespace) -> int:
     from gon_edge.commands.scorefile import score_csv
     from gon_edge.commands.terminal import Progress
-    from gon_edge.commands.text import visible
     from gon_edge.state.catalog import find
     from gon_edge.tables.table import Table
 
@@ -304,8 +303,7 @@ def _score(options: argparse.Namespace) -> int:
     if report.texts > report.read:  # of a pipe, which could not be looked through before
         raise InputError(f"{table.name}: only {report.read} of {report.read + report.texts} cells are numbers")
     if report.unknown:
-        unknown = visible(", ".join(report.unknown))
-        sys.stderr.write(f"gon-edge: columns the model does not know were left out: {unknown}\n")
+        note(f"gon-edge: columns the model does not know were left out: {', '.join(report.unknown)}")
     sys.stderr.write(f"{report.rows} rows, {report.anomalies} of them anomalous\n")
     return 0
 

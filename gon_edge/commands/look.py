@@ -16,6 +16,7 @@ from gon_edge.commands.arguments import (
     daemon_of,
     interval,
     moment,
+    note,
     output,
     say,
     table_options,
@@ -125,7 +126,7 @@ def _plot(options: argparse.Namespace) -> int:
     drawn = picture(judged, options.output, title=title, is_time=table.has_times, theme=options.theme)
     with writing(options.output):
         Path(options.output).write_bytes(drawn)
-    sys.stderr.write(f"{judged.rows} rows, {judged.anomalies} of them anomalous; wrote {options.output}\n")
+    note(f"{judged.rows} rows, {judged.anomalies} of them anomalous; wrote {options.output}")
     return 0
 
 
@@ -163,7 +164,7 @@ def _report(options: argparse.Namespace) -> int:
         page = stream_report(Path(config.state_dir), options.stream, options.since, progress=progress)
     with writing(options.output):
         Path(options.output).write_text(page, encoding="utf-8")
-    sys.stderr.write(f"wrote {options.output}\n")
+    note(f"wrote {options.output}")
     return 0
 
 

@@ -16,6 +16,7 @@ from gon_edge.commands.arguments import (
     broker_of,
     config_of,
     duration,
+    note,
     write_json,
 )
 from gon_edge.errors import ConfigError, InputError
@@ -127,7 +128,7 @@ def _listen(options: argparse.Namespace) -> int:
     found = Listening(config, offset_s=Clock().offset_s)
     with Publisher(mqtt) as publisher:
         if not options.json:
-            sys.stderr.write(f"listening to {publisher.url} for {options.for_s:g} s; Ctrl-C ends it\n")
+            note(f"listening to {publisher.url} for {options.for_s:g} s; Ctrl-C ends it")
         redraws = wants_redraw(sys.stdout) and not options.json
         listen(publisher, found, tuple(options.topic or ()), for_s=options.for_s, out=sys.stdout if redraws else None)
     if options.json:

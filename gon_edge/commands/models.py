@@ -22,6 +22,7 @@ from gon_edge.commands.arguments import (
     config_of,
     duration,
     moment,
+    note,
     say,
     table_options,
     write_json,
@@ -211,7 +212,7 @@ def _models_export(options: argparse.Namespace) -> int:
     found = find(options.model, _state_dir(options))
     with writing(options.file):
         write_copy(found, Path(options.file))
-    sys.stderr.write(f"wrote {found.label} to {options.file}\n")
+    note(f"wrote {found.label} to {options.file}")
     return 0
 
 
@@ -229,7 +230,10 @@ def _models_import(options: argparse.Namespace) -> int:
 
 def _say_in_use(answer: Mapping[str, Any]) -> None:
     when = "from the next row on" if answer.get("live", True) else "when the daemon starts: none runs here"
-    sys.stdout.write(f"stream {answer['stream']!r} is scored by version {answer['version']}, {when}\n")
+    from gon_edge.commands.text import visible
+
+    version = visible(str(answer["version"]))
+    sys.stdout.write(f"stream {answer['stream']!r} is scored by version {version}, {when}\n")
 
 
 def _state_dir(options: argparse.Namespace) -> Path | None:

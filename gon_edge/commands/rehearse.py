@@ -23,6 +23,7 @@ from gon_edge.commands.arguments import (
     config_of,
     duration,
     moment,
+    note,
     say,
     stream_name,
     table_options,
@@ -106,7 +107,7 @@ def _rehearse(options: argparse.Namespace) -> int:
             page = rehearsal_page(options.file, rehearsal, result)
             with writing(options.report):
                 Path(options.report).write_text(page, encoding="utf-8")
-            sys.stderr.write(f"wrote {options.report}\n")
+            note(f"wrote {options.report}")
     if options.json:
         write_json(summary)
     else:
@@ -135,7 +136,7 @@ def _play_capture(
 
         _write(options, rehearsal.play(messages(), orders, end=end), result)
     if capture.cut_off:
-        sys.stderr.write(f"gon-edge: {capture.name} has no end; what is there was read\n")
+        note(f"gon-edge: {capture.name} has no end; what is there was read")
 
 
 def _play_table(options: argparse.Namespace, rehearsal: Rehearsal, orders: Iterable[Order], result: Rehearsed) -> None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gon_edge import __version__
 from gon_edge.commands import figure, plot
-from gon_edge.commands.text import cause_text, duration_text, number_text, visible
+from gon_edge.commands.text import LATEST, cause_text, duration_text, number_text, visible
 from gon_edge.commands.thinned import Thinned
 from gon_edge.errors import InputError, MissingLibrary
 from gon_edge.events import Row
@@ -301,6 +301,6 @@ def _missing(thinned: Thinned) -> list[tuple[str, int, str]]:
 
 
 def _time(at: object) -> str:
-    if not isinstance(at, int | float) or at <= 0.0:
+    if not isinstance(at, int | float) or not 0.0 < at <= LATEST:
         return "-"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")

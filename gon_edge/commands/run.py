@@ -87,7 +87,8 @@ def _check_config(options: argparse.Namespace) -> int:
         write_json({"valid": True, "remarks": remarks(config), "options": dict(config_options(config))})
         return 0
     topics = ", ".join(subscription.topic for subscription in config.subscriptions)
-    sys.stdout.write(f"{options.file}: valid; node {config.node}, broker {config.mqtt.url}, topics {topics}\n")
+    valid = f"{options.file}: valid; node {config.node}, broker {config.mqtt.url}, topics {topics}"
+    sys.stdout.write(f"{visible(valid)}\n")
     sys.stdout.writelines(f"  {visible(remark)}\n" for remark in remarks(config))
     return 0
 
@@ -123,8 +124,12 @@ def _config_show(options: argparse.Namespace) -> int:
         return 0
     import yaml
 
-    sys.stdout.write(f"# {config.path}, with every default\n")
-    yaml.safe_dump(mapping, sys.stdout, sort_keys=False, allow_unicode=True, width=120)
+    from gon_edge.commands.text import visible
+
+    text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)
+    if not text.replace("\n", "").isprintable():  # YAML admits what turns the direction of a terminal
+        text = yaml.safe_dump(mapping, sort_keys=False, width=120)
+    sys.stdout.write(f"# {visible(str(config.path))}, with every default\n{text}")
     return 0
 
 

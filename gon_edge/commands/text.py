@@ -25,6 +25,9 @@ _MIB = 1 << 20
 _RECENT = 1e9
 """Unix seconds, in 2001; a smaller number in a model's lineage is no time."""
 
+LATEST = 253402300799.0
+"""Unix seconds of the last second of the year 9999; no calendar shows a later one."""
+
 _MOST = 20
 """Names in a list, and features in a comparison.  Not critical: what fits on a screen."""
 
@@ -111,6 +114,8 @@ def _told_text(kind: str, told: object) -> str:
     """
     if not isinstance(told, Sequence) or isinstance(told, str) or len(told) != len(("deviations", "size", "rows")):
         return "no"
+    if not isinstance(told[1], int | float | None):
+        return "no"
     _, size, rows = told
     sign = {"offset up": "+", "offset down": "-"}.get(kind, "")
     return f"in {rows}" if size is None else f"{sign}{number_text(size)} in {rows}"
@@ -147,7 +152,7 @@ def _flat(lineage: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
     for name, value in lineage.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        elif name.endswith(("_at", "since", "until")) and isinstance(value, int | float) and value > _RECENT:
+        elif name.endswith(("_at", "since", "until")) and isinstance(value, int | float) and _RECENT < value <= LATEST:
             yield prefix + name, f"{_time_text(value)} UTC"
         else:
             yield prefix + name, _short_text(value)
@@ -166,9 +171,13 @@ def _few(names: Sequence[str], most: int = _MOST) -> str:
 
 
 def _time_text(seconds: object) -> str:
-    if not isinstance(seconds, int | float) or seconds <= 0.0:
+    if not isinstance(seconds, int | float) or not 0.0 < seconds <= LATEST:
         return "-"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _second_text(seconds: float) -> str:
+    return datetime.fromtimestamp(min(max(seconds, 0.0), LATEST), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def checks_text(label: str, checks: Sequence[Check]) -> str:
@@ -219,7 +228,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     if active:
         lines.append("")
     for alert in active:
-        since = datetime.fromtimestamp(alert["since"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+        since = _second_text(alert["since"])
         causes = ", ".join(cause_text(cause) for cause in alert["top_features"][:3])
         if alert["kind"] == "offline":
             lines.append(f"{alert['severity']} offline since {since} UTC: there is no broker")
@@ -421,8 +430,7 @@ def silences_text(found: list[dict[str, Any]]) -> str:
         return "nothing is silenced\n"
     rows = [["STREAM", "FEATURE", "UNTIL", "REASON"]]
     for one in found:
-        until = datetime.fromtimestamp(one["until"], UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-        rows.append([one["stream"], one["feature"] or "(all)", f"{until} UTC", one["reason"]])
+        rows.append([one["stream"], one["feature"] or "(all)", f"{_second_text(one['until'])} UTC", one["reason"]])
     return _page(table(rows))
 
 
