@@ -354,7 +354,7 @@ def test_openssl_is_loaded_where_the_configuration_asks_for_it_and_only_there(
 
 
 @pytest.mark.slow  # 20,000 messages and ten trainings
-def test_ten_streams_are_scored_in_less_than_46_mib(mosquitto: Mosquitto, tmp_path: Path) -> None:
+def test_ten_streams_are_scored_in_less_than_48_mib(mosquitto: Mosquitto, tmp_path: Path) -> None:
     """20,000 messages; `make bench` does it with 100,000."""
     rng = np.random.default_rng(0)
     with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
@@ -366,7 +366,7 @@ def test_ten_streams_are_scored_in_less_than_46_mib(mosquitto: Mosquitto, tmp_pa
         # Each stream's model takes its turn; a stream that has been silent for a minute meanwhile is not "scoring".
         wait_until(lambda: daemon.metrics()["gon_edge_scoring_duration_seconds_count"] > 15_000, 100, "the scores")
         # What is freed goes back within ten seconds.
-        wait_until(lambda: daemon.metrics()["process_resident_memory_bytes"] < 46 << 20, 15, "46 MiB")
+        wait_until(lambda: daemon.metrics()["process_resident_memory_bytes"] < 48 << 20, 15, "48 MiB")
 
 
 @pytest.mark.slow  # five hours of rows
