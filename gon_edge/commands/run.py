@@ -140,11 +140,16 @@ def _add_doctor(add: AddCommand) -> None:
         "find out what is wrong with an installation",
         "Check the configuration, the service, the running daemon, the broker (connect, subscribe, messages there and "
         "back, one of them the end of an alert that never was), secrets, certificates, the state directory, models, "
-        "disk and wear, memory and the clock.  Each line says ok, warning or fault, and what to do.  Changes nothing.  "
-        "As root it sees everything.  Exit status 0, or 1 with a fault.",
+        "disk and wear, memory and the clock.  Each line says ok, warning or fault, and what to do.  Changes nothing "
+        "without --fix.  As root it sees everything.  Exit status 0, or 1 with a fault.",
         "sudo gon-edge doctor",
     )
     add_config(sub)
+    sub.add_argument(
+        "--fix",
+        action="store_true",
+        help="as root: give the files of other users in state_dir to the one gon-edge runs as (default: only say so)",
+    )
     sub.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -156,7 +161,7 @@ def _doctor(options: argparse.Namespace) -> int:
     coloured = wants_colour(sys.stdout)
     colours = {"ok": 32, "warning": 33, "fault": 31}  # ECMA-48; a broken installation is examined without rich
     findings = []
-    for finding in examine(config_file(options)):
+    for finding in examine(config_file(options), fix=options.fix):
         findings.append(finding)
         if not options.json:
             state = f"{finding.state:8}"

@@ -31,7 +31,7 @@ from gon_edge.model.levels import Levels
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.model.window import Scaler
 from gon_edge.process.digest import sha256
-from gon_edge.process.files import read_regular
+from gon_edge.process.files import adopt, make_folder, read_regular
 
 FORMAT_VERSION = 2
 """2 knows counters and the range of each feature; files of 1 are read, and have none."""
@@ -305,14 +305,15 @@ def save_model(model: Model, path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Make ``path`` a file of that content: at no moment, a power cut included, is it another than the old or the new.
 
-    What an earlier process left of an unfinished write is removed.
+    What an earlier process left of an unfinished write is removed.  What root writes is its folder's owner's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     for stale in path.parent.glob(f".{path.name}.*.tmp"):
         if not _lives(stale.name.split(".")[-2]):
             stale.unlink(missing_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    fresh.unlink(missing_ok=True)
+    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         try:
             rest = memoryview(content)
@@ -321,6 +322,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file)
         finally:
             os.close(file)
+        adopt(fresh)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gon_edge.errors import StoreError
+from gon_edge.process.files import make_file, make_folder
 
 SCHEMA_VERSION = 1  # of the tables below
 DATABASE = "state.db"
@@ -135,7 +136,8 @@ class Database:
         """
         if self._lock is not None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
+        make_file(self.path.parent / LOCK)
         lock = (self.path.parent / LOCK).open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,6 +162,7 @@ class Database:
             A newer gon-edge wrote it.
         """
         self._refuse_newer()
+        make_file(self.path)  # SQLite gives its WAL to the owner of this one
         db = self.connection = sqlite3.connect(
             self.path, timeout=_BUSY_S, isolation_level=None, cached_statements=_STATEMENTS
         )

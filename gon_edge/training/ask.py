@@ -16,6 +16,7 @@ from gon_edge.errors import GonEdgeError, StoreError
 from gon_edge.links.control import listens, request
 from gon_edge.model.file import Model
 from gon_edge.process.clock import Clock
+from gon_edge.process.files import make_folder
 from gon_edge.state.database import DATABASE
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
@@ -167,7 +168,7 @@ class _Here:
         self._close()
         self._writes = False
         try:
-            self.config.state_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(self.config.state_dir)
         except OSError as error:
             raise StoreError(f"{self.config.state_dir} cannot be made: {error.strerror}; set state_dir") from None
         try:

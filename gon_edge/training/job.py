@@ -15,6 +15,7 @@ from typing import Any
 
 from gon_edge.errors import InputError
 from gon_edge.events import TRAINING_REASONS, OrderReason
+from gon_edge.model.file import write_atomically
 from gon_edge.state.folder import ModelFolder
 from gon_edge.training.answers import Span, fault_spans, normal_spans
 from gon_edge.training.budget import budget_of
@@ -275,7 +276,7 @@ def next_version(models: ModelFolder, stream: str) -> str:
 
 def write_job(job: Job, path: Path) -> None:
     """Write a job file."""
-    path.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    write_atomically(path, json.dumps(asdict(job)).encode())
 
 
 def read_job(path: Path) -> Job:

@@ -22,6 +22,7 @@ from gon_edge.errors import ModelFileError, RetrainBusy
 from gon_edge.events import TrainingOutcome
 from gon_edge.model.file import Model, load_model
 from gon_edge.process.child import python
+from gon_edge.process.files import make_file, make_folder
 from gon_edge.process.memory import pss_bytes, rss_bytes
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
@@ -82,6 +83,7 @@ class Trainer:
         """
         if self._child is not None:
             raise RetrainBusy(job.stream, f"stream {self._child.job.stream!r} is being trained; try again later")
+        make_file(self._state_dir / "training.lock")
         lock = (self._state_dir / "training.lock").open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,7 +91,7 @@ class Trainer:
             lock.close()
             raise RetrainBusy(job.stream, "another process trains; try again later") from None
         candidate = Path(job.candidate)
-        candidate.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(candidate.parent)
         candidate.unlink(missing_ok=True)
         self._child = _Child(job, lock)
 

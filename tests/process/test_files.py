@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_a_link_to_a_regular_file_is_one(tmp_path):
     with pytest.raises(OSError, match="larger than 4") as caught:
         read_regular(tmp_path / "link", 4)
     assert caught.value.errno == errno.EFBIG
+
+
+def test_a_small_file_takes_little_memory_whatever_is_the_most(tmp_path):
+    # The training child, whose memory is limited, could not read the model before it.
+    (tmp_path / "file").write_bytes(b"12345")
+    tracemalloc.start()
+    try:
+        assert read_regular(tmp_path / "file", 64 << 20) == b"12345"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from gon_edge.commands.doctor.broker import check_broker
-from gon_edge.commands.doctor.files import check_models, check_secrets, check_state, running_user
+from gon_edge.commands.doctor.files import check_models, check_owners, check_secrets, check_state, running_user
 from gon_edge.commands.doctor.finding import Finding, one_line
 from gon_edge.commands.doctor.machine import check_clock, check_disk, check_memory
 from gon_edge.commands.doctor.service import UNIT, check_daemon, check_service, daemon_status, unit_properties
@@ -20,7 +20,7 @@ from gon_edge.errors import ConfigError
 from gon_edge.stream.topics import TopicTemplate
 
 
-def examine(path: Path, environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
+def examine(path: Path, environ: Mapping[str, str] | None = None, *, fix: bool = False) -> Iterator[Finding]:
     """Yield what is found, a finding as soon as it is known.
 
     Parameters
@@ -29,6 +29,8 @@ def examine(path: Path, environ: Mapping[str, str] | None = None) -> Iterator[Fi
         The configuration.
     environ : mapping, optional
         For the configuration; the process's environment by default.
+    fix : bool
+        Give what is another user's in the state directory to the one gon-edge runs as.
 
     Examples
     --------
@@ -54,6 +56,7 @@ def examine(path: Path, environ: Mapping[str, str] | None = None) -> Iterator[Fi
             ("daemon", lambda: check_daemon(config, daemon, unit)),
             ("broker", lambda: check_broker(config, filters)),
             ("secrets", lambda: check_secrets(config, user)),
+            ("owners", lambda: check_owners(config, user, fix=fix)),
             ("state", lambda: check_state(config, user)),
             ("models", lambda: check_models(config)),
             ("disk", lambda: check_disk(config, daemon)),

@@ -15,7 +15,8 @@ from gon_edge.config.schema import Config, is_loopback
 from gon_edge.errors import ModelFileError, StoreError
 from gon_edge.model.file import load_model
 from gon_edge.process.certificate import certificate_expiry
-from gon_edge.state.database import DATABASE
+from gon_edge.process.files import give
+from gon_edge.state.database import DATABASE, LOCK
 from gon_edge.state.store import Store
 
 
@@ -94,6 +95,37 @@ def check_secrets(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]:
             yield Finding("certificate", "fault", f"{key}: {one_line(error)}", "write a certificate there, PEM")
 
 
+OURS = (DATABASE, LOCK, "models", "training.lock")
+"""What gon-edge makes in its state directory, by how the names begin.  Nothing else there is given away."""
+
+
+def mend_owners(folder: Path, user: pwd.struct_passwd) -> list[Path]:
+    """Give the state directory, and what gon-edge makes in it, to `user`; return what was another's.  Needs root."""
+    ours = [path for path in (folder.iterdir() if folder.is_dir() else ()) if path.name.startswith(OURS)]
+    if not ours:  # another folder, by a slip in the configuration, or a fresh one
+        return []
+    below = [Path(where) / name for path in ours for where, dirs, files in os.walk(path) for name in (*dirs, *files)]
+    return [path for path in (folder, *ours, *below) if give(path, user.pw_uid, user.pw_gid)]
+
+
+def check_owners(config: Config, user: pwd.struct_passwd, *, fix: bool) -> Iterator[Finding]:
+    """Whether all of the state directory belongs to the user gon-edge runs as: root's commands may have left files."""
+    folder = config.state_dir
+    if fix and os.geteuid() != 0:
+        yield Finding("owners", "warning", "only root can give files away", "sudo gon-edge doctor --fix")
+    elif fix and (mended := mend_owners(folder, user)):
+        yield Finding("owners", "ok", f"given to {user.pw_name}: {some(mended)}")
+    everything = [folder, *(path for path in folder.rglob("*") if not path.is_symlink())] if folder.is_dir() else []
+    if user.pw_uid and (foreign := [path for path in everything if path.lstat().st_uid != user.pw_uid]):
+        advice = "sudo gon-edge doctor --fix; what it leaves is none of gon-edge's, or has a second name"
+        yield Finding("owners", "fault", f"of another user than {user.pw_name}: {some(foreign)}", advice)
+
+
+def some(paths: list[Path]) -> str:
+    """The first path, and how many more."""
+    return f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
+
+
 def check_state(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]:
     """Whether the state directory can be used, and what is in it."""
     folder = config.state_dir
@@ -106,14 +138,14 @@ def check_state(config: Config, user: pwd.struct_passwd) -> Iterator[Finding]:
             yield Finding("state", "fault", f"{folder} is missing and {user.pw_name} cannot make it", advice)
         return
     if not may(user, folder, 7):
-        advice = f"chown -R {user.pw_name}: {folder}"
+        advice = f"sudo gon-edge doctor --fix, or chown -R {user.pw_name}: {folder}"
         yield Finding("state", "fault", f"{user.pw_name} cannot write {folder}", advice)
         return
     # A command that was run as root leaves files that the daemon then cannot write.
     foreign = [p for p in files_below(folder) if not may(user, p, 6)]
     if foreign:
-        text = f"{user.pw_name} cannot write {foreign[0]}" + (f" and {len(foreign) - 1} more" if foreign[1:] else "")
-        yield Finding("state", "fault", text, f"chown -R {user.pw_name}: {folder}")
+        advice = f"sudo gon-edge doctor --fix, or chown -R {user.pw_name}: {folder}"
+        yield Finding("state", "fault", f"{user.pw_name} cannot write {some(foreign)}", advice)
     damaged = sorted(path.name for path in files_below(folder) if ".damaged" in path.name)
     if damaged:
         advice = "keep them for a report, then remove them; if they come again, replace the card or disk"
