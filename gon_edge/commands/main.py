@@ -40,6 +40,7 @@ _MODULES: Mapping[str, str] = {  # in the order of the help
     "report": "commands.look",
     "sample": "commands.look",
     "models": "commands.models",
+    "streams": "commands.streams",
     "retrain": "commands.models",
     "alerts": "commands.answers",
     "feedback": "commands.answers",

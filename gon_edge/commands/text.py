@@ -57,7 +57,7 @@ def listing_text(models: Mapping[str, Any]) -> str:
     for stream, versions in models["streams"].items():
         for version in versions:
             lineage, in_use = version["lineage"], "in use" if version["current"] else ""
-            trained = _time_text(lineage.get("trained_at"))
+            trained = time_text(lineage.get("trained_at"))
             learned = str(lineage.get("rows", "-"))
             rows.append([stream, version["version"] or "-", in_use, str(version["bytes"]), trained, learned])
     lines += ["", *(table(rows) if len(rows) > 1 else [f"no stream has a model in {models['state_dir']}"])]
@@ -153,7 +153,7 @@ def _flat(lineage: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         elif name.endswith(("_at", "since", "until")) and isinstance(value, int | float) and _RECENT < value <= LATEST:
-            yield prefix + name, f"{_time_text(value)} UTC"
+            yield prefix + name, f"{time_text(value)} UTC"
         else:
             yield prefix + name, _short_text(value)
 
@@ -170,7 +170,8 @@ def _few(names: Sequence[str], most: int = _MOST) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _time_text(seconds: object) -> str:
+def time_text(seconds: object) -> str:
+    """Unix seconds in UTC, to the minute."""
     if not isinstance(seconds, int | float) or not 0.0 < seconds <= LATEST:
         return "-"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
@@ -377,7 +378,7 @@ def alerts_text(alerts: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[s
         rows.append(
             [
                 alert["id"],
-                _time_text(alert["since"]),
+                time_text(alert["since"]),
                 lasted if alert["type"] == "end" else f"{lasted}, open",
                 alert["severity"],
                 _word(alert.get("answer", "-"), alert.get("note", "")),
@@ -390,7 +391,7 @@ def alerts_text(alerts: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[s
     if rest:
         told = [["ANSWER ABOUT", "GIVEN (UTC)", "BY", "ROWS SINCE (UTC)", "UNTIL (UTC)", "ANSWER"]]
         for one in rest[-_MOST:]:
-            times = [_time_text(one[key]) for key in ("at", "since", "until")]
+            times = [time_text(one[key]) for key in ("at", "since", "until")]
             told.append([one["id"], times[0], one["by"] or "-", *times[1:], _word(one["answer"], one["note"])])
         lines += ["", *table(told)]
     return _page(lines)

@@ -297,10 +297,7 @@ class Daemon:
             self._feedback.take(message.payload, retained=message.retained)
             self._telemetry.ignored("own")
             return
-        heard = self._scoring.take(message.topic, message.payload, message.received_at, retained=message.retained)
-        if self._home is not None:
-            for stream in heard.forgotten:
-                self._home.remove(stream.name)
+        self._scoring.take(message.topic, message.payload, message.received_at, retained=message.retained)
 
     def _pass_time(self, now: float) -> None:
         """Rows that are due by time alone, streams that have stopped, and a wall clock that was set."""
@@ -361,6 +358,7 @@ class Daemon:
             if self._home is not None:
                 self._home.update(stream, now, silenced=self._orders.silenced(stream.name) is None)
         if self._home is not None:
+            self._home.keep(self._streams.keys())
             self._home.step(now)
         self._telemetry.silences(len(self._orders.silences.active(wall)))
         self._viewer.heartbeat_at = time.monotonic()

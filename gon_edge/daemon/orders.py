@@ -12,7 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gon_edge.config.schema import Config
@@ -224,6 +224,8 @@ class Orders:
     def store_state(self) -> None:
         """Give the store what a restart must not forget."""
         for name, stream in self._pipeline.streams.items():
+            self.store.put_state(f"alerts/{name}", stream.memory())
+            self.store.put_state(f"columns/{name}", stream.aligner.columns.state())
             scores = self._schedules[name].drift.reference
             if stream.model is not None and scores is not None:
                 kept = {"version": stream.model.version, "scores": scores.round(4).tolist()}
@@ -279,6 +281,25 @@ class Orders:
         """Score by another model from the next row on; the next training is counted from here."""
         self._schedules[stream].began(self.clock.monotonic(), self._rng.random())
         self._use(self._pipeline.streams[stream], model)
+
+    def close(self, stream: str, *, ends: bool) -> None:
+        """Let go of a live stream, its series and its retained state; the device of Home Assistant goes with it."""
+        self.store_state()
+        found = self._pipeline.streams.pop(stream, None)
+        if found is not None:
+            self._reporter.rows(found, found.give_up_training())
+            if ends:
+                for alert in found.policy.active:
+                    self._reporter.tell_one(replace(alert, type="end", timestamp=self.clock.wall()))
+        self._reporter.close(stream)
+        self.forget(stream)
+        kept = [training for training in self.trainings if training["stream"] != stream]
+        self.trainings = deque(kept, TRAININGS_SHOWN)
+
+    def reopen(self, stream: str) -> None:
+        """Begin with a stream as after a restart, and say again what is open of it."""
+        self.open(stream)
+        self._reporter.remind([self._pipeline.streams[stream]])
 
     def silences_changed(self) -> None:
         """Tell every stream's policy."""

@@ -347,10 +347,18 @@ class Reporter:
     def forget(self, stream: Stream) -> None:
         """Take a stream's series away, and its retained state."""
         log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", stream.name)
-        self._telemetry.remove_stream(stream.name)
-        self.take_state_away(stream.name)
-        self._published_at.pop(stream.name, None)
-        self._waits_since.pop(stream.name, None)
+        self._let_go(stream.name)
+
+    def close(self, name: str) -> None:
+        """Take all away that is shown of a stream, its alerts too."""
+        self._let_go(name)
+        self.alerts = {key: event for key, event in self.alerts.items() if event["stream"] != name}
+
+    def _let_go(self, name: str) -> None:
+        self._telemetry.remove_stream(name)
+        self.take_state_away(name)
+        self._published_at.pop(name, None)
+        self._waits_since.pop(name, None)
 
 
 def _line(alert: Alert) -> str:

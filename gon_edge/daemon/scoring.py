@@ -184,7 +184,7 @@ class Scoring:
     def keep(self, now: float) -> None:
         """Write to the disk what is due."""
         if self.store.due(now):
-            self._store_state()
+            self.orders.store_state()
             if not self.store.flush(now):
                 self.reporter.seldom.say(
                     "store", logging.WARNING, f"cannot write state: {self.store.last_error}; trying again"
@@ -213,7 +213,7 @@ class Scoring:
         self.orders.rounds.stop()
         for stream in self.pipeline.streams.values():
             self.reporter.rows(stream, stream.give_up_training())
-        self._store_state()
+        self.orders.store_state()
         self.store.flush(self._clock.monotonic())
         self._look_for_files()
 
@@ -224,9 +224,3 @@ class Scoring:
         for name, stream in self.pipeline.streams.items():
             stream.configure(new.stream(name))
         self.orders.configure(new)
-
-    def _store_state(self) -> None:
-        for name, stream in self.pipeline.streams.items():
-            self.store.put_state(f"alerts/{name}", stream.memory())
-            self.store.put_state(f"columns/{name}", stream.aligner.columns.state())
-        self.orders.store_state()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from gon_edge.config.schema import HomeAssistantConfig
@@ -220,11 +220,10 @@ class HomeAssistant:
             self._shown[found] = now, deciding
             self._publish(self._state_topic(found), json.dumps(state, ensure_ascii=False))
 
-    def remove(self, name: str) -> None:
-        """Remove the device of a stream."""
-        found = _identifier(name)
-        if self._configs.pop(found, None) is not None:
-            del self._names[found]
+    def keep(self, names: Collection[str]) -> None:
+        """Remove the devices of streams that are not among these."""
+        for found in [found for found, name in self._names.items() if name not in names]:
+            del self._configs[found], self._names[found]
             self._shown.pop(found, None)
             self._publish(self._config_topic(found), "")
             self._publish(self._state_topic(found), "")
@@ -232,6 +231,11 @@ class HomeAssistant:
     def _announce(self, found: str, message: _Message) -> None:
         self._configs[found] = json.dumps(message, ensure_ascii=False)
         self._publish(self._config_topic(found), self._configs[found])
+
+    def topics(self, name: str) -> tuple[str, str]:
+        """The retained topics of a stream: its device, and its state."""
+        found = _identifier(name)
+        return self._config_topic(found), self._state_topic(found)
 
     def _config_topic(self, found: str) -> str:
         return f"{self._settings.discovery_prefix}/device/{self._device}/{found}/config"

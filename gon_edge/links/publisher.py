@@ -96,9 +96,9 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send a message; waits while too many others are on their way."""
-        self._waiting.append(Outgoing(topic, payload))
+        self._waiting.append(Outgoing(topic, payload, retain))
         self.sent += 1
         self._send_waiting()
         while self._waiting:

@@ -216,6 +216,24 @@ def restamp(stream: str, features: tuple[str, ...], payload: bytes, delta_s: flo
     return _deflated(names, content[at.times : at.high], content[at.high : at.low], content[at.low :])
 
 
+def rename(stream: str, features: tuple[str, ...], payload: bytes, name: str) -> bytes:
+    """The payload as one of the stream ``name``.
+
+    Raises
+    ------
+    ValueError
+        As `decode` does.
+    """
+    try:
+        content = _inflated(payload)
+        at = _Layout.read(stream, features, content)
+        version, _, *rest = _HEADER.unpack_from(content)
+    except (zlib.error, struct.error) as error:
+        raise ValueError(f"damaged chunk: {error}") from None
+    names = _HEADER.pack(version, _identity(name, features), *rest) + content[_HEADER.size : at.times]
+    return _deflated(names, content[at.times : at.high], content[at.high : at.low], content[at.low :])
+
+
 def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
     """Inverse of `encode`.
 

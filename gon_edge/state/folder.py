@@ -7,6 +7,7 @@ place is ``training``'s.  A change of the names of files is a change of what old
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,30 @@ class ModelFolder:
         for found in surplus:
             with contextlib.suppress(OSError):
                 found.path.unlink()
+
+    def remove(self, stream: str) -> None:
+        """Delete every model of a stream, damaged ones too.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.file(stream).parent)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give the models of a stream to another one; what that one has there is deleted.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
+        before, after = self.file(old).parent, self.file(new).parent
+        if before.exists():
+            self.remove(new)
+            before.rename(after)
 
     def streams(self) -> list[str]:
         """Streams that have, or had, a model here."""

@@ -104,6 +104,10 @@ class History:
         self._retrains.append(record)
         del self._retrains[:-RETRAINS_KEPT]
 
+    def forget(self, stream: str) -> None:
+        """Let go of what memory knows of a stream."""
+        self._states_written = {k: v for k, v in self._states_written.items() if k.partition("/")[2] != stream}
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def walk(self, db: sqlite3.Connection) -> None:

@@ -217,6 +217,11 @@ class Rows:
 
         return count + self._rewrite(stream, "chunk.id > ?", after, change)
 
+    def forget(self, stream: str) -> None:
+        """Let go of what waits of a stream; `read_index` tells what is on the disk."""
+        self._buffers.pop(stream, None)
+        self._gap_before_next.discard(stream)
+
     def newest_chunk(self) -> int:
         """Number of the newest chunk on the disk; 0 without one."""
         return max((chunks[-1].id for chunks in self._stored.values() if chunks), default=0)
@@ -352,9 +357,7 @@ class Rows:
             stream,
             -np.inf if since is None else since,
         )
-        held = [
-            packed for packed in self._packed if packed.stream == stream and (since is None or packed.newest >= since)
-        ]
+        held = [one for one in self._packed if one.stream == stream and (since is None or one.newest >= since)]
         buffer = self._buffers.get(stream)
         newest = [buffer.rows()] if buffer is not None and buffer.length else []
         if newest_first:
@@ -424,9 +427,8 @@ class Rows:
 
     def outline(self, stream: str, *, since: float | None) -> Iterator[RowChunk]:
         """Yield rows without values, as :meth:`Store.outline` says."""
-        return _selected(
-            self._raw(stream, since, newest_first=False, with_values=False), since, include_quarantined=True
-        )
+        raw = self._raw(stream, since, newest_first=False, with_values=False)
+        return _selected(raw, since, include_quarantined=True)
 
     def newest(
         self, stream: str, *, limit: int | None, since: float | None, include_quarantined: bool

@@ -15,6 +15,7 @@ uses one `Store`.  Only one writing process may hold a state directory; readers 
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from gon_edge.errors import StoreError
 from gon_edge.events import Row
+from gon_edge.state import streams
 from gon_edge.state.chunk import RowChunk
 from gon_edge.state.database import DATABASE_ERRORS, DamageError, Database, is_damage, is_full_or_busy, said
 from gon_edge.state.history import History, RetrainRecord
@@ -61,6 +63,7 @@ class Store:
     --------
     >>> import tempfile
     >>> from gon_edge.events import Row
+    from gon_edge.state import streams
     >>> directory = Path(tempfile.mkdtemp())
     >>> with Store.open(directory) as store:
     ...     row = Row("pump", 60.0, ("flow",), np.float32([2.5]), np.array([False]))
@@ -291,6 +294,33 @@ class Store:
     def add_retrain(self, record: RetrainRecord) -> None:
         """Keep the record of one training round."""
         self._history.add_retrain(record)
+
+    def remove_stream(self, stream: str, now: float) -> None:
+        """Delete all there is of a stream; raises `StoreError` where the disk refuses, and nothing has changed."""
+        with self._at_once(now, stream) as db:
+            streams.remove(db, stream)
+
+    def rename_stream(self, old: str, new: str, now: float) -> None:
+        """Give all there is of a stream to another one; raises as `remove_stream` does."""
+        with self._at_once(now, old, new) as db:
+            streams.rename(db, old, new)
+
+    @contextlib.contextmanager
+    def _at_once(self, now: float, *names: str) -> Iterator[sqlite3.Connection]:
+        """A transaction that somebody waits for; after it memory knows no more of some streams than the disk."""
+        if not self.flush(now):
+            raise StoreError(f"{self.last_error}")
+        try:
+            with self._database.transaction() as db:
+                yield db
+            for stream in names:
+                self._rows.forget(stream)
+                self._history.forget(stream)
+            assert self._database.connection is not None
+            self._rows.read_index(self._database.connection)
+        except (*DATABASE_ERRORS, OSError) as error:
+            self._database.failed(error)
+            raise StoreError(f"{self.last_error}") from None
 
     # -- writing -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ Pure: Unix seconds come in as arguments, the book goes to and from JSON.  What a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 LONGEST_S = 366 * 86400.0
@@ -97,6 +97,11 @@ class Silences:
         """Remove the silence of a feature, or without one every silence of the stream; return what was removed."""
         keys = [key for key in self._silences if key[0] == stream and feature in (None, key[1])]
         return [self._silences.pop(key) for key in keys]
+
+    def rename(self, old: str, new: str) -> None:
+        """Silence another stream instead of one."""
+        for silence in self.remove(old):
+            self._silences[new, silence.feature] = replace(silence, stream=new)
 
     def expire(self, now: float) -> list[Silence]:
         """Remove what is over; return it."""

@@ -32,7 +32,7 @@ from gon_edge.training.trainer import Trainer
 
 _POLL_S = 0.05  # as often as `rounds` looks at its child
 
-_WRITING = ("accept", "feedback", "missed", "silence", "unsilence")
+_WRITING = ("accept", "feedback", "missed", "silence", "unsilence", "remove", "rename")
 """Operations that change the store.  The others open it for reading, so that they never meet a daemon's lock."""
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -61,7 +61,7 @@ def ask(config: Config, asked: Mapping[str, Any], progress: Progress = lambda to
     if listens(config.state_dir) and not asked.get("apart"):
         return request(config.state_dir, asked, progress=progress)
     client = _Caller(progress)
-    with _Here(config, writes=asked["do"] in _WRITING) as here:
+    with _Here(config, writes=asked["do"] in _WRITING and not asked.get("dry_run")) as here:
         carry_out(here, asked, client)
         if client.result is None:
             here.run(client)
@@ -147,6 +147,12 @@ class _Here:
 
     def use(self, stream: str, model: Model) -> None:
         """Nothing: the next daemon finds it in the folder."""
+
+    def close(self, stream: str, *, ends: bool) -> None:
+        """Nothing: no stream is scored here."""
+
+    def reopen(self, stream: str) -> None:
+        """Nothing: the next daemon opens it."""
 
     def silences_changed(self) -> None:
         """Nothing: the next daemon finds them in the store."""

@@ -24,6 +24,7 @@ from gon_edge.training.site import Client, Site
 log = logging.getLogger(__name__)
 
 _LOOKED_THROUGH = 20  # alerts of a stream, to find the newest one that is an anomaly.  Not critical
+_ALERTS_COUNTED = 100_000  # more than are kept
 _NAME_LENGTH = 100  # of who answers.  Not critical: a user's name
 _STREAMS_NAMED = 10  # in an error.  Not critical: one line
 
@@ -253,6 +254,94 @@ def keep_silences(site: Site) -> None:
     site.silences_changed()
 
 
+# -- whole streams -----------------------------------------------------------------------------------------------------
+
+
+def list_streams(site: Site, _asked: Asked, client: Client) -> None:
+    """What there is of each stream, whether it is scored here or not."""
+    client.answer(streams=[_holdings(site, name) for name in sorted(_all_streams(site))], live=site.live)
+
+
+def remove(site: Site, asked: Asked, client: Client) -> None:
+    """Let go of a stream and of all there is of it; ``dry_run`` answers what that is."""
+    name = _kept_stream(site, asked)
+    held = _holdings(site, name)
+    opened = site.store.alerts(_ALERTS_COUNTED, stream=name, active=True)
+    if not asked.get("dry_run"):
+        site.rounds.cancel(name)
+        _write_or_refuse(site)
+        site.close(name, ends=True)
+        site.store.remove_stream(name, site.clock.monotonic())
+        site.models.remove(name)
+        if site.silences.remove(name):
+            keep_silences(site)
+        log.info("stream %r is removed, with %d rows and %d models", name, held["rows"], len(held["models"]))
+    client.answer(removed=held, open=opened, live=site.live)
+
+
+def rename(site: Site, asked: Asked, client: Client) -> None:
+    """Give a stream another name, ``to``: with models, rows, alerts, answers and silences."""
+    old, new = _kept_stream(site, asked), asked["to"]
+    if not isinstance(new, str) or not new or new == old:
+        raise InputError("the new name is empty, or the one it has")
+    if site.models.versions(new) or site.model(new) is not None:
+        raise InputError(f"stream {new!r} has a model of its own; see gon-edge streams remove")
+    held = _holdings(site, old)
+    for name in (old, new):
+        site.rounds.cancel(name)
+    _write_or_refuse(site)
+    is_live = site.live and not {old, new}.isdisjoint(site.streams())
+    for name in (old, new):
+        site.close(name, ends=False)
+    try:
+        site.store.rename_stream(old, new, site.clock.monotonic())
+        site.models.rename(old, new)
+    except (StoreError, OSError):
+        if is_live:
+            site.reopen(old)
+        raise
+    site.silences.rename(old, new)
+    keep_silences(site)
+    if is_live:
+        site.reopen(new)
+    log.info("stream %r is called %r now", old, new)
+    client.answer(renamed=held, to=new, live=site.live)
+
+
+def _all_streams(site: Site) -> set[str]:
+    """Streams of which there is anything: also those that there is no room for."""
+    return {*site.streams(), *site.models.streams(), *(site.store.streams() if site.live else ())}
+
+
+def _write_or_refuse(site: Site) -> None:
+    """See that the disk can be written, before anything has changed that is not on it."""
+    site.keep()
+    if site.store.last_error is not None:
+        raise StoreError(site.store.last_error)
+
+
+def _kept_stream(site: Site, asked: Asked) -> str:
+    name, known = asked["stream"], _all_streams(site)
+    if not isinstance(name, str) or name not in known:
+        raise _unknown(str(name), known)
+    return name
+
+
+def _holdings(site: Site, name: str) -> dict[str, Any]:
+    """What there is of a stream."""
+    newest, _ = site.newest_row(name)
+    return {
+        "stream": name,
+        "scored": name in site.streams() if site.live else None,
+        "rows": site.store.streams().get(name, 0),
+        "newest": newest,
+        "models": [found.version for found in site.models.versions(name)],
+        "alerts": len(site.store.alerts(_ALERTS_COUNTED, stream=name)),
+        "open_alerts": len(site.store.alerts(_ALERTS_COUNTED, stream=name, active=True)),
+        "silences": sum(one.stream == name for one in site.silences.active(site.clock.wall())),
+    }
+
+
 # -- requests ----------------------------------------------------------------------------------------------------------
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -265,6 +354,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "silence": silence,
     "unsilence": unsilence,
     "silences": silences,
+    "streams": list_streams,
+    "remove": remove,
+    "rename": rename,
 }
 
 

@@ -98,6 +98,12 @@ class Site(Protocol):
     def use(self, stream: str, model: Model) -> None:
         """Score a stream by another model, which is in its folder already, from the next row on."""
 
+    def close(self, stream: str, *, ends: bool) -> None:
+        """Score a stream no more, and take away what is shown of it; ``ends`` its open alerts as well."""
+
+    def reopen(self, stream: str) -> None:
+        """Score a stream by what is on the disk, as after a restart."""
+
     def silences_changed(self) -> None:
         """Hear what is silenced now."""
 

@@ -102,9 +102,23 @@ REQUESTS: list[dict[str, Any]] = [
     {"do": "rollback", "stream": "pump"},
     {"do": "reload-model", "stream": "pump"},
     {"do": "rollback", "stream": "pump", "version": "9"},
+    {"do": "streams"},
+    {"do": "remove", "stream": "fan"},
+    {"do": "remove", "stream": "pump", "dry_run": True},
+    {"do": "rename", "stream": "pump", "to": ""},
+    {"do": "rename", "stream": "boiler", "to": "pump"},
+    {"do": "rename", "stream": "pump", "to": "hall/pump"},
+    {"do": "streams"},
+    {"do": "remove", "stream": "hall/pump"},
+    {"do": "remove", "stream": "hall/pump"},
+    {"do": "rename", "stream": "boiler", "to": "kiln"},
+    {"do": "streams"},
 ]
 
-OWN = ("since", "until", "live", "at", "trained_at", "duration_s", "peak_bytes", "latency_s", "state_dir", "candidate")
+OWN = (
+    *("scored", "newest", "since", "until", "live", "at", "trained_at", "duration_s", "peak_bytes", "latency_s"),
+    *("state_dir", "candidate"),
+)
 """What two machines, or two moments, say differently."""
 
 

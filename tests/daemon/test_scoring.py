@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from states import NOW, Sent, begun
+import states
+from states import NOW, Caller, Sent, begun
 
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.events import Alert
@@ -18,6 +19,7 @@ from gon_edge.model.file import load_model
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.held import alert_json
+from gon_edge.training.operations import carry_out
 
 MODEL = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
 
@@ -118,3 +120,71 @@ def test_models_of_a_state_directory_that_was_deleted_are_written_anew_and_it_is
     assert "was deleted or replaced while it was in use" in caplog.text
     assert scoring.store.write_errors == 1
     assert ModelFolder(tmp_path / "state").load("pump")[0].version == "1"
+
+
+def asked(scoring: Scoring, **request: Any) -> Mapping[str, Any]:
+    caller = Caller()
+    carry_out(scoring.orders, request, caller)
+    assert caller.refused is None, caller.refused
+    assert caller.answered is not None
+    return caller.answered
+
+
+def series(scoring: Scoring) -> set[str]:
+    return set(scoring.orders._telemetry._streams)
+
+
+def test_a_running_stream_that_is_renamed_keeps_its_open_alerts_silences_model_and_rows(begin, tmp_path):
+    states.leave(tmp_path / "state")
+    scoring, sent = begin()
+    open_ids = {alert.id for alert in scoring.pipeline.streams["pump"].policy.active}
+    asked(scoring, do="silence", stream="pump", feature="flow", for_s=60.0)
+    answer = asked(scoring, do="rename", stream="pump", to="hall/pump")
+    assert (answer["renamed"]["rows"], answer["live"]) == (states.ROWS, True)
+    assert set(scoring.pipeline.streams) == {"fan", "hall/pump"}
+    stream = scoring.pipeline.streams["hall/pump"]
+    assert {alert.id for alert in stream.policy.active} == open_ids
+    assert {alert.stream for alert in stream.policy.active} == {"hall/pump"}
+    assert stream.model.version == "2"
+    assert scoring.orders.silenced("hall/pump") == {"flow"}
+    again = [event for event in sent.events if event["type"] == "update" and event["stream"] == "hall/pump"]
+    assert {event["id"] for event in again} == open_ids
+    assert sent.retained["state/pump"] == ""
+    assert sorted(json.loads(sent.retained["state/hall/pump"])["alerts"]) == sorted(open_ids)
+    assert series(scoring) == {"fan", "hall/pump"}
+    scoring.take("telemetry/fan", b'{"flow": 1.0}', 2000.0)  # the others go on
+    scoring.stop()
+    scoring.store.close()
+    again, sent = begin()
+    assert set(again.pipeline.streams) == {"fan", "hall/pump"}
+    assert {alert.id for alert in again.pipeline.streams["hall/pump"].policy.active} == open_ids
+    assert sent.events == []
+
+
+def test_a_running_stream_that_is_removed_ends_its_alerts_and_leaves_nothing(begin, tmp_path):
+    states.leave(tmp_path / "state")
+    scoring, sent = begin()
+    open_ids = {alert.id for alert in scoring.pipeline.streams["pump"].policy.active}
+    answer = asked(scoring, do="remove", stream="pump", dry_run=True)
+    assert answer["removed"] == {
+        "stream": "pump",
+        "scored": True,
+        "rows": states.ROWS,
+        "newest": NOW - 1.0,
+        "models": ["2", "1"],
+        "alerts": 2,
+        "open_alerts": 2,
+        "silences": 0,
+    }
+    assert sent.events == []
+    asked(scoring, do="remove", stream="pump")
+    assert {event["id"] for event in sent.events if event["type"] == "end"} == open_ids
+    assert sent.retained["state/pump"] == ""
+    assert series(scoring) == set(scoring.pipeline.streams) == {"fan"}
+    assert [event["stream"] for event in scoring.reporter.alerts.values()] == []
+    assert not scoring.models.file("pump").parent.exists()
+    assert scoring.store.alerts() == scoring.store.retrains() == [*scoring.orders.trainings] == []
+    scoring.stop()
+    scoring.store.close()
+    again, _ = begin()
+    assert set(again.pipeline.streams) == {"fan"}

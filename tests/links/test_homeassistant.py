@@ -219,8 +219,8 @@ def test_everything_is_said_again_when_home_assistant_starts_but_not_to_a_flood_
 def test_the_device_of_a_stream_goes_with_the_stream() -> None:
     home = Home()
     home.show("pump")
-    home.it.remove("pump")
-    home.it.remove("pump")
+    home.it.keep(())
+    home.it.keep(())
     assert list(home.kept) == ["homeassistant/device/gon-edge_pi-1/gon-edge/config"]
     home.show("pump")
     assert "gon-edge/pi-1/homeassistant/pump" in home.kept
