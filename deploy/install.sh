@@ -82,7 +82,8 @@ else
     # The name of the machine is the node.
     sed 's/^node: pi-1$/# node: auto/' "$here/../configs/gon-edge.yaml" >/etc/gon-edge/gon-edge.yaml
 fi
-gon-edge check-config /etc/gon-edge/gon-edge.yaml
+gon-edge check-config /etc/gon-edge/gon-edge.yaml || # The unit may know a variable that this shell does not.
+    echo "correct that, unless only the service has what is missing; then: systemctl restart gon-edge"
 if has_systemd; then
     systemctl daemon-reload
     if [ "$start" = yes ]; then

@@ -53,6 +53,8 @@ class ConfigError(GonEdgeError):
 
     Attributes
     ----------
+    message : str
+        What is wrong, without its place.
     path : Path or None
         The file.
     key : str
@@ -68,6 +70,7 @@ class ConfigError(GonEdgeError):
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in key)  # a YAML key may hold line breaks
         where = ": ".join(part for part in (place, shown) if part)
         super().__init__(f"{where}: {message}" if where else message)
+        self.message = message
         self.path = path
         self.key = key
         self.line = line

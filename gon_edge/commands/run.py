@@ -37,7 +37,7 @@ def _add_run(add: AddCommand) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from gon_edge.config.file import load_config
+    from gon_edge.config.file import load_config, located
     from gon_edge.process.logs import set_up_logging
     from gon_edge.process.memory import deferred, keep_what_is_loaded
 
@@ -47,7 +47,9 @@ def _run(options: argparse.Namespace) -> int:
         from gon_edge.daemon.app import Daemon
 
     keep_what_is_loaded()
-    Daemon(config).run()
+    with located(config.path):
+        daemon = Daemon(config)
+    daemon.run()
     return 0
 
 
@@ -56,9 +58,9 @@ def _add_check_config(add: AddCommand) -> None:
         "check-config",
         _check_config,
         "check a configuration file",
-        "Read a configuration and say whether it is valid; a mistake is named with file, line, key and what to write. "
-        "A valid one may be given remarks: what it will do that you may not expect.  Exit status 0 or 78.  Opens no "
-        "connection.",
+        "Read a configuration and the secrets and certificates it names, and say whether it is valid; a mistake is "
+        "named with file, line, key and what to write.  A valid one may be given remarks: what it will do that you may "
+        "not expect, and which files only the daemon can see.  Exit status 0 or 78.  Opens no connection.",
         "gon-edge check-config configs/gon-edge.yaml",
     )
     sub.add_argument("file", metavar="FILE", help="the configuration, YAML")
@@ -67,8 +69,9 @@ def _add_check_config(add: AddCommand) -> None:
 
 def _check_config(options: argparse.Namespace) -> int:
     from gon_edge.commands.expected import remarks
+    from gon_edge.commands.referenced import check_referenced
     from gon_edge.commands.text import visible
-    from gon_edge.config.file import load_config
+    from gon_edge.config.file import load_config, located
     from gon_edge.config.file import options as config_options
     from gon_edge.stream.payload import decoders
 
@@ -79,17 +82,19 @@ def _check_config(options: argparse.Namespace) -> int:
 
             check_starters(config)
         decoders(config)
+        with located(config.path):
+            said = check_referenced(config)
     except ConfigError as error:
         if options.json:
             write_json({"valid": False, "error": str(error), "key": error.key, "line": error.line})
         raise
     if options.json:
-        write_json({"valid": True, "remarks": remarks(config), "options": dict(config_options(config))})
+        write_json({"valid": True, "remarks": [*remarks(config), *said], "options": dict(config_options(config))})
         return 0
     topics = ", ".join(subscription.topic for subscription in config.subscriptions)
     valid = f"{options.file}: valid; node {config.node}, broker {config.mqtt.url}, topics {topics}"
     sys.stdout.write(f"{visible(valid)}\n")
-    sys.stdout.writelines(f"  {visible(remark)}\n" for remark in remarks(config))
+    sys.stdout.writelines(f"  {visible(remark)}\n" for remark in (*remarks(config), *said))
     return 0
 
 

@@ -10,6 +10,7 @@ those are `schema` and `values`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import re
@@ -259,7 +260,23 @@ def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -
     ConfigError
         If the file cannot be read, is not YAML, or holds a mistake; with file, line, key and what to write instead.
     """
-    path = Path(path)
+    return _parse(*_read(Path(path), environ))
+
+
+@contextlib.contextmanager
+def located(path: Path | None) -> Iterator[None]:
+    """Add file and line to a `ConfigError` that names only its option, as whoever opens what that names does."""
+    try:
+        yield
+    except ConfigError as error:
+        if path is None or not error.key or error.path is not None:
+            raise
+        line = _read(path, None)[1].lines.get(error.key)
+        raise ConfigError(error.message, path=path, key=error.key, line=line) from error
+
+
+def _read(path: Path, environ: Mapping[str, str] | None) -> tuple[Any, Place]:
+    """What is written in the file, and the place of all of it, which knows the line of each key."""
     try:
         content = read_regular(path, FILE_LIMIT_BYTES)
     except OSError as error:
@@ -288,7 +305,7 @@ def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -
         raise ConfigError(f"is not YAML: {problem}", path=path, line=line) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"is not YAML: {' '.join(str(error).split())}", path=path) from None
-    return _parse(None if node is None else _plain(node, at, lines), at)
+    return None if node is None else _plain(node, at, lines), at
 
 
 # -- the way back ------------------------------------------------------------------------------------------------------
