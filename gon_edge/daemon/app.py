@@ -237,9 +237,13 @@ class Daemon:
             log.warning("commands cannot reach this daemon: %s", error)
 
     def _listen_to_commands_again(self) -> None:
-        """Make the socket anew when somebody has deleted it, or the state directory and made another."""
+        """Make the socket anew when somebody has deleted it, which may mean that the state directory is gone."""
         control = self._control
-        if control is not None and not control.path.exists() and control.path.parent.is_dir():
+        if control is None or control.path.exists():
+            return
+        if self._store.last_error is None:  # else the store tries again by itself
+            self._orders.keep()
+        if control.path.parent.is_dir():
             control.stop()
             self._listen_to_commands()
 

@@ -197,8 +197,8 @@ class Scoring:
             return
         self._replaced = self.store.replaced
         log.error(
-            "%s was deleted or replaced while it was in use: what was written to it since the last write is lost, and "
-            "the rows in it; what memory holds is written anew; stop gon-edge before you touch its state directory",
+            "%s was deleted or replaced while it was in use: the rows in it are lost; models, alerts, silences and what "
+            "waits in memory are written anew; stop gon-edge before you touch its state directory",
             self.store.path,
         )
         for name, stream in self.pipeline.streams.items():

@@ -19,7 +19,7 @@ from gon_edge.commands.main import build_parser, main
 COMMANDS = [
     *("run", "demo", "check-config", "config", "doctor", "status", "top", "try", "listen"),
     *("publish", "record", "replay", "rehearse"),
-    *("score", "plot", "report", "sample", "models"),
+    *("score", "plot", "report", "sample", "models", "streams"),
     *("retrain", "alerts", "feedback", "missed", "accept", "silence", "version", "completion"),
 ]
 CONFIG = "mqtt: {url: mqtt://localhost:1}\nsubscriptions: [{topic: 'telemetry/{stream}'}]\n"

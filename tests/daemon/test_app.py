@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import states
 from e2e.servers import free_port
+
+from gon_edge.config.file import parse_config
+from gon_edge.daemon.app import Daemon
+from gon_edge.links.control import listens
+from gon_edge.process.clock import monotonic
+from gon_edge.state.folder import ModelFolder
+from gon_edge.state.store import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,3 +69,25 @@ sys.exit(main(["run", "--config", {str(config)!r}]))
     assert f"critical gon_edge.process.threads: the thread {name!r} has ended, and with it gon-edge" in done.stderr
     assert "OverflowError: made up" in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"gon-edge: the thread {name!r}")
+
+
+def test_a_state_directory_that_is_deleted_is_back_with_models_alerts_and_socket_within_a_beat(tmp_path, caplog):
+    # Until the next write nobody noticed, and commands could not reach the daemon any more.
+    states.leave(tmp_path / "state")
+    settings = {"mqtt": {"url": f"mqtt://127.0.0.1:{free_port()}"}, "subscriptions": [{"topic": "{stream}"}]}
+    config = parse_config({**settings, "state_dir": str(tmp_path / "state"), "http": {"listen": "off"}})
+    daemon = Daemon(config)
+    try:
+        daemon._start()
+        assert listens(config.state_dir)
+        shutil.rmtree(config.state_dir)
+        daemon._beat(monotonic())
+        daemon._round()
+        assert listens(config.state_dir)
+        assert "was deleted or replaced" in caplog.text
+        assert ModelFolder(config.state_dir).load("pump")[0].version == "2"
+        with Store.open(config.state_dir, read_only=True) as store:
+            assert len(store.alerts(stream="pump", active=True)) == 2
+            assert len(store.state("answers/pump")) == 1
+    finally:
+        daemon._stop()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import states
+from mounts import mounted, remounted
 from states import NOW, Caller, Sent, begun
 
 from gon_edge.daemon.scoring import Scoring
@@ -82,6 +83,27 @@ def test_an_alert_that_its_stream_holds_goes_on_after_a_restart(begin):
     assert [found.id for found in again.pipeline.streams["pump"].policy.active] == [alert.id]
     assert [found["id"] for found in again.store.alerts(active=True)] == [alert.id]
     assert sent.events == []
+
+
+def test_a_start_on_a_read_only_card_raises_no_alert_again_and_forgets_no_silence(tmp_path):
+    # The same fault was raised under a new id, and the old alert stayed open for ever.
+    card = tmp_path / "card"
+    with mounted(card, "size=4m"):
+        states.leave(card / "state")
+        remounted(card, "ro")
+        scoring, sent = begun(card / "state")
+        try:
+            ids = {"pump-anomaly-20260202T023900Z", "pump-missing-20260202T023959Z"}
+            assert {alert.id for alert in scoring.pipeline.streams["pump"].policy.active} == ids
+            assert {event["id"] for event in scoring.store.alerts(active=True)} == ids
+            assert scoring.orders.silenced("fan") == {"flow"}
+            assert sent.events == []
+            caller = Caller()
+            carry_out(scoring.orders, {"do": "remove", "stream": "pump"}, caller)
+            assert "Read-only file system" in str(caller.refused)
+            assert {alert.id for alert in scoring.pipeline.streams["pump"].policy.active} == ids
+        finally:
+            scoring.store.close()
 
 
 def test_trained_streams_that_there_is_no_room_for_are_named_with_what_to_raise(begin, tmp_path, caplog):

@@ -1,7 +1,6 @@
 """The file: damage, kill -9, two processes, and disks that refuse."""
 
 import contextlib
-import os
 import shutil
 import signal
 import sqlite3
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mounts import mounted, remounted
 from storing import event, fill, reopened, row
 
 from gon_edge.errors import StoreError
@@ -334,30 +334,6 @@ def test_a_reader_without_anything_to_read_is_told(tmp_path):
 
 
 # -- disks that refuse -------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def mounted(directory: Path, options: str):
-    """A small file system of its own; the test is skipped where this may not be had."""
-    directory.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        unprivileged = (
-            os.geteuid() != 0 or "permission" in done.stderr.lower() or "not permitted" in done.stderr.lower()
-        )
-        if os.environ.get("CI") == "true" and not unprivileged:
-            pytest.fail(f"mount: {done.stderr}")
-        pytest.skip("only root may mount" if os.geteuid() == 0 else "only root may mount; type: root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
-
-
-def remounted(directory: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(directory)], check=True)
 
 
 def test_a_full_disk_keeps_the_rows_in_memory_and_writes_them_later(tmp_path):
