@@ -197,7 +197,7 @@ class Scoring:
             return
         self._replaced = self.store.replaced
         log.error(
-            "%s was deleted or replaced while it was in use: the rows in it are lost; models, alerts, silences and what "
+            "%s was deleted or replaced while it was in use, and its rows with it; models, alerts, silences and what "
             "waits in memory are written anew; stop gon-edge before you touch its state directory",
             self.store.path,
         )
