@@ -409,6 +409,43 @@ def test_clients_that_never_finish_their_handshake_do_not_shut_others_out(
                 each.close()
 
 
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01"], ids=["nothing", "a piece"])
+def test_a_hundred_half_open_handshakes_do_not_keep_the_page_waiting(certificates: Path, begun: bytes) -> None:
+    # Each was waited for on one of eight threads, ten seconds long, and the others stood behind them.
+    with serving(cert_file=certificates / "good.crt", key_file=certificates / "good.key") as server:
+        slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(100)]
+        try:
+            for each in slow:
+                each.sendall(begun)
+            began = time.monotonic()
+            for _ in range(3):
+                assert api(server, certificates / "good.crt").status()["node"] == "pi-1"
+            assert time.monotonic() - began < 5.0
+        finally:
+            for each in slow:
+                each.close()
+
+
+def test_a_hundred_connections_that_ask_for_nothing_do_not_keep_the_page_waiting() -> None:
+    with serving() as server:
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(100)]
+        began = time.monotonic()
+        assert exchange(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+        assert time.monotonic() - began < 5.0
+        for each in idle:
+            each.close()
+
+
+def test_of_more_connections_than_there_are_places_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gon_edge.links.web.lobby.PLACES", 4)
+    with serving() as server:
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(6)]
+        assert [each.recv(1) for each in idle[:2]] == [b"", b""]
+        assert exchange(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+        for each in idle:
+            each.close()
+
+
 # -- MQTT --------------------------------------------------------------------------------------------------------------
 
 

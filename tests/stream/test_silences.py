@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from gon_edge.stream.silences import LONGEST_S, MOST, Silence, Silences
+from gon_edge.stream.silences import LONGEST_S, LONGEST_TEXT, MOST, MOST_BYTES, Silence, Silences
 
 
 def silence(feature: str = "", until: float = 200.0, since: float = 100.0, stream: str = "pump") -> Silence:
@@ -64,6 +65,35 @@ def test_they_survive_a_restart_and_nonsense_does_not() -> None:
 def test_none_is_for_ever_or_over_before_it_begins(length_s: float) -> None:
     with pytest.raises(ValueError, match="up to 366 days"):
         Silences().add(silence(until=100.0 + length_s))
+
+
+def test_their_texts_are_bounded() -> None:
+    book = Silences()
+    book.add(replace(silence(), reason="r" * LONGEST_TEXT))
+    with pytest.raises(ValueError, match="the reason has 501 characters; write at most 500"):
+        book.add(replace(silence(), reason="r" * (LONGEST_TEXT + 1)))
+    with pytest.raises(ValueError, match="the name of the feature has 501 characters"):
+        book.add(silence("f" * (LONGEST_TEXT + 1)))
+    assert [len(s.reason) for s in book.active(150.0)] == [LONGEST_TEXT]
+
+
+def test_all_of_them_together_are_bounded_in_bytes() -> None:
+    # Each change writes them all to the card, and a command got no answer that was longer than the socket takes.
+    book = Silences()
+    wrench = "\U0001f527"  # 12 bytes of JSON
+    added = 21
+    for i in range(added):
+        book.add(replace(silence(f"f{i}"), reason=wrench * LONGEST_TEXT))
+    with pytest.raises(ValueError, match="more than 128 KiB"):
+        book.add(replace(silence("f"), reason=wrench * LONGEST_TEXT))
+    assert len(json.dumps(book.state())) <= MOST_BYTES + 2 * added
+    book.add(replace(silence("f0"), reason="shorter"))  # in place of the one that is there
+    book.remove("pump", "f1")
+    book.add(replace(silence("f1"), reason=wrench * LONGEST_TEXT))
+    book.expire(1e9)
+    assert book.state() == []
+    for i in range(added):
+        book.add(replace(silence(f"g{i}"), reason=wrench * LONGEST_TEXT))
 
 
 def test_their_number_is_bounded() -> None:

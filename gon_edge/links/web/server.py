@@ -30,14 +30,15 @@ from gon_edge.errors import GonEdgeError
 from gon_edge.links.snapshot import Snapshot
 from gon_edge.links.web import api
 from gon_edge.links.web.guard import Guard, Tls
+from gon_edge.links.web.lobby import Lobby
 from gon_edge.process.digest import sha256
 
 log = logging.getLogger(__package__)
 
 MAX_THREADS = 8  # not critical: a browser opens six connections at most, a scraper one
-_WAITING = 32  # not critical: connections the kernel keeps for us while all threads are busy
+_WAITING = 128  # not critical: connections the kernel keeps until they are taken in, which is at once
 _SLOT_S = 1.0  # not critical: for so long a connection waits for a thread before it is told 503
-_CONNECTION_S = 10.0  # not critical: from accept to close; whoever sends or reads more slowly is cut off
+_CONNECTION_S = 10.0  # not critical: from accept to a first byte, and from there to close; whoever is slower is cut off
 _REQUEST_BYTES = 128 << 10  # request line (64 KiB at most) and headers; http.server alone admits 6.5 MB
 _PAGE = Path(__file__).with_name("static") / "index.html"
 
@@ -106,7 +107,7 @@ class WebServer:
         self.port = int(self._server.server_address[1])
         shown = host or "localhost"
         self.url = f"{'https' if settings.tls else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
-        self.thread = threading.Thread(target=self._server.serve_forever, name="gon-edge http", daemon=True)
+        self.thread = threading.Thread(target=self._server.lobby.serve, name="gon-edge http", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -114,9 +115,10 @@ class WebServer:
 
     def stop(self) -> None:
         """Close the port; answers under way are not waited for."""
+        self._server.lobby.stop()
         if self.thread.is_alive():
-            self._server.shutdown()
             self.thread.join()
+        self._server.lobby.close()
         self._server.server_close()
 
 
@@ -154,12 +156,20 @@ class _Server(ThreadingHTTPServer):
         self.answer = answer
         self.registry = registry
         self.guard = guard
-        self._tls = tls
         self.page = _Page(_PAGE)
         self._slots = threading.BoundedSemaphore(MAX_THREADS)
         self._open: dict[socket.socket, float] = {}
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
+        self.lobby = Lobby(
+            self.socket,
+            wrap=None if tls is None else tls.wrap,
+            admit=self.admit,
+            refuse=self.refuse,
+            look=self.cut_off,
+            limit_s=_CONNECTION_S,
+            patience_s=_SLOT_S,
+        )
 
     def server_bind(self) -> None:
         # Not HTTPServer's: it asks DNS for the name of the address, which takes seconds where there is no DNS.
@@ -169,37 +179,34 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
-    def get_request(self) -> tuple[Any, Any]:
-        connection, address = super().get_request()
-        connection.settimeout(_CONNECTION_S)
-        return (connection if self._tls is None else self._tls.wrap(connection)), address
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._slots.acquire(timeout=_SLOT_S):
-            with contextlib.suppress(OSError):
-                request.settimeout(_SLOT_S)
-                if self._tls is None:  # with TLS a handshake would come first, which is what there is no time for
-                    request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
-            self.shutdown_request(request)
-            return
+    def admit(self, request: socket.socket, client_address: Any) -> bool:
+        """Answer on a thread of its own; False while there are as many as there may be."""
+        if not self._slots.acquire(blocking=False):
+            return False
+        request.settimeout(_CONNECTION_S)
         self._open[request] = time.monotonic() + _CONNECTION_S
         threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name="gon-edge http", daemon=True
         ).start()
+        return True
+
+    def refuse(self, request: socket.socket) -> None:
+        """Say that there is no thread to answer."""
+        with contextlib.suppress(OSError):
+            request.settimeout(0.0)  # it fits the buffer of the kernel, or is lost
+            request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
+        self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
-            if self._tls is not None:
-                request.do_handshake()
             super().process_request_thread(request, client_address)
-        except OSError as error:  # of the handshake: all else is caught where it happens
-            log.debug("no TLS with %s: %s", client_address, error)
-            self.shutdown_request(request)
         finally:
             self._open.pop(request, None)
             self._slots.release()
+            self.lobby.wake()
 
-    def service_actions(self) -> None:
+    def cut_off(self) -> None:
+        """End connections that have taken too long."""
         now = time.monotonic()
         for request, until in list(self._open.items()):
             if now > until:
