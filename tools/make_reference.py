@@ -603,6 +603,7 @@ _STATUS_KEYS = {
     "`troubles` (a line each: refused topics, messages that were lost, another client with this client id), "
     "`away` (the newest time in which the broker could not be heard: `seconds`, `until`, and the `reason`, "
     "`offline` or `asleep`; null if there was none).",
+    "troubles": "A line each: the state directory cannot be written or was deleted, streams that are not scored.",
     "queue_length": "Messages received and not yet scored.",
     "rss_bytes": "Resident memory.",
     "latency": "From receipt to score, of the last rows: `median_s`, `p95_s`; null before the first.",

@@ -197,6 +197,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         f"gon-edge {status['version']} on {status['node']}, up {duration_text(status['uptime_s'])}, {memory}",
         f"broker {broker['url']}: {'connected' if broker['connected'] else broker['error'] or 'not connected'}",
         *(f"broker: {trouble}" for trouble in broker.get("troubles", ())),
+        *status.get("troubles", ()),
         "",
     ]
     if status["streams"]:

@@ -121,6 +121,7 @@ def _head(look: Look) -> list[Text]:
         line((status["node"], "bold"), (f"  gon-edge {status['version']}, {lasts}{latency}", "")),
         line((f"broker {broker['url']}: ", ""), connected, (waiting, "")),
         *(line((f"broker: {trouble}", "red")) for trouble in broker.get("troubles", ())[:_TROUBLES]),
+        *(line((trouble, "red")) for trouble in status.get("troubles", ())[:_TROUBLES]),
     ]
 
 

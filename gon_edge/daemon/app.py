@@ -105,7 +105,8 @@ class Daemon:
         ]
         # What is seen of it.
         self._notifier = Notifier()
-        self._viewer = Viewer(config, self._pipeline, self._client, self._reporter, self._orders)
+        troubles = self._scoring.troubles
+        self._viewer = Viewer(config, self._pipeline, self._client, self._reporter, self._orders, troubles)
         self._snapshot = self._viewer.take(ready=False)
         self._web: WebServer | None = None
         if config.http.enabled:

@@ -87,6 +87,7 @@ class Scoring:
             on_habit=lambda stream, alert: self.orders.recurred(stream, alert),
         )
         self.orders = Orders(config, self.store, self.models, telemetry, self.pipeline, self.reporter, machine)
+        self._closed: list[str] = []  # streams with a model for which there was no room
         self._replaced = 0  # what `store.replaced` said when it was looked at last
 
     def _make_stream(self, name: str, now: float) -> Stream:
@@ -123,16 +124,31 @@ class Scoring:
         for name in (*trained, *sorted(self.store.streams().keys() - trained)):
             if len(self.pipeline.streams) < self.config.limits.streams:
                 self.orders.open(name)
-        if closed := [name for name in trained if name not in self.pipeline.streams]:
-            log.warning(
-                "limits.streams is %d, and %d streams have a model: these are not scored: %s; set limits.streams to %d "
-                "or more, or let go of streams with gon-edge streams remove",
-                self.config.limits.streams,
-                len(trained),
-                ", ".join(map(repr, closed[:_NAMED])) + (", ..." if len(closed) > _NAMED else ""),
-                len(trained),
-            )
+        self._closed = [name for name in trained if name not in self.pipeline.streams]
+        if no_room := self._no_room():
+            log.warning("%s", no_room)
         self._end_orphans()
+
+    def troubles(self) -> tuple[str, ...]:
+        """What people should know of the state directory, and of streams that are not scored, a line each."""
+        found = []
+        if self.store.last_error is not None:
+            found.append(f"the state cannot be written or read: {self.store.last_error}")
+        if self.store.replaced:
+            found.append(f"{self.store.path} was deleted or replaced while it was in use, and its rows with it")
+        return (*found, no_room) if (no_room := self._no_room()) else tuple(found)
+
+    def _no_room(self) -> str:
+        """Which trained streams are not scored, and what to do; empty where there is room for all."""
+        closed = [name for name in self._closed if name not in self.pipeline.streams]
+        closed = [name for name in closed if self.models.file(name).parent.exists()]  # else it was removed
+        if not closed:
+            return ""
+        names = ", ".join(map(repr, closed[:_NAMED])) + (", ..." if len(closed) > _NAMED else "")
+        return (
+            f"streams with a model that limits.streams leaves no room for are not scored: {names}; set limits.streams "
+            f"to {self.pipeline.max_streams + len(closed)} or more, or let go of some: gon-edge streams remove"
+        )
 
     def _end_orphans(self) -> None:
         """End what nobody would ever end: the state that said so was lost, or the stream is gone."""

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class Viewer:
     client : MqttClient
     reporter : Reporter
     orders : Orders
+    troubles : callable
+        What people should know beside what they see, a line each.
 
     Attributes
     ----------
@@ -53,8 +55,15 @@ class Viewer:
     """
 
     def __init__(
-        self, config: Config, pipeline: Pipeline, client: MqttClient, reporter: Reporter, orders: Orders
+        self,
+        config: Config,
+        pipeline: Pipeline,
+        client: MqttClient,
+        reporter: Reporter,
+        orders: Orders,
+        troubles: Callable[[], tuple[str, ...]],
     ) -> None:
+        self._troubles = troubles
         self.heartbeat_at = time.monotonic()
         self._config = config
         self._pipeline, self._client, self._reporter, self._orders = pipeline, client, reporter, orders
@@ -72,6 +81,7 @@ class Viewer:
             mqtt_url=self._client.url,
             mqtt_error=self._client.last_error,
             mqtt_troubles=self._client.troubles(),
+            troubles=self._troubles(),
             away=self._reporter.away,
             queue_length=len(self._client.queue),
             rss_bytes=rss_bytes(),

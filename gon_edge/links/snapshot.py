@@ -150,6 +150,8 @@ class Snapshot:
         Why there is no connection; empty when there is one.
     mqtt_troubles : tuple of str
         What people should know of the broker beside that, a line each.
+    troubles : tuple of str
+        What people should know of the state directory and of streams that are not scored, a line each.
     away : mapping or None
         The newest time in which the broker could not be heard, as `Reporter.away`.
     queue_length : int
@@ -194,6 +196,7 @@ class Snapshot:
     heartbeat_at: float
     ready: bool
     mqtt_troubles: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
     away: Mapping[str, Any] | None = None
     streams: tuple[StreamSnapshot, ...] = ()
     alerts: tuple[Mapping[str, Any], ...] = ()

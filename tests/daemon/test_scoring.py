@@ -98,6 +98,8 @@ def test_a_start_on_a_read_only_card_raises_no_alert_again_and_forgets_no_silenc
             assert {event["id"] for event in scoring.store.alerts(active=True)} == ids
             assert scoring.orders.silenced("fan") == {"flow"}
             assert sent.events == []
+            (trouble,) = scoring.troubles()
+            assert "Read-only file system" in trouble
             caller = Caller()
             carry_out(scoring.orders, {"do": "remove", "stream": "pump"}, caller)
             assert "Read-only file system" in str(caller.refused)
@@ -113,6 +115,10 @@ def test_trained_streams_that_there_is_no_room_for_are_named_with_what_to_raise(
     assert [*scoring.pipeline.streams] == ["boiler"]
     (said,) = [record.getMessage() for record in caplog.records if "limits.streams" in record.getMessage()]
     assert "'fan', 'pump'; set limits.streams to 3" in said
+    assert scoring.troubles() == (said,)  # on the page and by status as well
+    asked(scoring, do="remove", stream="pump")
+    (said,) = scoring.troubles()
+    assert "'fan'; set limits.streams to 2" in said
 
 
 def test_rows_that_wait_for_the_first_model_survive_a_clean_stop(begin):
@@ -141,6 +147,7 @@ def test_models_of_a_state_directory_that_was_deleted_are_written_anew_and_it_is
     scoring.stop()
     assert "was deleted or replaced while it was in use" in caplog.text
     assert scoring.store.write_errors == 1
+    assert "was deleted or replaced" in scoring.troubles()[0]
     assert ModelFolder(tmp_path / "state").load("pump")[0].version == "1"
 
 

@@ -99,6 +99,8 @@ def check_daemon(config: Config, daemon: Mapping[str, Any], unit: Mapping[str, s
     yield from _check_readings(streams)
     for trouble in daemon.get("mqtt", {}).get("troubles", ()):
         yield Finding("daemon", "warning", f"its broker: {trouble}", "docs/operating.md, When something breaks")
+    for trouble in daemon.get("troubles", ()):
+        yield Finding("daemon", "warning", trouble, "docs/operating.md, When something breaks")
     if not config.http.loopback and not config.http.guarded:
         advice = "http.listen: 127.0.0.1:9109, or http.token_file and http.cert_file"
         yield Finding("daemon", "warning", f"{config.http.listen} shows your readings to the network", advice)

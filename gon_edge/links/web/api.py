@@ -165,6 +165,7 @@ def _status(snapshot: Snapshot) -> tuple[HTTPStatus, object]:
             "troubles": snapshot.mqtt_troubles,
             "away": snapshot.away,
         },
+        "troubles": snapshot.troubles,
         "queue_length": snapshot.queue_length,
         "rss_bytes": snapshot.rss_bytes,
         "latency": _latency(snapshot.latency_s),

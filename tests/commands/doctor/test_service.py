@@ -22,9 +22,11 @@ def test_what_the_daemon_says_of_its_broker_is_a_warning(settings, tmp_path):
     file.write_text(json.dumps(settings))
     daemon = {"node": "pi-1", "uptime_s": 10.0, "rss_bytes": 1 << 20, "streams": [{"stream": "s", "state": "scoring"}]}
     daemon["mqtt"] = {"troubles": ["another client uses the id 'twin', it seems"]}
+    daemon["troubles"] = ["the state cannot be written"]
     findings = list(service.check_daemon(load_config(file), daemon, {}))
-    assert states(findings) == ["ok", "warning"]
+    assert states(findings) == ["ok", "warning", "warning"]
     assert findings[1].text == "its broker: another client uses the id 'twin', it seems"
+    assert findings[2].text == "the state cannot be written"
 
 
 def test_readings_shown_to_the_network_are_a_warning(settings, tmp_path):

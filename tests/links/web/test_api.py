@@ -96,6 +96,7 @@ def test_status_says_how_the_daemon_is() -> None:
         "uptime_s": 60.0,
         "ready": True,
         "mqtt": {"connected": True, "url": "mqtt://localhost:1883", "error": "", "troubles": [], "away": None},
+        "troubles": [],
         "queue_length": 3,
         "rss_bytes": 40 << 20,
         "latency": {"median_s": 0.002, "p95_s": 0.03},
