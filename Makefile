@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all e2e check fuzz soak bench bench-memory bench-live table decisions alert-table weeks docs deb e2e-system wheels image sbom clean
+.PHONY: help run test test-all e2e check fuzz soak chaos bench bench-memory bench-live table decisions alert-table weeks docs deb e2e-system wheels image sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -51,6 +51,11 @@ fuzz: $(VENV)/.make-fuzz  ## a million mutated inputs (RUNS=) for each reader of
 MINUTES ?= 30
 soak: $(VENV)/.make-run  ## the daemon under everything that goes wrong, every row accounted for; root cuts network and disk
 	$(BIN)/python tools/soak.py --minutes $(MINUTES) $(ARGS)
+
+# For example: sudo make chaos MINUTES=10 SEED=7
+SEED ?= 0
+chaos: $(VENV)/.make-run  ## the daemon under attacks drawn at random by SEED=; rows, alerts and memory accounted for at the end
+	$(BIN)/python tools/soak.py --random --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sustains, in which memory
 	$(BIN)/python tools/bench_scoring.py

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 _BATCH = 256  # messages between two looks at everything else; not critical: 40 ms at 6,000 a second (docs/cost.md)
 _BROKER_STATE = "broker"  # under which the store keeps what `MqttClient.state` says
 _TRIM_EVERY_S = 10.0  # not critical: giving memory back takes a few ms
+_REST_S = 10.0  # not critical: well below `_STOP_S`, and a full queue takes 4 s (docs/cost.md)
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
 
 
@@ -251,8 +252,10 @@ class Daemon:
     def _stop(self) -> None:
         self._notifier.stopping()
         self._notifier.extend_timeout(_STOP_S)
-        self._scoring.stop()
         self._client.stop()
+        if self._stopping:  # and not for an error, which the next message may raise again
+            self._take_the_rest()
+        self._scoring.stop()
         self._store.put_state(_BROKER_STATE, self._client.state())
         self._store.flush(monotonic())
         if self._control is not None:
@@ -261,6 +264,15 @@ class Daemon:
             self._web.stop()
         self._store.close()
         log.info("stopped")
+
+    def _take_the_rest(self) -> None:
+        """Judge what has come until now: it is acknowledged, so nobody sends it again."""
+        until = monotonic() + _REST_S
+        while len(self._client.queue) and monotonic() < until:
+            for message in self._client.queue.get_batch(_BATCH, 0.0):
+                self._take(message)
+        if left := len(self._client.queue):
+            log.warning("%d messages had come and were not judged before the stop", left)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ class Orders:
         if model is not None:
             self._telemetry.model(name, model.version, float(model.lineage.get("trained_at", 0.0)))
         for alert in stream.policy.active:
-            self._telemetry.alert(alert)
+            self._telemetry.alert(replace(alert, type="update"))  # an earlier run has counted it
         self._telemetry.stream_state(name, stream.state)
         self._apply_silences(stream)
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import states
+from configurations import SMALLEST
 from e2e.servers import free_port
 
 from gon_edge.config.file import parse_config
 from gon_edge.daemon.app import Daemon
 from gon_edge.links.control import listens
+from gon_edge.links.mqtt.queue import Message
 from gon_edge.process.clock import monotonic
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
@@ -91,3 +93,18 @@ def test_a_state_directory_that_is_deleted_is_back_with_models_alerts_and_socket
             assert len(store.state("answers/pump")) == 1
     finally:
         daemon._stop()
+
+
+def test_what_has_come_before_a_stop_is_judged_and_stored(tmp_path):
+    # What was in the queue at SIGTERM is acknowledged, so no broker sends it again; it went without a count.
+    streams = {"defaults": {"interval": "1s"}}
+    subscriptions = [{"topic": "telemetry/{stream}", "timestamp": "time"}]
+    settings = {"state_dir": str(tmp_path), "http": {"listen": "off"}, "subscriptions": subscriptions}
+    daemon = Daemon(parse_config({**SMALLEST, **settings, "streams": streams}))
+    for i in range(600):
+        payload = json.dumps({"time": 1_700_000_000 + i, "flow": float(i)}).encode()
+        daemon._client.queue.put(Message("telemetry/pump", payload, float(i), retained=False))
+    daemon.stop()
+    daemon._stop()
+    with Store.open(tmp_path, read_only=True) as store:
+        assert store.streams()["pump"] >= 598  # the last may still wait for a later one

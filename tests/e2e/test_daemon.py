@@ -146,6 +146,9 @@ def test_kill_9_loses_neither_model_nor_open_alert(
         assert [a["id"] for a in json.loads(daemon.get("/api/v1/alerts")[1])["alerts"] if a["type"] != "end"] == [
             new["id"]
         ]
+        labels = '{kind="anomaly",stream="pump"}'  # opened once, though open in two lives
+        assert (daemon.metric(f"gon_edge_alerts_total{labels}") or 0.0) == 0.0
+        assert daemon.metric(f"gon_edge_alert_active{labels}") == 1.0
         # Told again at each start: the broker may not have kept what was said of it.
         wait_until(lambda: (subscriber.events()[-1]["id"], subscriber.events()[-1]["type"]) == (new["id"], "update"))
         assert json.loads(mosquitto.retained("gon-edge/pi-1/state/pump") or "{}")["alerts"] == [new["id"]]

@@ -1,0 +1,206 @@
+"""The daemon under a random sequence of attacks, and who knows of which alert at the end.
+
+The sequence is that of its seed.  Beside the rows, alerts are accounted for: those that are open at the end must be the
+same on the page, in the retained states, in the database, and at a subscriber with a persistent session.  That one may
+believe in others for two reasons only, and each is counted: the daemon was killed within a minute of the event, before
+it was on the disk, or the broker refused an event, which the daemon's own series says.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from account import Finding, Window
+from attacks import Attacks
+from rig import CLIENT, LISTENER, Sample, wait_for
+
+from gon_edge.state.store import Store
+
+_LOST_BY_KILL_S = 60.0
+"""What a kill may take along of alerts: a store writes them at most once a minute (`store._URGENT_EVERY_S`)."""
+
+_GROWTH_BYTES = 4 << 20
+"""Not critical: two lives of one program differ by 1 MiB at the most on this machine, and a leak grows by more."""
+
+_LOST = ("gon_edge_mqtt_publications_lost_total", "gon_edge_mqtt_events_dropped_total")
+_CALM_S = 6.0
+
+
+class Chaos(Attacks):
+    """Attacks drawn at random, one to three between two moments of rest."""
+
+    title = "The daemon under random attacks"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.kills: list[float] = []  # Unix seconds
+        self._told = self._lost = 0  # alerts opened, and events the broker did not get, in lives that are over
+        self._calm_before: list[Sample] = []
+        self._calm_after: list[Sample] = []
+
+    def course(self) -> None:
+        """Warm-up, attacks, and a calm end with a fault that is still there."""
+        self.rig.start_listener()
+        with self._window("what devices had kept, and first models"):
+            wait_for(self._all_scored, 240, "the models")
+        self._calm_before = self._calm()
+        while self.at_s < self.total_s - 25.0:
+            chosen = self.rng.sample(self._attacks(), self.rng.choice((1, 1, 2, 3)))
+            with self._window("; ".join(what for what, _ in chosen)) as window:
+                window.note = ", ".join(note for _, attack in chosen if (note := attack(window)))
+        with self._window("one stream has a fault that stays"):
+            faulty = self.sender.names[0]
+            self.sender.faulty = {faulty}
+            wait_for(lambda: any(faulty in alert for alert in self._open()), 90, "the alert of a fault")
+        with self._window("a stop, with an alert open") as window:
+            self._restart(window, signal.SIGTERM)
+            self._wait_for_connection()
+            wait_for(self._all_scored, 120, "the streams after the restart")
+        self._calm_after = self._calm()
+
+    def _attacks(self) -> list[tuple[str, Callable[[Window], str]]]:
+        short = [
+            ("kill -9", lambda window: self._restart(window, signal.SIGKILL)),
+            ("a stop", lambda window: self._restart(window, signal.SIGTERM)),
+            ("the daemon stands still", lambda _: self._daemon_stands_still()),
+            ("the broker restarts", lambda _: self._broker_restarts(1.0)),
+            ("the broker forgets everything", self._broker_forgets),
+            ("the broker takes small packets only", lambda _: self._small_packets()),
+            ("the broker denies alerts", lambda _: self._denied()),
+            ("the connection is cut", lambda _: self._cut(self.rng.uniform(1.0, 8.0))),
+            ("the database is deleted", lambda _: self._state_deleted()),
+            ("a model goes", lambda _: self._model_damaged()),
+            ("garbage", lambda _: self._flood()),
+            ("names without end", lambda _: self._names()),
+            ("a fault begins or ends", lambda _: self._fault()),
+            ("a training is held", lambda _: self._training_held()),
+        ]
+        if self.total_s < 300.0:
+            return short
+        return [
+            *short,
+            ("the broker hangs", lambda _: self._broker_hangs()),
+            ("the disk is full", lambda _: self._disk_full()),
+            ("the daemon's clock is set", lambda _: self._daemon_clock()),
+            ("the devices' clocks are set", lambda _: self._device_clocks()),
+        ]
+
+    # -- attacks that concern the account ----------------------------------------------------------------------------
+
+    def _restart(self, window: Window, how: signal.Signals) -> str:
+        self._go_on(self.rng.uniform(0.0, 2.0))
+        self._life_ends()
+        self._end_life(window, how)
+        if how == signal.SIGKILL:
+            self.kills.append(time.time())
+        self._go_on(self.rng.uniform(0.0, 2.0))
+        self.rig.start_daemon()
+        return ""
+
+    def _broker_forgets(self, window: Window) -> str:
+        """At rest: what a broker forgets is nobody's fault but its own, so nothing may be in it."""
+        self._rest(window)
+        before = {client: self.rig.subscriptions(client) for client in (CLIENT, LISTENER)}
+        self.rig.stop_broker()
+        (self.rig.folder / "mosquitto.db").unlink(missing_ok=True)
+        self.rig.start_broker()
+        wait_for(
+            lambda: all(self.rig.subscriptions(client) > count for client, count in before.items()),
+            60,
+            "both subscribers at the new broker",
+        )
+        time.sleep(0.5)
+        self.sender.resting.clear()
+        return "no session, nothing retained"
+
+    def _fault(self) -> str:
+        stream = self.rng.choice(self.sender.names)
+        self.sender.faulty ^= {stream}
+        self._go_on(4.0)
+        return f"{stream} {'is faulty' if stream in self.sender.faulty else 'is well again'}"
+
+    def _life_ends(self) -> None:
+        told, lost = self._events()
+        self._told += told
+        self._lost += lost
+
+    def _events(self) -> tuple[int, int]:
+        """Alerts opened, and messages that the broker did not get, in this life."""
+        metrics = self.rig.metrics()
+        told = sum(value for name, value in metrics.items() if name.startswith("gon_edge_alerts_total{"))
+        return int(told), int(sum(value for name, value in metrics.items() if name.startswith(_LOST)))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _all_scored(self) -> bool:
+        streams = json.loads(self.rig.get("/api/v1/streams") or '{"streams": []}')["streams"]
+        scored = {stream["stream"] for stream in streams if stream["state"] == "scoring"}
+        return scored >= set(self.sender.names)
+
+    def _open(self) -> set[str]:
+        """Alerts that are open on the page."""
+        alerts = json.loads(self.rig.get("/api/v1/alerts") or '{"alerts": []}')["alerts"]
+        return {alert["id"] for alert in alerts if alert["type"] != "end"}
+
+    def _calm(self) -> list[Sample]:
+        samples = []
+        with self._window("calm"):
+            for _ in range(3):
+                self._go_on(_CALM_S / 3)
+                samples.append(self.rig.sample(self.at_s))
+        return [sample for sample in samples if sample is not None]
+
+    def findings(self) -> list[Finding]:
+        """As of any run, and the account of alerts."""
+        page, heard = self._open(), self.rig.heard()
+        retained = {alert for state in self.rig.states() for alert in state["alerts"]}
+        self._life_ends()
+        found = super().findings()
+        with Store.open(self.rig.state, read_only=True) as store:
+            stored = {alert["id"] for alert in store.alerts(1000, active=True)}
+        return [*found, *self._alerts_found(page, heard, retained, stored)]
+
+    def _alerts_found(
+        self, page: set[str], heard: list[tuple[float, dict[str, Any]]], retained: set[str], stored: set[str]
+    ) -> list[Finding]:
+        last = {event["id"]: (at_s, event["type"]) for at_s, event in heard}
+        believed = {alert for alert, (_, kind) in last.items() if kind != "end"}
+        over = believed - page
+        killed = {x for x in over if any(0.0 <= kill - last[x][0] <= _LOST_BY_KILL_S for kill in self.kills)}
+        wrong = over - killed
+        unheard = max(0, self._told - len(last) - self._lost)
+        return [
+            (page == retained, "the page and the retained states have the same alerts", _sets(page, retained)),
+            (page == stored, "the page and the database have the same alerts", _sets(page, stored)),
+            (page <= believed, "the subscriber knows of every open alert", f"{len(page & believed)} of {len(page)}"),
+            (
+                len(wrong) <= self._lost,
+                "the subscriber believes in no alert that is over, but for events that are counted as lost",
+                f"{len(over)} more: {len(killed)} by a kill within a minute, {len(wrong)} with {self._lost} lost",
+            ),
+            (
+                unheard <= len(self.kills) * len(self.sender.names),
+                "every alert was heard, counted as lost, or taken by a kill",
+                f"{self._told} opened, {len(last)} heard of, {self._lost} messages lost, {len(self.kills)} kills",
+            ),
+        ]
+
+    def _process_found(self) -> list[Finding]:
+        """Memory, threads and files of the first life, when it was warm, and of the last one."""
+        found = []
+        before, after = (statistics.median(s.rss_bytes for s in x) for x in (self._calm_before, self._calm_after))
+        grown = f"{before / 2**20:.2f} MiB before, {after / 2**20:.2f} MiB after ({(after - before) / 2**20:+.2f})"
+        found.append((after - before < _GROWTH_BYTES, "resident memory grew by less than 4 MiB", grown))
+        for what, of in (("threads", lambda s: s.threads), ("file descriptors", lambda s: s.files)):
+            begin, end = (statistics.mode(of(s) for s in x) for x in (self._calm_before, self._calm_after))
+            found.append((begin == end, f"{what} are as many as at first", f"{begin} before, {end} at the end"))
+        return found
+
+
+def _sets(some: set[str], others: set[str]) -> str:
+    return f"{len(some)} and {len(others)}" + (f"; not in both: {sorted(some ^ others)}" if some ^ others else "")
