@@ -21,6 +21,7 @@ ELSEWHERE = {
     "commands/doctor/finding": ("commands/doctor/test_files.py", "a finding is what the checks say"),
     "commands/messages": ("commands/test_trial.py", "runs try as a shell does; listen is in e2e/test_listen.py"),
     "commands/scorefile": ("commands/test_data.py", "runs score as a shell does"),
+    "config/secret": ("config/test_schema.py", "is read as an option that names a file"),
     "demo/command": ("e2e/test_demo.py", "runs it in a terminal"),
     "errors": ("test_docs.py", "compares exit codes with the reference, the help and the man page"),
     "events": ("stream/test_pipeline.py", "data without logic, which passes through here"),
@@ -28,6 +29,7 @@ ELSEWHERE = {
     "links/mqtt/delivery": ("links/mqtt/test_limits.py", "delivers to a real mosquitto with limits"),
     "links/mqtt/lost": ("links/mqtt/test_connection.py", "words for what connections end by"),
     "links/mqtt/tls": ("links/mqtt/test_client.py", "is tested with a broker that has certificates"),
+    "links/web/lobby": ("test_security.py", "is attacked by clients that never finish"),
     "links/snapshot": ("links/web/test_api.py", "data without logic, which is shown there"),
     "research/gradcon": ("research/test_ganomaly.py", "is measured together with GANomaly"),
     "research/judge": ("research/test_images.py", "judges pictures"),
@@ -39,10 +41,12 @@ ELSEWHERE = {
 # Files of tests without a module: what they are about instead.
 OTHERS = {
     "commands/test_completion.py": "tools/make_completion.py",
+    "commands/test_visible.py": "gon_edge/commands/text.py",  # what each command makes of hostile names
     "commands/test_retrain.py": "gon_edge/commands/models.py",  # its half about training
     "links/mqtt/test_limits.py": "gon_edge/links/mqtt/delivery.py",
     "research/test_fetch_datasets.py": "tools/fetch_datasets.py",
     "research/test_results.py": "tools/results.py",
+    "state/test_owners.py": "gon_edge/process/files.py",  # of what root makes in a state directory
     "tables/test_exports.py": "docs/files.md",
 }
 
