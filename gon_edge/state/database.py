@@ -188,20 +188,19 @@ class Database:
         return db
 
     def _refuse_newer(self) -> None:
-        """Look at the version before anything is written, were it an empty WAL; where the header is old, at the WAL."""
-        with contextlib.suppress(OSError), self.path.open("rb") as file:
-            header = file.read(100)  # sqlite.org/fileformat.html
-            self._known(int.from_bytes(header[60:64]), int.from_bytes(header[68:72]))
-        with contextlib.suppress(*DATABASE_ERRORS, OSError), contextlib.closing(self._for_reading("mode=ro")) as db:
-            self._version(db)
+        """Look at the version before anything is written, were it an empty WAL; where the file is old, at its WAL.
+
+        By SQLite: a file that is opened and closed past it loses the locks of every connection of this process
+        (sqlite.org/howtocorrupt.html, 2.2).
+        """
+        for how in ("mode=ro&immutable=1", "mode=ro"):
+            with contextlib.suppress(*DATABASE_ERRORS, OSError), contextlib.closing(self._for_reading(how)) as db:
+                self._version(db)
 
     def _version(self, db: sqlite3.Connection) -> int:
         """Version of the tables; 0 in an empty file.  It stands there twice: damage must not look like a newer one."""
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (application_id,) = db.execute("PRAGMA application_id").fetchone()
-        return self._known(version, application_id)
-
-    def _known(self, version: int, application_id: int) -> int:
         if version > SCHEMA_VERSION and application_id == _APPLICATION_ID + version:
             raise StoreError(f"{self.path} was written by a newer gon-edge; upgrade, or move the file away")
         return int(version) if application_id in (0, _APPLICATION_ID + version) else -1

@@ -328,6 +328,25 @@ def test_a_reader_sees_a_stopped_daemons_rows_and_takes_no_lock(store, tmp_path)
             reader.flush(0.0)
 
 
+def test_a_look_by_this_process_leaves_the_writer_its_locks(store, tmp_path):
+    # Without them another process takes itself for the last one, and deletes the log under the writer.
+    fill(store, 0, 10)
+    store.flush(0.0)
+    Store.open(tmp_path, read_only=True).close()
+    program = f"""if True:
+        import sqlite3
+        db = sqlite3.connect({str(tmp_path / DATABASE)!r})
+        print(*db.execute("SELECT sum(rows) FROM chunk").fetchone())
+        db.close()
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "10\n"
+    assert (tmp_path / f"{DATABASE}-wal").exists()
+    fill(store, 10, 20)
+    assert store.flush(1.0)
+    assert store.replaced == 0
+
+
 def test_a_reader_without_anything_to_read_is_told(tmp_path):
     with pytest.raises(StoreError, match="cannot be read"):
         Store.open(tmp_path / "nothing", read_only=True)
