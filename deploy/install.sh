@@ -6,9 +6,10 @@
 #
 # Makes a virtual environment in /opt/gon-edge, /usr/local/bin/gon-edge, the user gon-edge, the same units as the package
 # (with the other path) and /etc/gon-edge/gon-edge.yaml.  Run again, it upgrades: configuration and models stay.
-# --from is what to install (default: the checkout this script is in); --wheels installs without a network, from the
-# wheels in a folder.  --uninstall leaves configuration and state, --purge takes them too.  Needs Python 3.11 or later
-# with venv, and systemd.
+# --from is what to install (default: the checkout this script is in).  Its libraries are those of requirements.txt, each
+# pinned by hash; --wheels takes them from a folder, without a network (pip download -r requirements.txt fills one).
+# --uninstall leaves configuration and state, --purge takes them too.  Needs Python 3.11 to 3.14 with venv, systemd, and
+# arm64 or x86-64.
 set -eu
 
 prefix=/opt/gon-edge
@@ -19,7 +20,7 @@ wheels=
 start=yes
 action=install
 
-usage() { sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'; }
+usage() { sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//'; }
 fail() { echo "install.sh: $*" >&2; exit 1; }
 has_systemd() { [ -d /run/systemd/system ]; }
 
@@ -61,8 +62,12 @@ python=${PYTHON:-python3}
 
 echo "installing into $prefix"
 [ -x "$prefix/bin/python" ] || "$python" -m venv "$prefix"
-"$prefix/bin/pip" install --quiet --disable-pip-version-check --upgrade ${wheels:+--no-index --find-links "$wheels"} \
-    "$source"
+pip() { "$prefix/bin/python" -m pip "$@" --quiet --disable-pip-version-check; }
+# What the index serves must be what was pinned, and nothing is built from source: that would load what is not.
+pip install --require-hashes --no-deps --only-binary :all: ${wheels:+--no-index --find-links "$wheels"} \
+    -r "$here/requirements.txt" || fail "no wheels of deploy/requirements.txt for $("$python" -VV) on $(uname -m)"
+pip install --no-deps --no-index --no-build-isolation --force-reinstall "$source"
+pip check
 ln -sf "$prefix/bin/gon-edge" /usr/local/bin/gon-edge
 
 install -D -m 644 "$here/sysusers.conf" /etc/sysusers.d/gon-edge.conf

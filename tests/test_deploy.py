@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from e2e.servers import require
+from packaging.requirements import Requirement
 
 import gon_edge
 from gon_edge.commands.arguments import commands_in
@@ -217,10 +218,36 @@ def test_the_bill_of_materials_names_everything_that_is_pinned_and_is_the_same_t
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     bill = json.loads((tmp_path / "one").read_text())
     listed = {(component["name"], component.get("version")) for component in bill["components"]}
-    for file in ("debian/vendored.txt", "container/requirements.txt"):
+    for file in ("debian/vendored.txt", "container/requirements.txt", "requirements.txt"):
         pinned = set(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "deploy" / file).read_text(), re.MULTILINE))
-        assert pinned - {("pip", version) for _, version in pinned} <= listed
+        assert {(name, version) for name, version in pinned if name not in ("pip", "setuptools")} <= listed
     assert {"python3", "python3-numpy"} <= {name for name, _ in listed}
+    assert all(component["licenses"] for component in bill["components"])
+
+
+def test_the_maker_of_the_bill_of_materials_explains_itself(tmp_path):
+    # It wrote the bill into a file called --help.
+    command = [sys.executable, ROOT / "tools" / "make_sbom.py", "--help"]
+    shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "bill of materials" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_documentation_lists_the_licence_of_everything_a_user_may_install():
+    wanted = configparser.ConfigParser()
+    wanted.read(ROOT / "setup.cfg")
+    extras = wanted["options.extras_require"]
+    needed = wanted["options"]["install_requires"] + "".join(
+        extras[name] for name in ("cbor", "msgpack", "demo", "plot", "systemd")
+    )
+    page = (ROOT / "docs" / "security.md").read_text()
+    listed = dict(re.findall(r"^\| ([\w-]+) \| ([^|]+) \|", page, re.MULTILINE))
+    assert set(re.findall(r"^([\w-]+)", needed, re.MULTILINE)) <= listed.keys()
+    spec = importlib.util.spec_from_file_location("make_sbom", ROOT / "tools" / "make_sbom.py")
+    make_sbom = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_sbom)
+    libraries = {name: licence for name, licence in make_sbom.LICENSES.items() if not name.startswith("python3")}
+    assert libraries.items() <= listed.items()
 
 
 def test_the_image_has_the_packages_that_pip_would_install():
@@ -244,6 +271,54 @@ def test_the_image_runs_without_the_experiments(tmp_path):
         subprocess.run(
             [sys.executable, "-m", "gon_edge", *words], cwd=tmp_path, env=environ, check=True, stdout=subprocess.DEVNULL
         )
+
+
+def pinned_files(file):
+    text = (ROOT / "deploy" / file).read_text().replace("\\\n", " ")
+    found = re.findall(r"^([\w-]+)==(\S+)(.*)$", text, re.MULTILINE)
+    return {name: (version, set(re.findall(r"--hash=sha256:([0-9a-f]{64})", rest))) for name, version, rest in found}
+
+
+def test_install_sh_installs_what_is_pinned_by_hash_and_within_the_bounds_of_the_package():
+    wanted = configparser.ConfigParser()
+    wanted.read(ROOT / "setup.cfg")
+    pinned, image = pinned_files("requirements.txt"), pinned_files("container/requirements.txt")
+    for requirement in map(Requirement, wanted["options"]["install_requires"].split("\n")[1:]):
+        if not requirement.name:
+            continue
+        version, hashes = pinned[requirement.name]
+        assert requirement.specifier.contains(version), requirement
+        assert any(bound.operator == "<" for bound in requirement.specifier), requirement
+        # The same version as in the image, and its wheels for arm64 and x86-64 among those that may be installed.
+        assert image[requirement.name][0] == version
+        assert image[requirement.name][1] <= hashes
+    assert all(hashes for _, hashes in pinned.values())
+    script = (ROOT / "deploy" / "install.sh").read_text()
+    installs = re.findall(r"^ *pip install .*(?:\\\n.*)*", script, re.MULTILINE)
+    assert len(installs) == 2
+    assert all("--require-hashes" in one or "--no-index" in one for one in installs)
+    assert all("--no-deps" in one for one in installs)
+
+
+@pytest.mark.slow  # loads 20 MB from the index
+def test_what_install_sh_pins_installs_and_runs_here(tmp_path):
+    script = (ROOT / "deploy" / "install.sh").read_text()
+    begin, end = script.index('[ -x "$prefix/bin/python" ]'), script.index("ln -sf")
+    lines = (
+        f"set -eu\nprefix={tmp_path}/venv here={ROOT}/deploy source={tmp_path}/source python={sys.executable} wheels=\n"
+    )
+    lines += 'fail() { echo "$*" >&2; exit 1; }\n' + script[begin:end]
+    shutil.copytree(
+        ROOT, tmp_path / "source", ignore=shutil.ignore_patterns(".git", "tests", "docs", "build", "*.egg-info", ".*")
+    )
+    done = subprocess.run(["sh", "-c", lines], capture_output=True, text=True, check=False)
+    if "No matching distribution" in done.stderr or "Could not find" in done.stderr:
+        pytest.skip("no package index answers here; type: pip download numpy")
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(
+        [tmp_path / "venv" / "bin" / "gon-edge", "version", "--json"], capture_output=True, text=True
+    )
+    assert json.loads(shown.stdout)["libraries"]["numpy"] == pinned_files("requirements.txt")["numpy"][0]
 
 
 def test_install_sh_explains_itself_and_refuses_what_it_does_not_know():

@@ -1,4 +1,4 @@
-"""A bill of materials of the Debian package and the container image, as CycloneDX 1.6 JSON.
+"""A bill of materials of the Debian package, the container image and what install.sh installs, as CycloneDX 1.6 JSON.
 
 ::
 
@@ -10,6 +10,7 @@ Debian's packages are the distribution's own and stay open.  The same commit giv
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -23,18 +24,26 @@ from gon_edge import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Of each as its own metadata says; of Debian's packages that of the program, whose debian/copyright says more.
 LICENSES = {
     "cbor2": "MIT",
+    "markdown-it-py": "MIT",
+    "mdurl": "MIT",
     "msgpack": "Apache-2.0",
-    "numpy": "BSD-3-Clause",
+    "numpy": "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
     "paho-mqtt": "EPL-2.0 OR BSD-3-Clause",
-    "pip": "MIT",
     "prometheus-client": "Apache-2.0 AND BSD-2-Clause",
     "psutil": "BSD-3-Clause",
+    "pygments": "BSD-2-Clause",
+    "python3": "Python-2.0.1",
+    "python3-numpy": "BSD-3-Clause",
+    "python3-psutil": "BSD-3-Clause",
+    "python3-rich": "MIT",
+    "python3-yaml": "MIT",
     "pyyaml": "MIT",
     "rich": "MIT",
 }
-INSTALLERS = {"pip"}  # used by the build, not part of the result
+INSTALLERS = {"pip", "setuptools"}  # used by the build, not part of the result
 
 
 def pinned(requirements: Path) -> list[dict[str, Any]]:
@@ -73,7 +82,13 @@ def from_debian(control: Path) -> list[dict[str, Any]]:
     depends = re.search(r"^Depends:(.*?)^\S", control.read_text(), re.MULTILINE | re.DOTALL)
     names = re.findall(r"^ ([a-z0-9][a-z0-9+.-]+)", depends[1], re.MULTILINE) if depends else []
     return [
-        {"type": "library", "bom-ref": f"pkg:deb/debian/{name}", "name": name, "purl": f"pkg:deb/debian/{name}"}
+        {
+            "type": "library",
+            "bom-ref": f"pkg:deb/debian/{name}",
+            "name": name,
+            "purl": f"pkg:deb/debian/{name}",
+            "licenses": [{"expression": LICENSES[name]}],
+        }
         for name in names
     ]
 
@@ -83,6 +98,7 @@ def bill() -> dict[str, Any]:
     components = {
         component["bom-ref"]: component
         for component in (
+            *pinned(ROOT / "deploy" / "requirements.txt"),
             *pinned(ROOT / "deploy" / "debian" / "vendored.txt"),
             *pinned(ROOT / "deploy" / "container" / "requirements.txt"),
             *from_debian(ROOT / "deploy" / "debian" / "control"),
@@ -112,10 +128,10 @@ def bill() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the bill to the file named by the only argument."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: make_sbom.py FILE")
-    file = Path(sys.argv[1])
+    """Write the bill to a file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to write; folders are made where missing")
+    file: Path = parser.parse_args().file
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(bill(), indent=2) + "\n", encoding="utf-8")
     print(file)
