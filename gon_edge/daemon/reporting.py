@@ -345,8 +345,10 @@ class Reporter:
         self._telemetry.message("dropped", count)
 
     def forget(self, stream: Stream) -> None:
-        """Take a stream's series away, and its retained state."""
+        """Take a stream's series away, and its retained state; an alert that a starter has raised ends with it."""
         log.info("stream %r is forgotten: silent, without a model, and limits.streams is reached", stream.name)
+        for alert in stream.policy.active:
+            self.tell_one(replace(alert, type="end"))
         self._let_go(stream.name)
 
     def close(self, name: str) -> None:

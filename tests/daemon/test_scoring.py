@@ -20,6 +20,7 @@ from gon_edge.model.file import load_model
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.held import alert_json
+from gon_edge.stream.pipeline import Heard
 from gon_edge.training.operations import carry_out
 
 MODEL = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
@@ -68,6 +69,16 @@ def test_alerts_that_no_stream_knows_any_more_are_ended_on_the_disk_the_page_and
     assert "answer" not in ended["pump-1"]
     assert (scoring.reporter.alerts["pump-1"]["type"], scoring.reporter.alerts["pump-1"]["answer"]) == ("end", "true")
     assert sent.retained["state/fan"] == ""
+
+
+def test_a_stream_that_makes_room_for_others_leaves_no_alert_open(begin, tmp_path):
+    states.leave(tmp_path / "state")
+    scoring, sent = begin()
+    stream = scoring.pipeline.streams.pop("pump")
+    ids = {alert.id for alert in stream.policy.active}
+    scoring.tell(Heard(forgotten=[stream]))
+    assert {event["id"] for event in sent.events if event["type"] == "end"} == ids
+    assert scoring.store.alerts(active=True) == []
 
 
 def test_an_alert_that_its_stream_holds_goes_on_after_a_restart(begin):
