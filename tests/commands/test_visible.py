@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 from dataclasses import replace
 
@@ -145,6 +146,11 @@ COMMANDS = {
         ["list", "--config", "CONFIG"], ["list", "--json", "--config", "CONFIG"],
         ["rm", EVIL, "--config", "CONFIG"], ["rm", EVIL, "--config", "CONFIG"],
     ],
+    "streams": [
+        ["list", "--config", "CONFIG"], ["list", "--json", "--config", "CONFIG"],
+        ["remove", EVIL, "--dry-run", "--config", "CONFIG"], ["remove", f"no{EVIL}", "--config", "CONFIG"],
+        ["rename", f"no{EVIL}", EVIL, "--config", "CONFIG"],
+    ],
     "alerts": [["--config", "CONFIG"], ["--json", "--config", "CONFIG"]],
     "feedback": [[f"a1{EVIL}", "true", "--note", EVIL, "--config", "CONFIG"], [EVIL, "wrong", "--config", "CONFIG"]],
     "missed": [[EVIL, "--at", "1h", "--config", "CONFIG"], [f"no{EVIL}", "--at", "1h", "--config", "CONFIG"]],
@@ -152,6 +158,15 @@ COMMANDS = {
     "doctor": [["--config", "CONFIG"], ["--json", "--config", "CONFIG"], ["--config", "WRONG"]],
 }  # fmt: skip
 """What is tried of each command, in this order, so that what one leaves is what another prints."""
+
+
+@pytest.fixture(autouse=True)
+def log():
+    """Commands set up the log of the whole process; the tests after these have their own again."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 def test_every_command_is_looked_at():

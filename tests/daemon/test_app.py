@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
     ("name", "broken"),
     [
         ("gon-edge mqtt", "gon_edge.links.mqtt.client.MqttClient._delay_s"),
-        ("gon-edge http", "gon_edge.links.web.server._Server.service_actions"),
+        ("gon-edge http", "gon_edge.links.web.server._Server.cut_off"),
         ("gon-edge control", "gon_edge.links.control.ControlServer._accept"),
     ],
 )
