@@ -236,17 +236,21 @@ class Daemon:
             self._control.start()
         except (StoreError, OSError) as error:
             self._control = None
-            log.warning("commands cannot reach this daemon: %s", error)
+            self._reporter.seldom.say("control", logging.WARNING, f"commands cannot reach this daemon: {error}")
 
     def _listen_to_commands_again(self) -> None:
-        """Make the socket anew when somebody has deleted it, which may mean that the state directory is gone."""
+        """Make the socket when the disk can be written again, or anew when somebody has deleted it.
+
+        With the socket the state directory may be gone.
+        """
         control = self._control
-        if control is None or control.path.exists():
+        if control is not None and control.path.exists():
             return
-        if self._store.last_error is None:  # else the store tries again by itself
+        if control is not None and self._store.last_error is None:  # else the store tries again by itself
             self._orders.keep()
-        if control.path.parent.is_dir():
-            control.stop()
+        if self._store.persistent:
+            if control is not None:
+                control.stop()
             self._listen_to_commands()
 
     def _stop(self) -> None:

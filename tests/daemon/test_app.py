@@ -12,6 +12,7 @@ import pytest
 import states
 from configurations import SMALLEST
 from e2e.servers import free_port
+from mounts import mounted, remounted
 
 from gon_edge.config.file import parse_config
 from gon_edge.daemon.app import Daemon
@@ -108,3 +109,22 @@ def test_what_has_come_before_a_stop_is_judged_and_stored(tmp_path):
     daemon._stop()
     with Store.open(tmp_path, read_only=True) as store:
         assert store.streams()["pump"] >= 598  # the last may still wait for a later one
+
+
+def test_commands_reach_a_daemon_whose_card_can_be_written_again(tmp_path):
+    with mounted(tmp_path / "card", "size=4m"):
+        state_dir = tmp_path / "card" / "state"
+        states.leave(state_dir)
+        remounted(tmp_path / "card", "ro")
+        settings = {"mqtt": {"url": f"mqtt://127.0.0.1:{free_port()}"}, "subscriptions": [{"topic": "{stream}"}]}
+        daemon = Daemon(parse_config({**settings, "state_dir": str(state_dir), "http": {"listen": "off"}}))
+        try:
+            daemon._start()
+            daemon._beat(monotonic())
+            assert not listens(state_dir)
+            remounted(tmp_path / "card", "rw")
+            daemon._orders.keep()
+            daemon._beat(monotonic())
+            assert listens(state_dir)
+        finally:
+            daemon._stop()
