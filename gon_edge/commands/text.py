@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from gon_edge.process.visible import visible as visible  # commands take it from here
+
 if TYPE_CHECKING:
     from gon_edge.state.inspection import Check
     from gon_edge.training.plan import Plan
@@ -437,17 +439,6 @@ def silences_text(found: list[dict[str, Any]]) -> str:
 
 
 # -- plain text --------------------------------------------------------------------------------------------------------
-
-
-def visible(text: str) -> str:
-    r"""Return `text` with control and invisible characters written as escapes, so that it cannot steer a terminal.
-
-    Examples
-    --------
-    >>> visible("pump\x1b[2J \u202eü")
-    'pump\\x1b[2J \\u202eü'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _page(lines: Iterable[str]) -> str:

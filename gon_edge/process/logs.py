@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Literal
 
+from gon_edge.process.visible import visible
+
 _PRIORITIES = {
     logging.CRITICAL: 2,
     logging.ERROR: 3,
@@ -85,7 +87,9 @@ class _TextFormatter(logging.Formatter):
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>" if self._priorities else ""
-        return "\n".join(prefix + line for line in text.splitlines())  # the journal makes an entry of each line
+        return "\n".join(
+            prefix + visible(line) for line in text.rstrip("\n").split("\n")
+        )  # the journal makes an entry of each line
 
 
 class _JsonFormatter(logging.Formatter):
@@ -98,7 +102,8 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        text = json.dumps(entry, ensure_ascii=False)
+        return text if text.isprintable() else json.dumps(entry)
 
 
 def _is_journal(stream: IO[str], environ: Mapping[str, str]) -> bool:

@@ -42,6 +42,17 @@ def test_log_lines_are_text_or_json() -> None:
 
 
 @pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_log_line_steers_a_terminal_or_begins_another(form: str) -> None:
+    text = io.StringIO()
+    set_up_logging("info", form, stream=text, environ={})  # type: ignore[arg-type]
+    logging.getLogger("a").error("the broker says: no\x1b[2J\x9b31m\u202e\u2028<0>forged\x0b<0>forged")
+    assert text.getvalue().endswith("\n")
+    assert text.getvalue()[:-1].isprintable()  # of one line, then
+    assert "forged" in text.getvalue()
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_the_journal_gets_priorities_and_a_file_does_not(tmp_path: Path) -> None:
     for journal in (True, False):
         with (tmp_path / "log").open("w+") as log:
