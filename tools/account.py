@@ -56,6 +56,8 @@ class Window:
         Messages a killed process may have taken with it.
     before_kill : int
         Messages it had counted by then, since the last rest.
+    owed : int
+        Messages that earlier windows gave up with a process, and that may still come.
     note : str
     """
 
@@ -67,6 +69,7 @@ class Window:
     twice: int = 0
     allowed: int = 0
     before_kill: int = 0
+    owed: int = 0
     note: str = ""
 
     @property
@@ -77,7 +80,7 @@ class Window:
     @property
     def balanced(self) -> bool:
         """Whether every row is accounted for."""
-        return -self.allowed <= self.difference <= self.twice
+        return -self.allowed <= self.difference <= self.twice + self.owed
 
 
 class Run:
@@ -93,6 +96,7 @@ class Run:
     """
 
     title = ""
+    still_s = 3.0  # for which counters must stand still at rest; those of the queue move once a second
 
     def __init__(self, rig: Rig, sender: Sender, minutes: float, seed: int) -> None:
         self.rig = rig
@@ -188,7 +192,7 @@ class Run:
                 still_since, last = now, counted
             elif now > deadline:
                 break
-            elif now - still_since > 3.0:  # counters of the queue move once a second
+            elif now - still_since > self.still_s:
                 total = sum(counted.values()) - sum(self._before.values()) + window.before_kill
                 if total >= sender.sent - self._sent - window.allowed:
                     break
@@ -202,6 +206,7 @@ class Run:
         window.twice += twice - self._twice
         self._before, self._sent, self._twice = last, sender.sent, twice
         window.before_kill = 0
+        window.owed = max(0, -sum(earlier.difference for earlier in self.windows[:-1]))
         if not window.balanced:
             self._say(f"unaccounted: {window.what}: {window.difference:+d}")
 
@@ -331,7 +336,7 @@ class Run:
         ]
         for w in self.windows:
             counts = " | ".join(str(w.counted.get(r, 0)) for r in RESULTS)
-            note = w.note + (f"at most {w.allowed} may be gone" if w.allowed else "")
+            note = w.note + (f"{'; ' if w.note else ''}at most {w.allowed} may be gone" if w.allowed else "")
             note += "" if w.balanced else " **unaccounted**"
             minutes, seconds = divmod(int(w.began_s), 60)
             lines.append(

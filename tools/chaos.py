@@ -35,6 +35,7 @@ class Chaos(Attacks):
     """Attacks drawn at random, one to three between two moments of rest."""
 
     title = "The daemon under random attacks"
+    still_s = 1.5
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

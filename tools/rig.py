@@ -304,6 +304,9 @@ class Rig:
         with (self.folder / "mosquitto.log").open("ab") as log:
             command = [program, "-c", str(self.folder / "mosquitto.conf"), "-v"]
             self.broker = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self.broker.wait(0.3)
+            raise SystemExit(f"mosquitto ended at its start with {status}, which is no fault of the daemon")
 
     def stop_broker(self) -> None:
         """End it as a service manager does."""
