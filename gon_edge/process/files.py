@@ -56,9 +56,12 @@ def read_regular(path: Path | str, most: int) -> bytes:
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are missing; each is its parent's owner's.  Raises OSError."""
     for folder in (*reversed(path.parents), path):
-        if not folder.is_dir():
-            folder.mkdir(exist_ok=True)
-            adopt(folder)
+        if folder.is_dir():
+            continue
+        if folder.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        folder.mkdir(exist_ok=True)
+        adopt(folder)
 
 
 def make_file(path: Path) -> None:

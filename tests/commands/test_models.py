@@ -10,7 +10,7 @@ import pytest
 from storing import state_with_models
 
 from gon_edge.commands.main import main
-from gon_edge.model.file import Model, load_model
+from gon_edge.model.file import Model, load_model, save_model
 from gon_edge.state import catalog
 from gon_edge.state.catalog import find, shipped_models
 
@@ -50,6 +50,20 @@ def test_the_list_marks_the_version_in_use(state: Path, capsys: pytest.CaptureFi
     listed = json.loads(out)
     assert [v["current"] for v in listed["streams"]["pump"]] == [True, False]
     assert {m["name"] for m in listed["shipped"]} == {m.name for m in shipped_models()}
+
+
+def test_one_model_of_the_year_10000_costs_the_list_that_model_and_no_other(
+    state: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Its date ended models list for every stream, with a traceback.
+    odd = state / "models" / "odd" / "model.npz"
+    save_model(model.with_lineage(version="1", trained_at=1e300), odd)
+    status, out, _ = run(capsys, "list", "--state-dir", state)
+    assert (status, "pump" in out, "odd" in out) == (0, True, False)
+    status, _, said = run(capsys, "show", odd)
+    assert status == 78
+    assert "lineage.trained_at is 1e+300, not a time" in said
+    assert said.count("\n") == 1
 
 
 def test_show_prints_the_smallest_fault_that_raises_an_alert(
