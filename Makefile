@@ -140,8 +140,7 @@ $(VENV)/.make-dev: $(VENV)/.make-venv setup.cfg pyproject.toml
 	@echo "installing what tests need into $(VENV) (torch is the largest, 200 MB and more)"
 	@index=$$($(BIN)/python -c "import urllib.request as u; u.urlopen('$(CPU_INDEX)torch/', timeout=5)" 2>/dev/null \
 	  && echo "--extra-index-url $(CPU_INDEX)"); \
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $$index torch==2.13.0 -e '.[dev,demo]'
-	@# Not compiled: of 13,000 files a run imports a sixth, and Python compiles those as it meets them.
+	$(BIN)/pip install --quiet --disable-pip-version-check $$index torch==2.13.0 -e '.[dev,demo]'
 	@# The oracle of VUS asks for TensorFlow, which its metrics never import; pandas, which they do, is in the extra.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps vus==0.0.6
 	@touch $@
