@@ -93,6 +93,7 @@ class Daemon:
         self._trust = ClockTrust(self._store, self._scoring.models, self._clock.wall(), self._clock.monotonic())
         self._control: ControlServer | None = None
         lost = self._client.delivery.lost
+        self._sessions = Tally(lambda: self._client.sessions, lambda _: self._reporter.remind(self._streams.values()))
         self._tallies = [
             Tally(lambda: self._client.queue.dropped, self._reporter.dropped),
             Tally(lambda: self._client.delivery.events_dropped, self._telemetry.events_dropped),
@@ -100,7 +101,6 @@ class Daemon:
                 Tally(partial(lost.__getitem__, why), partial(self._telemetry.publication_lost, why))
                 for why in PUBLISH_LOSSES
             ),
-            Tally(lambda: self._client.sessions, lambda _: self._reporter.remind(self._streams.values())),
             Tally(lambda: self._store.write_errors, self._telemetry.store_write_errors),
             Tally(lambda: self._control.refused if self._control else 0, self._telemetry.control_refused),
         ]
@@ -283,6 +283,7 @@ class Daemon:
     def _round(self) -> None:
         messages = self._client.queue.get_batch(_BATCH, 0.0 if self._scoring.behind else TICK_S)
         self._listen()
+        self._sessions.look()  # before its messages: what they raise is told once
         for message in messages:
             self._take(message)
         now = monotonic()
