@@ -34,7 +34,7 @@ GROWTH_BYTES = 1 << 20
 SETTLED_S = 300.0
 # The longest wait until everything has arrived, and has been judged: readings that came in one burst and may be late
 # are counted when the next one has come, or after `max_gap`, which is a minute.
-_QUIET_S = 75.0
+QUIET_S = 75.0
 
 Finding = tuple[bool, str, str]
 """Whether it held, what had to hold, the figures."""
@@ -57,7 +57,9 @@ class Window:
     before_kill : int
         Messages it had counted by then, since the last rest.
     owed : int
-        Messages that earlier windows gave up with a process, and that may still come.
+        Messages of earlier windows that may still come: delivered twice, or given up with a process.
+    pending : int
+        Messages that were not counted when it was left: readings that may be late are counted with a later one.
     note : str
     """
 
@@ -70,6 +72,7 @@ class Window:
     allowed: int = 0
     before_kill: int = 0
     owed: int = 0
+    pending: int = 0
     note: str = ""
 
     @property
@@ -80,7 +83,7 @@ class Window:
     @property
     def balanced(self) -> bool:
         """Whether every row is accounted for."""
-        return -self.allowed <= self.difference <= self.twice + self.owed
+        return -self.allowed - self.pending <= self.difference <= self.twice + self.owed
 
 
 class Run:
@@ -96,6 +99,7 @@ class Run:
     """
 
     title = ""
+    quiet_s = QUIET_S
     still_s = 3.0  # for which counters must stand still at rest; those of the queue move once a second
 
     def __init__(self, rig: Rig, sender: Sender, minutes: float, seed: int) -> None:
@@ -153,7 +157,8 @@ class Run:
         assert self.rig.daemon is not None
         self.rig.daemon.send_signal(how)
         self.rig.daemon.wait(30)
-        window.allowed = max(window.allowed, self.sender.sent - self._sent - window.before_kill)
+        pending = max(0, -sum(earlier.difference for earlier in self.windows[:-1]))  # it takes them along
+        window.allowed = max(window.allowed, self.sender.sent - self._sent - window.before_kill + pending)
         self._before = dict.fromkeys(RESULTS, 0)
 
     @property
@@ -182,7 +187,7 @@ class Run:
         wait_for(lambda: sender.rests.is_set() or sender.error, 120, "the broker's acknowledgements")
         if sender.error:
             raise SystemExit(sender.error)
-        deadline, still_since, last = time.monotonic() + _QUIET_S, time.monotonic(), None
+        deadline, still_since, last = time.monotonic() + self.quiet_s, time.monotonic(), None
         while True:
             if self.rig.daemon_ended():
                 raise SystemExit("the daemon has ended by itself")
@@ -206,7 +211,9 @@ class Run:
         window.twice += twice - self._twice
         self._before, self._sent, self._twice = last, sender.sent, twice
         window.before_kill = 0
-        window.owed = max(0, -sum(earlier.difference for earlier in self.windows[:-1]))
+        if self.quiet_s < QUIET_S:
+            window.pending = max(0, -window.difference - window.allowed)
+        window.owed = max(0, sum(earlier.twice - earlier.difference for earlier in self.windows[:-1]))
         if not window.balanced:
             self._say(f"unaccounted: {window.what}: {window.difference:+d}")
 
@@ -253,7 +260,8 @@ class Run:
             f"{sent} sent; " + ", ".join(f"{totals[r]} {r}" for r in RESULTS) + f"; {sum(totals.values()) - sent:+d}, "
             f"{sum(w.twice for w in self.windows)} delivered twice at most, {lost} gone with a killed process"
         )
-        return not bad, "every row is accounted for", account + (f"; not: {', '.join(bad)}" if bad else "")
+        gone = sum(totals.values()) - sent + sum(window.allowed for window in self.windows) < 0
+        return not bad and not gone, "every row is accounted for", account + (f"; not: {', '.join(bad)}" if bad else "")
 
     def _process_found(self) -> list[Finding]:
         """Memory, threads and files, of the last life."""

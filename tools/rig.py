@@ -198,7 +198,11 @@ class Rig:
         self.link = f"gs{os.getpid() % 100000}"
         self.clock = shutil.which("cc") is not None
         self.small_disk = False
-        self.host = "10.213.77.1" if self.namespace else "127.0.0.1"
+        # A network of two addresses for each rig: several may run at a time.
+        high, low = divmod(os.getpid() % (1 << 14), 1 << 6)
+        self.inside, self.host = f"10.213.{high}.{4 * low + 2}", "127.0.0.1"
+        if self.namespace:
+            self.host = f"10.213.{high}.{4 * low + 1}"
         self.port = 18830 + os.getpid() % 1000
         self.http_port = self.port + 1000
         self.broker: subprocess.Popen[bytes] | None = None
@@ -232,7 +236,7 @@ class Rig:
             _do("ip", "addr", "add", f"{self.host}/30", "dev", f"{self.link}a")
             _do("ip", "link", "set", f"{self.link}a", "up")
             inside = ("ip", "-n", self.namespace)
-            _do(*inside, "addr", "add", "10.213.77.2/30", "dev", f"{self.link}b")
+            _do(*inside, "addr", "add", f"{self.inside}/30", "dev", f"{self.link}b")
             _do(*inside, "link", "set", f"{self.link}b", "up")
             _do(*inside, "link", "set", "lo", "up")
         self._undo.callback(self._end)
