@@ -62,12 +62,21 @@ def test_the_first_subscription_that_matches_reads_a_message():
     assert [s.name for s in it.take("elsewhere", b'{"a": 1}', 1.0).opened] == ["rest"]
 
 
-def test_a_topic_is_matched_once_a_subscription(monkeypatch: pytest.MonkeyPatch):
+def test_a_topic_is_matched_once_a_subscription_and_not_again(monkeypatch: pytest.MonkeyPatch):
     matched: list[str] = []
     match = TopicTemplate.match
     monkeypatch.setattr(TopicTemplate, "match", lambda self, topic: matched.append(self.text) or match(self, topic))
-    say(pipeline(), "pump", 0.0, a=1.0)
-    assert matched == ["telemetry/{stream}"]
+    it = pipeline()
+    for second in range(3):
+        say(it, "pump", float(second), a=1.0)
+    assert matched == ["telemetry/{stream}", "home/{stream}/{feature}", "#"]
+
+
+def test_topics_without_end_fill_no_memory():
+    it = pipeline()
+    for number in range(2500):
+        it.take(f"telemetry/pump/{number}", b"no reading", 0.0)
+    assert len(it._routed) <= 1000
 
 
 def test_a_message_that_holds_no_reading_is_refused_with_its_reason():
