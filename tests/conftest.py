@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shlex
 import signal
@@ -39,6 +40,18 @@ def pytest_xdist_auto_num_workers() -> int:
     Five at most, since each that loads torch holds 0.7 GiB.
     """
     return min(len(os.sched_getaffinity(0)), 4) + 1
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Take away what a command run in this process has set up: its stream is closed when the test is over."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if handler not in before and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "links/mqtt/tls": ("links/mqtt/test_client.py", "is tested with a broker that has certificates"),
     "links/web/lobby": ("test_security.py", "is attacked by clients that never finish"),
     "links/snapshot": ("links/web/test_api.py", "data without logic, which is shown there"),
+    "process/visible": ("commands/test_visible.py", "is held against what every command prints"),
     "research/gradcon": ("research/test_ganomaly.py", "is measured together with GANomaly"),
     "research/judge": ("research/test_images.py", "judges pictures"),
     "research/pictures": ("research/test_gon_digits.py", "draws what was trained there"),
@@ -46,6 +47,8 @@ OTHERS = {
     "links/mqtt/test_limits.py": "gon_edge/links/mqtt/delivery.py",
     "research/test_fetch_datasets.py": "tools/fetch_datasets.py",
     "research/test_results.py": "tools/results.py",
+    "state/test_faults.py": "gon_edge/state/store.py",  # when the disk refuses
+    "training/test_faults.py": "gon_edge/training/trainer.py",  # likewise
     "state/test_owners.py": "gon_edge/process/files.py",  # of what root makes in a state directory
     "tables/test_exports.py": "docs/files.md",
 }

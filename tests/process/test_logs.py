@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ import pytest
 from gon_edge.process.logs import set_up_logging
 
 
-@pytest.fixture
-def root_logger() -> Iterator[None]:
-    before = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers[:], level = before
-    logging.root.setLevel(level)
-
-
-@pytest.mark.usefixtures("root_logger")
 def test_log_lines_are_text_or_json() -> None:
     text = io.StringIO()
     set_up_logging("info", "text", stream=text, environ={})
@@ -41,7 +31,6 @@ def test_log_lines_are_text_or_json() -> None:
     assert text.getvalue().count("\n") == 1
 
 
-@pytest.mark.usefixtures("root_logger")
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_log_line_steers_a_terminal_or_begins_another(form: str) -> None:
     text = io.StringIO()
@@ -52,7 +41,6 @@ def test_no_log_line_steers_a_terminal_or_begins_another(form: str) -> None:
     assert "forged" in text.getvalue()
 
 
-@pytest.mark.usefixtures("root_logger")
 def test_the_journal_gets_priorities_and_a_file_does_not(tmp_path: Path) -> None:
     for journal in (True, False):
         with (tmp_path / "log").open("w+") as log:
