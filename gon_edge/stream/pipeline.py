@@ -334,7 +334,9 @@ class Pipeline:
     def _add(self, stream: Stream, reading: Reading, received_at: float, subscription: str) -> Step:
         stream.stamped_by_receipt = reading.timestamp is None
         if stream.stamped_by_receipt:
-            reading = replace(reading, timestamp=received_at + self.offset_s + reading.offset_s)
+            stamp = received_at + self.offset_s + reading.offset_s
+            # Not replace(), which takes three times as long: most messages have no time of their own.
+            reading = Reading(reading.stream, stamp, reading.values, reading.masked, reading.dropped)
         return self._step(stream, stream.add(reading, received_at), subscription=subscription)
 
     def _step(

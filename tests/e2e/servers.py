@@ -59,7 +59,7 @@ def require(program: str) -> str:
     unmet(f"{program} is not installed", f"sudo apt install {_PACKAGES.get(program, program)}")
 
 
-def freshly_booted(command: list[str], uptime_s: float = 30.0) -> list[str]:
+def booted(command: list[str], uptime_s: float) -> list[str]:
     """The command in a time namespace in which the machine started `uptime_s` ago.
 
     Skips the test where the kernel allows none: a container cannot grant itself that.

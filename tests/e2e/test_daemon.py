@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from e2e.daemons import FEATURES, DaemonProcess, Subscriber, rows
-from e2e.servers import FETCH, Mosquitto, freshly_booted, require, unmet, wait_until
+from e2e.servers import FETCH, Mosquitto, booted, require, unmet, wait_until
 from gon_edge.events import Row
 from gon_edge.model.file import load_model
 from gon_edge.state.folder import ModelFolder
@@ -184,7 +184,7 @@ def test_half_a_minute_after_the_machine_started_what_is_stamped_on_receipt_is_l
     # No time server has set the clock by then; such rows were quarantined, and no first model came for ten minutes.
     streams = {"defaults": {"interval": 0.1, "warmup_rows": 30, "window": 10}}
     with DaemonProcess(tmp_path, mosquitto, subscriptions=[{"topic": "now/{stream}"}], streams=streams) as daemon:
-        daemon.start(within=freshly_booted).connected()
+        daemon.start(within=lambda command: booted(command, 30.0)).connected()
         sent = 0
 
         def trained() -> bool:
