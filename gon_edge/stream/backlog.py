@@ -34,8 +34,9 @@ class _Block:
         self._times[self.end] = row.timestamp, row.received_at
         self._values[self.end] = row.values
         self._flags[self.end, 0] = row.restart
-        stale, excused = np.split(self._flags[self.end, 1:], 2)
-        stale[:], excused[:] = row.stale, False if row.excused is None else row.excused
+        flags, width = self._flags[self.end], len(self.features)
+        flags[1 : 1 + width] = row.stale
+        flags[1 + width :] = False if row.excused is None else row.excused
         self.end += 1
 
     def pop(self, stream: str) -> Row:
@@ -43,7 +44,8 @@ class _Block:
         self.begin += 1
         timestamp, received_at = self._times[i].tolist()
         flags = self._flags[i]
-        stale, excused = np.split(flags[1:], 2)
+        width = len(self.features)
+        stale, excused = flags[1 : 1 + width], flags[1 + width :]
         return Row(stream, timestamp, self.features, self._values[i], stale, bool(flags[0]), received_at, excused)
 
 

@@ -283,7 +283,8 @@ class Columns:
         elif value < before:
             self._rises[column] = _FELL
         self._seen[column] = timestamp
-        self._quiet[column] = timestamp if quiet == _GONE else max(quiet, timestamp)
+        if quiet == _GONE or timestamp > quiet:
+            self._quiet[column] = timestamp
         nobody_was_away = quiet == seen and gap_s < math.inf
         if nobody_was_away and self._cadences[column].add(gap_s):
             self._settle(column)

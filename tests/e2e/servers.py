@@ -223,5 +223,15 @@ class Mosquitto:
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)
-            self._process.wait(60)
+            self._wait(how)
         self._process = None
+
+    def _wait(self, number: signal.Signals) -> None:
+        """Wait for the end; mosquitto forgets a SIGTERM that comes between its first listening and its main loop."""
+        assert self._process is not None
+        for _ in range(20):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(3)
+                return
+            self._process.send_signal(number)
+        self._process.wait(3)
