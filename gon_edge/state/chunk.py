@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -205,15 +206,11 @@ def restamp(stream: str, features: tuple[str, ...], payload: bytes, delta_s: flo
     ValueError
         As `decode` does.
     """
-    try:
-        content = _inflated(payload)
-        at = _Layout.read(stream, features, content)
-        version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
-        header = _HEADER.pack(version, identity, N, F, first_us + round(delta_s * 1e6), has_nan)
-    except (zlib.error, struct.error) as error:
-        raise ValueError(f"damaged chunk: {error}") from None
-    names = header + content[_HEADER.size : at.times]
-    return _deflated(names, content[at.times : at.high], content[at.high : at.low], content[at.low :])
+
+    def later(version: int, identity: int, N: int, F: int, first_us: int, has_nan: int) -> bytes:
+        return _HEADER.pack(version, identity, N, F, first_us + round(delta_s * 1e6), has_nan)
+
+    return _with_header(stream, features, payload, later)
 
 
 def rename(stream: str, features: tuple[str, ...], payload: bytes, name: str) -> bytes:
@@ -224,13 +221,19 @@ def rename(stream: str, features: tuple[str, ...], payload: bytes, name: str) ->
     ValueError
         As `decode` does.
     """
+    identity = _identity(name, features)
+    return _with_header(stream, features, payload, lambda version, _, *rest: _HEADER.pack(version, identity, *rest))
+
+
+def _with_header(stream: str, features: tuple[str, ...], payload: bytes, change: Callable[..., bytes]) -> bytes:
+    """The payload with the header that ``change`` makes of its fields; all else stays as it is."""
     try:
         content = _inflated(payload)
         at = _Layout.read(stream, features, content)
-        version, _, *rest = _HEADER.unpack_from(content)
+        header = change(*_HEADER.unpack_from(content))
     except (zlib.error, struct.error) as error:
         raise ValueError(f"damaged chunk: {error}") from None
-    names = _HEADER.pack(version, _identity(name, features), *rest) + content[_HEADER.size : at.times]
+    names = header + content[_HEADER.size : at.times]
     return _deflated(names, content[at.times : at.high], content[at.high : at.low], content[at.low :])
 
 
