@@ -5,16 +5,18 @@
     python tools/fetch_datasets.py --from /media/usb    # take .npz files from a folder, checked against its index.json
 
 Sets land in ~/.cache/gon-edge/datasets, or --out; point GON_EDGE_DATA there.  Every download is pinned to a commit;
-its SHA-256 is written to OUT/checksums.json at the first fetch and compared at every later one.
+its SHA-256 is written to OUT/checksums.json at the first fetch and compared at every later one.  A fetch that was cut
+off goes on with the file it had begun.
 
-What was exercised: --from, and the conversions on small files in the layouts of the homes.  The downloads themselves
-were never run: there was no network where this was written.  A home that has moved its files is named in the error.
+Tests run it against an HTTP server of their own, which serves small files in the layouts of the homes, breaks off, or
+serves something else.  The homes themselves were never asked.  One that has moved its files is named in the error.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import shutil
 import sys
@@ -27,7 +29,8 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from gon_edge.errors import InputError, UnreachableError  # noqa: E402
+from gon_edge.errors import GonEdgeError, InputError, StoreError, UnreachableError  # noqa: E402
+from gon_edge.model.file import write_atomically  # noqa: E402
 from gon_edge.research import datasets  # noqa: E402
 
 GON = "https://raw.githubusercontent.com/imperial-qore/GON/08743504f3a0d86b7bbef77e363eb9a04ffe9242/processed"
@@ -184,38 +187,77 @@ HOMES: dict[str, Home] = {
 def fetch(name: str, out: Path) -> Path:
     """Download one set's files, build its .npz, and return the path.
 
+    Files that are there are not asked for again, so a fetch that was cut off goes on with the file it had begun.
+    A checksum is believed only after the set could be built of the file.
+
     Raises
     ------
     UnreachableError
-        When a home does not answer, or answers with another file than the first time.
+        When a home does not answer, breaks off, or answers with another file than the first time.
+    InputError
+        When what came is not such a set.
+    StoreError
+        When it cannot be written.
     """
-    import pooch
-
     home = HOMES[name]
     if (out / "index.json").exists():
         raise InputError(f"{out} holds checked copies; fetch into another folder with --out")
     known_path = out / "checksums.json"
     known: dict[str, str] = json.loads(known_path.read_text()) if known_path.exists() else {}
-    files = []
-    for url in home.urls:
-        try:
-            files.append(
-                Path(
-                    pooch.retrieve(
-                        url,
-                        known_hash=f"sha256:{known[url]}" if url in known else None,
-                        path=out / "downloads",
-                        progressbar=False,
-                    )
-                )
-            )
-        except (OSError, ValueError) as error:
-            raise UnreachableError(f"{url}: {error}; use --from with a folder that has {name}.npz") from error
+    files = [download(url, known.get(url), out / "downloads") for url in home.urls]
+    try:
+        arrays = home.build(files)
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        new = [(url, path) for url, path in zip(home.urls, files, strict=True) if url not in known]
+        for _, path in new:
+            path.unlink(missing_ok=True)
+        raise InputError(
+            f"{name}: {', '.join(url for url, _ in new) or home.urls[0]}: what came is not this set ({error}); "
+            "open the address in a browser, a login page of the network may have answered instead"
+        ) from error
     known |= {url: datasets.sha256(path) for url, path in zip(home.urls, files, strict=True)}
-    known_path.write_text(json.dumps(known, indent=1, sort_keys=True))
     path = out / f"{name}.npz"
-    np.savez_compressed(path, **home.build(files))
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    try:
+        write_atomically(path, content.getvalue())
+        write_atomically(known_path, json.dumps(known, indent=1, sort_keys=True).encode())
+    except OSError as error:
+        raise StoreError(f"{out}: cannot write: {error.strerror}; choose another folder with --out") from error
     return path
+
+
+def make(folder: Path) -> None:
+    """Make the folder and those above it; raises `StoreError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be made: {error.strerror}; choose another folder with --out") from error
+
+
+def download(url: str, checksum: str | None, folder: Path) -> Path:
+    """Return the file of a URL, from the folder where it is there already; else download it whole or not at all.
+
+    Raises
+    ------
+    UnreachableError
+        When the home does not answer, breaks off, or answers with another file than ``checksum`` says.
+    StoreError
+        When it cannot be written.
+    """
+    import pooch
+    from requests import RequestException
+
+    pooch.get_logger().setLevel("WARNING")
+    known = f"sha256:{checksum}" if checksum else None
+    try:
+        return Path(pooch.retrieve(url, known_hash=known, path=folder, progressbar=False))
+    except (RequestException, ValueError) as error:
+        raise UnreachableError(
+            f"{url}: {error}; the same command goes on with this file, or use --from with a folder of .npz files"
+        ) from error
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot write: {error.strerror}; choose another folder with --out") from error
 
 
 def take(name: str, source: Path, out: Path) -> Path:
@@ -246,11 +288,14 @@ def main(arguments: list[str] | None = None) -> int:
         unknown = [name for name in names if not options.source and name not in HOMES]
         if unknown:
             raise InputError(f"no home known for {unknown}; there are: {', '.join(HOMES)}")
-        options.out.mkdir(parents=True, exist_ok=True)
+        make(options.out)
         for count, name in enumerate(names, start=1):
             path = take(name, options.source, options.out) if options.source else fetch(name, options.out)
             print(f"[{count}/{len(names)}] {path}", file=sys.stderr)
-    except (InputError, UnreachableError) as error:
+    except KeyboardInterrupt:
+        print("fetch_datasets: interrupted; the same command goes on with the file it had begun", file=sys.stderr)
+        return 130
+    except GonEdgeError as error:
         print(f"fetch_datasets: {error}", file=sys.stderr)
         return error.exit_code
     print(f"export {datasets.ENVIRONMENT}={options.out}")

@@ -1,12 +1,21 @@
-"""The conversions, on small files in the layouts of the homes; the downloads need a network and are not run here."""
+"""The conversions, on small files in the layouts of the homes, and downloads from a server that has such files."""
 
+import contextlib
+import errno
 import importlib.util
+import io
 import json
 import sys
+import threading
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import fail_at
 
 from gon_edge.errors import InputError
 from gon_edge.research import datasets
@@ -109,3 +118,120 @@ def test_an_unknown_set_is_refused_and_checked_copies_are_not_overwritten(tool, 
     pytest.importorskip("pooch")
     with pytest.raises(InputError, match="checked copies"):
         tool.fetch("SMD", tmp_path)
+
+
+class Home:
+    """A server with the three arrays of a set; paths in ``cut``, ``gone`` and ``instead`` it serves otherwise."""
+
+    def __init__(self):
+        values = {"train": np.arange(8.0).reshape(4, 2), "test": np.ones((3, 2)), "labels": np.zeros((3, 2))}
+        self.files = {f"/{name}.npy": as_npy(array) for name, array in values.items()}
+        self.cut, self.gone, self.instead, self.asked = set(), set(), {}, Counter()
+        home = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                home.asked[self.path] += 1
+                if self.path in home.gone:
+                    self.send_error(404)
+                    return
+                content = home.instead.get(self.path, home.files[self.path])
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content[: len(content) // 2] if self.path in home.cut else content)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=partial(self.server.serve_forever, poll_interval=0.01), daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+
+def as_npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.fixture
+def home(tool, monkeypatch):
+    home = Home()
+    urls = tuple(home.address + path for path in home.files)
+    monkeypatch.setitem(tool.HOMES, "pump", replace(tool.HOMES["SMD"], urls=urls, build=tool.from_numpy))
+    yield home
+    home.server.shutdown()
+    home.server.server_close()
+
+
+def fetched(tool, out):
+    return tool.main(["pump", "--out", str(out)])
+
+
+def test_a_set_is_downloaded_built_and_not_asked_for_again(tool, home, tmp_path, capsys):
+    assert fetched(tool, tmp_path) == 0
+    assert str(tmp_path) in capsys.readouterr().out
+    np.testing.assert_array_equal(datasets.load("pump", tmp_path).train, np.arange(8.0).reshape(4, 2))
+    assert fetched(tool, tmp_path) == 0
+    assert set(home.asked.values()) == {1}
+
+
+def test_a_fetch_that_was_cut_off_goes_on_with_the_file_it_had_begun(tool, home, tmp_path, capsys):
+    home.cut = {"/labels.npy"}
+    assert fetched(tool, tmp_path) == 69
+    assert "/labels.npy" in capsys.readouterr().err
+    assert not (tmp_path / "pump.npz").exists()
+    home.cut = set()
+    assert fetched(tool, tmp_path) == 0
+    assert home.asked == {"/train.npy": 1, "/test.npy": 1, "/labels.npy": 2}
+    assert len(list((tmp_path / "downloads").iterdir())) == 3
+
+
+def test_a_home_that_has_moved_its_files_is_named(tool, home, tmp_path, capsys):
+    home.gone = {"/test.npy"}
+    assert fetched(tool, tmp_path) == 69
+    error = capsys.readouterr().err
+    assert "/test.npy" in error
+    assert "404" in error
+
+
+def test_a_login_page_in_place_of_a_file_is_refused_and_asked_for_again(tool, home, tmp_path, capsys):
+    home.instead = {"/test.npy": b"<html>Welcome to the airport</html>"}
+    assert fetched(tool, tmp_path) == 66
+    error = capsys.readouterr().err
+    assert "login page" in error
+    assert not (tmp_path / "checksums.json").exists()
+    home.instead = {}
+    assert fetched(tool, tmp_path) == 0
+
+
+def test_other_content_than_at_the_first_fetch_is_refused_and_the_built_set_stays(tool, home, tmp_path, capsys):
+    assert fetched(tool, tmp_path) == 0
+    before = (tmp_path / "pump.npz").read_bytes()
+    for path in (tmp_path / "downloads").iterdir():
+        path.unlink()
+    home.instead = {"/train.npy": as_npy(np.zeros((4, 2)))}
+    assert fetched(tool, tmp_path) == 69
+    assert "/train.npy" in capsys.readouterr().err
+    assert (tmp_path / "pump.npz").read_bytes() == before
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_the_next_fetch_succeeds(tool, home, tmp_path):
+    """Each call that writes fails once."""
+    fetched(tool, tmp_path / "first")  # imports come once
+    for nth in range(1, 200):
+        out = tmp_path / str(nth)
+
+        def unheard(out=out):
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                fetched(tool, out)
+
+        calls, trace = fail_at(nth, errno.ENOSPC, unheard)
+        assert not trace
+        if calls < nth:
+            break
+        assert fetched(tool, out) == 0
+        datasets.load("pump", out)
+    assert 10 < nth < 199
