@@ -25,6 +25,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from gon_edge.config import values
+from gon_edge.config.fleet import FleetConfig
 from gon_edge.config.option import entries, option, patterns, section
 from gon_edge.config.secret import check_secret, read_secret
 from gon_edge.config.subscription import SubscriptionConfig
@@ -408,6 +409,7 @@ class Config:
     alerts: AllAlertsConfig = section(AllAlertsConfig)
     streams: StreamsConfig = section(StreamsConfig)
     homeassistant: HomeAssistantConfig = section(HomeAssistantConfig)
+    fleet: FleetConfig = section(FleetConfig)
     log: LogConfig = section(LogConfig)
     path: Path | None = None
 
@@ -449,5 +451,7 @@ class Config:
             "mqtt.ca_file": self.mqtt.ca_file,
             "mqtt.cert_file": self.mqtt.cert_file,
             "http.cert_file": self.http.cert_file,
+            "fleet.ca_file": self.fleet.ca_file,
+            "fleet.cert_file": self.fleet.cert_file,
         }
         return {option: file for option, file in files.items() if file is not None}

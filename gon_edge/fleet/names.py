@@ -1,0 +1,161 @@
+"""Every name a fleet has in JetStream: subjects, streams, buckets, consumers, keys, and what is kept under each.
+
+All of them begin with ``fleet.prefix``, so that several fleets can share a server.  With the prefix ``fleet``:
+
+- Stream ``fleet-telemetry``, subjects ``fleet.0.>`` to ``fleet.7.>``: messages of devices, each for ``retention``.  The
+  levels after the partition are those of the topic, as NATS' MQTT gateway writes them (`topic_of`).  Its consumers
+  ``partition-0`` to ``partition-7`` are pinned to one worker each; their pending messages are the lag.
+- Stream ``fleet-events``, subjects ``fleet.events.PARTITION``: events of alerts as JSON, as they go out by MQTT, each
+  once.  Its consumer ``mqtt`` sends them on to the broker of ``mqtt.url``.
+- Stream ``fleet-rows``, subjects ``fleet.rows.PARTITION.KEY``: rows to learn from, a chunk a message, the newest of
+  each stream of readings.
+- Stream ``fleet-trainings``, subject ``fleet.trainings``: trainings that wait, for whoever has free memory; its
+  consumer is ``workers``.  Stream ``fleet-trained``, subjects ``fleet.trained.PARTITION``: what came of them.
+- Bucket ``fleet-states``, key ``PARTITION.KEY``: what is known of one stream of readings, JSON:
+  ``{"stream", "sequence", "owner", "epoch", "model_version", "alerts": [open events], "state": {the retained state
+  message}, "frozen"}``.  ``sequence`` is that of the newest message that counts in it.
+- Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since"}``, Unix seconds; the epoch rises with each
+  takeover.
+- Bucket ``fleet-workers``, key NAME: a sign of life every second or so, gone a while after a worker has ended:
+  ``{"worker", "host", "pid", "version", "at", "url", "memory_bytes", "training", "partitions": {"3": {"epoch",
+  "streams", "lag", "rows", "latency_p99_s"}}, "counts": {...}}``.
+- Object store ``fleet-models``, object KEY: the model file of a stream of readings that is in use; ``KEY.VERSION`` are
+  the versions before it.
+
+KEY is the name of a stream of readings, as `key_of` writes it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+GROUP = "workers"
+"""The one priority group of each consumer of a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of one fleet.
+
+    Parameters
+    ----------
+    prefix : str
+        ``fleet.prefix``.
+
+    Examples
+    --------
+    >>> names = Names("fleet")
+    >>> names.telemetry, names.partition(3), names.state(3, "pump 1")
+    ('fleet-telemetry', 'fleet.3.>', '3.pump=201')
+    """
+
+    prefix: str
+
+    @property
+    def telemetry(self) -> str:
+        """The stream of devices' messages."""
+        return f"{self.prefix}-telemetry"
+
+    @property
+    def events(self) -> str:
+        """The stream of alerts' events."""
+        return f"{self.prefix}-events"
+
+    @property
+    def rows(self) -> str:
+        """The stream of rows to learn from."""
+        return f"{self.prefix}-rows"
+
+    @property
+    def trainings(self) -> str:
+        """The work queue of trainings."""
+        return f"{self.prefix}-trainings"
+
+    @property
+    def trained(self) -> str:
+        """The stream of what came of trainings."""
+        return f"{self.prefix}-trained"
+
+    @property
+    def states(self) -> str:
+        """The bucket of what is known of each stream of readings."""
+        return f"{self.prefix}-states"
+
+    @property
+    def owners(self) -> str:
+        """The bucket of who owns each partition."""
+        return f"{self.prefix}-owners"
+
+    @property
+    def workers(self) -> str:
+        """The bucket of the workers' signs of life."""
+        return f"{self.prefix}-workers"
+
+    @property
+    def models(self) -> str:
+        """The object store of models."""
+        return f"{self.prefix}-models"
+
+    def partition(self, number: int) -> str:
+        """Subjects of the messages of a partition."""
+        return f"{self.prefix}.{number}.>"
+
+    def events_of(self, partition: int) -> str:
+        """Subject of the events of a partition."""
+        return f"{self.prefix}.events.{partition}"
+
+    def rows_of(self, partition: int, stream: str) -> str:
+        """Subject of the rows of a stream of readings."""
+        return f"{self.prefix}.rows.{partition}.{key_of(stream)}"
+
+    @property
+    def training(self) -> str:
+        """Subject of trainings that wait."""
+        return f"{self.prefix}.trainings"
+
+    def trained_of(self, partition: int) -> str:
+        """Subject of what came of trainings of a partition."""
+        return f"{self.prefix}.trained.{partition}"
+
+    @staticmethod
+    def consumer(partition: int) -> str:
+        """The consumer of a partition."""
+        return f"partition-{partition}"
+
+    @staticmethod
+    def state(partition: int, stream: str) -> str:
+        """Key of what is known of a stream of readings."""
+        return f"{partition}.{key_of(stream)}"
+
+
+def key_of(stream: str) -> str:
+    """The name of a stream of readings as one token of a subject or key: what is special is ``=`` and its bytes.
+
+    Examples
+    --------
+    >>> key_of("hall.pump 1"), stream_of("hall=2epump=201")
+    ('hall=2epump=201', 'hall.pump 1')
+    """
+    return re.sub(r"[^A-Za-z0-9_-]", lambda found: "".join(f"={byte:02x}" for byte in found[0].encode("utf-8")), stream)
+
+
+def stream_of(key: str) -> str:
+    """Inverse of `key_of`."""
+    return re.sub(r"((?:=[0-9a-f]{2})+)", lambda found: bytes.fromhex(found[0].replace("=", "")).decode("utf-8"), key)
+
+
+def topic_of(levels: str) -> str:
+    """The MQTT topic of a subject's levels, as NATS' gateway makes subjects of topics.
+
+    Examples
+    --------
+    >>> topic_of("telemetry.pump-1"), topic_of("plant.v1//2.flow"), topic_of("/.plant")
+    ('telemetry/pump-1', 'plant/v1.2/flow', '/plant')
+    """
+    return "/".join("" if level == "/" else level.replace("//", ".") for level in levels.split("."))
+
+
+def levels_of(topic: str) -> str:
+    """Inverse of `topic_of`."""
+    return ".".join("/" if not level else level.replace(".", "//") for level in topic.split("/"))
