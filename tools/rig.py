@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -308,15 +309,24 @@ class Rig:
         with (self.folder / "mosquitto.log").open("ab") as log:
             command = [program, "-c", str(self.folder / "mosquitto.conf"), "-v"]
             self.broker = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            status = self.broker.wait(0.3)
+        wait_for(lambda: self._broker_answers() or self.broker.poll() is not None, 60, "the broker's answer")
+        if (status := self.broker.poll()) is not None:
             raise SystemExit(f"mosquitto ended at its start with {status}, which is no fault of the daemon")
 
+    def _broker_answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
+            return True
+        return False
+
     def stop_broker(self) -> None:
-        """End it as a service manager does."""
+        """End it as a service manager does; mosquitto forgets a SIGTERM that comes before its main loop."""
         assert self.broker is not None
-        self.broker.terminate()
-        self.broker.wait(20)
+        for _ in range(20):
+            self.broker.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.broker.wait(3)
+                return
+        raise TimeoutError("mosquitto did not end within a minute of SIGTERM")
 
     def start_daemon(self) -> None:
         """Start it, and wait until it is ready."""

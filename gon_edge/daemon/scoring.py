@@ -27,6 +27,7 @@ from gon_edge.stream.stream import Stream
 
 log = logging.getLogger(__name__)
 
+_BIRTHS = "births"  # under which the store keeps what `Pipeline.births` says
 _ALL = 1 << 30  # alerts: those that are open are few
 _NAMED = 10  # streams in a line of the log; not critical
 _CATCH_UP_ROWS = 64  # of a stream, between two looks at the queue; not critical: a few ms
@@ -77,6 +78,10 @@ class Scoring:
             is_wanted=lambda name: self.orders.rounds.wants(name),
         )
         self.pipeline.groups.resume(reversed(self.store.alerts(LEADERS)))
+        try:
+            self.pipeline.resume_births(self.store.state(_BIRTHS) or {}, self._clock.wall())
+        except (TypeError, ValueError, AttributeError) as error:
+            log.warning("what was kept of births of Sparkplug cannot be read: %r", error)
         self.reporter = Reporter(
             telemetry,
             broker,
@@ -199,13 +204,24 @@ class Scoring:
 
     def keep(self, now: float) -> None:
         """Write to the disk what is due."""
+        if self.pipeline.has_news_of_births:
+            self._store_births(urgent=True)
         if self.store.due(now):
-            self.orders.store_state()
+            self._store_state()
             if not self.store.flush(now):
                 self.reporter.seldom.say(
                     "store", logging.WARNING, f"cannot write state: {self.store.last_error}; trying again"
                 )
         self._look_for_files()
+
+    def _store_state(self) -> None:
+        """Give the store what a restart must not forget."""
+        self.orders.store_state()
+        self._store_births()
+
+    def _store_births(self, *, urgent: bool = False) -> None:
+        if births := self.pipeline.births(self._clock.wall()):
+            self.store.put_state(_BIRTHS, births, urgent=urgent)
 
     def _look_for_files(self) -> None:
         """Say that files went while they were in use, and write again the models that went with them."""
@@ -229,7 +245,7 @@ class Scoring:
         self.orders.rounds.stop()
         for stream in self.pipeline.streams.values():
             self.reporter.rows(stream, stream.give_up_training())
-        self.orders.store_state()
+        self._store_state()
         self.store.flush(self._clock.monotonic())
         self._look_for_files()
 

@@ -65,7 +65,7 @@ class History:
     Attributes
     ----------
     urgent : bool
-        Whether an alert that is new or has ended waits to be written.
+        Whether something waits that must not wait long: an alert that is new or has ended, an urgent state.
     """
 
     def __init__(self, database: Database) -> None:
@@ -91,13 +91,14 @@ class History:
             del self._alerts[next(iter(self._alerts))]
         self.urgent |= event["type"] != "update"
 
-    def put_state(self, key: str, value: Any) -> None:
+    def put_state(self, key: str, value: Any, *, urgent: bool = False) -> None:
         """Keep a JSON value under a key.  Writing what is already there costs nothing."""
         text = json.dumps(value, separators=(",", ":"))
         if self._states_written.get(key) == hash(text):
             self._states.pop(key, None)
         else:
             self._states[key] = text
+            self.urgent |= urgent
 
     def add_retrain(self, record: RetrainRecord) -> None:
         """Keep the record of one training round."""

@@ -35,7 +35,7 @@ BUFFER_BYTES = 256 << 10
 """Rows in memory that make a flush due ahead of its time."""
 
 _FIRST_FLUSH_S = 60.0  # after a start; then twice as long each time, up to flush_every_s
-_URGENT_EVERY_S = 60.0  # a new or ended alert is written at once, but not more often than this
+_URGENT_EVERY_S = 60.0  # what is urgent, as a new or ended alert, is written at once, but not more often than this
 _RETRY_MIN_S, _RETRY_MAX_S = 30.0, 3600.0  # not critical: soon enough after a short trouble, rare in a long one
 
 
@@ -63,7 +63,6 @@ class Store:
     --------
     >>> import tempfile
     >>> from gon_edge.events import Row
-    from gon_edge.state import streams
     >>> directory = Path(tempfile.mkdtemp())
     >>> with Store.open(directory) as store:
     ...     row = Row("pump", 60.0, ("flow",), np.float32([2.5]), np.array([False]))
@@ -287,9 +286,12 @@ class Store:
         self._database.require_writable()
         return self._rows.restamp(stream, delta_s, after)
 
-    def put_state(self, key: str, value: Any) -> None:
-        """Keep a JSON value under a key.  Writing what is already there costs nothing."""
-        self._history.put_state(key, value)
+    def put_state(self, key: str, value: Any, *, urgent: bool = False) -> None:
+        """Keep a JSON value under a key, on the disk as soon as an alert is where it is `urgent`.
+
+        Writing what is already there costs nothing.
+        """
+        self._history.put_state(key, value, urgent=urgent)
 
     def add_retrain(self, record: RetrainRecord) -> None:
         """Keep the record of one training round."""

@@ -3,15 +3,18 @@
 Source: Eclipse Sparkplug specification 3.0, sections 4 and 6.  Topics are ``spBv1.0/GROUP/TYPE/NODE`` and
 ``spBv1.0/GROUP/TYPE/NODE/DEVICE``.  A birth (NBIRTH, DBIRTH) lists every metric with its name, its type and mostly
 an alias; data (NDATA, DDATA) may use the alias alone; a death (NDEATH, DDEATH) says that no value counts any more.  So
-a reader has to remember births, and this is the one format whose decoder has a memory.  It asks nobody for a birth:
-gon-edge publishes no commands.
+a reader has to remember births, over restarts too, and this is the one format whose decoder has a memory.  It asks
+nobody for a birth: gon-edge publishes no commands.
+
+A node may have been born again while nobody listened, with other aliases.  So what an earlier run has left counts until
+data contradict it: by an alias it does not have, or by another type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gon_edge.errors import PayloadError
 from gon_edge.events import Dropped
@@ -25,6 +28,16 @@ _BIRTHS, _DATA, _DEATHS = ("NBIRTH", "DBIRTH"), ("NDATA", "DDATA"), ("NDEATH", "
 
 _MOST_METRICS = 20_000
 """Metrics whose names are remembered, of all births together.  Not critical: 2 to 4 MiB; the oldest births go first."""
+
+_KEPT_DAYS = 7
+"""Days after which what was kept of a birth expires, where nothing of its device has come meanwhile.  Not critical: a
+plant that stands still over a holiday; the longer, the likelier is it that its nodes have been set up anew."""
+
+_KEPT_CHARACTERS = 256 << 10
+"""Of names that are kept over a restart.  Not critical: some 5,000 metrics; each new birth may write them all."""
+
+_DAY_S = 86400.0
+_SESSIONS = 256  # ``bdSeq`` counts from 0 to 255 and begins again
 
 _SIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}  # Int8 to Int64 come in unsigned fields, as two's complement
 _DATETIME = 13
@@ -76,6 +89,10 @@ class Birth:
         Name of each metric that has an alias.
     features : set of str
         That have had a value since.
+    kept : bool
+        It is of an earlier run, and no birth has come since.
+    day : int or None
+        Days since 1970 when the device was heard last, as of the last `Births.state`; ``None`` when it was heard since.
     """
 
     stream: str
@@ -83,6 +100,23 @@ class Birth:
     datatypes: dict[str, int] = field(default_factory=dict)
     aliases: dict[int, str] = field(default_factory=dict)
     features: set[str] = field(default_factory=set)
+    kept: bool = False
+    day: int | None = None
+
+    def contradicts(self, metrics: list[Metric]) -> bool:
+        """Whether data cannot be of a device that was born like this."""
+        for metric in metrics:
+            name = metric.name or self.aliases.get(metric.alias if metric.alias is not None else -1)
+            if name is None and metric.alias is not None:
+                return True
+            known = self.datatypes.get(name or "", 0)
+            if known and metric.datatype and known != metric.datatype:
+                return True
+        return False
+
+    def says_as_much(self, other: Birth | None) -> bool:
+        """Whether names, types and aliases are those of another one."""
+        return other is not None and (self.datatypes, self.aliases) == (other.datatypes, other.aliases)
 
 
 class Births:
@@ -97,9 +131,15 @@ class Births:
         Of a reading, and of what a death takes back.
     max_bytes : int
         Of the content of a compressed payload.
+
+    Attributes
+    ----------
+    has_news : bool
+        Whether a birth has come, since the last `state`, that says something else than the one before.
     """
 
     def __init__(self, stream: str | None, scalars: Scalars, max_features: int, max_bytes: int) -> None:
+        self.has_news = False
         self._stream = stream
         self._scalars = scalars
         self._max_features = max_features
@@ -123,11 +163,55 @@ class Births:
             return self._death(topic, said, at, metrics)
         key = said.group, said.node, said.device
         if said.kind in _BIRTHS:
+            before, birth = self._births.pop(key, None), _birth(stream, metrics)
             if said.device is None:  # a node that begins again has no devices until each says so
                 self._forget(said)
-            self._births[key] = _birth(stream, metrics)
+            self._births[key] = birth
+            self.has_news |= not birth.says_as_much(before)
             self._make_room()
-        return self._values(topic, said, self._births.get(key) or Birth(stream), at, metrics)
+        birth = self._births.get(key) or Birth(stream)
+        birth.day = None
+        if birth.kept:
+            birth.stream = stream  # the configuration may have changed
+            if birth.contradicts(metrics):  # the node has been born again while nobody listened
+                self._forget(said._replace(device=None), only_kept=True)
+                birth = Birth(stream)
+        return self._values(topic, said, birth, at, metrics)
+
+    def state(self, now: float) -> list[Any]:
+        """Return the births, fit for JSON, the newest of them where they are many; ``now`` is Unix seconds."""
+        self.has_news = False
+        kept: list[Any] = []
+        room = _KEPT_CHARACTERS
+        for (group, node, device), birth in reversed(self._births.items()):
+            room -= sum(map(len, birth.datatypes)) + sum(map(len, birth.features))
+            if room < 0:
+                break
+            if birth.day is None:
+                birth.day = int(now // _DAY_S)
+            aliases = {name: alias for alias, name in birth.aliases.items()}
+            metrics = [[name, datatype, aliases.get(name)] for name, datatype in birth.datatypes.items()]
+            said = [birth.stream, birth.session, birth.day, metrics, sorted(birth.features)]
+            kept.append([group, node, device, *said])
+        return kept[::-1]
+
+    def resume(self, state: list[Any], now: float) -> None:
+        """Go on from what `state` returned in an earlier run; ``now`` is Unix seconds.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The state cannot be understood.
+        """
+        for group, node, device, stream, session, day, metrics, features in state:
+            if now // _DAY_S - day > _KEPT_DAYS:
+                continue
+            birth = Birth(str(stream), None if session is None else int(session), kept=True, day=int(day))
+            birth.datatypes = {str(name): int(datatype) for name, datatype, _ in metrics}
+            birth.aliases = {int(alias): str(name) for name, _, alias in metrics if alias is not None}
+            birth.features = {str(feature) for feature in features}
+            self._births[str(group), str(node), None if device is None else str(device)] = birth
+        self._make_room()
 
     def _values(self, topic: str, said: Topic, birth: Birth, at: float | None, metrics: list[Metric]) -> Decoded:
         """The readings of a birth or of data: one for each time that metrics have."""
@@ -179,8 +263,7 @@ class Births:
     def _death(self, topic: str, said: Topic, at: float | None, metrics: list[Metric]) -> Decoded:
         """What a device's end takes back, or a node's, which is that of its devices too: a reading for each stream."""
         node = self._births.get((said.group, said.node, None))
-        sessions = {_session(metrics), node.session if node is not None else None} - {None}
-        if said.device is None and len(sessions) > 1:
+        if said.device is None and node is not None and _is_earlier(_session(metrics), node):
             # The broker may send the will of an earlier connection once the node is back.
             raise PayloadError(topic, "no_readings", f"the death of an earlier session of {said.source}")
         gone: dict[str, Features] = {}
@@ -193,12 +276,14 @@ class Births:
             raise PayloadError(topic, "no_birth", f"no birth of {said.source} has come: its death takes nothing back")
         return decoded(collected, {}, self._max_features)
 
-    def _forget(self, said: Topic) -> list[Birth]:
-        """Drop the birth of a device, or of a node with all its devices."""
+    def _forget(self, said: Topic, *, only_kept: bool = False) -> list[Birth]:
+        """Drop the birth of a device, or of a node with all its devices; or of these what an earlier run has left."""
         keys = [
             key
-            for key in self._births
-            if key[:2] == (said.group, said.node) and (said.device is None or key[2] == said.device)
+            for key, birth in self._births.items()
+            if key[:2] == (said.group, said.node)
+            and (said.device is None or key[2] == said.device)
+            and (birth.kept or not only_kept)
         ]
         return [self._births.pop(key) for key in keys]
 
@@ -246,6 +331,14 @@ def _birth(stream: str, metrics: list[Metric]) -> Birth:
 
 def _session(metrics: list[Metric]) -> int | None:
     return next((m.value for m in metrics if m.name == "bdSeq" and isinstance(m.value, int)), None)
+
+
+def _is_earlier(session: int | None, birth: Birth) -> bool:
+    """Whether a node's death is that of a session before its birth."""
+    if session is None or birth.session is None or session == birth.session:
+        return False
+    # A birth between the two may have been missed, where the one that is known is of an earlier run.
+    return not birth.kept or (birth.session - session) % _SESSIONS < _SESSIONS // 2
 
 
 def _is_own(name: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, tzinfo
+from typing import TYPE_CHECKING
 
 from gon_edge.config.schema import Config, LimitsConfig
 from gon_edge.config.subscription import SubscriptionConfig
@@ -23,6 +24,9 @@ from gon_edge.stream.features import Decoded, Features, decoded
 from gon_edge.stream.lines import Lines, is_line
 from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
+
+if TYPE_CHECKING:
+    from gon_edge.stream.births import Births
 
 _PLAIN = frozenset(bytes([c]) for c in range(0x20, 0x7F) if c != 0x78)  # neither compressed nor a byte order mark
 _OfText = Callable[[str, str | None, str | None, str], Decoded]
@@ -55,6 +59,11 @@ class Decoder:
     limits : LimitsConfig, optional
         Features of a message past theirs are dropped and counted as masked by ``limit``.
 
+    Attributes
+    ----------
+    births : Births or None
+        What the format remembers, where it is ``sparkplug``.
+
     Raises
     ------
     ValueError
@@ -71,6 +80,7 @@ class Decoder:
 
     def __init__(self, subscription: SubscriptionConfig, limits: LimitsConfig | None = None) -> None:
         limits = limits or LimitsConfig()
+        self.births: Births | None = None
         self.template = TopicTemplate.parse(subscription.topic)
         stream = subscription.stream
         if isinstance(stream, str) and not is_stream(stream):
@@ -101,7 +111,8 @@ class Decoder:
             case "sparkplug":
                 from gon_edge.stream.births import Births  # 0.1 MiB; for those who ask for it
 
-                self._read_binary = Births(fallback, scalars, limits.features, limits.payload_bytes).read
+                self.births = Births(fallback, scalars, limits.features, limits.payload_bytes)
+                self._read_binary = self.births.read
 
     def decode(self, topic: str, payload: bytes) -> Decoded:
         """Match a topic, and read its message as `read` does.

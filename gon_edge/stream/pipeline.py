@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gon_edge.config.schema import Config
 from gon_edge.config.subscription import SubscriptionConfig
@@ -192,6 +192,28 @@ class Pipeline:
         self._foreign = Foreign(config)
         self._open_stream = open_stream
         self._is_wanted = is_wanted
+
+    @property
+    def has_news_of_births(self) -> bool:
+        """Whether a birth of Sparkplug has come, since the last `births`, that says something new."""
+        return any(decoder.births.has_news for decoder, _ in self._subscriptions if decoder.births is not None)
+
+    def births(self, now: float) -> dict[str, Any]:
+        """Return what births of Sparkplug have said, fit for JSON; ``now`` is Unix seconds."""
+        kept = ((each.topic, decoder.births) for decoder, each in self._subscriptions)
+        return {topic: births.state(now) for topic, births in kept if births is not None}
+
+    def resume_births(self, state: Mapping[str, Any], now: float) -> None:
+        """Go on from what `births` returned in an earlier run; ``now`` is Unix seconds.
+
+        Raises
+        ------
+        TypeError, ValueError, AttributeError
+            The state cannot be understood.
+        """
+        for decoder, subscription in self._subscriptions:
+            if decoder.births is not None:
+                decoder.births.resume(state.get(subscription.topic, []), now)
 
     def open(self, name: str, now: float) -> Stream:
         """Begin a stream; ``now`` is monotonic seconds."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import states
 from mounts import mounted, remounted
+from sparkplugs import payload
 from states import NOW, Caller, Sent, begun
 
 from gon_edge.daemon.scoring import Scoring
@@ -228,3 +229,35 @@ def test_a_running_stream_that_is_removed_ends_its_alerts_and_leaves_nothing(beg
     scoring.store.close()
     again, _ = begin()
     assert set(again.pipeline.streams) == {"fan"}
+
+
+def sparkplug(scoring: Scoring, kind: str, *metrics: dict[str, Any]) -> Heard:
+    return scoring.take(f"spBv1.0/plant/{kind}/press", payload(*metrics), 1.0)
+
+
+@pytest.mark.parametrize("born_again", [False, True], ids=["the node sends data only", "the node is born again"])
+def test_data_of_sparkplug_by_alias_are_understood_after_a_power_cut_whether_or_not_the_node_is_born_again(
+    begin, born_again
+):
+    # They were no readings until the node had been restarted by hand.
+    nodes = {"subscriptions": [{"topic": "spBv1.0/plant/+/{stream}/#", "format": "sparkplug"}]}
+    scoring, _ = begin(**nodes)
+    sparkplug(scoring, "NBIRTH", {"name": "flow", "alias": 1, "double_value": 1.5})
+    scoring.keep(1.0)
+    scoring.store.close()  # and nothing is written any more
+    again, _ = begin(**nodes)
+    if born_again:
+        sparkplug(again, "NBIRTH", {"name": "flow", "alias": 7, "double_value": 1.5})
+    (reading,) = sparkplug(again, "NDATA", {"alias": 7 if born_again else 1, "double_value": 2.5}).readings
+    assert (reading.stream, reading.values) == ("press", {"flow": 2.5})
+    assert (sparkplug(again, "NDATA", {"alias": 1, "double_value": 2.5}).refused is not None) == born_again
+
+
+@pytest.mark.parametrize("kept", [7, {"spBv1.0/#": 7}, {"spBv1.0/#": [["plant"]]}, {"spBv1.0/#": [[None] * 8]}])
+def test_births_that_were_damaged_on_the_disk_are_left_and_it_is_said(begin, tmp_path, caplog, kept):
+    with Store.open(tmp_path / "state") as store:
+        store.put_state("births", kept)
+        store.flush(0.0)
+    scoring, _ = begin(subscriptions=[{"topic": "spBv1.0/#", "stream": "hall", "format": "sparkplug"}])
+    assert "births of Sparkplug cannot be read" in caplog.text
+    assert sparkplug(scoring, "NBIRTH", {"name": "flow", "int_value": 1}).readings

@@ -1,5 +1,6 @@
 """Sparkplug B: births, data by name and by alias, deaths, and what is said without a birth."""
 
+import json
 import random
 
 import pytest
@@ -237,6 +238,103 @@ def test_members_of_a_template_are_features_that_a_death_masks_too(host):
     defined = {"name": "types/M", "template_value": Template(metrics=members, is_definition=True)}
     assert host.values("NBIRTH", whole, defined) == [(1.0, {"Motor.rpm": -1.0, "Motor.oil.temp": 0.5})]
     assert set(host("NDEATH").readings[0].masked) == {"Motor.rpm", "Motor.oil.temp"}
+
+
+DAY_S = 86400.0
+
+
+@pytest.fixture
+def again(host):
+    """A host that begins with what another one has left, as JSON on a disk, some days later."""
+
+    def again(days=0.0, **options):
+        state = json.loads(json.dumps(host.decoder.births.state(100 * DAY_S)))
+        later = Host(**options)
+        later.decoder.births.resume(state, (100 + days) * DAY_S)
+        return later
+
+    return again
+
+
+def born(host):
+    host("NBIRTH", {"name": "bdSeq", "int_value": 255}, {"name": "a", "alias": 1, "datatype": INT8, "int_value": 1})
+    host("DBIRTH", {"name": "b", "alias": 2, "datatype": DOUBLE, "double_value": 1.0}, device="oil")
+
+
+@pytest.mark.parametrize("days", [0, 7])
+def test_data_by_alias_are_understood_after_a_restart_with_the_types_of_their_birth(host, again, days):
+    born(host)
+    host = again(days)
+    assert host.values("NDATA", {"alias": 1, "int_value": 0xFF}) == [(1.0, {"a": -1.0})]
+    assert host.values("DDATA", {"alias": 2, "double_value": 2.5}, device="oil") == [(1.0, {"oil.b": 2.5})]
+
+
+def test_a_birth_of_which_nothing_was_heard_for_a_week_has_expired(host, again):
+    born(host)
+    assert again(8).refused("NDATA", {"alias": 1, "int_value": 1})[0] == "no_birth"
+
+
+def test_a_birth_lives_as_long_as_its_data_come(host, again):
+    born(host)
+    for day in range(5, 40, 5):
+        host("NDATA", {"alias": 1, "int_value": 1})
+        state = host.decoder.births.state((100 + day) * DAY_S)
+    assert [(device, day) for _, _, device, _, _, day, *_ in state] == [(None, 135), ("oil", 105)]
+
+
+def test_a_new_birth_replaces_what_was_kept(host, again):
+    born(host)
+    host = again()
+    host("NBIRTH", {"name": "bdSeq", "int_value": 0}, {"name": "z", "alias": 1, "int_value": 1})
+    assert host.values("NDATA", {"alias": 1, "int_value": 5}) == [(1.0, {"z": 5.0})]
+    assert host.refused("DDATA", {"alias": 2, "double_value": 5.0}, device="oil")[0] == "no_birth"
+
+
+@pytest.mark.parametrize("metric", [{"alias": 9, "int_value": 1}, {"alias": 1, "datatype": FLOAT, "float_value": 1.0}])
+def test_data_that_do_not_fit_a_birth_of_an_earlier_run_let_go_of_it_and_of_its_nodes(host, again, metric):
+    # The node has been set up anew while nobody listened: its aliases may mean anything.
+    born(host)
+    host = again()
+    assert host.refused("NDATA", metric)[0] == "no_birth"
+    assert host.refused("NDATA", {"alias": 1, "int_value": 1})[0] == "no_birth"
+    assert host.refused("DDATA", {"alias": 2, "double_value": 1.0}, device="oil")[0] == "no_birth"
+
+
+def test_a_birth_of_this_run_stays_where_an_alias_is_unknown(host):
+    born(host)
+    host.refused("NDATA", {"alias": 9, "int_value": 1})
+    assert host.values("NDATA", {"alias": 1, "int_value": 5}) == [(1.0, {"a": 5.0})]
+
+
+def test_a_death_after_a_restart_takes_back_what_came_before_it(host, again):
+    born(host)
+    (reading,) = again()("NDEATH", {"name": "bdSeq", "int_value": 255}, at=None).readings
+    assert reading.masked == {"a": "gone", "oil.b": "gone"}
+
+
+def test_a_death_of_a_session_that_began_while_nobody_listened_counts_and_an_earlier_one_does_not(host, again):
+    born(host)
+    host = again()
+    assert host.refused("NDEATH", {"name": "bdSeq", "int_value": 254})[0] == "no_readings"
+    assert host("NDEATH", {"name": "bdSeq", "int_value": 0}).readings[0].masked == {"a": "gone", "oil.b": "gone"}
+
+
+def test_only_a_birth_that_says_something_else_is_news(host):
+    births = host.decoder.births
+    born(host)
+    assert births.has_news
+    births.state(0.0)
+    host("DBIRTH", {"name": "b", "alias": 2, "datatype": DOUBLE, "double_value": 9.0}, device="oil")
+    assert not births.has_news
+    host("DBIRTH", {"name": "b", "alias": 3, "datatype": DOUBLE, "double_value": 9.0}, device="oil")
+    assert births.has_news
+
+
+def test_of_many_births_the_newest_are_kept(monkeypatch, host, again):
+    monkeypatch.setattr("gon_edge.stream.births._KEPT_CHARACTERS", 6)  # of names and features
+    for name in "abcde":
+        host("DBIRTH", {"name": name, "alias": 1, "int_value": 1}, device=name)
+    assert [device for _, _, device, *_ in host.decoder.births.state(0.0)] == ["e"]
 
 
 def test_births_without_end_do_not_fill_the_memory(monkeypatch):
