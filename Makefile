@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all e2e check fuzz soak chaos bench bench-memory bench-live table decisions alert-table weeks docs deb e2e-system wheels image sbom clean
+.PHONY: help run test test-all e2e check fuzz soak chaos bench bench-memory bench-live table decisions alert-table weeks docs deb e2e-system wheels image audit sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -110,6 +110,13 @@ BUILDER ?= docker buildx build --load
 PLATFORM ?= linux/arm64
 image: wheels  ## the container image gon-edge, for PLATFORM (linux/arm64), by docker or BUILDER
 	$(BUILDER) --platform $(PLATFORM) $(if $(BASE),--build-arg BASE=$(BASE)) -f Dockerfile.arm64 -t gon-edge .
+
+# Where no index has pip-audit either, that is said, and is no failure: nobody can mend it here.
+audit: $(VENV)/.make-venv  ## known vulnerabilities of all that is pinned, where an advisory service answers
+	@if $(BIN)/python -c 'import pip_audit' 2>/dev/null \
+	  || $(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10'; then \
+	  $(BIN)/python tools/audit.py $(ARGS); \
+	else echo "NOTHING WAS AUDITED: pip-audit cannot be installed from here"; fi
 
 sbom: $(VENV)/.make-venv  ## the bill of materials of package and image, dist/gon-edge.cdx.json (CycloneDX)
 	$(BIN)/python tools/make_sbom.py dist/gon-edge.cdx.json

@@ -238,7 +238,7 @@ def test_the_documentation_lists_the_licence_of_everything_a_user_may_install():
     wanted.read(ROOT / "setup.cfg")
     extras = wanted["options.extras_require"]
     needed = wanted["options"]["install_requires"] + "".join(
-        extras[name] for name in ("cbor", "msgpack", "demo", "plot", "systemd")
+        extras[name] for name in ("cbor", "msgpack", "demo", "fleet", "plot", "systemd")
     )
     page = (ROOT / "docs" / "security.md").read_text()
     listed = dict(re.findall(r"^\| ([\w-]+) \| ([^|]+) \|", page, re.MULTILINE))
