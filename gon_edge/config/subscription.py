@@ -27,6 +27,9 @@ _NAMES_FEATURES = {"influx": "lines of influx name their own features", "sparkpl
 _DOCUMENTS = ("auto", "json", "cbor", "msgpack")
 """Formats whose payloads have keys."""
 
+BASE_NAME = ("bn",)
+"""The one key of SenML that can name a stream."""
+
 _LIBRARIES = {"cbor": "cbor2", "msgpack": "msgpack"}
 """What reads a format, where that is not part of gon-edge: the module, which is the name of its package as well."""
 
@@ -129,7 +132,7 @@ class SubscriptionConfig:
             at.below("topic").fail(f"write + or # instead of {{feature}}: {_NAMES_FEATURES[self.format]}")
         if isinstance(self.stream, StreamKey) and self.format not in (*_DOCUMENTS, "senml"):
             at.below("stream").fail(f"write a name: {{key: KEY}} is for JSON payloads, and the format is {self.format}")
-        if self.format == "senml" and isinstance(self.stream, StreamKey) and self.stream.key != ("bn",):
+        if self.format == "senml" and isinstance(self.stream, StreamKey) and self.stream.key != BASE_NAME:
             at.below("stream").fail("write {key: bn}: only the base name of SenML can name a stream")
         for key in ("timestamp", "items", "name_key", "value_key"):
             if getattr(self, key) and self.format not in _DOCUMENTS:

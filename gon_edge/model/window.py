@@ -125,8 +125,12 @@ class Scaler:
 
     def standardise(self, rows: ArrayLike) -> NDArray[np.float64]:
         """Standardised rows, same shape, as far out as they lie, but finite; NaN stays NaN."""
-        with np.errstate(over="ignore"):
-            z: NDArray[np.float64] = (np.asarray(rows, np.float64) - self.mean) / self.scale
+        rows = np.asarray(rows)
+        if rows.dtype == np.float32:  # as a stream's are: over a deviation of such, no float64 is too small for them
+            z: NDArray[np.float64] = (rows - self.mean) / self.scale
+        else:
+            with np.errstate(over="ignore"):
+                z = (np.asarray(rows, np.float64) - self.mean) / self.scale
         np.minimum(z, _FARTHEST, out=z)
         return np.maximum(z, -_FARTHEST, out=z)
 

@@ -29,6 +29,15 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
         "HTTPSHandler",
         "Request",
     ),
+    "urllib.error": ("HTTPError",),  # of the same, and with it tempfile
+    "wsgiref.simple_server": ("make_server", "WSGIRequestHandler", "WSGIServer"),  # another web server than ours
+    # 0.4 MiB.  inspect, which dataclasses asks for signatures, needs it for the source text of classes alone.
+    "ast": ("NodeVisitor",),
+    "gzip": (),  # prometheus_client, in its own web server
+    "calendar": (),  # email, for the dates of mails
+    "locale": (),  # 0.4 MiB.  calendar, and subprocess for text in it
+    "mimetypes": (),  # http.server, for files
+    "uuid": (),  # paho, for a client identifier; we have one
     "html": (),  # http.server, for pages that are not asked of it
     "bz2": (),  # shutil, which argparse asks for the width of the terminal, and zipfile
     "lzma": (),
@@ -41,6 +50,9 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
 }
 """Modules that libraries of the daemon import at their top and use on ways that it does not take, each with the names
 that they look up while they are being imported."""
+
+_DONE_WITH = ("locale",)
+"""Modules that the command line has used by now, and nobody holds: argparse translates its words."""
 
 PROC = Path("/proc")
 
@@ -77,6 +89,8 @@ def deferred() -> Iterator[None]:
     >>> with deferred():
     ...     import http.client
     """
+    for name in _DONE_WITH:
+        sys.modules.pop(name, None)
     standing = {name: _Deferred(name) for name in _UNUSED if name not in sys.modules}
     for name, module in standing.items():
         vars(module).update(dict.fromkeys(_UNUSED[name], object))

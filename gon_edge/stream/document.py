@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import re
 from datetime import tzinfo
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from gon_edge.config.subscription import StreamKey, SubscriptionConfig
+from gon_edge.config.subscription import BASE_NAME, StreamKey, SubscriptionConfig
 from gon_edge.errors import PayloadError
 from gon_edge.events import Dropped
 from gon_edge.stream.features import MAX_DEPTH, Collected, Decoded, Features, decoded, shown
-from gon_edge.stream.items import Items
 from gon_edge.stream.paths import ABSENT, Path
 from gon_edge.stream.scalars import Scalars
-from gon_edge.stream.senml import BASE_NAME, Senml, is_senml
-from gon_edge.stream.shapes import device_of
 from gon_edge.stream.times import unix_seconds
+
+if TYPE_CHECKING:
+    from gon_edge.stream.items import Items
+    from gon_edge.stream.senml import Senml
 
 # What printf makes of floats that are none, beside the text in which it is only text.
 _NO_NUMBER = re.compile(r'("(?:[^"\\]|\\.)*")|(?<![\w.])([+-]?)(nan|inf(?:inity)?)(?![\w.])', re.DOTALL | re.IGNORECASE)
@@ -46,8 +49,10 @@ class Documents:
         has_keys = subscription.items is not None or subscription.name_key or subscription.value_key is not None
         self._items = None
         if has_keys or isinstance(subscription.stream, StreamKey):
+            from gon_edge.stream.items import Items  # for those who ask for it
+
             self._items = Items(subscription)
-        self._senml = Senml(subscription.stream, scalars)
+        self._subscription = subscription
         self._is_senml = subscription.format == "senml"
         by_key = isinstance(subscription.stream, StreamKey) and subscription.stream.key != BASE_NAME
         self._finds_senml = subscription.format in ("auto", "cbor") and not has_keys and not by_key
@@ -99,7 +104,7 @@ class Documents:
         if self._is_one and type(document) is dict:  # nearly every message
             return decoded((self._object(topic, stream, feature, document),), {}, self._max_features)
         collected = Collected()
-        if self._is_senml or (self._finds_senml and is_senml(document)):
+        if self._is_senml or (self._finds_senml and type(document) is list and self._is_found(document)):
             self._senml.read(topic, stream, feature, document, collected)
         elif self._items is not None:
             self._read_items(self._items, topic, stream, feature, document, collected)
@@ -109,12 +114,26 @@ class Documents:
                     collected.add(self._object(topic, stream, feature, item))
                 except PayloadError as error:
                     collected.reject(error)
+            from gon_edge.stream.shapes import device_of  # with the first list
+
             # What items of one time repeat has been named.  Those of several times may be history, or several devices.
             if collected.readings > 1 and (device := device_of(document)) is not None:
                 collected.tell(device, "mixed", document[0][device])
         else:
             collected.add(self._object(topic, stream, feature, document))
         return collected.finish(topic, self._max_features, "an array without items")
+
+    @cached_property
+    def _senml(self) -> Senml:
+        from gon_edge.stream.senml import Senml  # with the first document that may be one
+
+        return Senml(self._subscription.stream, self._scalars)
+
+    @staticmethod
+    def _is_found(document: object) -> bool:
+        from gon_edge.stream.senml import is_senml
+
+        return is_senml(document)
 
     def _read_items(
         self, items: Items, topic: str, stream: str | None, feature: str | None, document: object, collected: Collected

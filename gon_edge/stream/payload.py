@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gon_edge.config.schema import Config, LimitsConfig
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import ConfigError, PayloadError
-from gon_edge.stream.bare import BareValues, is_collectd
 from gon_edge.stream.document import Documents
 from gon_edge.stream.encoding import hint_of, inflated, text_of
 from gon_edge.stream.features import Decoded, Features, decoded
-from gon_edge.stream.lines import Lines, is_line
 from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.topics import MAX_NAME, TopicTemplate, is_name, is_stream
 
@@ -92,20 +91,15 @@ class Decoder:
         self._read_text: _OfText
         scalars = Scalars(subscription.decimal, subscription.words)
         fallback = self._fallback = stream if isinstance(stream, str) else None
-        bare = BareValues(fallback, scalars, limits.features)
-        lines = Lines(fallback, scalars, subscription.precision, limits.features)
         documents = Documents(subscription, scalars, _zone(subscription.timezone), limits.features)
         match subscription.format:
-            case "value":
-                self._read_text = bare.read
-            case "collectd":
-                self._read_text = bare.read_collectd
-            case "influx":
-                self._read_text = lines.read
             case "json" | "senml":
                 self._read_text = documents.read_json
             case "auto":
-                self._read_text = _told_apart(documents, lines, bare)
+                plain = partial(_plain, subscription, fallback, scalars, limits.features)
+                self._read_text = _told_apart(documents, plain)
+            case "value" | "collectd" | "influx":
+                self._read_text = _plain(subscription, fallback, scalars, limits.features)
             case "cbor" | "msgpack":
                 self._read_binary = documents.read_binary
             case "sparkplug":
@@ -181,12 +175,35 @@ class Decoder:
             raise PayloadError(topic, "bad_compression", str(error)) from None
 
 
-def _told_apart(documents: Documents, lines: Lines, bare: BareValues) -> _OfText:
-    """What reads a text in whichever format it is."""
+def _told_apart(documents: Documents, plain: Callable[[], _OfText]) -> _OfText:
+    """What reads a text in whichever format it is; ``plain`` gives what reads those that are no document."""
+    others: list[_OfText] = []
 
     def read(topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:
         if text[0] in "{[" or text.lstrip()[:1] in ("{", "["):
             return documents.read_json(topic, stream, feature, text)
+        if not others:  # 0.1 MiB; with the first such message
+            others.append(plain())
+        return others[0](topic, stream, feature, text)
+
+    return read
+
+
+def _plain(subscription: SubscriptionConfig, fallback: str | None, scalars: Scalars, max_features: int) -> _OfText:
+    """What reads text that is no document: in the format of the subscription, or in whichever it is."""
+    from gon_edge.stream.bare import BareValues, is_collectd  # for those who have such text
+    from gon_edge.stream.lines import Lines, is_line
+
+    bare = BareValues(fallback, scalars, max_features)
+    if subscription.format == "value":
+        return bare.read
+    if subscription.format == "collectd":
+        return bare.read_collectd
+    lines = Lines(fallback, scalars, subscription.precision, max_features)
+    if subscription.format == "influx":
+        return lines.read
+
+    def read(topic: str, stream: str | None, feature: str | None, text: str) -> Decoded:
         if is_line(text):
             return lines.read(topic, stream, feature, text)
         if is_collectd(text):

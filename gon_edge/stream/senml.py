@@ -15,9 +15,6 @@ from gon_edge.stream.scalars import Scalars
 from gon_edge.stream.times import in_range
 from gon_edge.stream.topics import is_stream, joined
 
-BASE_NAME = ("bn",)
-"""The one key of SenML that can name a stream."""
-
 _ABSOLUTE = float(1 << 28)  # RFC 8428, section 4.5.3
 _VERSION = 10.0  # section 4.4: the version of the RFC
 _VALUES = ("v", "vs", "vb", "vd")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict, Withheld
-from gon_edge.model.daily import MOST_FEATURES, DayMemory
+from gon_edge.model.daily import MOST_FEATURES, Columns, DayMemory, sliced
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
@@ -126,7 +126,7 @@ class Stream:
         self._silent = False
         self._days = DayMemory()
         self._drift = DriftWatch()
-        self._readings = np.empty(0, np.intp)  # where they stand among the model's features
+        self._readings: Columns = slice(0)  # where they stand among the model's features
         self._afresh = False  # the next row is judged as if none had come before it
         self._backlog = Backlog(name)
         self._newest: Newest | None = None  # of the model in use, to hand it on to the next one
@@ -343,7 +343,7 @@ class Stream:
         self.aligner.columns.expect(model.readings)
         if before is not None:
             self._detector.follow(before)
-        self._readings = np.array([model.features.index(name) for name in model.readings], np.intp)
+        self._readings = sliced(np.array([model.features.index(name) for name in model.readings], np.intp))
         lowest, highest = (extreme[self._readings] for extreme in model.extremes)
         self._drift.follow(model.readings, model.rising, lowest, highest)
         newest, self._newest = self._newest, Newest(model.discriminator.window)

@@ -27,8 +27,31 @@ DEFERRED = (
 
 
 def test_the_daemon_loads_no_openssl_and_nothing_else_it_does_not_use() -> None:
-    unused = "ssl _ssl hashlib _hashlib html bz2 lzma pickle numpy.random numpy.ma numpy.fft"
+    unused = (
+        "ssl _ssl hashlib _hashlib html bz2 lzma pickle numpy.random numpy.ma numpy.fft "
+        "ast locale calendar uuid tempfile gzip mimetypes urllib.error wsgiref.simple_server"
+    )
     assert run(DEFERRED + f"print(sorted({{*'{unused}'.split()}} & sys.modules.keys()))") == "[]\n"
+
+
+def test_a_model_is_read_without_a_parser_of_python() -> None:
+    code = "from gon_edge.state.catalog import starters\nassert starters('host')\nprint('ast' in sys.modules)"
+    assert run(DEFERRED + code) == "False\n"
+
+
+def test_what_reads_other_payloads_is_loaded_with_the_first_of_them() -> None:
+    code = """
+from gon_edge.config.subscription import SubscriptionConfig
+from gon_edge.stream.payload import Decoder
+decoder = Decoder(SubscriptionConfig("t/{stream}"))
+others = {f"gon_edge.stream.{name}" for name in ("bare", "lines", "lineprotocol", "items", "senml", "shapes")}
+decoder.decode("t/pump", b'{"flow": 1}')
+print(sorted(others & sys.modules.keys()))
+for payload in (b"21.5", b"m flow=1", b'[{"n": "flow", "v": 1}]', b'[{"flow": 1}]'):
+    decoder.decode("t/pump", payload)
+print(len(others & sys.modules.keys()))
+"""
+    assert run(DEFERRED + code) == "[]\n5\n"
 
 
 def test_a_library_finds_the_real_module_when_it_uses_it_after_all() -> None:
@@ -43,6 +66,9 @@ import numpy as np
 assert np.random.default_rng(0).normal() and np.ma.masked_array([1]).sum() == 1 and np.fft.fft([1.0])[0] == 1
 client = paho.mqtt.client.Client(paho.mqtt.client.CallbackAPIVersion.VERSION2)
 client.tls_set()
+import ast, inspect, locale, email.utils
+assert inspect.ast.parse is ast.parse and locale.normalize("de")
+assert email.utils.mktime_tz((1970, 1, 2, 0, 0, 0, 0, 1, 0, 0)) == 86400
 print(type(client._ssl_context) is ssl.SSLContext)
 """
     assert run(DEFERRED + code) == "True\n"

@@ -39,6 +39,21 @@ def test_a_day_has_the_mean_and_the_extremes_of_its_rows():
     assert days.begins.tolist() == [0.0, DAY_S, 2 * DAY_S]
 
 
+@pytest.mark.parametrize("rows", [23, 24, 100])
+def test_a_day_has_the_mean_and_the_extremes_whatever_number_of_rows_is_added_up_at_once(rows):
+    rng = np.random.default_rng(rows)
+    table = rng.normal(1e3, 1.0, (2 * rows, 3)).astype(np.float32)
+    table[rng.random(table.shape) < 0.05] = np.nan
+    counts = rng.random(2 * rows) > 0.05
+    days = followed("a", "b", "c")
+    feed(days, np.vstack([table, table[:1]]), step_s=DAY_S / rows, counts=[*counts, False])
+    for day in (0, 1):
+        of_day = table[rows * day : rows * (day + 1)][counts[rows * day : rows * (day + 1)]].astype(np.float64)
+        np.testing.assert_allclose(days.means[day], np.nanmean(of_day, axis=0), rtol=1e-6)
+        np.testing.assert_array_equal(days.lows[day], np.nanmin(of_day, axis=0).astype(np.float32))
+        np.testing.assert_array_equal(days.highs[day], np.nanmax(of_day, axis=0).astype(np.float32))
+
+
 def test_days_begin_at_local_midnight():
     days = followed("a", offset_s=2 * HOUR_S)
     assert feed(days, np.zeros((50, 1))) == [22, 46]
