@@ -17,11 +17,14 @@ class OldBroker(threading.Thread):
 
     `None` for an answer keeps silent and the connection open, as amqtt does.  It acknowledges no message, as where
     something on the way swallows the answers.  `None` for SUBSCRIBE closes the connection, as AWS IoT does for a topic
-    it denies.
+    it denies; `closes_for` is a topic for which alone it does so.
     """
 
-    def __init__(self, to_mqtt_5: bytes | None, *, to_subscribe: bytes | None = b"\x80") -> None:
+    def __init__(
+        self, to_mqtt_5: bytes | None, *, to_subscribe: bytes | None = b"\x80", closes_for: bytes = b""
+    ) -> None:
         super().__init__(daemon=True)
+        self._closes_for = closes_for
         self._to_subscribe = to_subscribe
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._to_mqtt_5 = to_mqtt_5
@@ -48,6 +51,8 @@ class OldBroker(threading.Thread):
                 while packet := connection.recv(4096):
                     at = packet.find(b"\x82")  # SUBSCRIBE: fixed header, length, packet id
                     if at >= 0 and self._to_subscribe is None:
+                        break
+                    if self._closes_for and self._closes_for in packet:
                         break
                     if at >= 0:
                         connection.sendall(b"\x90\x03" + packet[at + 2 : at + 4] + self._to_subscribe)

@@ -36,6 +36,8 @@ ROWS = 60
 class Sent:
     """A broker that keeps what is retained, and every event."""
 
+    client_id = "gon-edge-test"
+
     def __init__(self) -> None:
         self.retained: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []

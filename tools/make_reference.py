@@ -417,6 +417,7 @@ _STATE_KEYS = {
     "missing": "Features that are silent for longer than is usual for them, or frozen. The first ten.",
     "missing_count": "How many there are.",
     "model_version": "The model in use, `shipped:NAME` for a starter, or null.",
+    "client_id": "Under which the gon-edge that says so is known to the broker.",
 }
 
 
@@ -512,7 +513,10 @@ def topics() -> str:
         "## Published",
         "\n".join(_table(("Topic", "Retained", "What"), rows)),
         "## Subscribed",
-        "The topics of `subscriptions`, and where they are enabled:",
+        (
+            "The topics of `subscriptions`; once after each start `BASE/NODE/state/+`, for what an earlier run has "
+            "said; and where they are enabled:"
+        ),
         "\n".join(_table(("Topic", "What"), heard)),
         "## Events",
         "One JSON object a message on `BASE/NODE/alert`; [an example](../alerts.md#read-an-alert).",

@@ -366,11 +366,14 @@ class Rig:
         return {x.rpartition(" ")[0]: float(x.rpartition(" ")[2]) for x in lines if x and not x.startswith("#")}
 
     def counted(self) -> dict[str, int] | None:
-        """Messages by result; ``None`` without an answer."""
+        """Messages of devices by result; ``None`` without an answer."""
         metrics = self.metrics()
         if not metrics:
             return None
-        return {result: int(metrics[f'gon_edge_messages_total{{result="{result}"}}']) for result in RESULTS}
+        counts = {result: int(metrics[f'gon_edge_messages_total{{result="{result}"}}']) for result in RESULTS}
+        # Its own of an earlier run, which it has asked for.
+        counts["ignored"] -= int(metrics.get('gon_edge_messages_ignored_total{reason="own"}', 0.0))
+        return counts
 
     def sample(self, at_s: float) -> Sample | None:
         """What the kernel says of the daemon's process; ``None`` where there is none."""

@@ -157,6 +157,7 @@ class Daemon:
             ),
             rng=random.Random(),  # noqa: S311  jitter; importing numpy.random costs 7 MiB
             on_reconnect=self._telemetry.mqtt_reconnect,
+            recalled=(own_topic(self._config.mqtt, self._config.node, "state") + "/+",),
             max_payload=self._config.limits.payload_bytes,
         )
         self._telemetry.watch(
@@ -317,6 +318,10 @@ class Daemon:
             return
         if self._feedback is not None and message.topic == self._feedback.topic:
             self._feedback.take(message.payload, retained=message.retained)
+            self._telemetry.ignored("own")
+            return
+        if message.retained and message.topic.startswith(self._client.topic("state", "")):
+            self._scoring.recall(message.payload)
             self._telemetry.ignored("own")
             return
         self._scoring.take(message.topic, message.payload, message.received_at, retained=message.retained)

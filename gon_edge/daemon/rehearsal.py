@@ -266,6 +266,8 @@ class Rehearsal:
 
     # -- the broker --------------------------------------------------------------------------------------------------
 
+    client_id = ""
+
     def topic(self, *levels: str) -> str:
         """The topic as the daemon's own; see `reporting.Broker`."""
         return "/".join(levels)

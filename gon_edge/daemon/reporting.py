@@ -69,7 +69,15 @@ class Tally:
 
 
 class Broker(Protocol):
-    """Who gets what is published: `MqttClient`, or a rehearsal that keeps the alerts."""
+    """Who gets what is published: `MqttClient`, or a rehearsal that keeps the alerts.
+
+    Attributes
+    ----------
+    client_id : str
+        Under which nobody else publishes.
+    """
+
+    client_id: str
 
     def topic(self, *levels: str) -> str:
         """The topic of the daemon's own with these levels."""
@@ -248,6 +256,9 @@ class Reporter:
 
     def tell(self, stream: Stream, alerts: tuple[Alert, ...]) -> None:
         """Tell events of a stream: log, series, broker, store."""
+        if any(alert.type == "new" for alert in alerts):
+            # First: a kill between the two must leave no event behind that the next run cannot find (`Scoring.recall`).
+            self.state(stream, force=True)
         for alert in alerts:
             again = alert.recurring if alert.kind == "anomaly" else None
             if alert.type == "end" and again is not None and self._on_habit(stream, alert):
@@ -275,7 +286,7 @@ class Reporter:
             del self.alerts[next(iter(self.alerts))]
 
     def end_orphan(self, event: Mapping[str, Any], wall: float) -> None:
-        """End an alert of an earlier run that no stream knows any more; ``wall`` is now, Unix seconds."""
+        """End an alert of an earlier run that no stream knows any more; ``wall`` is when, Unix seconds."""
         log.warning("alert end: no stream knows of %s any more, which an earlier run has left open", event["id"])
         self.alerts.setdefault(event["id"], dict(event))
         self._tell_event({**{k: v for k, v in event.items() if k not in _ANSWER}, "type": "end", "timestamp": wall})
@@ -317,6 +328,7 @@ class Reporter:
             "missing": list(missing[:TOP_FEATURES]),
             "missing_count": len(missing),
             "model_version": stream.scored_by.version if stream.scored_by else None,
+            "client_id": self._client.client_id,
         }
         short = json.dumps(dict(state, missing=[])) if missing else ""
         self._client.publish(self._client.topic("state", stream.name), json.dumps(state), retain=True, shorter=short)

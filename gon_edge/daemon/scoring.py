@@ -7,13 +7,17 @@ It knows no socket and never waits.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine, Orders
 from gon_edge.daemon.reporting import Broker, Reporter
+from gon_edge.events import Alert
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.daily import DAY_S, DAYS
 from gon_edge.model.file import Model
@@ -21,6 +25,8 @@ from gon_edge.state.catalog import starters
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.stream.groups import LEADERS
+from gon_edge.stream.held import event_json
+from gon_edge.stream.ids import said_by
 from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.pipeline import Heard, Pipeline, Step
 from gon_edge.stream.stream import Stream
@@ -30,6 +36,7 @@ log = logging.getLogger(__name__)
 _BIRTHS = "births"  # under which the store keeps what `Pipeline.births` says
 _ALL = 1 << 30  # alerts: those that are open are few
 _NAMED = 10  # streams in a line of the log; not critical
+_RECALLED = 100  # not critical: alerts of a stream that are open at a time are few
 _CATCH_UP_ROWS = 64  # of a stream, between two looks at the queue; not critical: a few ms
 
 
@@ -64,6 +71,7 @@ class Scoring:
     def __init__(self, config: Config, telemetry: Telemetry, broker: Broker, machine: Machine) -> None:
         self.config = config
         self._clock = machine.clock
+        self._client_id = broker.client_id
         self.store = Store.open(
             config.state_dir,
             max_bytes=config.store.max_bytes,
@@ -164,6 +172,33 @@ class Scoring:
                 self.reporter.end_orphan(event, self._clock.wall())
                 if event["stream"] not in self.pipeline.streams:
                     self.reporter.take_state_away(event["stream"])
+
+    def recall(self, payload: bytes) -> None:
+        """Take a state of a stream that the broker has kept of an earlier run, and end what no stream knows of it.
+
+        A kill, or a lost database, takes alerts along that subscribers have been told.
+        """
+        try:
+            said = json.loads(payload)
+            name, names = str(said["stream"]), [str(alert) for alert in said["alerts"][:_RECALLED]]
+            is_ours = said["client_id"] == self._client_id
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return
+        if not is_ours:  # of an earlier version, or of another gon-edge with the name of this node
+            return
+        held = {alert.id for stream in self.pipeline.streams.values() for alert in stream.policy.active}
+        for alert in names:
+            if alert not in held:
+                event = self.store.alert(alert) or self._made_up(alert, name)
+                over = event["type"] == "end"  # the event that said so may not have come through
+                self.reporter.end_orphan(event, event["timestamp"] if over else self._clock.wall())
+        if name not in self.pipeline.streams:
+            self.reporter.take_state_away(name)
+
+    def _made_up(self, alert: str, stream: str) -> dict[str, Any]:
+        """An event of an alert of which only the name is left."""
+        kind, since = said_by(alert) or ("anomaly", self._clock.wall())
+        return event_json(Alert(alert, "update", kind, stream, since, since, math.nan, math.nan, "warning", (), ""))
 
     @property
     def behind(self) -> bool:

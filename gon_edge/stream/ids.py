@@ -5,11 +5,15 @@ What a person copies from a page into a command, so they say the stream, the kin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gon_edge.events import AlertKind
+from gon_edge.events import ALERT_KINDS, AlertKind
+
+_INSTANT = "%Y%m%dT%H%M%S"
+_NAME = re.compile(r"-([a-z]+)-([0-9]{8}T[0-9]{6})(\.[0-9]{1,6})?Z(?:-[0-9]+)?\Z")
 
 
 class Ids:
@@ -47,7 +51,7 @@ class Ids:
         self._newest[kind] = (epoch, since_us)
         seconds, fraction_us = divmod(since_us, 1_000_000)
         try:
-            instant = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S")
+            instant = datetime.fromtimestamp(seconds, UTC).strftime(_INSTANT)
         except (OverflowError, ValueError, OSError):  # beyond year 9999
             instant = str(seconds)
         fraction = f".{fraction_us:06d}".rstrip("0") if fraction_us else ""
@@ -56,3 +60,22 @@ class Ids:
     def state(self) -> dict[str, list[int]]:
         """Return what the next `Ids` goes on from, fit for JSON."""
         return {kind: list(newest) for kind, newest in self._newest.items()}
+
+
+def said_by(name: str) -> tuple[AlertKind, float] | None:
+    """What the name of an alert says: its kind, and when it began, Unix seconds; ``None`` where it is no such name.
+
+    Examples
+    --------
+    >>> said_by("pump-anomaly-19700101T000001.5Z-3")
+    ('anomaly', 1.5)
+    """
+    found = _NAME.search(name)
+    kind = next((kind for kind in ALERT_KINDS if found is not None and kind == found[1]), None)
+    if found is None or kind is None:
+        return None
+    try:
+        instant = datetime.strptime(found[2], _INSTANT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return kind, instant.timestamp() + float(found[3] or 0.0)

@@ -31,6 +31,8 @@ def test_a_tally_tells_only_what_has_come_since():
 class Nobody:
     """A broker that keeps nothing."""
 
+    client_id = ""
+
     def topic(self, *levels: str) -> str:
         return "/".join(levels)
 

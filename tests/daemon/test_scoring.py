@@ -72,6 +72,56 @@ def test_alerts_that_no_stream_knows_any_more_are_ended_on_the_disk_the_page_and
     assert sent.retained["state/fan"] == ""
 
 
+def kept(stream: str, *alerts: str, client: str = "gon-edge-test") -> bytes:
+    return json.dumps({"stream": stream, "alerts": alerts, "client_id": client}).encode()
+
+
+def test_alerts_that_a_kill_took_along_are_ended_where_the_broker_still_shows_them(begin, tmp_path):
+    # A subscriber believed in them for ever.
+    states.leave(tmp_path / "state")
+    scoring, sent = begin()
+    (held, *_) = (alert.id for alert in scoring.pipeline.streams["pump"].policy.active)
+    lost = "pump-anomaly-20260202T024001.5Z-2"
+    scoring.recall(kept("pump", held, lost, "nothing said"))
+    scoring.recall(kept("gone", "gone-missing-20260202T024000Z"))
+    assert [(e["id"], e["type"], e["kind"], e["stream"], e["since"]) for e in sent.events] == [
+        (lost, "end", "anomaly", "pump", NOW + 1.5),
+        ("nothing said", "end", "anomaly", "pump", NOW),
+        ("gone-missing-20260202T024000Z", "end", "missing", "gone", NOW),
+    ]
+    assert sent.retained["state/gone"] == ""
+    assert held in {found["id"] for found in scoring.store.alerts(active=True)}
+    assert scoring.reporter.alerts[lost]["type"] == "end"
+
+
+def test_an_end_that_the_broker_did_not_get_is_said_again_as_it_was(begin, tmp_path):
+    ended = event("pump-anomaly-20260202T024000Z", "pump", type="end", top_features=[])
+    with Store.open(with_models(tmp_path / "state", "pump")) as store:
+        store.add_alert(ended)
+        store.flush(0.0)
+    scoring, sent = begin()
+    scoring.recall(kept("pump", ended["id"]))
+    assert sent.events == [ended]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        kept("pump", "pump-anomaly-20260202T024000Z", client="another gon-edge of this node's name"),
+        b'{"stream": "pump", "alerts": ["pump-anomaly-20260202T024000Z"]}',  # as versions before this one wrote it
+        b'{"stream": "pump", "alerts": 7, "client_id": "gon-edge-test"}',
+        b"7",
+        b"[" * 100_000,
+        b"",
+    ],
+)
+def test_a_state_that_is_not_ours_ends_nothing(begin, tmp_path, payload):
+    with_models(tmp_path / "state", "pump")
+    scoring, sent = begin()
+    scoring.recall(payload)
+    assert (sent.events, sent.retained) == ([], {})
+
+
 def test_a_stream_that_makes_room_for_others_leaves_no_alert_open(begin, tmp_path):
     states.leave(tmp_path / "state")
     scoring, sent = begin()

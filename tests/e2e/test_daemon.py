@@ -163,6 +163,32 @@ def test_kill_9_loses_neither_model_nor_open_alert(
         )
 
 
+def test_kill_9_leaves_no_subscriber_with_an_alert_that_was_not_on_the_disk_yet(
+    mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    # It believed in the alert for ever: a store writes once a minute at most, and the next run knew nothing of it.
+    def new(stream: str) -> list[str]:
+        return [e["id"] for e in subscriber.events() if (e["stream"], e["type"]) == (stream, "new")]
+
+    model = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
+    with DaemonProcess(tmp_path, mosquitto, streams={"defaults": {"interval": "1s"}}) as daemon:
+        for stream in ("fan", "pump"):
+            ModelFolder(daemon.state_dir).install(stream, model)
+        daemon.connected()
+        for seed, stream in enumerate(("fan", "pump")):
+            mosquitto.publish_lines(f"telemetry/{stream}", rows(60, seed=seed))
+            mosquitto.publish_lines(f"telemetry/{stream}", rows(60, start=START + 60, seed=seed, fault=20.0))
+            wait_until(lambda stream=stream: new(stream), 20, "the alert")
+        with Store.open(daemon.state_dir, read_only=True) as store:
+            assert [event["id"] for event in store.alerts()] == new("fan")
+        daemon.kill()
+        daemon.connected()
+        wait_until(lambda: subscriber.events()[-1]["type"] == "end", 20, "the end")
+        assert [(e["id"], e["kind"]) for e in subscriber.events() if e["type"] == "end"] == [(*new("pump"), "anomaly")]
+        state = json.loads(mosquitto.retained("gon-edge/pi-1/state/pump") or "{}")
+        assert state["alerts"] == []
+
+
 def test_damaged_files_are_set_aside_and_the_previous_model_is_used(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
         warm_up(daemon, mosquitto)

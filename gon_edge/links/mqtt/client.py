@@ -41,6 +41,7 @@ _STABLE_S = 60.0  # a connection that lasted this long was a good one: the next 
 _QUICK_S = 10.0  # not critical: a broker that closes so soon after it has accepted us does so on purpose
 _QUICK_LOSSES = 3  # in a row; one or two are a broker that restarts
 _SUBACK_S = 5.0  # not critical: a broker that lives answers at once
+_RECALLS = 2  # a broker may end the connection for a subscription that it denies
 _MOST_LOGGED = 1000  # not critical: different texts remembered as said, each below 1 KiB
 
 
@@ -66,6 +67,9 @@ class MqttClient:
         For the jitter of the backoff.
     on_reconnect : callable, optional
         Called on the network thread with one of :data:`RECONNECT_REASONS` whenever a connection, or an attempt, failed.
+    recalled : tuple of str
+        Topic filters of our own whose retained messages are wanted once, before anything of ours is sent: what an
+        earlier run has said last.
     max_pending : int
         Events kept while there is no connection.
     max_payload : int
@@ -113,6 +117,7 @@ class MqttClient:
     >>> client.stop()                                                                            # doctest: +SKIP
     """
 
+    # Many parameters: who we are, what we want to hear, and what is kept of either.
     def __init__(
         self,
         settings: MqttConfig,
@@ -121,6 +126,7 @@ class MqttClient:
         subscriptions: tuple[str, ...],
         rng: random.Random,
         on_reconnect: Callable[[ReconnectReason], None] | None = None,
+        recalled: tuple[str, ...] = (),
         max_pending: int = 1000,
         max_payload: int = LimitsConfig().payload_bytes,
     ) -> None:
@@ -129,6 +135,8 @@ class MqttClient:
         self._subscriptions = subscriptions
         self._rng = rng
         self._on_reconnect = on_reconnect
+        self._recalled = recalled
+        self._recalls_left = _RECALLS
         settings.password()  # a secret or certificate that cannot be read is found at the start,
         tls_context(settings)  # not by the first connection
 
@@ -384,6 +392,9 @@ class MqttClient:
     def _greet(self, connection: Connection, session_present: bool) -> None:
         self.delivery.put(Outgoing(self.topic("status"), b"online", retain=True))
         self.delivery.begin(connection)
+        if self._recalls_left:  # ahead of the others, whose answer is the one that is looked at
+            self._recalls_left -= 1
+            connection.recall(self._recalled)
         if session_present:
             connection.unsubscribe(tuple(sorted(self.subscribed - set(self._subscriptions))))
         else:
@@ -440,16 +451,22 @@ class MqttClient:
         self._hearing.turn(monotonic())  # before: whoever takes them out knows already that we were away
         if not self._remembers:
             topics = {message.topic for message in messages}
-            self._stray = next((t for t in topics if not any(matches(f, t) for f in self._subscriptions)), "")
+            wanted = (*self._subscriptions, *self._recalled)
+            self._stray = next((t for t in topics if not any(matches(f, t) for f in wanted)), "")
         self.queue.put_many(messages)
 
     def _subscribed(self, refused: dict[str, str]) -> None:
+        if any(refused.pop(topic, None) for topic in self._recalled):
+            log.info("%s does not let us read what we have published", self.url)
         self.subscribe_refused = refused
         for topic, reason in refused.items():
             self._log_once(logging.ERROR, f"{self.url} refuses the subscription to {topic!r}: {reason}")
 
     def _unsubscribed(self, topics: tuple[str, ...]) -> None:
         self.subscribed -= set(topics)
+        if topics == self._recalled:
+            self._recalls_left = 0
+            return
         log.info("%s sends %s no more", self.url, ", ".join(map(repr, topics)))
 
     def _cut(self, messages: list[Cut]) -> None:

@@ -322,6 +322,11 @@ class Connection:
         if mid is not None:
             self._asked[mid] = topics
 
+    def recall(self, topics: tuple[str, ...]) -> None:
+        """Have the retained messages of some topic filters sent once, and nothing that is published there later."""
+        self.subscribe(topics)
+        self.unsubscribe(topics)
+
     def unsubscribe(self, topics: tuple[str, ...]) -> None:
         """Tell the broker that these topic filters are not wanted any more."""
         if topics:

@@ -44,6 +44,7 @@ def client(
     max_pending: int = 1000,
     max_payload: int = 2 << 20,
     state: dict[str, Any] | None = None,
+    recalled: tuple[str, ...] = (),
     **changes: object,
 ) -> Iterator[MqttClient]:
     mqtt = MqttClient(
@@ -52,6 +53,7 @@ def client(
         subscriptions=topics,
         rng=random.Random(0),
         on_reconnect=on_reconnect,
+        recalled=recalled,
         max_pending=max_pending,
         max_payload=max_payload,
     )
@@ -423,6 +425,35 @@ def test_a_session_that_brings_what_nobody_remembers_asking_for_is_begun_anew(
         assert mqtt.connects == 2
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_what_an_earlier_run_has_published_is_recalled_once_and_before_it_is_said_anew(
+    mosquitto: Mosquitto, protocol: str
+) -> None:
+    for name in ("pump", "fan"):
+        mosquitto.publish(f"s/{name}", "before", retain=True)
+    with client(mosquitto.url, "telemetry/+", recalled=("s/+",), protocol=protocol, client_id="us") as mqtt:
+        mqtt.publish("s/pump", "now", retain=True)
+        assert {(m.topic, m.payload) for m in receive(mqtt, 2)} == {("s/pump", b"before"), ("s/fan", b"before")}
+        wait_until(lambda: mosquitto.retained("s/pump") == b"now")
+        assert mqtt.subscribed == {"telemetry/+"}
+        mosquitto.kill()
+        mosquitto.start()
+        connected(mqtt, 2)
+        wait_until(lambda: mosquitto.retained("s/pump") == b"now")
+        mosquitto.publish("telemetry/pump", "last")
+        assert [m.payload for m in receive(mqtt, 1)] == [b"last"]
+    assert mosquitto.log.count("Received UNSUBSCRIBE from us") == 1
+
+
+def test_a_broker_that_does_not_let_us_read_what_we_published_is_no_trouble() -> None:
+    broker = OldBroker(REFUSE_AS_3_1_1)  # it refuses each topic of a SUBSCRIBE
+    broker.start()
+    with client(f"mqtt://127.0.0.1:{broker.port}", recalled=("s/+",), protocol="3.1.1") as mqtt:
+        wait_until(lambda: mqtt.connects == 1)
+        assert not mqtt.subscribe_refused
+        assert mqtt.troubles() == ()
+
+
 def test_a_broker_without_our_session_has_nothing_to_unsubscribe(mosquitto: Mosquitto) -> None:
     with client(mosquitto.url, "#") as mqtt:
         state = mqtt.state()
@@ -579,6 +610,15 @@ def test_a_broker_that_closes_for_a_subscription_it_denies_is_no_other_client() 
         assert "with no answer to the subscription of 'denied'" in mqtt.last_error or mqtt.connected
         assert mqtt.reconnects["taken_over"] == 0
         assert sum(mqtt.delivery.lost.values()) == 0
+
+
+def test_a_broker_that_closes_for_what_is_only_recalled_is_not_asked_for_ever() -> None:
+    broker = OldBroker(REFUSE_AS_3_1_1, closes_for=b"s/+")
+    broker.start()
+    with client(f"mqtt://127.0.0.1:{broker.port}", "t", recalled=("s/+",), protocol="3.1.1") as mqtt:
+        wait_until(lambda: mqtt.subscribe_refused)  # the answer to "t"
+        assert mqtt.connects == 3
+        assert mqtt.connected
 
 
 def test_a_broker_that_restarts_again_and_again_is_no_other_client(mosquitto: Mosquitto) -> None:
