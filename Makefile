@@ -57,9 +57,10 @@ SEED ?= 0
 chaos: $(VENV)/.make-run  ## the daemon under attacks drawn at random by SEED=; rows, alerts and memory accounted for at the end
 	$(BIN)/python tools/soak.py --random --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
-bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sustains, in which memory
+bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sustains, in which memory; how soon it is there
 	$(BIN)/python tools/bench_scoring.py
 	$(BIN)/python tools/bench_daemon.py
+	$(BIN)/python tools/bench_start.py
 
 bench-memory: $(VENV)/.make-dev  ## memory and duration of training, for several sizes, beside torch; 5 minutes
 	$(BIN)/python tools/bench_memory.py $(ARGS)

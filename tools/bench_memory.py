@@ -138,6 +138,7 @@ def finished(trainer: Trainer, asked: Job) -> RetrainRecord:
     trainer.start(asked)
     while (ended := trainer.poll()) is None:
         time.sleep(0.05)
+    trainer.stop()  # its child would take another job
     return ended[0]
 
 

@@ -153,6 +153,7 @@ def rounds(parts: list[NDArray[np.float32]], seed: int, *, accepted: bool = Fals
                 outcomes.append(ended[0].outcome)
                 if models.file("bench").exists():
                     used.append(load_model(models.file("bench")))
+        trainer.stop()
     return used, ", ".join(outcomes)
 
 

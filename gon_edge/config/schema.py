@@ -237,19 +237,24 @@ class StoreConfig:
     max_bytes: int = option(values.size(1 << 20), 256 << 20, key="max_size")
 
 
+LEAST_BUDGET_BYTES = 48 << 20  # 8 features with 600 rows peak at 47 MiB (docs/retraining.md)
+
+
 @dataclass(frozen=True, slots=True)
 class RetrainConfig:
     """When models are trained again, what the training child may use, and when it has to wait.
 
     `quiet_hours` are minutes since midnight, local time; `max_temperature` is in degrees Celsius, `max_load` for each
-    core.  `None` is off.
+    core.  `None` is off, except of `processes` and `memory_budget_bytes`: these follow from the machine
+    (`training.capacity`).
     """
 
     every_s: float | None = option(values.or_off(values.duration(60)), 86400.0)
     quiet_hours: tuple[int, int] | None = option(values.or_off(values.hours), None)
     on_drift: bool = option(values.boolean, True)
     on_features: bool = option(values.boolean, True)
-    memory_budget_bytes: int = option(values.size(1 << 20), 64 << 20)  # 38 features peak at 56 MiB (docs/retraining.md)
+    processes: int | None = option(values.optional(values.integer(1, 64)), None)
+    memory_budget_bytes: int | None = option(values.optional(values.size(1 << 20)), None)
     deadline_s: float = option(values.duration(1), 600.0)
     nice: int = option(values.integer(0, 19), 19)  # setpriority(2); 19 gives way to everything
     cpu_share: float = option(values.real(0.05, 1), 1.0)
@@ -258,6 +263,16 @@ class RetrainConfig:
     max_temperature: float | None = option(values.or_off(values.real(20, 150)), 75.0)
     max_load: float | None = option(values.or_off(values.real(0, above=True)), 1.5)
     on_battery: bool = option(values.boolean, False)
+
+    def check(self, at: Place) -> None:
+        """Refuse so many trainings at once that none of them has the memory to begin."""
+        if self.processes is None or self.processes == 1 or self.memory_budget_bytes is None:
+            return
+        if self.memory_budget_bytes < self.processes * LEAST_BUDGET_BYTES:
+            at.below("memory_budget").fail(
+                f"write at least {self.processes * LEAST_BUDGET_BYTES >> 20}MiB: all {self.processes} processes share "
+                f"it, and a training needs {LEAST_BUDGET_BYTES >> 20}MiB"
+            )
 
 
 @dataclass(frozen=True, slots=True)

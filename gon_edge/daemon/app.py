@@ -43,6 +43,7 @@ from gon_edge.state.catalog import check_starters
 from gon_edge.stream.payload import decoders
 from gon_edge.stream.pipeline import CLOCK_STEP_S, TICK_S
 from gon_edge.stream.topics import outermost
+from gon_edge.training.capacity import capacity
 
 if TYPE_CHECKING:
     from gon_edge.links.feedback import Feedback
@@ -80,7 +81,7 @@ class Daemon:
         self._config = config
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)
-        self._telemetry.memory_budget(config.retrain.memory_budget_bytes)
+        self._telemetry.memory_budget(capacity(config.retrain).budget_bytes)
         self._clock = Clock()
         self._home = self._home_assistant() if config.homeassistant.enabled else None
         self._feedback = self._answers() if config.mqtt.feedback else None
@@ -358,7 +359,7 @@ class Daemon:
         later = waiting(old, new, self._streams.values())
         self._config = merged(old, new)
         self._scoring.configure(self._config)
-        self._telemetry.memory_budget(new.retrain.memory_budget_bytes)
+        self._telemetry.memory_budget(capacity(new.retrain).budget_bytes)
         if new.log.level != old.log.level:
             logging.getLogger().setLevel(new.log.level.upper())
         log.info("the configuration was read again%s", f"; after a restart: {', '.join(later)}" if later else "")

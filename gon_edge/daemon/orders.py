@@ -233,10 +233,7 @@ class Orders:
 
     def training_of(self, name: str) -> str:
         """How far a stream's training is, for people; empty when it has none."""
-        running, progress = self.rounds.running, self.rounds.progress
-        if running is None or running.stream != name or progress is None:
-            return ""
-        return self.rounds.held or f"{progress['phase']}, {100 * progress['share']:.0f} %"
+        return self.rounds.training_of(name)
 
     def waits(self, name: str) -> str:
         """What keeps a training of a stream: one before it that gave no model, another stream, or the machine."""
@@ -273,9 +270,9 @@ class Orders:
             return at, (found.aligner.interval_s if found is not None else None) or interval_s
         return found.last_row.timestamp, found.aligner.interval_s
 
-    def keep(self) -> None:
+    def keep(self, stream: str | None = None) -> None:
         """Write to the disk; a store that cannot says so by itself, and tries again."""
-        self.store.flush(self.clock.monotonic())
+        self.store.flush(self.clock.monotonic(), stream)
 
     def use(self, stream: str, model: Model) -> None:
         """Score by another model from the next row on; the next training is counted from here."""

@@ -43,6 +43,7 @@ from gon_edge.state.history import RetrainRecord
 from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.pipeline import TICK_S
 from gon_edge.stream.stream import Stream
+from gon_edge.training.capacity import capacity
 from gon_edge.training.operations import carry_out
 
 _UPTIME_S = 3600.0
@@ -201,8 +202,16 @@ class Rehearsal:
         config = replace(
             config,
             state_dir=Path(self._folder.name),
-            # Nobody's rows wait meanwhile: the child neither gives way nor rests.
-            retrain=replace(config.retrain, nice=0, cpu_share=1.0, on_battery=True),
+            # Nobody's rows wait meanwhile: the child neither gives way nor rests.  One at a time, so that the same
+            # recording has the same course, each with the memory it has where several run.
+            retrain=replace(
+                config.retrain,
+                nice=0,
+                cpu_share=1.0,
+                on_battery=True,
+                processes=1,
+                memory_budget_bytes=capacity(config.retrain).budget_bytes,
+            ),
         )
         self._scoring = Scoring(config, Telemetry(CollectorRegistry(), version=__version__), self, machine)
 

@@ -184,5 +184,38 @@ def pss_bytes(pid: int | None = None, *, proc: Path = PROC) -> int:
     return 0
 
 
+def installed_bytes(*, proc: Path = PROC) -> int:
+    """Memory of this machine, bytes; 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (proc / "meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def allowed_bytes(*, proc: Path = PROC, groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What this process and those beside it in its control groups may use together, bytes; ``None`` for no limit.
+
+    The least of ``memory.high`` and ``memory.max`` of its group and of those around it (cgroup v2).  A container sees
+    its own group as the root.
+
+    Parameters
+    ----------
+    proc, groups : Path
+        Where procfs and the control groups are mounted.
+    """
+    limits: list[int] = []
+    with contextlib.suppress(OSError):
+        named = next((n for n in (proc / "self" / "cgroup").read_text().splitlines() if n.startswith("0::")), "0::/")
+        group = groups / named.removeprefix("0::").lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(groups):
+                break
+            for name in ("memory.high", "memory.max"):
+                with contextlib.suppress(OSError, ValueError):  # there is none in the root, or it says "max"
+                    limits.append(int((folder / name).read_text()))
+    return min(limits, default=None)
+
+
 def _name(pid: int | None) -> str:
     return "self" if pid is None else str(pid)

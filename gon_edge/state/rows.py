@@ -21,15 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.events import Row
+from gon_edge.state.buffer import RowBuffer
 from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine, restamp
 from gon_edge.state.database import DATABASE_ERRORS, PAGE_BYTES, DamageError, Database
 
 REFUSED_BYTES = 4 << 20
 """Rows, packed, that are kept in memory while the disk refuses them; then the oldest are given up."""
-
-_CHUNK_ROWS = 1024  # not critical: more rows pack hardly better, and a reader holds one chunk at a time
-_CHUNK_BYTES = 256 << 10  # packing needs some ten times this for a moment
-_FIRST_ROWS = 64  # not critical: a buffer grows by doubling
 
 
 @dataclass(slots=True)
@@ -51,40 +48,6 @@ class _Stored:
     id: int
     rows: int
     size_bytes: int
-
-
-class _Buffer:
-    """The newest rows of one stream; arrays grow by doubling and are used again after `take`."""
-
-    def __init__(self, features: tuple[str, ...]) -> None:
-        self.features = features
-        self.length = 0
-        self.row_bytes = 8 + 4 * len(features) + 2  # a timestamp, the values, two flags
-        self.limit = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // self.row_bytes))
-        self._allocate(min(_FIRST_ROWS, self.limit))
-
-    def _allocate(self, capacity: int) -> None:
-        self.timestamps = np.empty(capacity, np.float64)
-        self.values = np.empty((capacity, len(self.features)), np.float32)
-        self.flags = np.empty((capacity, 2), np.bool_)  # restart, quarantined
-
-    def add(self, row: Row, quarantined: bool) -> None:
-        at = self.length
-        if at == len(self.timestamps):
-            old = self.timestamps, self.values, self.flags
-            self._allocate(min(2 * at, self.limit))
-            self.timestamps[:at], self.values[:at], self.flags[:at] = old
-        self.timestamps[at] = row.timestamp
-        values = self.values[at]
-        values[:] = row.values
-        values[row.stale] = np.nan  # held over from long ago: not what the sensor said
-        self.flags[at] = row.restart, quarantined
-        self.length = at + 1
-
-    def rows(self) -> RowChunk:
-        n = self.length
-        flags = self.flags[:n].copy()
-        return RowChunk(self.features, self.timestamps[:n].copy(), self.values[:n].copy(), flags[:, 0], flags[:, 1])
 
 
 class Rows:
@@ -114,7 +77,7 @@ class Rows:
         self._rows_per_stream = rows_per_stream
         self._stored: dict[str, deque[_Stored]] = {}
         self._after_commit: dict[str, deque[_Stored]] = {}
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, RowBuffer] = {}
         self._buffered_bytes = 0
         self._packed: deque[_Packed] = deque()
         self._packed_bytes = 0
@@ -133,18 +96,19 @@ class Rows:
         if buffer is None or (buffer.features is not row.features and buffer.features != row.features):
             if buffer is not None:
                 self._pack(row.stream, buffer)
-            buffer = self._buffers[row.stream] = _Buffer(row.features)
+            buffer = self._buffers[row.stream] = RowBuffer(row.features)
         buffer.add(row, quarantined)
         self._buffered_bytes += buffer.row_bytes
         if buffer.length == buffer.limit:
             self._pack(row.stream, buffer)
 
-    def pack(self) -> None:
-        """Make chunks of everything that was taken."""
-        for stream, buffer in self._buffers.items():
-            self._pack(stream, buffer)
+    def pack(self, stream: str | None = None) -> None:
+        """Make chunks of everything that was taken, or of what was taken of one stream."""
+        for name, buffer in self._buffers.items():
+            if stream in (None, name):
+                self._pack(name, buffer)
 
-    def _pack(self, stream: str, buffer: _Buffer) -> None:
+    def _pack(self, stream: str, buffer: RowBuffer) -> None:
         if buffer.length == 0:
             return
         rows = buffer.rows()

@@ -338,13 +338,21 @@ class Store:
                 self._next_flush = now + self._wait_s
         return self._next_flush is not None and now >= self._next_flush
 
-    def flush(self, now: float) -> bool:
+    def flush(self, now: float, stream: str | None = None) -> bool:
         """Write everything held in memory; tell whether it is on the disk.
 
         A failure is not raised: `last_error` has it, the rows stay, and `due` says when to try again.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic seconds.
+        stream : str, optional
+            Somebody needs the rows of this stream on the disk.  Those of the others wait for their own time: a few rows
+            in a chunk take a whole chunk's time to be read, whenever they are.
         """
         self._database.require_writable()
-        self._rows.pack()
+        self._rows.pack(stream)
         self._last_flush = now
         try:
             if self._database.is_lost():
@@ -364,6 +372,8 @@ class Store:
         self._database.last_error = None
         self._retry_s = 0.0
         self._out_of_memory = False
+        if stream is not None:
+            return True
         self._next_flush = None
         self._wait_s = min(2 * self._wait_s, self._flush_every_s)
         return True

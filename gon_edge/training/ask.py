@@ -141,8 +141,8 @@ class _Here:
         newest, interval_s = newest_row(self.store, stream)
         return newest, self.config.stream(stream).interval_s or interval_s
 
-    def keep(self) -> None:
-        if self._writes and not self.store.flush(time.monotonic()):
+    def keep(self, stream: str | None = None) -> None:
+        if self._writes and not self.store.flush(time.monotonic(), stream):
             raise StoreError(f"{self.store.last_error}")
 
     def use(self, stream: str, model: Model) -> None:

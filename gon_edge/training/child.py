@@ -1,10 +1,13 @@
-"""The training child: ``python -m gon_edge.training.child JOB``, a fresh process that fits one model and ends.
+"""The training child: ``python -m gon_edge.training.child``, a fresh process that fits models, one after the other.
 
-It plans, reads rows (`source`), fits (`fit`), has the gate compare the result with the model in use (`gate`), writes a
-candidate file, and tells its parent how far it is on stdout, a JSON object a line.  The daemon beside it must go on
-scoring.  So the child has one thread and the lowest priority, is the first that the kernel kills, and stops itself
-before it outgrows its budget.  It decides nothing: `trainer` acts on what the gate found.  It writes nothing but the
-candidate, because a scratch file would wear out the card.
+Each line of stdin names the file of a job.  For each the child plans, reads rows (`source`), fits (`fit`), has the gate
+compare the result with the model in use (`gate`), writes a candidate file, and tells its parent how far it is on
+stdout, a JSON object a line; ``outcome`` is in the last one of a job.  It ends with its input, or with the first job
+that fails: one that has run out of memory is no place for the next.
+
+The daemon beside it must go on scoring.  So the child has one thread and the lowest priority, is the first that the
+kernel kills, and stops itself before it outgrows its budget.  It decides nothing: `trainer` acts on what the gate
+found.  It writes nothing but the candidate, because a scratch file would wear out the card.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from numpy.typing import NDArray
 
 from gon_edge.errors import GonEdgeError, ModelFileError, NotEnoughData, OverBudget, StoreError
 from gon_edge.model.file import Model, load_model, save_model
-from gon_edge.process.memory import rss_bytes
+from gon_edge.process.memory import return_memory, rss_bytes
 from gon_edge.state.chunk import RowChunk
 from gon_edge.training.answers import Span
 from gon_edge.training.carry import Carry, Part
@@ -51,11 +54,17 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process so far, bytes.
+    """Largest resident memory of this process since `_forget_peak`, bytes.
 
     ``VmHWM``, not ``ru_maxrss``: that one starts with what the parent held when it forked.
     """
     return _status_bytes("VmHWM")
+
+
+def _forget_peak() -> None:
+    """Count the largest resident memory anew: that of a job is not that of the one before it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5); Linux 4.0
 
 
 def _status_bytes(key: str) -> int:
@@ -86,7 +95,8 @@ def _limit_growth(budget_bytes: int) -> None:
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)
     room = max(0, budget_bytes - rss_bytes())
     mapped = _status_bytes("VmData")
-    resource.setrlimit(resource.RLIMIT_DATA, (mapped + room, mapped + room))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (mapped + room, hard))  # the next job may have a larger budget
 
 
 def _tell(**message: object) -> None:
@@ -359,19 +369,24 @@ def _held_out_rows(rows: int, trusted: NDArray[np.bool_], settings: FitSettings)
 
 
 def main() -> int:
-    """Run the job in the file named by the only argument; the exit status is that of the error."""
-    try:
-        job = read_job(Path(sys.argv[1]))
-    except FileNotFoundError:  # who asked for it has ended meanwhile, and its folder is gone
-        return GonEdgeError.exit_code
-    _be_considerate(job.nice)
-    try:
-        run(job)
-    except GonEdgeError as error:
-        _tell(outcome="failed", error=type(error).__name__, reason=str(error), peak_bytes=peak_bytes())
-        return error.exit_code
-    except BrokenPipeError:  # who asked for it was killed a moment ago, and so are we
-        os._exit(1)  # without the complaint that output was left
+    """Run the jobs whose files stdin names, a JSON string a line; the exit status is that of the one that failed."""
+    nice = 0
+    for line in sys.stdin:
+        try:
+            job = read_job(Path(json.loads(line)))
+        except FileNotFoundError:  # who asked for it has ended meanwhile, and its folder is gone
+            return GonEdgeError.exit_code
+        _be_considerate(job.nice - nice)
+        nice = job.nice
+        _forget_peak()
+        try:
+            run(job)
+        except GonEdgeError as error:
+            _tell(outcome="failed", error=type(error).__name__, reason=str(error), peak_bytes=peak_bytes())
+            return error.exit_code
+        except BrokenPipeError:  # who asked for it was killed a moment ago, and so are we
+            os._exit(1)  # without the complaint that output was left
+        return_memory()
     return 0
 
 

@@ -19,6 +19,7 @@ from gon_edge.model.file import write_atomically
 from gon_edge.state.folder import ModelFolder
 from gon_edge.training.answers import Span, fault_spans, normal_spans
 from gon_edge.training.budget import budget_of
+from gon_edge.training.capacity import capacity
 from gon_edge.training.habits import habit_spans
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.site import Site
@@ -39,7 +40,7 @@ class Order:
     stream : str
     why : OrderReason
     budget_bytes : int or None
-        In place of ``retrain.memory_budget``.
+        In place of what `capacity` gives a training.
     since : mapping or None
         Oldest row to learn: ``{"at": Unix seconds}`` or ``{"ago_s": seconds before the newest row}``.
     include_quarantined : bool
@@ -183,15 +184,15 @@ class Job:
 def make_job(order: Order, site: Site) -> Job:
     """What the training child is told to carry out an order.
 
-    Every row so far is on the disk then, where the child finds it.
+    Every row of its stream is on the disk then, where the child finds it.
 
     Raises
     ------
     InputError
         ``order.since`` is no moment.
     """
-    site.keep()
     stream, config, models = order.stream, site.config, site.models
+    site.keep(stream)
     options, retrain, plain = config.stream(stream), config.retrain, FitSettings()
     model = site.model(stream)
     newest, interval_s = site.newest_row(stream)
@@ -218,7 +219,7 @@ def make_job(order: Order, site: Site) -> Job:
             counter=options.counter,
             gauge=options.gauge,
         ),
-        budget_bytes=order.budget_bytes or retrain.memory_budget_bytes,
+        budget_bytes=order.budget_bytes or capacity(retrain).budget_bytes,
         nice=retrain.nice,
         deadline_s=retrain.deadline_s,
         since=None if order.rows_file or order.since is None or newest is None else moment(order.since, newest),

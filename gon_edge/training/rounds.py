@@ -1,9 +1,10 @@
 """Training rounds in their order: whose turn it is, when a round may run, who is told what came of it.
 
-One runs at a time.  A person's come before first models of streams, and those before what starts by itself: where heat,
-load or power keep a renewal from going on, it makes room.  Who asks while one runs is told so, or waits.  A client that
-hangs up takes its rounds with it.  The running child is held (SIGSTOP) while the machine is hot, and when nobody asked
-for the round also while it is loaded or on battery; ``retrain.cpu_share`` is kept the same way.
+As many run at once as `capacity` has places for, each of another stream.  A person's come before first models of
+streams, and those before what starts by itself: where heat, load or power keep a renewal from going on, it makes room.
+Who asks while no place is free is told so, or waits.  A client that hangs up takes its rounds with it.  The running
+children are held (SIGSTOP) while the machine is hot, and those that nobody asked for also while it is loaded or on
+battery; ``retrain.cpu_share`` is kept the same way.
 
 `Rounds.step` never blocks, so that the daemon's scoring thread can call it between rows; without a daemon `ask` calls
 it in a loop, and in virtual time `Rounds.finish` waits.  Knows nothing of sockets and of series, and of streams only
@@ -19,12 +20,14 @@ import signal
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gon_edge.config.schema import RetrainConfig
 from gon_edge.errors import GonEdgeError, NotEnoughData, OverBudget, RetrainBusy, RetrainError
 from gon_edge.events import TrainingOutcome
 from gon_edge.state.history import RetrainRecord
+from gon_edge.training.capacity import capacity
 from gon_edge.training.conditions import Conditions
 from gon_edge.training.job import Order, make_job
 from gon_edge.training.site import Client, Site
@@ -70,6 +73,32 @@ class _Batch:
             self.client.answer(rounds=self._results)
 
 
+@dataclass(slots=True)
+class _Run:
+    """A round that runs.
+
+    Attributes
+    ----------
+    order : Order
+    batch : _Batch or None
+        Who waits for it.
+    budget_bytes : int
+    began : bool
+        Whether its child has said something.
+    stopped : bool
+        Whether its child stands still.
+    held : str
+        Why, unless it only rests.
+    """
+
+    order: Order
+    batch: _Batch | None
+    budget_bytes: int
+    began: bool = False
+    stopped: bool = False
+    held: str = ""
+
+
 class Rounds:
     """The rounds of a state directory.
 
@@ -85,7 +114,7 @@ class Rounds:
     settings : RetrainConfig
         May be replaced at any time.
     held : str
-        Why the running round stands still, or the next one does not start; empty when nothing holds it.
+        Why a running round stands still, or the next one does not start; empty when nothing holds one.
     """
 
     def __init__(self, trainer: Trainer, settings: RetrainConfig, conditions: Conditions | None) -> None:
@@ -94,29 +123,27 @@ class Rounds:
         self._trainer = trainer
         self._conditions = conditions
         self._waiting: deque[tuple[Order, _Batch | None]] = deque()
-        self._running: tuple[Order, _Batch | None] | None = None
-        self._budget_bytes = 0  # of the running round
+        self._runs: dict[str, _Run] = {}  # by stream
         self._obstacles: tuple[str, str] = ("", "")  # for every round, for those nobody asked for
         self._looked_at = self._told_at = self._polled_at = float("-inf")
         self._not_before = float("-inf")
-        self._stopped = False
-        self._begun = False  # the running child has said something
         self._said = ""
 
     @property
-    def running(self) -> Order | None:
-        """The order that is being carried out."""
-        return self._running[0] if self._running else None
+    def running(self) -> tuple[Order, ...]:
+        """The orders that are being carried out."""
+        return tuple(run.order for run in self._runs.values())
 
-    @property
-    def progress(self) -> dict[str, Any] | None:
-        """How far the running round is, as `Trainer.progress` says."""
-        return self._trainer.progress
+    def training_of(self, stream: str) -> str:
+        """How far the running round of a stream is, or why it stands still, for people; empty when none runs."""
+        progress = self._trainer.progress(stream)
+        if stream not in self._runs or progress is None:
+            return ""
+        return self._runs[stream].held or f"{progress['phase']}, {100 * progress['share']:.0f} %"
 
     def wants(self, stream: str) -> bool:
         """Whether a round of this stream runs or waits."""
-        found = any(order.stream == stream for order, _ in self._waiting)
-        return found or (self._running is not None and self._running[0].stream == stream)
+        return stream in self._runs or any(order.stream == stream for order, _ in self._waiting)
 
     def ask(self, orders: Sequence[Order], client: Client | None = None, *, wait: bool = False) -> None:
         """Take orders; the client gets one answer when all of them are done.
@@ -124,16 +151,18 @@ class Rounds:
         Raises
         ------
         RetrainBusy
-            A client does not want to wait, and a round runs or waits.
+            A client does not want to wait, and there is no place for its first order, or another client waits.
         """
         if client is None:
             for order in orders:
                 self._insert(order, None)
             return
-        ahead = self._running or next((entry for entry in self._waiting if entry[1] is not None), None)
-        if ahead is not None and not wait:
+        if not wait and not self._has_place(orders[0]):
+            busy = ", ".join(map(repr, self._runs))
+            raise RetrainBusy(orders[0].stream, f"stream {busy} is being trained; try again later, or add --wait")
+        if not wait and (ahead := next((entry for entry in self._waiting if entry[1] is not None), None)) is not None:
             raise RetrainBusy(
-                orders[0].stream, f"stream {ahead[0].stream!r} is being trained; try again later, or add --wait"
+                orders[0].stream, f"stream {ahead[0].stream!r} is to be trained first; try again later, or add --wait"
             )
         batch = _Batch(client, len(orders), wait=wait)
         self._not_before = float("-inf")
@@ -147,10 +176,12 @@ class Rounds:
 
     def waits_for(self, stream: str) -> str:
         """What keeps a waiting round of a stream from starting, for people; empty where none waits."""
-        if not any(order.stream == stream for order, _ in self._waiting):
+        before = next((place for place, (order, _) in enumerate(self._waiting) if order.stream == stream), None)
+        if before is None:
             return ""
-        if self._running is not None:
-            return f"a training waits until {self._running[0].stream!r} is trained"
+        if self._runs:
+            more = f", and {before} more before it" if before else ""
+            return f"a training waits until {' or '.join(map(repr, self._runs))} is trained{more}"
         return f"a training waits: {self.held}" if self.held else "a training is about to begin"
 
     def step(self, now: float, site: Site) -> None:
@@ -164,26 +195,24 @@ class Rounds:
             Hears of rounds that begin and end; the jobs are made of what it knows when their turn has come.
         """
         self._leave_out_gone()
-        if self._running is not None:
-            if now - self._polled_at < _POLL_EVERY_S:
-                return
+        if now - self._polled_at >= _POLL_EVERY_S:
             self._polled_at = now
-            if self._ended(site) is not None:
-                return
-        elif self._waiting and now >= self._not_before:
-            self._start(now, site)
-        if self._running or self._waiting:
+            while self._ended(site) is not None:
+                pass
+        self._begin(now, site)
+        self._trainer.rest()
+        if self._runs or self._waiting:
             self._look(now)
             self._hold(now)
             self._make_room()
             self._tell(now)
 
     def finish(self, site: Site) -> RetrainRecord | None:
-        """Wait until the running round has ended, and return what came of it; ``None`` at once when none runs.
+        """Wait until a running round has ended, and return what came of it; ``None`` at once when none runs.
 
         For `daemon.rehearsal`, where no row comes meanwhile.  The child is not held.
         """
-        while self._running is not None:
+        while self._runs:
             if (record := self._ended(site)) is not None:
                 return record
             time.sleep(_POLL_EVERY_S / 10.0)
@@ -198,12 +227,10 @@ class Rounds:
                 self._waiting.remove((order, batch))
                 if batch is not None:
                     batch.add(_no_result(order, "cancelled"))
-        if self._running is not None and self._running[0].stream == stream:
+        if (run := self._stop(stream)) is not None:
             found = True
-            order, batch = self._running
-            self._stop()
-            if batch is not None:
-                batch.add(_no_result(order, "cancelled"))
+            if run.batch is not None:
+                run.batch.add(_no_result(run.order, "cancelled"))
         return found
 
     def freeze(self, stream: str) -> bool:
@@ -211,74 +238,87 @@ class Rounds:
         waiting = [entry for entry in self._waiting if entry[0].stream == stream and entry[0].scheduled]
         for entry in waiting:
             self._waiting.remove(entry)
-        running = self._running[0] if self._running else None
-        if running is None or running.stream != stream or not running.scheduled:
+        run = self._runs.get(stream)
+        if run is None or not run.order.scheduled:
             return bool(waiting)
-        self._stop()
+        self._stop(stream)
         return True
 
     def stop(self) -> None:
-        """End the running round and forget the rest; who waits is told."""
-        for order, batch in self._waiting:
-            if batch is not None:
-                batch.add(_no_result(order, "gon-edge is being stopped"))
+        """End the running rounds and forget the rest; who waits is told."""
+        left = [*self._waiting, *((run.order, run.batch) for run in self._runs.values())]
         self._waiting.clear()
-        if self._running is not None:
-            order, batch = self._running
-            self._stop()
+        self._runs.clear()
+        self._trainer.stop()
+        for order, batch in left:
             if batch is not None:
                 batch.add(_no_result(order, "gon-edge is being stopped"))
 
-    # -- the running child -------------------------------------------------------------------------------------------
+    # -- the running children ----------------------------------------------------------------------------------------
 
-    def _start(self, now: float, site: Site) -> None:
+    def _begin(self, now: float, site: Site) -> None:
+        """Start rounds as long as there are places."""
+        while self._waiting and now >= self._not_before:
+            entry = next((entry for entry in self._waiting if entry[0].stream not in self._runs), None)
+            if entry is None or not self._has_place(entry[0]) or not self._start(*entry, now, site):
+                return
+
+    def _has_place(self, order: Order) -> bool:
+        """Whether there is a place, and memory for it, beside the rounds that run."""
+        places = capacity(self.settings)
+        taken = sum(run.budget_bytes for run in self._runs.values())
+        wanted = order.budget_bytes or places.budget_bytes
+        free = len(self._runs) < places.processes and taken + wanted <= places.total_bytes
+        return order.stream not in self._runs and (free or not self._runs)
+
+    def _start(self, order: Order, batch: _Batch | None, now: float, site: Site) -> bool:
+        """Start a round; false where nothing can start for now."""
         self._look(now)
-        order, batch = self._waiting[0]
         if order.scheduled and any(self._obstacles):
             self._not_before = now + _LOOK_EVERY_S
-            return
+            return False
         try:
             job = make_job(order, site)
             self._trainer.start(job)
         except RetrainBusy as error:  # another process, such as a command without a daemon
             if batch is None or batch.wait:
                 self._not_before = now + (_RETRY_S if batch is None else _RETRY_ASKED_S)
-                return
-            self._waiting.popleft()
+                return False
+            self._waiting.remove((order, batch))
             batch.add(_no_result(order, str(error), error.exit_code))
-            return
+            return True
         except (GonEdgeError, OSError) as error:
-            self._waiting.popleft()
+            self._waiting.remove((order, batch))
             if batch is not None:
                 code = error.exit_code if isinstance(error, GonEdgeError) else 1
                 batch.add(_no_result(order, str(error), code))
-                return
+                return True
             self._not_before = now + _RETRY_S
             if str(error) != self._said:
                 self._said = str(error)
                 log.warning("stream %r: training cannot start: %s", order.stream, error)
-            return
-        self._waiting.popleft()
-        self._running, self._begun, self._budget_bytes = (order, batch), False, job.budget_bytes
+            return False
+        self._waiting.remove((order, batch))
+        self._runs[order.stream] = _Run(order, batch, job.budget_bytes)
         site.began(order)
+        return True
 
     def _ended(self, site: Site) -> RetrainRecord | None:
-        """What came of the running round, once it has ended; who waits for it is told."""
-        assert self._running is not None
+        """What came of a running round that has ended; who waits for it is told."""
         if (ended := self._trainer.poll()) is None:
             return None
-        order, batch = self._running
-        self._running, self._stopped = None, False
-        site.ended(order, *ended)
         record, _ = ended
-        if batch is not None:
-            batch.add(_result(record, self._budget_bytes))
+        run = self._runs.pop(record.stream)
+        site.ended(run.order, *ended)
+        if run.batch is not None:
+            run.batch.add(_result(record, run.budget_bytes))
         return record
 
-    def _stop(self) -> None:
-        self._signal(signal.SIGCONT)  # a process that stands still does not hear SIGTERM
-        self._trainer.stop()
-        self._running, self._stopped = None, False
+    def _stop(self, stream: str) -> _Run | None:
+        """End the round of a stream; it is returned, where one ran."""
+        if (run := self._runs.pop(stream, None)) is not None:
+            self._trainer.stop(stream)
+        return run
 
     def _look(self, now: float) -> None:
         """Ask the machine how it is, now and then."""
@@ -293,7 +333,7 @@ class Rounds:
         elif conditions.throttled():
             hard = "the processor is slowed down, for heat or because the supply's voltage is too low"
         if settings.max_load is not None:
-            own = 1.0 / (os.cpu_count() or 1) if self._running is not None and not self._stopped else 0.0
+            own = sum(not run.stopped for run in self._runs.values()) / (os.cpu_count() or 1)
             load = conditions.load_per_core() - own
             if load >= settings.max_load:
                 soft = f"the load is {load:.1f} a core, retrain.max_load is {settings.max_load:g}"
@@ -302,41 +342,47 @@ class Rounds:
         self._obstacles = hard, soft
 
     def _hold(self, now: float) -> None:
-        """Stop or continue the child, as machine and ``cpu_share`` want it."""
-        hard, soft = self._obstacles
-        order = self._running[0] if self._running else self._waiting[0][0] if self._waiting else None
-        self.held = "" if order is None else hard or (soft if order.scheduled else "")
+        """Stop or continue the children, as machine and ``cpu_share`` want it."""
         resting = self.settings.cpu_share < 1.0 and now % 1.0 >= self.settings.cpu_share
-        stop = bool(self.held) or resting
-        if stop == self._stopped:
-            return
-        if stop and not self._begun:
-            progress = self.progress
-            self._begun = progress is not None and progress["phase"] != "starting"
-            if not self._begun:
-                return  # it has not yet asked the kernel to end it with us, and would stand still for ever
-        self._stopped = stop
-        self._signal(signal.SIGSTOP if stop else signal.SIGCONT)
+        for stream, run in self._runs.items():
+            run.held = self._obstacle(run.order)
+            stop = bool(run.held) or resting
+            if stop == run.stopped:
+                continue
+            if stop and not run.began:
+                progress = self._trainer.progress(stream)
+                run.began = progress is not None and progress["phase"] != "starting"
+                if not run.began:
+                    continue  # it has not yet asked the kernel to end it with us, and would stand still for ever
+            run.stopped = stop
+            if (pid := self._trainer.pid(stream)) is not None:
+                with contextlib.suppress(OSError):  # it has just ended
+                    os.kill(pid, signal.SIGSTOP if stop else signal.SIGCONT)
+        orders = self.running or [order for order, _ in self._waiting][:1]
+        self.held = next(filter(None, map(self._obstacle, orders)), "")
+
+    def _obstacle(self, order: Order) -> str:
+        """What keeps an order from being carried out now."""
+        hard, soft = self._obstacles
+        return hard or (soft if order.scheduled else "")
 
     def _make_room(self) -> None:
-        """Put a renewal that is held back into the queue when something waits that may start."""
-        if self._running is None or not self.held or not self._running[0].scheduled:
-            return
-        if self._waiting and not self._waiting[0][0].scheduled:
-            order, batch = self._running
-            self._stop()
-            self._insert(order, batch)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if (pid := self._trainer.pid) is not None:
-            with contextlib.suppress(OSError):  # it has just ended
-                os.kill(pid, number)
+        """Put renewals that are held back into the queue while something waits that may start in their place."""
+        for stream, run in list(self._runs.items()):
+            if not self._waiting or not run.held or not run.order.scheduled:
+                continue
+            wanted, _ = self._waiting[0]
+            elsewhere = wanted.stream != stream and (wanted.stream in self._runs or self._has_place(wanted))
+            if not wanted.scheduled and not elsewhere:
+                self._stop(stream)
+                self._insert(run.order, run.batch)
 
     # -- whoever asked -----------------------------------------------------------------------------------------------
 
     def _leave_out_gone(self) -> None:
-        if self._running is not None and self._running[1] is not None and self._running[1].client.gone:
-            self._stop()
+        for stream, run in list(self._runs.items()):
+            if run.batch is not None and run.batch.client.gone:
+                self._stop(stream)
         if any(batch is not None and batch.client.gone for _, batch in self._waiting):
             left = [entry for entry in self._waiting if entry[1] is None or not entry[1].client.gone]
             self._waiting = deque(left)
@@ -346,12 +392,12 @@ class Rounds:
             return
         self._told_at = now
         told: list[_Batch] = []
-        order, batch = self._running or (None, None)
-        if order is not None and batch is not None:
-            told.append(batch)
-            if (progress := self.progress) is not None:
-                batch.client.tell(stream=order.stream, **progress, held=self.held)
-        running = order.stream if order is not None else ""
+        for stream, run in self._runs.items():
+            if run.batch is not None:
+                told.append(run.batch)
+                if (progress := self._trainer.progress(stream)) is not None:
+                    run.batch.client.tell(stream=stream, **progress, held=run.held)
+        running = ", ".join(self._runs)
         for order, waiting in self._waiting:
             if waiting is not None and waiting not in told:
                 told.append(waiting)

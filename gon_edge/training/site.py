@@ -86,8 +86,8 @@ class Site(Protocol):
     def newest_row(self, stream: str) -> tuple[float | None, float | None]:
         """Unix seconds of a stream's newest row, and seconds between rows; ``None`` where unknown."""
 
-    def keep(self) -> None:
-        """Write to the disk what has been told to the store.
+    def keep(self, stream: str | None = None) -> None:
+        """Write to the disk what has been told to the store; with a stream, of all rows only its own.
 
         Raises
         ------

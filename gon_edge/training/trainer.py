@@ -1,8 +1,10 @@
-"""The parent's side of training: start the child, watch it, put in use what its gate passed.
+"""The parent's side of training: start children, watch them, put in use what their gate passed.
 
-One child at a time (a lock in the state directory holds across processes).  `Trainer.poll` never blocks: the scoring
-loop calls it between rows.  The child is reached as a process only, so that its memory goes back to the system.
-Knows nothing of whose turn it is (`rounds`) and of streams that run.
+One process trains for a state directory at a time (a lock in it holds across processes), by as many children as `start`
+is asked for: whose turn it is, and how many may run, is `rounds`' to say.  A child that has done its job takes the next
+one, because a third of a short training is Python and numpy being loaded; `rest` ends those that got none.
+`Trainer.poll` never blocks: the scoring loop calls it between rows.  The children are reached as processes only, so
+that their memory goes back to the system.  Knows nothing of streams that run.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,11 +37,13 @@ _MMAP_THRESHOLD = 1 << 20
 """Bytes from which glibc gives a freed block back.  Left to itself it raises this with each large block, up to 32 MiB,
 and keeps what is freed: 2 to 3 MiB."""
 
+_PIPE_BYTES = 65536  # not critical: what Linux gives a pipe
+
 log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Runs training children, one at a time.
+    """Runs training children.
 
     Parameters
     ----------
@@ -49,54 +54,54 @@ class Trainer:
     def __init__(self, state_dir: Path, models: ModelFolder) -> None:
         self._state_dir = state_dir
         self._models = models
-        self._child: _Child | None = None
+        self._running: dict[str, _Running] = {}  # by stream
+        self._free: list[_Child] = []  # they have done their job, and may take another
+        self._ending: list[_Child] = []
+        self._lock: IO[bytes] | None = None
 
     @property
-    def stream(self) -> str | None:
-        """The stream a child is training for."""
-        return self._child.job.stream if self._child else None
+    def streams(self) -> Collection[str]:
+        """The streams that are being trained."""
+        return self._running.keys()
 
-    @property
-    def pid(self) -> int | None:
-        """The running child's process, for whoever slows it down; ``None`` when none runs."""
-        return self._child.process.pid if self._child else None
+    def pid(self, stream: str) -> int | None:
+        """The process that trains a stream, for whoever slows it down; ``None`` when none does."""
+        return self._running[stream].child.process.pid if stream in self._running else None
 
-    @property
-    def progress(self) -> dict[str, Any] | None:
-        """How far the running child is, as of the last `poll`; ``None`` when none runs.
+    def progress(self, stream: str) -> dict[str, Any] | None:
+        """How far the training of a stream is, as of the last `poll`; ``None`` when none runs.
 
         ``phase`` (``starting``, ``read``, ``screen``, ``calibrate``, ``fit``, ``gate`` or ``save``), ``share`` of the
         whole round (0 to 1), ``loss`` of the adversarial step where one runs, ``rss_bytes``, ``budget_bytes`` and
         ``elapsed_s``.
         """
-        return self._child.progress() if self._child else None
+        return self._running[stream].progress() if stream in self._running else None
 
     def start(self, job: Job) -> None:
-        """Start a child.
+        """Have a child do a job: one that is free, or a new one.
 
         Raises
         ------
         RetrainBusy
-            One is running, here or in another process.
+            The stream is being trained, or another process trains.
         OSError
-            The state directory cannot be written.
+            The state directory cannot be written, or no process started.
         """
-        if self._child is not None:
-            raise RetrainBusy(job.stream, f"stream {self._child.job.stream!r} is being trained; try again later")
-        make_file(self._state_dir / "training.lock")
-        lock = (self._state_dir / "training.lock").open("ab")
+        if job.stream in self._running:
+            raise RetrainBusy(job.stream, f"stream {job.stream!r} is being trained; try again later")
+        self._hold(job.stream)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise RetrainBusy(job.stream, "another process trains; try again later") from None
-        candidate = Path(job.candidate)
-        make_folder(candidate.parent)
-        candidate.unlink(missing_ok=True)
-        self._child = _Child(job, lock)
+            candidate = Path(job.candidate)
+            make_folder(candidate.parent)
+            candidate.unlink(missing_ok=True)
+            file = candidate.with_name("job.json")
+            write_job(job, file)
+            self._running[job.stream] = _Running(job, self._child_for(job.nice, file))
+        finally:
+            self._release()
 
     def poll(self) -> tuple[RetrainRecord, Model | None] | None:
-        """The round that has just ended, or ``None``; never blocks.
+        """A round that has ended, or ``None``; never blocks.
 
         Returns
         -------
@@ -105,29 +110,81 @@ class Trainer:
         model : Model or None
             The new model, in place on disk, when the outcome is ``promoted``.
         """
-        if (child := self._child) is None or (over := child.look()) is None:
+        self._ending = [child for child in self._ending if child.process.poll() is None]
+        for running in self._running.values():
+            if (over := running.look()) is not None:
+                break
+        else:
             return None
-        self._child = None
-        child.close()
-        return self._settle(child, over)
+        del self._running[running.job.stream]
+        self._release()
+        if running.said.get("outcome") == "fitted":
+            self._free.append(running.child)
+        else:
+            self._end(running.child)
+        return self._settle(running, over)
 
-    def stop(self) -> None:
-        """End a running child; its round is lost, nothing else."""
-        if (child := self._child) is None:
+    def rest(self) -> None:
+        """End the children that have nothing to do: their memory goes back to the system."""
+        while self._free:
+            self._end(self._free.pop())
+
+    def stop(self, stream: str | None = None) -> None:
+        """End the training of a stream, by default of all; rounds that run are lost, nothing else."""
+        ended = [running for name, running in self._running.items() if stream in (None, name)]
+        for running in ended:
+            del self._running[running.job.stream]
+            running.child.process.send_signal(signal.SIGCONT)  # a process that stands still does not hear SIGTERM
+            running.child.process.send_signal(signal.SIGTERM)
+        for running in ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.child.process.wait(_TERMINATE_S)
+            self._end(running.child)
+            Path(running.job.candidate).unlink(missing_ok=True)
+        self._release()
+        if stream is None:
+            self.rest()
+            for child in self._ending:
+                child.process.wait()
+            self._ending.clear()
+
+    def _child_for(self, nice: int, file: Path) -> _Child:
+        """A child that was given a job: one that is free, and gives way as much as this one shall, or a new one."""
+        for child in [child for child in self._free if child.nice == nice]:
+            self._free.remove(child)
+            if child.take(file):
+                return child
+            self._end(child)  # it had been killed
+        child = _Child(nice)
+        child.take(file)
+        return child
+
+    def _end(self, child: _Child) -> None:
+        child.end()
+        self._ending.append(child)
+
+    def _hold(self, stream: str) -> None:
+        """Keep other processes from training, until `_release`."""
+        if self._lock is not None:
             return
-        self._child = None
-        child.process.send_signal(signal.SIGTERM)
+        make_file(self._state_dir / "training.lock")
+        lock = (self._state_dir / "training.lock").open("ab")
         try:
-            child.process.wait(_TERMINATE_S)
-        except subprocess.TimeoutExpired:
-            child.process.kill()
-            child.process.wait()
-        child.close()
-        Path(child.job.candidate).unlink(missing_ok=True)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise RetrainBusy(stream, "another process trains; try again later") from None
+        self._lock = lock
 
-    def _settle(self, child: _Child, over: str) -> tuple[RetrainRecord, Model | None]:
+    def _release(self) -> None:
+        """Let another process train, once nothing is trained here."""
+        if not self._running and self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _settle(self, running: _Running, over: str) -> tuple[RetrainRecord, Model | None]:
         """Put the candidate in use, or say why not."""
-        job, said = child.job, child.said()
+        job, said = running.job, running.said
         peak, gate = int(said.get("peak_bytes", 0)), said.get("gate")
         if shrunk := said.get("plan", {}).get("shrunk"):
             log.info("stream %r: learned from %s", job.stream, shrunk)
@@ -136,21 +193,21 @@ class Trainer:
         reason = str(said.get("reason", ""))
         if over == "memory":
             outcome, reason = "over_budget", "outgrew retrain.memory_budget and was ended"
-            peak = max(peak, child.memory_bytes)
+            peak = max(peak, running.memory_bytes)
         elif over == "deadline":
             reason = f"took longer than retrain.deadline ({job.deadline_s:g} s) and was ended"
-        elif child.process.returncode == 0:
+        elif said.get("outcome") == "fitted":
             model, outcome, reason = self._install(job, gate)
         else:
             named: dict[str, TrainingOutcome] = {"NotEnoughData": "not_enough_data", "OverBudget": "over_budget"}
             outcome = named.get(str(said.get("error")), "failed")
-            reason = reason or f"the training process ended with status {child.process.returncode}"
+            reason = reason or f"the training process ended with status {running.child.process.returncode}"
         Path(job.candidate).unlink(missing_ok=True)
         record = RetrainRecord(
             stream=job.stream,
             version=model.version if model else "",
             started=job.trained_at,
-            duration_s=child.took_s,
+            duration_s=running.took_s,
             outcome=outcome,
             peak_bytes=peak,
             rows=int(said.get("rows", 0)),
@@ -181,17 +238,16 @@ def _way_out(job: Job) -> str:
 
 
 class _Child:
-    """A running child: its process, the lock it runs under, and what it has said so far."""
+    """A training child: its process, and what goes in and out of it.
 
-    def __init__(self, job: Job, lock: IO[bytes]) -> None:
-        self.job = job
-        self.memory_bytes = 0
-        self.took_s = 0.0
-        self._lock = lock
-        self._output = bytearray()
-        self._began = time.monotonic()
-        file = Path(job.candidate).with_name("job.json")
-        write_job(job, file)
+    Parameters
+    ----------
+    nice : int
+        Of every job that it is given: a priority that was lowered cannot be raised again.
+    """
+
+    def __init__(self, nice: int) -> None:
+        self.nice = nice
         # One thread: a second BLAS thread only takes the core that scores.  One arena keeps the peak near what is used.
         environment = {
             **os.environ,
@@ -201,9 +257,10 @@ class _Child:
             "MALLOC_MMAP_THRESHOLD_": str(_MMAP_THRESHOLD),
         }
         self.process = subprocess.Popen(
-            python("-m", "gon_edge.training.child", str(file)),
-            stdin=subprocess.DEVNULL,
+            python("-m", "gon_edge.training.child"),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             env=environment,
         )
         # It says so itself once it has loaded numpy; by then the kernel may have chosen the daemon, which is larger.
@@ -212,66 +269,102 @@ class _Child:
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
 
+    def take(self, file: Path) -> bool:
+        """Give it the job in a file; false where it has ended already."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(str(file)).encode() + b"\n")
+        except BrokenPipeError:
+            return False
+        return True
+
+    def heard(self) -> bytes:
+        """What it has said since this was last asked."""
+        assert self.process.stdout is not None
+        said = b""
+        while more := self.process.stdout.read(_PIPE_BYTES):  # None where it has not said more, empty once it has ended
+            said += more
+        return said
+
+    def end(self) -> None:
+        """End it, for good; it holds nothing that could be lost, and nobody waits for its end."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+class _Running:
+    """A job that a child is doing, and what it has said of it so far.
+
+    Attributes
+    ----------
+    job : Job
+    child : _Child
+    said : dict
+        The newest word of each kind.
+    memory_bytes : int
+        Of the child, when it was looked at last.
+    took_s : float
+    """
+
+    def __init__(self, job: Job, child: _Child) -> None:
+        self.job, self.child = job, child
+        self.said: dict[str, Any] = {}
+        self.memory_bytes = 0
+        self.took_s = 0.0
+        self._began = time.monotonic()
+        self._line = b""  # that has not come to its end
+        self._step: dict[str, Any] = {"phase": "starting", "share": 0.0, "loss": None, "rss_bytes": 0}
+
     def look(self) -> str | None:
         """Hear the child and measure it; ``None`` while it may go on, else whether it was ended, and for what.
 
         Returns
         -------
         str or None
-            ``memory`` or ``deadline`` for a child that had to be ended, empty for one that has ended by itself.
+            ``memory`` or ``deadline`` for a child that had to be ended, empty for one that has done its job, or has
+            ended by itself.
         """
-        assert self.process.stdout is not None
-        with contextlib.suppress(BlockingIOError):
-            self._output += self.process.stdout.read() or b""
+        process, job = self.child.process, self.job
+        has_ended = process.poll() is not None  # before its last words are heard
+        self._hear(self.child.heard())
         self.took_s = time.monotonic() - self._began
-        if self.process.poll() is not None:
+        if has_ended or "outcome" in self.said:
             return ""
         # PSS is never more than RSS, and adding it up waits for a lock of the child, which may have lost the processor
         # while it held it: up to 25 ms in which no row is scored.
-        self.memory_bytes = rss_bytes(self.process.pid)
-        if self.memory_bytes > self.job.budget_bytes:
-            self.memory_bytes = pss_bytes(self.process.pid)
-        over = "memory" if self.memory_bytes > self.job.budget_bytes else ""
-        if not over and self.took_s > self.job.deadline_s:
+        self.memory_bytes = rss_bytes(process.pid)
+        if self.memory_bytes > job.budget_bytes:
+            self.memory_bytes = pss_bytes(process.pid)
+        over = "memory" if self.memory_bytes > job.budget_bytes else ""
+        if not over and self.took_s > job.deadline_s:
             over = "deadline"
         if not over:
             return None
-        self.process.kill()
-        self.process.wait()
+        process.kill()
+        process.wait()
         return over
-
-    def close(self) -> None:
-        """Hear the last words of a child that has ended, and let another one start."""
-        assert self.process.stdout is not None
-        self._output += self.process.stdout.read() or b""
-        self.process.stdout.close()
-        self._lock.close()
-
-    def said(self) -> dict[str, Any]:
-        """Everything that the child has said so far, the newest word of each kind."""
-        return {key: value for message in self._messages() for key, value in message.items()}
 
     def progress(self) -> dict[str, Any]:
         """See `Trainer.progress`."""
-        told: dict[str, Any] = {"phase": "starting", "share": 0.0, "loss": None, "rss_bytes": 0}
-        for message in self._messages():
-            if "phase" in message:
-                told = message
+        step = self._step
         return {
-            "phase": str(told["phase"]),
-            "share": float(told["share"]),
-            "loss": told["loss"],
-            "rss_bytes": max(int(told["rss_bytes"]), self.memory_bytes),
+            "phase": str(step["phase"]),
+            "share": float(step["share"]),
+            "loss": step["loss"],
+            "rss_bytes": max(int(step["rss_bytes"]), self.memory_bytes),
             "budget_bytes": self.job.budget_bytes,
             "elapsed_s": round(time.monotonic() - self._began, 3),
         }
 
-    def _messages(self) -> list[dict[str, Any]]:
-        """The child's messages so far; a line cut off by its end is left out."""
-        found = []
-        for line in bytes(self._output).splitlines():
+    def _hear(self, output: bytes) -> None:
+        """Take the child's messages; a line cut off by its end is left out."""
+        *lines, self._line = (self._line + output).split(b"\n")
+        for line in lines:
             with contextlib.suppress(ValueError):
                 message = json.loads(line)
                 if isinstance(message, dict):
-                    found.append(message)
-        return found
+                    self.said.update(message)
+                    if "phase" in message:
+                        self._step = message

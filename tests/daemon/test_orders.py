@@ -171,7 +171,7 @@ def test_a_running_training_is_shown_in_words_and_ends_with_an_alert_unless_a_pe
     assert orders.training_of("boiler") == "starting, 0 %"
     assert orders.training_of("pump") == ""
     orders.alerted(orders._pipeline.streams["boiler"])
-    assert orders.rounds.running is not None
+    assert [order.stream for order in orders.rounds.running] == ["boiler"]
     orders.rounds.cancel("boiler")
     assert caller.answered is not None
     assert caller.answered["rounds"][0]["reason"] == "cancelled"

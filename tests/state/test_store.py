@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from storing import event, row
+from storing import event, fill, row
 
 from gon_edge.config.schema import StoreConfig
 from gon_edge.events import Row
@@ -139,3 +139,20 @@ def test_a_day_is_written_in_less_than_5_megabytes(tmp_path, kind):
         f"{kind}: {day_bytes / 1e6:.2f} MB written, {(state_dir / DATABASE).stat().st_size / 1e6:.2f} MB kept\n"
     )
     assert 0.5e6 < day_bytes < 5e6
+
+
+def test_rows_that_somebody_needs_on_the_disk_go_there_without_those_of_other_streams(store, tmp_path):
+    # Fifty streams that warmed up together wrote a chunk of a row or two each, fifty times, for the trainings to find
+    # their rows; each of these chunks takes as long to be read as a full one.
+    for stream in ("pump", "fan"):
+        fill(store, 0, 30, stream=stream)
+    assert store.flush(1.0, "pump")
+    with Store.open(tmp_path, read_only=True) as reader:
+        assert reader.streams() == {"pump": 30}
+    assert store.streams() == {"pump": 30, "fan": 30}
+    assert not store.due(59.0)
+    assert store.due(60.0)  # the other's own time has not moved
+    assert store.flush(60.0)
+    with Store.open(tmp_path, read_only=True) as reader:
+        assert reader.streams() == {"pump": 30, "fan": 30}
+        assert len(list(reader.chunks("fan"))) == 1

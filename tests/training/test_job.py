@@ -16,6 +16,7 @@ from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.training.answers import Answer, remember
+from gon_edge.training.capacity import capacity
 from gon_edge.training.job import Job, Order, make_job, moment, next_version, read_job, write_job
 from gon_edge.training.settings import FitSettings
 
@@ -34,7 +35,7 @@ class Here:
         self.kept = 0
         self._newest = newest, interval_s
 
-    def keep(self) -> None:
+    def keep(self, stream: str | None = None) -> None:
         self.kept += 1
 
     def model(self, stream: str) -> Model | None:
@@ -59,7 +60,7 @@ def test_a_first_job_has_no_champion_and_learns_up_to_the_newest_row_which_is_on
     assert (job.version, job.parent, job.champion, job.until, job.since) == ("1", "", "", 1399.0, None)
     assert Path(job.candidate).parent == here.models.file("pump").parent
     assert job.settings == FitSettings(window=15, risk=job.settings.risk)
-    assert (job.budget_bytes, job.max_rows) == (config.retrain.memory_budget_bytes, config.retrain.max_rows)
+    assert (job.budget_bytes, job.max_rows) == (capacity(config.retrain).budget_bytes, config.retrain.max_rows)
 
 
 def test_a_later_job_names_the_model_in_use(config: Config) -> None:

@@ -24,7 +24,7 @@ from gon_edge.training.job import Order, make_job, next_version
 from gon_edge.training.rounds import Rounds
 from gon_edge.training.trainer import Trainer
 
-CALM = RetrainConfig(max_load=None)
+CALM = RetrainConfig(max_load=None, processes=1)
 
 
 class Person:
@@ -66,7 +66,7 @@ class Machine:
     def celsius(self, celsius: int) -> None:
         self._zone.write_text(f"{celsius * 1000}\n")
 
-    def keep(self) -> None:
+    def keep(self, stream: str | None = None) -> None:
         pass
 
     def model(self, stream: str) -> Model | None:
@@ -94,17 +94,17 @@ class Machine:
             time.sleep(0.01)
 
     def stands_still(self, expected: bool) -> bool:
-        """Whether the child is stopped (``T`` of proc(5)), or is not; a signal takes a moment to arrive."""
+        """Whether the pump's child is stopped (``T`` of proc(5)), or is not; a signal takes a moment to arrive."""
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
-            state = Path(f"/proc/{self.trainer.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{self.trainer.pid('pump')}/stat").read_text().rpartition(")")[2].split()[0]
             if (state == "T") is expected:
                 return True
             time.sleep(0.005)
         return False
 
     def told_something(self) -> bool:
-        progress = self.rounds.progress
+        progress = self.trainer.progress("pump")
         return progress is not None and progress["phase"] != "starting"
 
 
@@ -153,7 +153,7 @@ def test_who_hangs_up_takes_the_round_along(machine: Any) -> None:
     here.rounds.ask([Order("pump", "asked"), Order("boiler", "asked")], person)
     here.rounds.ask([Order("boiler", "asked")], other, wait=True)
     here.step()
-    pid = here.trainer.pid
+    pid = here.trainer.pid("pump")
     person.gone = True
     here.step()
     assert not Path(f"/proc/{pid}").exists()
@@ -185,7 +185,7 @@ def test_a_held_round_can_be_cancelled(machine: Any, monkeypatch: pytest.MonkeyP
     here.until(here.told_something, "the first message")
     here.celsius(80)
     here.step(10.0)
-    pid = here.trainer.pid
+    pid = here.trainer.pid("pump")
     began = time.monotonic()
     assert here.rounds.cancel("pump")
     assert time.monotonic() - began < 60.0
@@ -199,7 +199,7 @@ def test_a_loaded_machine_holds_back_what_nobody_asked_for_and_nothing_else(mach
     here.rounds.ask([Order("pump", "time")])
     for _ in range(5):
         here.step(10.0)
-    assert here.trainer.pid is None
+    assert not here.trainer.streams
     assert "retrain.max_load" in here.rounds.held
     person = Person()
     here.rounds.ask([Order("boiler", "asked")], person)
@@ -237,7 +237,7 @@ def test_what_started_by_itself_ends_when_learning_is_frozen_and_what_a_person_a
     here, person = machine(), Person()
     here.rounds.ask([Order("pump", "drift")])
     here.rounds.ask([Order("pump", "time"), Order("boiler", "time")])
-    here.until(lambda: here.trainer.pid, "the first round")
+    here.until(lambda: here.trainer.streams, "the first round")
     assert here.rounds.freeze("pump")
     assert not here.rounds.freeze("pump")
     assert not here.rounds.wants("pump")
@@ -295,7 +295,7 @@ def test_who_has_nothing_else_to_do_waits_for_a_round_and_gets_its_record(machin
     assert (record.stream, record.outcome, record.version) == ("pump", "promoted", "1")
     assert here.ended_rounds == ["pump"]
     assert person.results is not None
-    assert here.rounds.running is None
+    assert not here.rounds.running
 
 
 def test_without_conditions_no_heat_holds_a_round_up(machine: Any) -> None:
@@ -306,3 +306,91 @@ def test_without_conditions_no_heat_holds_a_round_up(machine: Any) -> None:
     here.step()
     assert here.began_rounds == ["pump"]
     assert here.rounds.finish(here).outcome == "promoted"
+
+
+# -- several at once --------------------------------------------------------------------------------------------------
+
+TWO = dataclasses.replace(CALM, processes=2)
+
+
+def test_two_streams_are_trained_at_once_where_there_is_room_for_two(machine: Any) -> None:
+    here, person = machine(TWO), Person()
+    here.rounds.ask([Order("pump", "first"), Order("boiler", "first")])
+    here.step()
+    assert here.began_rounds == ["pump", "boiler"]
+    assert [order.stream for order in here.rounds.running] == ["pump", "boiler"]
+    assert here.rounds.training_of("boiler") == "starting, 0 %"
+    with pytest.raises(RetrainBusy, match="'pump', 'boiler' is being trained"):
+        here.rounds.ask([Order("pump", "asked")], person)
+    here.rounds.ask([Order("pump", "asked")], person, wait=True)
+    assert here.rounds.waits_for("pump") == "a training waits until 'pump' or 'boiler' is trained"
+    here.until(lambda: person.results, "its turn")
+    assert sorted(here.ended_rounds) == ["boiler", "pump", "pump"]
+
+
+def test_a_person_need_not_wait_while_a_place_is_free(machine: Any) -> None:
+    here, person = machine(TWO), Person()
+    here.rounds.ask([Order("pump", "first")])
+    here.step()
+    here.rounds.ask([Order("boiler", "asked")], person)
+    here.step()
+    assert here.began_rounds == ["pump", "boiler"]
+    here.until(lambda: person.results, "the answer")
+
+
+def test_all_trainings_together_keep_to_the_memory_budget(machine: Any) -> None:
+    here, person = machine(dataclasses.replace(TWO, memory_budget_bytes=128 << 20)), Person()
+    here.rounds.ask([Order("pump", "asked", budget_bytes=80 << 20), Order("boiler", "asked")], person)
+    here.step()
+    assert here.began_rounds == ["pump"]  # 80 and 64 MiB are more than 128
+    here.until(lambda: person.results, "the answers")
+    assert [(r["stream"], r["budget_bytes"] >> 20) for r in person.results] == [("pump", 80), ("boiler", 64)]
+
+
+def test_a_child_that_is_killed_costs_its_own_round_and_no_other(machine: Any) -> None:
+    here, person = machine(TWO), Person()
+    here.rounds.ask([Order("pump", "asked"), Order("boiler", "asked")], person)
+    here.until(here.told_something, "the first message")
+    os.kill(here.trainer.pid("boiler"), 9)
+    here.until(lambda: person.results, "the answers")
+    outcomes = {result["stream"]: result["outcome"] for result in person.results}
+    assert outcomes == {"pump": "promoted", "boiler": "failed"}
+
+
+def test_a_held_renewal_leaves_its_place_only_to_what_finds_no_other(machine: Any) -> None:
+    here = machine(TWO)
+    here.rounds.ask([Order("pump", "time")])
+    here.until(here.told_something, "the first message")
+    here.rounds.settings = dataclasses.replace(TWO, max_load=1e-9)
+    here.step(10.0)
+    assert here.stands_still(True)
+    here.rounds.ask([Order("boiler", "first")])
+    here.until(lambda: here.ended_rounds == ["boiler"], "the first model")
+    assert "retrain.max_load" in here.rounds.training_of("pump")  # it stands where it stood
+    here.rounds.settings = TWO
+    here.until(lambda: here.ended_rounds == ["boiler", "pump"], "the renewal", 10.0)
+
+
+def test_a_hot_machine_stops_every_child_and_the_end_leaves_none(machine: Any) -> None:
+    here = machine(TWO)
+    here.rounds.ask([Order("pump", "first"), Order("boiler", "first")])
+    here.until(here.told_something, "the first message")
+    here.until(lambda: here.trainer.progress("boiler")["phase"] != "starting", "the other's first message")
+    here.celsius(80)
+    here.step(10.0)
+    pids = [here.trainer.pid(name) for name in ("pump", "boiler")]
+    assert here.stands_still(True)
+    assert all("hot" in here.rounds.training_of(name) for name in ("pump", "boiler"))
+    here.rounds.stop()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_the_next_round_goes_to_the_child_of_the_one_before_and_none_stays_without_one(machine: Any) -> None:
+    here = machine()
+    here.rounds.ask([Order("pump", "first"), Order("boiler", "first")])
+    here.step()
+    pid = here.trainer.pid("pump")
+    here.until(lambda: here.ended_rounds == ["pump"], "the first one")
+    assert here.trainer.pid("boiler") == pid
+    here.until(lambda: not here.rounds.running, "the second one")
+    here.until(lambda: not Path(f"/proc/{pid}").exists(), "its end")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from gon_edge.model.file import load_model
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
-from gon_edge.training.job import write_job
+from gon_edge.training.job import Job, write_job
 from gon_edge.training.plan import predicted_peak_bytes
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.trainer import Trainer
@@ -37,8 +38,19 @@ def state_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
+_MADE: list[Trainer] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_child_is_left() -> Iterator[None]:
+    yield
+    while _MADE:
+        _MADE.pop().stop()
+
+
 def trainer_for(state_dir: Path) -> Trainer:
-    return Trainer(state_dir, ModelFolder(state_dir))
+    _MADE.append(Trainer(state_dir, ModelFolder(state_dir)))
+    return _MADE[-1]
 
 
 def ended(trainer: Trainer) -> RetrainRecord:
@@ -65,7 +77,7 @@ def test_a_child_is_the_first_to_go_from_its_first_moment_on(state_dir: Path) ->
 def test_a_round_ends_with_a_model_in_place_and_its_lineage(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
     trainer.start(plain_job(state_dir))
-    assert trainer.stream == "pump"
+    assert list(trainer.streams) == ["pump"]
     result = ended(trainer)
     assert (result.outcome, result.reason, result.rows) == ("promoted", "", 800)
     assert result.peak_bytes < 64 * MIB
@@ -80,7 +92,7 @@ def test_a_round_ends_with_a_model_in_place_and_its_lineage(state_dir: Path) -> 
         "trained_at": 5000.0,
         "seed": 0,
     }
-    assert trainer.stream is None
+    assert not trainer.streams
     assert not (state_dir / "candidate.npz").exists()
 
 
@@ -137,8 +149,9 @@ def test_a_child_past_its_deadline_is_ended_and_the_old_model_stays(state_dir: P
 def test_a_child_that_is_killed_is_a_failed_round(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
     trainer.start(plain_job(state_dir))
-    assert trainer.pid is not None
-    os.kill(trainer.pid, 9)
+    pid = trainer.pid("pump")
+    assert pid is not None
+    os.kill(pid, 9)
     result = ended(trainer)
     assert (result.outcome, result.version) == ("failed", "")
     assert "-9" in result.reason
@@ -148,8 +161,9 @@ def test_a_child_does_not_outlive_the_daemon(state_dir: Path) -> None:
     file = state_dir / "job.json"
     write_job(plain_job(state_dir, max_rows=800, window=200), file)
     start = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'gon_edge.training.child', sys.argv[1]], "
-        "stdout=subprocess.PIPE, text=True); print(p.pid, p.stdout.readline(), flush=True); input()"
+        "import json, subprocess as s, sys; p = s.Popen([sys.executable, '-m', 'gon_edge.training.child'], "
+        "stdin=s.PIPE, stdout=s.PIPE, text=True); print(json.dumps(sys.argv[1]), file=p.stdin, flush=True); "
+        "print(p.pid, p.stdout.readline(), flush=True); input()"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", start, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -335,16 +349,16 @@ def test_rows_left_out_for_lack_of_room_are_logged(state_dir: Path, caplog: pyte
 
 def test_progress_goes_from_reading_to_the_gate_with_memory_below_the_budget(state_dir: Path) -> None:
     trainer = trainer_for(state_dir)
-    assert trainer.progress is None
+    assert trainer.progress("pump") is None
     trainer.start(plain_job(state_dir, window=40))
     seen = []
     deadline = time.monotonic() + 60
     while trainer.poll() is None:
         assert time.monotonic() < deadline
-        if trainer.progress is not None:
-            seen.append(trainer.progress)
+        if trainer.progress("pump") is not None:
+            seen.append(trainer.progress("pump"))
         time.sleep(0.005)
-    assert trainer.progress is None
+    assert trainer.progress("pump") is None
     shares = [progress["share"] for progress in seen]
     assert shares == sorted(shares)
     assert shares[-1] <= 1.0
@@ -378,3 +392,89 @@ def test_a_model_of_a_file_has_the_interval_of_the_file(tmp_path: Path) -> None:
     model = load_model(ModelFolder(tmp_path).file("pump"))
     assert (model.interval_s, result.rows) == (60.0, 500)
     assert model.threshold > 1.0
+
+
+# -- several children -------------------------------------------------------------------------------------------------
+
+
+def two(state_dir: Path, **changes: object) -> list[Job]:
+    """Jobs of two streams, from the same rows."""
+    return [
+        plain_job(state_dir, candidate=str(state_dir / name / "candidate.npz"), **{"stream": name, **changes})
+        for name in ("pump", "fan")
+    ]
+
+
+def as_fan(state_dir: Path) -> Path:
+    """The store with the pump's rows, and as many of a fan."""
+    with Store.open(state_dir) as store:
+        for chunk in list(store.chunks("pump")):
+            for at, values in zip(chunk.timestamps.tolist(), chunk.values, strict=True):
+                store.add_row(Row("fan", at, chunk.features, values, np.zeros(3, np.bool_), at == 1000.0), False, 0.0)
+        store.flush(0.0)
+    return state_dir
+
+
+def test_a_child_that_has_done_its_job_takes_the_next_one_and_ends_when_there_is_none(state_dir: Path) -> None:
+    trainer = trainer_for(as_fan(state_dir))
+    pump, fan = two(state_dir)
+    trainer.start(pump)
+    pid = trainer.pid("pump")
+    assert ended(trainer).outcome == "promoted"
+    trainer.start(fan)
+    assert trainer.pid("fan") == pid
+    trainer.rest()  # it has something to do
+    assert ended(trainer).outcome == "promoted"
+    trainer.rest()
+    trainer.stop()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_two_children_train_at_once_and_the_end_of_one_costs_the_other_nothing(state_dir: Path) -> None:
+    trainer = trainer_for(as_fan(state_dir))
+    for job in two(state_dir):
+        trainer.start(job)
+    assert set(trainer.streams) == {"pump", "fan"}
+    victim, other = trainer.pid("fan"), trainer.pid("pump")
+    assert victim is not None
+    assert victim != other
+    os.kill(victim, 9)
+    results = {result.stream: result.outcome for result in (ended(trainer), ended(trainer))}
+    assert results == {"fan": "failed", "pump": "promoted"}
+    trainer.stop()
+
+
+def test_a_child_that_outgrows_its_budget_is_ended_alone(state_dir: Path) -> None:
+    trainer = trainer_for(as_fan(state_dir))
+    pump, fan = two(state_dir)
+    trainer.start(pump)
+    trainer.start(dataclasses.replace(fan, budget_bytes=30 * MIB))
+    results = {result.stream: result.outcome for result in (ended(trainer), ended(trainer))}
+    assert results == {"fan": "over_budget", "pump": "promoted"}
+    trainer.stop()
+
+
+def test_a_stream_is_trained_by_one_child_at_a_time(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(plain_job(state_dir))
+    with pytest.raises(RetrainBusy, match="'pump' is being trained"):
+        trainer.start(plain_job(state_dir))
+    trainer.stop("fan")  # which is not being trained
+    assert list(trainer.streams) == ["pump"]
+    trainer.stop("pump")
+    assert not trainer.streams
+
+
+def test_a_child_that_was_killed_between_two_jobs_is_replaced(state_dir: Path) -> None:
+    trainer = trainer_for(state_dir)
+    trainer.start(plain_job(state_dir))
+    pid = trainer.pid("pump")
+    assert ended(trainer).outcome == "promoted"
+    assert pid is not None
+    os.kill(pid, 9)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.005)
+    trainer.start(plain_job(state_dir, version="2"))
+    assert trainer.pid("pump") != pid
+    assert ended(trainer).version == "2"
+    trainer.stop()

@@ -15,6 +15,7 @@ from gon_edge.commands.doctor.service import UNIT
 from gon_edge.config.schema import Config
 from gon_edge.links.client import daemon_api
 from gon_edge.process.clock import is_synchronised
+from gon_edge.training.capacity import capacity
 
 _DAEMON_BYTES = 64 * MIB  # with ten streams of 8 features it holds 55 MiB after an overload
 _MARGIN_BYTES = 64 * MIB  # not critical: room in MemoryMax beside daemon and training
@@ -85,17 +86,22 @@ def check_memory(config: Config, unit: Mapping[str, str]) -> Iterator[Finding]:
     """Whether a training finds the memory it plans with, and the kernel holds us to our limit."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     meminfo = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    needed = config.retrain.memory_budget_bytes + _DAEMON_BYTES
+    places = capacity(config.retrain)  # of this process; the daemon's own, unless it is told, keeps to its limit
+    trainings = places.budget_bytes if config.retrain.processes is None else places.total_bytes
+    needed = trainings + _DAEMON_BYTES
     text = f"{meminfo['MemAvailable'] / MIB:.0f} MiB of {meminfo['MemTotal'] / MIB:.0f} MiB available"
-    if meminfo["MemAvailable"] < config.retrain.memory_budget_bytes:
-        advice = "end other programs, or lower retrain.memory_budget: a training may not find the memory it plans with"
+    if meminfo["MemAvailable"] < trainings:
+        advice = (
+            "end other programs, or lower retrain.memory_budget or retrain.processes: trainings may not find the "
+            "memory they plan with"
+        )
         yield Finding("memory", "warning", text, advice)
     else:
         yield Finding("memory", "ok", text)
     limit = unit.get("MemoryMax", "infinity")
     if limit.isdigit() and int(limit) < needed:
         enough = (needed + _MARGIN_BYTES) // MIB
-        advice = f"systemctl edit gon-edge, MemoryMax={enough}M, or lower retrain.memory_budget"
+        advice = f"systemctl edit gon-edge, MemoryMax={enough}M, or lower retrain.memory_budget or retrain.processes"
         text = f"MemoryMax of {UNIT} is {int(limit) // MIB} MiB: too little for a training beside the daemon"
         yield Finding("memory", "warning", text, advice)
     if unit.get("ActiveState") == "active" and limit.isdigit():
