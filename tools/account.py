@@ -3,10 +3,11 @@
 Between two moments of rest lies a window.  At rest everything that was sent has arrived, and the daemon's own counters
 must add up::
 
-    sent <= accepted + late + invalid + dropped + ignored <= sent + delivered twice
+    sent <= accepted + late + invalid + dropped + ignored + undecided <= sent + delivered twice
 
-where what MQTT delivers twice (QoS 1 after a lost connection) is read from the broker's log.  Only a process that was
-ended in the middle may take rows with it, at most those sent since its counters were last read.
+where what MQTT delivers twice (QoS 1 after a lost connection) is read from the broker's log.  A process that is stopped
+says in its log what it knew no result of.  Only one that is killed may take rows with it, at most those it had not
+counted.
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ from gon_edge.state.store import Store
 
 GROWTH_BYTES = 1 << 20
 SETTLED_S = 300.0
-# The longest wait until everything has arrived, and has been judged: readings that came in one burst and may be late
-# are counted when the next one has come, or after `max_gap`, which is a minute.
-QUIET_S = 75.0
+_QUIET_S = 30.0  # the longest wait until everything has arrived: several times what a reconnect takes
 
 Finding = tuple[bool, str, str]
 """Whether it held, what had to hold, the figures."""
@@ -58,8 +57,6 @@ class Window:
         Messages it had counted by then, since the last rest.
     owed : int
         Messages of earlier windows that may still come: delivered twice, or given up with a process.
-    pending : int
-        Messages that were not counted when it was left: readings that may be late are counted with a later one.
     note : str
     """
 
@@ -72,7 +69,6 @@ class Window:
     allowed: int = 0
     before_kill: int = 0
     owed: int = 0
-    pending: int = 0
     note: str = ""
 
     @property
@@ -83,7 +79,7 @@ class Window:
     @property
     def balanced(self) -> bool:
         """Whether every row is accounted for."""
-        return -self.allowed - self.pending <= self.difference <= self.twice + self.owed
+        return -self.allowed <= self.difference <= self.twice + self.owed
 
 
 class Run:
@@ -99,8 +95,7 @@ class Run:
     """
 
     title = ""
-    quiet_s = QUIET_S
-    still_s = 3.0  # for which counters must stand still at rest; those of the queue move once a second
+    still_s = 3.0  # for which counters must stand still at rest; some move once a second
 
     def __init__(self, rig: Rig, sender: Sender, minutes: float, seed: int) -> None:
         self.rig = rig
@@ -147,18 +142,26 @@ class Run:
         wait_for(lambda: self.rig.metrics().get("gon_edge_mqtt_connected") == 1.0, 60, "the daemon's connection")
 
     def _end_life(self, window: Window, how: signal.Signals) -> None:
-        """End the daemon in the middle; enter what it had counted, and what it may take along."""
+        """End the daemon in the middle; enter what it had counted, and what it may take along.
+
+        One that is stopped says what it has counted until the end, and takes along what it knew no result of.  One that
+        is killed may take along all that it had not counted.
+        """
         known = self.rig.counted()
         assert known is not None
+        assert self.rig.daemon is not None
+        self.rig.daemon.send_signal(how)
+        self.rig.daemon.wait(30)
+        if how == signal.SIGTERM:
+            known, gone = self.rig.counted_at_its_stop()
+            window.allowed += gone
+        known["undecided"] = 0
         for result in RESULTS:
             more = known[result] - self._before[result]
             window.counted[result] = window.counted.get(result, 0) + more
             window.before_kill += more
-        assert self.rig.daemon is not None
-        self.rig.daemon.send_signal(how)
-        self.rig.daemon.wait(30)
-        pending = max(0, -sum(earlier.difference for earlier in self.windows[:-1]))  # it takes them along
-        window.allowed = max(window.allowed, self.sender.sent - self._sent - window.before_kill + pending)
+        if how != signal.SIGTERM:
+            window.allowed = max(window.allowed, self.sender.sent - self._sent - window.before_kill)
         self._before = dict.fromkeys(RESULTS, 0)
 
     @property
@@ -187,7 +190,7 @@ class Run:
         wait_for(lambda: sender.rests.is_set() or sender.error, 120, "the broker's acknowledgements")
         if sender.error:
             raise SystemExit(sender.error)
-        deadline, still_since, last = time.monotonic() + self.quiet_s, time.monotonic(), None
+        deadline, still_since, last = time.monotonic() + _QUIET_S, time.monotonic(), None
         while True:
             if self.rig.daemon_ended():
                 raise SystemExit("the daemon has ended by itself")
@@ -211,8 +214,6 @@ class Run:
         window.twice += twice - self._twice
         self._before, self._sent, self._twice = last, sender.sent, twice
         window.before_kill = 0
-        if self.quiet_s < QUIET_S:
-            window.pending = max(0, -window.difference - window.allowed)
         window.owed = max(0, sum(earlier.twice - earlier.difference for earlier in self.windows[:-1]))
         if not window.balanced:
             self._say(f"unaccounted: {window.what}: {window.difference:+d}")
@@ -249,7 +250,8 @@ class Run:
 
     def findings(self) -> list[Finding]:
         """What had to hold, whether it did, and the figures; ends the daemon."""
-        return [self._rows_found(), *self._process_found(), self._end_found(), *self._files_found()]
+        found = [self._rows_found(), *self._process_found(), self._end_found(), *self._memory_found()]
+        return [*found, *self._files_found()]
 
     def _rows_found(self) -> Finding:
         sent = sum(window.sent for window in self.windows)
@@ -282,6 +284,19 @@ class Run:
             begin, end = statistics.mode(minute), statistics.mode([of(s) for s in last])
             found.append((begin == end, f"{what} are where they were", f"{begin} before, {end} at the end"))
         return found
+
+    def _memory_found(self) -> list[Finding]:
+        """Whether the limits of the unit were enough for all lives and their trainings."""
+        group = self.rig.confined
+        if group is None:
+            self._leave_out("the memory limits of the unit: need root and a memory controller")
+            return []
+        most = f"{group.peak / 2**20:.0f} MiB" if group.peak else "an unknown part"
+        high = f"MemoryHigh {group.high >> 20} MiB, " if group.version == 2 else ""
+        seen = f"{most} at most of {high}MemoryMax {group.most >> 20} MiB, state directory and sockets included; "
+        seen += f"{group.held_back} times a limit was met, {group.kills} processes killed"
+        found = not group.kills and group.peak <= group.most
+        return [(found, f"the unit's memory limits suffice (control groups {group.version})", seen)]
 
     def _end_found(self) -> Finding:
         assert self.rig.daemon is not None
@@ -339,8 +354,8 @@ class Run:
                 "messages the broker's log says were delivered again, the most that *more* may be."
             ),
             "",
-            "| At | s | What | Sent | Accepted | Late | Invalid | Dropped | Ignored | More | Twice | |",
-            "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+            "| At | s | What | Sent | Accepted | Late | Invalid | Dropped | Ignored | Undecided | More | Twice | |",
+            "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
         ]
         for w in self.windows:
             counts = " | ".join(str(w.counted.get(r, 0)) for r in RESULTS)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from account import QUIET_S, Finding, Window
+from account import Finding, Window
 from attacks import Attacks
 from rig import CLIENT, LISTENER, Sample, wait_for
 
@@ -31,8 +31,7 @@ class Chaos(Attacks):
     """Attacks drawn at random, one to three between two moments of rest."""
 
     title = "The daemon under random attacks"
-    still_s = 1.5
-    quiet_s = 6.0  # until the end, whose rest waits as long as it takes
+    still_s = 2.5
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -59,7 +58,6 @@ class Chaos(Attacks):
             self._restart(window, signal.SIGTERM)
             self._wait_for_connection()
             wait_for(self._all_scored, 120, "the streams after the restart")
-        self.quiet_s = QUIET_S
         self._calm_after = self._calm()
 
     def _attacks(self) -> list[tuple[str, Callable[[Window], str]]]:

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -25,12 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from confined import Confinement
+
 from gon_edge.config.file import parse_config
 from gon_edge.links.publisher import Publisher
 
 STREAMS = [f"pump-{i:02d}" for i in range(16)]
 RECEIPT = [f"valve-{i}" for i in range(4)]
-RESULTS = ("accepted", "late", "invalid", "dropped", "ignored")
+RESULTS = ("accepted", "late", "invalid", "dropped", "ignored", "undecided")
 PERIOD_S = 0.5
 _KEPT_AT_ONCE = 20  # not critical: rows of a stream in one tick, while it sends what it had kept
 CLIENT = "gon-edge-soak"
@@ -199,6 +202,7 @@ class Rig:
         self.link = f"gs{os.getpid() % 100000}"
         self.clock = shutil.which("cc") is not None
         self.small_disk = False
+        self.confined: Confinement | None = None
         # A network of two addresses for each rig: several may run at a time.
         high, low = divmod(os.getpid() % (1 << 14), 1 << 6)
         self.inside, self.host = f"10.213.{high}.{4 * low + 2}", "127.0.0.1"
@@ -209,6 +213,7 @@ class Rig:
         self.broker: subprocess.Popen[bytes] | None = None
         self.daemon: subprocess.Popen[bytes] | None = None
         self.life = 0
+        self.asked_for = 0  # its own messages of an earlier life, of which the broker has sent those that it had kept
         self._listener: subprocess.Popen[bytes] | None = None
         self._undo = contextlib.ExitStack()
         self._observer: ThreadPoolExecutor | None = None
@@ -240,6 +245,9 @@ class Rig:
             _do(*inside, "addr", "add", f"{self.inside}/30", "dev", f"{self.link}b")
             _do(*inside, "link", "set", f"{self.link}b", "up")
             _do(*inside, "link", "set", "lo", "up")
+        with contextlib.suppress(OSError):
+            self.confined = Confinement(f"gon-edge-soak-{os.getpid()}")
+            self._undo.callback(self.confined.remove)
         self._undo.callback(self._end)
         self._observer = ThreadPoolExecutor(1, initializer=self._enter_namespace)
         self._undo.callback(self._observer.shutdown)
@@ -336,6 +344,8 @@ class Rig:
             environment |= {"LD_PRELOAD": str(self.folder / "clock.so"), "SOAK_CLOCK": str(self.folder / "clock")}
         with (self.folder / "daemon.log").open("ab") as log:
             command = [*inside, sys.executable, "-m", "gon_edge", "run", "--config", str(self.folder / "config.yaml")]
+            if self.confined is not None:
+                command = self.confined.within(command)
             self.daemon = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         self.life += 1
         wait_for(lambda: self.get("/readyz") is not None or self.daemon_ended(), 60, "the daemon's start")
@@ -370,10 +380,19 @@ class Rig:
         metrics = self.metrics()
         if not metrics:
             return None
-        counts = {result: int(metrics[f'gon_edge_messages_total{{result="{result}"}}']) for result in RESULTS}
-        # Its own of an earlier run, which it has asked for.
-        counts["ignored"] -= int(metrics.get('gon_edge_messages_ignored_total{reason="own"}', 0.0))
+        counts = {result: int(metrics[f'gon_edge_messages_total{{result="{result}"}}']) for result in RESULTS[:-1]}
+        counts["undecided"] = int(metrics["gon_edge_messages_undecided"])
+        self.asked_for = int(metrics.get('gon_edge_messages_ignored_total{reason="own"}', 0.0))
+        counts["ignored"] -= self.asked_for
         return counts
+
+    def counted_at_its_stop(self) -> tuple[dict[str, int], int]:
+        """Messages of devices by result, as the daemon says that was stopped last, and those it knew no result of."""
+        line = (self.folder / "daemon.log").read_text(errors="replace").rpartition("stopped; messages: ")[2]
+        counts = {what: int(count) for count, what in re.findall(r"(\d+) ([a-z ]+)", line.partition("\n")[0])}
+        counts["ignored"] -= self.asked_for
+        gone = counts["undecided"] + counts["not judged"]
+        return {result: counts[result] for result in RESULTS} | {"undecided": 0}, gone
 
     def sample(self, at_s: float) -> Sample | None:
         """What the kernel says of the daemon's process; ``None`` where there is none."""

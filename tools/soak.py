@@ -13,13 +13,14 @@ the daemon is killed a few times (``kill -9``, once in the middle of the traffic
 process: floods of garbage, the broker restarted and frozen, the network cut, clocks set, the disk full, models trained
 again.  After each of these the sending stops until everything has arrived, and the daemon's own counters must add up::
 
-    sent <= accepted + late + invalid + dropped + ignored <= sent + delivered twice
+    sent <= accepted + late + invalid + dropped + ignored + undecided <= sent + delivered twice
 
-where what MQTT delivers twice (QoS 1 after a lost connection) is read from the broker's log.  Only a process killed in
-the middle may take rows with it, at most those sent since its counters were last read.
+where what MQTT delivers twice (QoS 1 after a lost connection) is read from the broker's log.  Only a process that is
+killed may take rows with it, at most those it had not counted.
 
 As root on Linux the daemon lives in a network namespace of its own, whose link is cut, and its state directory is a
-small tmpfs, which is filled; without root both are left out, and the report says so.  The wall clock is set for the
+small tmpfs, which is filled; where there is a memory controller it has the memory limits of the service's unit.  What
+is not possible here, as without root, is left out, and the report says so.  The wall clock is set for the
 daemon alone, by a few lines of C loaded before its libraries (needs ``cc``); this machine's is never touched.  Ctrl-C
 cleans up.
 """

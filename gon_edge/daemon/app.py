@@ -29,7 +29,7 @@ from gon_edge.daemon.reporting import STATE_EVERY_S, Tally
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.daemon.snapshot import EarlierDays, Viewer, exposure, status_line
 from gon_edge.errors import ConfigError, StoreError
-from gon_edge.events import PUBLISH_LOSSES
+from gon_edge.events import MESSAGE_RESULTS, PUBLISH_LOSSES
 from gon_edge.links.control import ControlServer
 from gon_edge.links.mqtt.client import MqttClient, own_topic
 from gon_edge.links.mqtt.queue import Message
@@ -269,7 +269,15 @@ class Daemon:
         if self._web is not None:
             self._web.stop()
         self._store.close()
-        log.info("stopped")
+        log.info("stopped; %s", self._account())
+
+    def _account(self) -> str:
+        """What became of the messages of this run, whose series end with it, for the log."""
+        for tally in self._tallies:
+            tally.look()
+        counted = partial(self._registry.get_sample_value, "gon_edge_messages_total")
+        told = ", ".join(f"{counted({'result': result}) or 0.0:.0f} {result}" for result in MESSAGE_RESULTS)
+        return f"messages: {told}, {self._pipeline.undecided} undecided, {len(self._client.queue)} not judged"
 
     def _take_the_rest(self) -> None:
         """Judge what has come until now: it is acknowledged, so nobody sends it again."""
@@ -372,6 +380,7 @@ class Daemon:
         self._watch.look(*(part.thread for part in (self._client, self._web, self._control) if part is not None))
         for tally in self._tallies:
             tally.look()
+        self._telemetry.undecided(self._pipeline.undecided)
         wall = time.time()
         if abs(self._clock.offset_s - self._pipeline.offset_s) <= CLOCK_STEP_S:  # else it has just been set
             self._trust.look(wall, monotonic())

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 STATE_EVERY_S = 1.0
 """Between two state messages of a stream, unless something happens: as often as the page looks."""
 
-ALERTS_SHOWN = 50  # on the page, as many as fit two screens
+ALERTS_SHOWN = 50  # on the page, as many as fit two screens; more where more are open
+_ALL = 1 << 30  # alerts: those that are open are few
 _KEYS_NAMED = 50  # in the log, of one subscription; not critical: the page and status name the newest
 _SUBSCRIPTIONS_NAMED = 500  # not critical: more than anybody writes
 _WAITS_S = 60.0  # not critical: eight readings of most devices
@@ -106,7 +107,7 @@ class Reporter:
     Attributes
     ----------
     alerts : dict of str to dict
-        The newest event of each of the newest alerts, by id, the oldest first.
+        The newest event of each of the newest alerts, and of all that are open, by id, the oldest first.
     latencies : deque of float
         Seconds from receipt to verdict of the newest rows.
     away : dict or None
@@ -126,7 +127,9 @@ class Reporter:
         on_alert: Callable[[Stream], None],
         on_habit: Callable[[Stream, Alert], bool],
     ) -> None:
-        self.alerts: dict[str, dict[str, object]] = {a["id"]: a for a in reversed(store.alerts(ALERTS_SHOWN))}
+        newest = sorted((*store.alerts(ALERTS_SHOWN), *store.alerts(_ALL, active=True)), key=lambda each: each["since"])
+        self.alerts: dict[str, dict[str, object]] = {event["id"]: event for event in newest}
+        self._make_room()
         self.latencies: deque[float] = deque(maxlen=_LATENCIES)
         self.away: dict[str, object] | None = None
         self.seldom = Seldom(log)
@@ -282,8 +285,15 @@ class Reporter:
         event |= {key: before[key] for key in _ANSWER if key in before}
         self._store.add_alert(event)
         self.alerts[event["id"]] = event
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let the oldest alerts go that are over; what is open stays on the page however old it is."""
         while len(self.alerts) > ALERTS_SHOWN:
-            del self.alerts[next(iter(self.alerts))]
+            oldest = next((name for name, event in self.alerts.items() if event["type"] == "end"), None)
+            if oldest is None:
+                break
+            del self.alerts[oldest]
 
     def end_orphan(self, event: Mapping[str, Any], wall: float) -> None:
         """End an alert of an earlier run that no stream knows any more; ``wall`` is when, Unix seconds."""

@@ -149,6 +149,7 @@ class Telemetry:
             "away_seconds_total", "Seconds in which the broker could not be heard, by reason.", "reason"
         )
         self._queue_length = declare.gauge("queue_length", "Messages received and not yet scored.")
+        self._undecided = declare.gauge("messages_undecided", "Readings that a later one makes accepted or late.")
 
     def _declare_streams(self, declare: _Declare) -> None:
         self._rows = declare.counter("rows_total", "Rows of the regular grid.", "stream")
@@ -264,6 +265,10 @@ class Telemetry:
     def message(self, result: MessageResult, count: int = 1) -> None:
         """Count messages by what became of them."""
         self._results[result].inc(count)
+
+    def undecided(self, count: int) -> None:
+        """Show how many readings have no result yet."""
+        self._undecided.set(count)
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Count invalid messages or lines; `reason` is one of :data:`gon_edge.events.REASONS`."""

@@ -221,6 +221,11 @@ class Pipeline:
         stream.join(self.groups)
         return stream
 
+    @property
+    def undecided(self) -> int:
+        """Readings of which it is not known yet whether they are accepted or late."""
+        return sum(stream.aligner.undecided for stream in self.streams.values())
+
     def take(self, topic: str, payload: bytes, received_at: float, *, retained: bool = False) -> Heard:
         """Take one message.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_state_directory_that_is_deleted_is_back_with_models_alerts_and_socket
         daemon._stop()
 
 
-def test_what_has_come_before_a_stop_is_judged_and_stored(tmp_path):
+def test_what_has_come_before_a_stop_is_judged_and_stored_and_the_log_has_each_message_in_a_count(tmp_path, caplog):
     # What was in the queue at SIGTERM is acknowledged, so no broker sends it again; it went without a count.
     streams = {"defaults": {"interval": "1s"}}
     subscriptions = [{"topic": "telemetry/{stream}", "timestamp": "time"}]
@@ -105,10 +106,16 @@ def test_what_has_come_before_a_stop_is_judged_and_stored(tmp_path):
     for i in range(600):
         payload = json.dumps({"time": 1_700_000_000 + i, "flow": float(i)}).encode()
         daemon._client.queue.put(Message("telemetry/pump", payload, float(i), retained=False))
+    early = json.dumps({"time": 1_600_000_000, "flow": 1.0}).encode()  # nobody knows yet whether it is late
+    for topic, payload in (("telemetry/pump", b"{"), ("telemetry/pump", early), ("other/pump", b"1")):
+        daemon._client.queue.put(Message(topic, payload, 600.0, retained=False))
+    caplog.set_level(logging.INFO)
     daemon.stop()
     daemon._stop()
     with Store.open(tmp_path, read_only=True) as store:
         assert store.streams()["pump"] >= 598  # the last may still wait for a later one
+    said = "stopped; messages: 600 accepted, 1 invalid, 0 late, 0 dropped, 1 ignored, 1 undecided, 0 not judged"
+    assert said in caplog.text
 
 
 def test_commands_reach_a_daemon_whose_card_can_be_written_again(tmp_path):

@@ -8,14 +8,15 @@ import logging
 import random
 from collections.abc import Iterator
 
+from configurations import SMALLEST
 from prometheus_client import CollectorRegistry
 
 from gon_edge.config.file import parse_config
 from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine
-from gon_edge.daemon.reporting import Tally
+from gon_edge.daemon.reporting import ALERTS_SHOWN, Tally
 from gon_edge.daemon.scoring import Scoring
-from gon_edge.events import LOST_REASONS
+from gon_edge.events import LOST_REASONS, Alert
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock
 
@@ -131,3 +132,22 @@ def test_the_series_count_every_message_reading_and_value(tmp_path):
     assert counted("gon_edge_messages_rejected_total") == registry.get_sample_value(
         "gon_edge_messages_total", {"result": "invalid"}
     )
+
+
+def test_an_open_alert_stays_on_the_page_however_many_come_after_it(tmp_path):
+    # The fifty-first one pushed it out, while states and database still had it.
+    def told(number: int, kind: str) -> Alert:
+        return Alert(f"pump-{number}", kind, "anomaly", "pump", number, number, 3.0, 1.0, "warning", (), "1")
+
+    config = parse_config({**SMALLEST, "state_dir": str(tmp_path)})
+    with scored(config) as scoring:
+        for number in range(ALERTS_SHOWN + 10):
+            scoring.reporter.tell_one(told(number, "new"))
+            if number:
+                scoring.reporter.tell_one(told(number, "end"))
+        shown = scoring.reporter.alerts
+        assert len(shown) == ALERTS_SHOWN
+        assert shown["pump-0"]["type"] == "new"
+        assert f"pump-{ALERTS_SHOWN + 9}" in shown
+    with scored(config) as again:  # a restart shows it, too
+        assert again.reporter.alerts.keys() == shown.keys()
