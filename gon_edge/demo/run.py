@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -41,6 +39,7 @@ from gon_edge.links.client import DaemonApi, histogram_buckets, histogram_quanti
 from gon_edge.links.publisher import Publisher, publish_samples
 from gon_edge.process.child import end_child, python, start_child
 from gon_edge.process.host import HostTelemetry
+from gon_edge.process.scratch import interrupt_by, own_directory
 
 _INTERVAL_S = 0.5
 """Between readings: two a second show a fault within a few seconds, and a warm-up takes one minute."""
@@ -83,10 +82,10 @@ def run_demo(settings: DemoSettings, out: IO[str]) -> int:
     load = Load.for_this_machine(settings.fault_s)
     story = Story(settings, name, load.text)
     interrupted = False
-    with _interrupt_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as ignore_from_now_on:
+    with interrupt_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as ignore_from_now_on:
         try:
             with contextlib.ExitStack() as stack:
-                directory = stack.enter_context(_own_directory())
+                directory = stack.enter_context(own_directory("gon-edge-demo-"))
                 broker = settings.broker
                 if broker is None:
                     broker = _mqtt_config(stack.enter_context(embedded_broker()).url)
@@ -303,23 +302,6 @@ def _line_shower(out: IO[str], name: str) -> Show:
 
 
 @contextlib.contextmanager
-def _own_directory() -> Iterator[Path]:
-    """Yield a temporary directory that goes even when we are killed."""
-    path = tempfile.mkdtemp(prefix="gon-edge-demo-")
-    # Its standard input ends when we do, in whatever way.
-    remover = subprocess.Popen(
-        ["/bin/sh", "-c", 'read -r _; sleep 1; rm -rf -- "$1"', "gon-edge-demo", path],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield Path(path)
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        end_child(remover)
-
-
-@contextlib.contextmanager
 def _daemon(directory: Path, broker: MqttConfig, settings: DemoSettings) -> Iterator[_Daemon]:
     port = free_port()
     config = directory / "demo.yaml"
@@ -395,19 +377,3 @@ def _telemetry(broker: MqttConfig, name: str) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join(2.0)
-
-
-@contextlib.contextmanager
-def _interrupt_by(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
-    """Let these signals do what Ctrl-C does; the function yielded makes them do nothing until the block ends."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-
-    def ignore() -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-
-    try:
-        yield ignore
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

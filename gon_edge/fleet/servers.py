@@ -89,7 +89,7 @@ class Ports:
         return cls(free_port(), free_port(), free_port())
 
 
-class _Server:
+class Server:
     """A child process that can be killed and started again.
 
     Parameters
@@ -185,6 +185,11 @@ class _Server:
         if self._process is not None and self.process_id is not None:
             self._process.send_signal(number)
 
+    def ask_to_stop(self) -> None:
+        """Have it end in order, without waiting."""
+        self.wake()
+        self._signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """End it in order; fine when it has ended or was never started."""
         if self._process is not None:
@@ -192,7 +197,7 @@ class _Server:
             end_child(self._process)
 
 
-class NatsServer(_Server):
+class NatsServer(Server):
     """A NATS server with JetStream and a gateway for MQTT 3.1.1.
 
     Parameters
@@ -234,25 +239,25 @@ class NatsServer(_Server):
         return f"mqtt://127.0.0.1:{self.ports.mqtt}"
 
 
-class Mosquitto(_Server):
+class Mosquitto(Server):
     """A mosquitto that hands what devices publish on to NATS, by its own bridge.
 
     Parameters
     ----------
     folder : Path
         For its configuration, log and queue.
-    upstream : Ports
-        Of the NATS server.
+    upstream : sequence of Ports
+        Of the NATS servers: the bridge goes to the next one when one is away.
     topics : sequence of str
         Topic filters of what is handed on.
     """
 
-    def __init__(self, folder: Path, upstream: Ports, topics: Sequence[str]) -> None:
+    def __init__(self, folder: Path, upstream: Sequence[Ports], topics: Sequence[str]) -> None:
         self.port = free_port()
         home = folder / "mosquitto"
         home.mkdir(exist_ok=True)
         path = folder / "mosquitto.conf"
-        path.write_text(mosquitto_conf(self.port, upstream.mqtt, topics, home))
+        path.write_text(mosquitto_conf(self.port, [each.mqtt for each in upstream], topics, home))
         super().__init__([find_mosquitto(), "-c", str(path)], folder, "mosquitto", self.port)
 
     @property
@@ -280,8 +285,8 @@ def nats_conf(name: str, ports: Ports, store_dir: Path, cluster: Sequence[Ports]
     return "\n".join(lines) + "\n"
 
 
-def mosquitto_conf(port: int, upstream: int, topics: Sequence[str], home: Path) -> str:
-    """Return the configuration of a mosquitto on loopback that hands these topics on to port `upstream`."""
+def mosquitto_conf(port: int, upstream: Sequence[int], topics: Sequence[str], home: Path) -> str:
+    """Return the configuration of a mosquitto on loopback that hands these topics on to one of the ports `upstream`."""
     lines = [
         # As root mosquitto changes its user, and the kernel then forgets to kill it with us.
         *(["user root"] if os.geteuid() == 0 else []),
@@ -297,7 +302,8 @@ def mosquitto_conf(port: int, upstream: int, topics: Sequence[str], home: Path) 
         f"max_queued_bytes {BRIDGE_QUEUE_BYTES}",
         f"max_inflight_messages {BRIDGE_IN_FLIGHT}",
         "connection nats",
-        f"address 127.0.0.1:{upstream}",
+        f"addresses {' '.join(f'127.0.0.1:{each}' for each in upstream)}",
+        "round_robin false",
         "remote_clientid gon-edge-bridge",  # NATS refuses one with a dot, which many a host's name has
         "bridge_protocol_version mqttv311",  # what NATS speaks
         "bridge_attempt_unsubscribe false",

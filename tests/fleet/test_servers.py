@@ -57,7 +57,7 @@ def test_the_bridge_keeps_what_devices_say_while_nats_is_away_and_hands_it_on_in
     require("mosquitto")
     server = NatsServer(tmp_path)
     server.start()
-    bridge = Mosquitto(tmp_path, server.ports, ["telemetry/#"])
+    bridge = Mosquitto(tmp_path, [server.ports], ["telemetry/#"])
     bridge.start()
     try:
         asyncio.run(_want(server))

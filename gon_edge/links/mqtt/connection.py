@@ -210,9 +210,10 @@ class Connection:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         if session.max_payload is not None:
             properties.MaximumPacketSize = most_packet_bytes(session.max_payload)
+        if self.mqtt_5:
+            properties.ReceiveMaximum = _RECEIVE_MAXIMUM
         if self.mqtt_5 and session.expiry_s is not None:
             properties.SessionExpiryInterval = session.expiry_s
-            properties.ReceiveMaximum = _RECEIVE_MAXIMUM
             self._client.connect_async(host, port, session.keepalive_s, clean_start=False, properties=properties)
         elif self.mqtt_5:
             self._client.connect_async(host, port, session.keepalive_s, properties=properties)
