@@ -9,7 +9,7 @@
     ├── InputError          66          commands and tables, for a file or name that a person gave
     ├── StoreError          73          state.database
     ├── UnreachableError    69          links.client, links.control, links.publisher
-    ├── MissingLibrary      69          commands.figure, commands.report, for a library that is not installed
+    ├── MissingLibrary      69          commands.figure, commands.report, fleet, for a library that is not installed
     └── RetrainError        1           training
         ├── NotEnoughData   4           training.fit, training.child
         ├── OverBudget      5           training.child
@@ -120,6 +120,9 @@ class UnreachableError(GonEdgeError):
     exit_code = 69
 
 
+_PLOT = "pip install 'gon-edge[plot]', or on Debian: sudo apt install python3-matplotlib python3-jinja2"
+
+
 class MissingLibrary(GonEdgeError):
     """A library that only some commands need, and that cannot be imported.
 
@@ -131,12 +134,9 @@ class MissingLibrary(GonEdgeError):
 
     exit_code = 69  # EX_UNAVAILABLE of sysexits.h: a support program or file does not exist
 
-    def __init__(self, name: str, purpose: str, reason: ImportError) -> None:
+    def __init__(self, name: str, purpose: str, reason: ImportError, install: str = _PLOT) -> None:
         why = str(reason).strip().partition("\n")[0]
-        super().__init__(
-            f"{purpose} needs {name} ({why}); install it: pip install 'gon-edge[plot]', "
-            "or on Debian: sudo apt install python3-matplotlib python3-jinja2"
-        )
+        super().__init__(f"{purpose} needs {name} ({why}); install it: {install}")
         self.name = name
 
 

@@ -47,6 +47,7 @@ _MODULES: Mapping[str, str] = {  # in the order of the help
     "missed": "commands.answers",
     "accept": "commands.answers",
     "silence": "commands.models",
+    "fleet": "fleet.command",
     "version": "commands.main",
     "completion": "commands.main",
 }

@@ -11,8 +11,9 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gon_edge.config.schema import Config
@@ -35,7 +36,7 @@ from gon_edge.training.conditions import Conditions
 from gon_edge.training.habits import habits, learn
 from gon_edge.training.job import Order
 from gon_edge.training.operations import carry_out, keep_silences
-from gon_edge.training.rounds import Rounds
+from gon_edge.training.rounds import Rounds, Training
 from gon_edge.training.schedule import ScoreDrift, StreamSchedule, is_quiet
 from gon_edge.training.site import Client, newest_row
 from gon_edge.training.trainer import Trainer
@@ -60,11 +61,14 @@ class Machine:
         Of the jitter between two trainings.
     conditions : Conditions or None
         Heat and load; ``None`` where they say nothing about the time that is meant.
+    trainer : callable
+        Makes what runs trainings, from a state directory and its models: here, or on another machine.
     """
 
     clock: Clock = field(default_factory=Clock)
     rng: random.Random = field(default_factory=random.Random)  # importing numpy.random costs 7 MiB
     conditions: Conditions | None = field(default_factory=Conditions)
+    trainer: Callable[[Path, ModelFolder], Training] = Trainer
 
 
 class Orders:
@@ -106,7 +110,7 @@ class Orders:
         self.config, self.store, self.models = config, store, models
         self.clock = machine.clock
         self.silences = Silences(store.state("silences"))
-        self.rounds = Rounds(Trainer(config.state_dir, models), config.retrain, machine.conditions)
+        self.rounds = Rounds(machine.trainer(config.state_dir, models), config.retrain, machine.conditions)
         self.trainings: deque[dict[str, Any]] = deque(map(asdict, store.retrains(TRAININGS_SHOWN)), TRAININGS_SHOWN)
         self._telemetry, self._pipeline, self._reporter = telemetry, pipeline, reporter
         self._rng = machine.rng
@@ -221,9 +225,10 @@ class Orders:
         for schedule in self._schedules.values():
             schedule.every(config.retrain.every_s)
 
-    def store_state(self) -> None:
-        """Give the store what a restart must not forget."""
-        for name, stream in self._pipeline.streams.items():
+    def store_state(self, names: Iterable[str] | None = None) -> None:
+        """Give the store what a restart must not forget, of these streams or of all."""
+        for name in self._pipeline.streams if names is None else names:
+            stream = self._pipeline.streams[name]
             self.store.put_state(f"alerts/{name}", stream.memory())
             self.store.put_state(f"columns/{name}", stream.aligner.columns.state())
             scores = self._schedules[name].drift.reference

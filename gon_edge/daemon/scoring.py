@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from gon_edge.config.schema import Config
@@ -205,9 +205,11 @@ class Scoring:
         """Whether rows wait that can be scored."""
         return any(stream.behind and stream.model for stream in self.pipeline.streams.values())
 
-    def take(self, topic: str, payload: bytes, received_at: float, *, retained: bool = False) -> Heard:
+    def take(
+        self, topic: str, payload: bytes, received_at: float, *, retained: bool = False, known: Container[str] = ()
+    ) -> Heard:
         """Take one message through hops 2 to 8; `Pipeline.take` says what the arguments are."""
-        return self.tell(self.pipeline.take(topic, payload, received_at, retained=retained))
+        return self.tell(self.pipeline.take(topic, payload, received_at, retained=retained, known=known))
 
     def tell(self, heard: Heard) -> Heard:
         """Tell what became of a message."""

@@ -6,21 +6,23 @@ All of them begin with ``fleet.prefix``, so that several fleets can share a serv
   levels after the partition are those of the topic, as NATS' MQTT gateway writes them (`topic_of`).  Its consumers
   ``partition-0`` to ``partition-7`` are pinned to one worker each; their pending messages are the lag.
 - Stream ``fleet-events``, subjects ``fleet.events.PARTITION``: events of alerts as JSON, as they go out by MQTT, each
-  once.  Its consumer ``mqtt`` sends them on to the broker of ``mqtt.url``.
+  once, and ``{"type": "takeover", "partition", "worker", "epoch", "timestamp"}`` where a partition has changed hands.
+  Its consumer ``mqtt`` sends the former on to the broker of ``mqtt.url``.
 - Stream ``fleet-rows``, subjects ``fleet.rows.PARTITION.KEY``: rows to learn from, a chunk a message, the newest of
   each stream of readings.
 - Stream ``fleet-trainings``, subject ``fleet.trainings``: trainings that wait, for whoever has free memory; its
-  consumer is ``workers``.  Stream ``fleet-trained``, subjects ``fleet.trained.PARTITION``: what came of them.
-- Bucket ``fleet-states``, key ``PARTITION.KEY``: what is known of one stream of readings, JSON:
-  ``{"stream", "sequence", "owner", "epoch", "model_version", "alerts": [open events], "state": {the retained state
-  message}, "frozen"}``.  ``sequence`` is that of the newest message that counts in it.
-- Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since"}``, Unix seconds; the epoch rises with each
-  takeover.
+  consumer is ``workers``.  What came of one goes to the worker that asked.
+- Bucket ``fleet-states``, key ``PARTITION.KEY``: what is known of one stream of readings, JSON: ``{"stream",
+  "sequence", "owner", "epoch", "model_version", "model", "alerts": [open events], "state": {the retained state
+  message}, "rows", "memory", "columns", "drift", "frozen"}``.  ``sequence`` is that of the newest message that
+  counts in it.
+- Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since", "sequence", "at", "leaders",
+  "births"}``, Unix seconds; the epoch rises with each takeover, and ``worker`` is empty once one has left.  A successor
+  reads the telemetry again from behind ``sequence``.
 - Bucket ``fleet-workers``, key NAME: a sign of life every second or so, gone a while after a worker has ended:
   ``{"worker", "host", "pid", "version", "at", "url", "memory_bytes", "training", "partitions": {"3": {"epoch",
   "streams", "lag", "rows", "latency_p99_s"}}, "counts": {...}}``.
-- Object store ``fleet-models``, object KEY: the model file of a stream of readings that is in use; ``KEY.VERSION`` are
-  the versions before it.
+- Object store ``fleet-models``, object ``KEY.VERSION.N``: a model file; ``model`` of the state says which is in use.
 
 KEY is the name of a stream of readings, as `key_of` writes it.
 """
@@ -29,6 +31,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+WAKE = "$wake"
+"""Level of a message that only wakes a partition; no topic of a device begins so."""
 
 GROUP = "workers"
 """The one priority group of each consumer of a partition."""
@@ -73,11 +78,6 @@ class Names:
         return f"{self.prefix}-trainings"
 
     @property
-    def trained(self) -> str:
-        """The stream of what came of trainings."""
-        return f"{self.prefix}-trained"
-
-    @property
     def states(self) -> str:
         """The bucket of what is known of each stream of readings."""
         return f"{self.prefix}-states"
@@ -101,6 +101,10 @@ class Names:
         """Subjects of the messages of a partition."""
         return f"{self.prefix}.{number}.>"
 
+    def wake(self, number: int) -> str:
+        """Subject of a message that says nothing: with it the server gives a partition that nobody owns to somebody."""
+        return f"{self.prefix}.{number}.{WAKE}"
+
     def events_of(self, partition: int) -> str:
         """Subject of the events of a partition."""
         return f"{self.prefix}.events.{partition}"
@@ -113,10 +117,6 @@ class Names:
     def training(self) -> str:
         """Subject of trainings that wait."""
         return f"{self.prefix}.trainings"
-
-    def trained_of(self, partition: int) -> str:
-        """Subject of what came of trainings of a partition."""
-        return f"{self.prefix}.trained.{partition}"
 
     @staticmethod
     def consumer(partition: int) -> str:

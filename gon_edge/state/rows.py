@@ -190,6 +190,14 @@ class Rows:
         """Number of the newest chunk on the disk; 0 without one."""
         return max((chunks[-1].id for chunks in self._stored.values() if chunks), default=0)
 
+    def packed(self, after: int) -> list[tuple[int, str, str, bytes]]:
+        """Chunks on the disk above a number: each as number, stream, features as JSON, and payload."""
+        return self._database.query(
+            "SELECT chunk.id, stream.name, f.names, payload FROM chunk JOIN stream ON stream.id = chunk.stream "
+            "JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id > ? ORDER BY chunk.id",
+            after,
+        )
+
     def _rewrite(
         self,
         stream: str,

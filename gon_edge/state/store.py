@@ -272,16 +272,14 @@ class Store:
         """Number of the newest chunk of rows on the disk, of whatever stream; 0 without one."""
         return self._rows.newest_chunk()
 
+    def packed(self, after: int) -> list[tuple[int, str, str, bytes]]:
+        """Chunks above a number, each as number, stream, features as JSON, payload; for who keeps them elsewhere."""
+        return self._rows.packed(after)
+
     def restamp(self, stream: str, delta_s: float, after: int) -> int:
         """Move the timestamps of a stream's newest rows, as when the clock that gave them is set; count them.
 
-        Parameters
-        ----------
-        stream : str
-        delta_s : float
-            Seconds, positive for later.
-        after : int
-            What `newest_chunk` said before the first of these rows came.
+        ``delta_s`` is positive for later; ``after`` is what `newest_chunk` said before the first of these rows came.
         """
         self._database.require_writable()
         return self._rows.restamp(stream, delta_s, after)

@@ -43,6 +43,11 @@ class Groups:
     def __init__(self) -> None:
         self._leaders: deque[tuple[str, float]] = deque(maxlen=LEADERS)  # id and since, the newest last
 
+    @property
+    def leaders(self) -> list[tuple[str, float]]:
+        """Id and since of the newest leaders, the oldest first."""
+        return list(self._leaders)
+
     def resume(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Remember the leaders among alerts of an earlier run, as events, the oldest first."""
         self._leaders.extend((str(e["id"]), float(e["since"])) for e in events if e.get("group") == e["id"])

@@ -9,7 +9,7 @@ hears of an alert.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -226,7 +226,15 @@ class Pipeline:
         """Readings of which it is not known yet whether they are accepted or late."""
         return sum(stream.aligner.undecided for stream in self.streams.values())
 
-    def take(self, topic: str, payload: bytes, received_at: float, *, retained: bool = False) -> Heard:
+    def take(
+        self,
+        topic: str,
+        payload: bytes,
+        received_at: float,
+        *,
+        retained: bool = False,
+        known: Container[str] = (),
+    ) -> Heard:
         """Take one message.
 
         Parameters
@@ -237,6 +245,8 @@ class Pipeline:
             Monotonic seconds; messages come in the order of these.
         retained : bool
             It lay in the broker: nobody knows how old it is.
+        known : container of str
+            Streams that had this message before: what it says of them is passed over.
         """
         heard = Heard()
         ignored = "no_subscription"
@@ -258,6 +268,8 @@ class Pipeline:
             heard.refused, heard.subscription = None, text
             heard.rejected, heard.masked = decoded.rejected, decoded.masked
             for reading in decoded.readings:
+                if reading.stream in known:
+                    continue
                 self._take(reading, received_at, heard, route.subscription, retained=retained)
             return heard
         if heard.refused is None:

@@ -321,6 +321,10 @@ class Stream:
         """Say that the first model is being trained."""
         self._training = True
 
+    def train_anew(self) -> None:
+        """Say that whoever was training the first model is gone: it is due again, and the rows kept for it wait."""
+        self._training = False
+
     def give_up_training(self) -> list[Outcome]:
         """No model came: the rows kept for it go without a score, and the warm-up goes on."""
         self._training = False

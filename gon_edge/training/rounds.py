@@ -21,17 +21,17 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gon_edge.config.schema import RetrainConfig
 from gon_edge.errors import GonEdgeError, NotEnoughData, OverBudget, RetrainBusy, RetrainError
 from gon_edge.events import TrainingOutcome
+from gon_edge.model.file import Model
 from gon_edge.state.history import RetrainRecord
 from gon_edge.training.capacity import capacity
 from gon_edge.training.conditions import Conditions
-from gon_edge.training.job import Order, make_job
+from gon_edge.training.job import Job, Order, make_job
 from gon_edge.training.site import Client, Site
-from gon_edge.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,28 @@ _NEVER_BEGAN = {
     NotEnoughData.exit_code: "not_enough_data",
     OverBudget.exit_code: "over_budget",
 }
+
+
+class Training(Protocol):
+    """What carries out jobs: `trainer.Trainer` by children of this process, others elsewhere."""
+
+    def pid(self, stream: str) -> int | None:
+        """The process that trains a stream; ``None`` where none does here."""
+
+    def progress(self, stream: str) -> dict[str, Any] | None:
+        """How far the training of a stream is, as `Trainer.progress` says."""
+
+    def start(self, job: Job) -> None:
+        """Begin with a job; raises as `Trainer.start` does."""
+
+    def poll(self) -> tuple[RetrainRecord, Model | None] | None:
+        """What came of a job that has ended; never blocks."""
+
+    def rest(self) -> None:
+        """Let go of what is there for jobs that do not come."""
+
+    def stop(self, stream: str | None = None) -> None:
+        """End the training of a stream, by default of all; nothing comes of it."""
 
 
 class _Batch:
@@ -104,7 +126,7 @@ class Rounds:
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : Training
     settings : RetrainConfig
     conditions : Conditions or None
         ``None`` where the machine's heat and load are not asked: in virtual time they are of another time.
@@ -117,7 +139,7 @@ class Rounds:
         Why a running round stands still, or the next one does not start; empty when nothing holds one.
     """
 
-    def __init__(self, trainer: Trainer, settings: RetrainConfig, conditions: Conditions | None) -> None:
+    def __init__(self, trainer: Training, settings: RetrainConfig, conditions: Conditions | None) -> None:
         self.settings = settings
         self.held = ""
         self._trainer = trainer

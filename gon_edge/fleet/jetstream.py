@@ -1,0 +1,447 @@
+"""NATS JetStream as a fleet uses it: one connection, what must be there, and pulls of a consumer by one owner.
+
+``nats-py`` has no call for consumers that are pinned to one client (priority groups, ADR-42 of NATS), so these are the
+raw requests.  The server gives an id with each message; who pulls with an id that is no longer the one gets 423.  A
+pin ends when its owner has not pulled for ``fleet.takeover``; a pull that waits is no sign of life.
+
+Messages are not acknowledged: how far a worker has come is in what it has saved (`partition`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy, KeyValueConfig, ObjectStoreConfig, RetentionPolicy, StreamConfig
+from nats.js.errors import BadRequestError, BucketNotFoundError, NotFoundError
+
+from gon_edge.config.fleet import FleetConfig
+from gon_edge.config.schema import Config
+from gon_edge.errors import ConfigError, UnreachableError
+from gon_edge.fleet import ingest
+from gon_edge.fleet.names import GROUP, Names
+from gon_edge.process.clock import monotonic
+from gon_edge.process.logs import Seldom
+
+log = logging.getLogger(__name__)
+
+EVENTS_KEPT_S = 30 * 86400.0
+"""Events of alerts are kept for a month.  Not critical: a few a day, half a kilobyte each."""
+
+CHUNKS_KEPT = 256
+"""Chunks of rows kept of each stream of readings: 20 hours at a row a second, and a chunk every five minutes."""
+
+_CONNECT_S = 5.0
+ACK_S = 30.0
+"""Who has a training, or an event for MQTT, and gives no sign for so long, is gone: it goes to another one."""
+
+_MOST_WAITING = 1024  # messages taken from the server that wait to be judged
+_REQUEST_S = 5.0  # not critical: a server that lives answers at once
+
+Errors = (NatsError, OSError, asyncio.TimeoutError)
+"""What a request fails with while there is no server, or none that knows what is meant."""
+
+
+class Delivered(NamedTuple):
+    """A message of a stream.
+
+    Attributes
+    ----------
+    subject : str
+    data : bytes
+    sequence : int
+        In the stream.
+    at : float
+        Unix seconds at which the server has stored it, by its clock.
+    pending : int
+        Messages behind it.
+    reply : str
+        Subject of its acknowledgement, where one is awaited.
+    """
+
+    subject: str
+    data: bytes
+    sequence: int
+    at: float
+    pending: int
+    reply: str
+
+
+class ServerTime:
+    """What time it is at the server: never later than it is, so that nothing is due before its messages have come.
+
+    Each message says when the server had it, and was here later than that; the quickest one counts.
+    """
+
+    _KEEP_S = 60.0  # not critical: a clock that was set back is followed within two minutes
+
+    def __init__(self) -> None:
+        self._offsets = [-float("inf"), -float("inf")]  # of this minute, and of the one before
+        self._since = time.monotonic()
+
+    def hear(self, at: float) -> None:
+        """Take a time of the server, Unix seconds, that has just arrived."""
+        now = time.monotonic()
+        if now - self._since > self._KEEP_S:
+            self._offsets = [-float("inf"), self._offsets[0]]
+            self._since = now
+        self._offsets[0] = max(self._offsets[0], at - now)
+
+    def now(self) -> float:
+        """Unix seconds; the clock of this machine until the server has said something."""
+        offset = max(self._offsets)
+        return time.monotonic() + offset if offset > -float("inf") else time.time()
+
+
+async def connect(settings: FleetConfig, name: str) -> Client:
+    """Connect to NATS, and keep the connection for ever; a server that is down is waited for.
+
+    Raises
+    ------
+    UnreachableError
+        None of the servers can be one.
+    ConfigError
+        A secret or certificate cannot be read.
+    """
+    seldom = Seldom(log)
+
+    async def failed(error: Exception) -> None:
+        seldom.say("nats", logging.WARNING, f"NATS: {error or type(error).__name__}")
+
+    async def lost() -> None:
+        if not client.is_closed and not client.is_draining:
+            log.warning("the connection to NATS is lost; trying again")
+
+    async def back() -> None:
+        log.warning("connected to NATS again")
+
+    options: dict[str, Any] = {}
+    if settings.username is not None:
+        options.update(user=settings.username, password=settings.password())
+    if settings.ca_file is not None or settings.cert_file is not None:
+        options["tls"] = _tls(settings)
+    client = Client()
+    try:
+        await client.connect(
+            [*settings.servers],
+            name=name,
+            connect_timeout=int(_CONNECT_S),
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=64 << 20,
+            error_cb=failed,
+            disconnected_cb=lost,
+            reconnected_cb=back,
+            **options,
+        )
+    except Errors as error:
+        raise UnreachableError(f"no NATS at {', '.join(settings.servers)}: {error}; see fleet.servers") from None
+    return client
+
+
+def _tls(settings: FleetConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file is not None:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"certificate or key cannot be used: {error}", key="fleet.ca_file") from None
+    return context
+
+
+class Fleet:
+    """What a fleet has in JetStream.
+
+    Parameters
+    ----------
+    client : Client
+    config : Config
+
+    Attributes
+    ----------
+    settings : FleetConfig
+    names : Names
+    time : ServerTime
+    """
+
+    def __init__(self, client: Client, config: Config) -> None:
+        self.client, self.settings = client, config.fleet
+        self.names = Names(config.fleet.prefix)
+        self._config = config
+        self.time = ServerTime()
+        self.js = client.jetstream(timeout=_REQUEST_S)
+
+    async def create(self) -> None:
+        """Make every stream, bucket and consumer that is not there yet, and give them the settings of now.
+
+        Raises
+        ------
+        UnreachableError
+            There is no JetStream, or it refuses: no space, fewer servers than ``replicas``, no right.
+        """
+        settings, names = self.settings, self.names
+        partitions = range(settings.partitions)
+        streams = (
+            StreamConfig(
+                name=names.events,
+                subjects=[names.events_of(number) for number in partitions],
+                max_age=EVENTS_KEPT_S,
+                # What a worker had not saved is judged again from what is kept of the telemetry.
+                duplicate_window=settings.retention_s,
+            ),
+            StreamConfig(
+                name=names.rows,
+                subjects=[f"{names.prefix}.rows.>"],
+                max_msgs_per_subject=CHUNKS_KEPT,
+                max_bytes=settings.max_bytes // 2,
+                discard=DiscardPolicy.OLD,
+            ),
+            StreamConfig(name=names.trainings, subjects=[names.training], retention=RetentionPolicy.WORK_QUEUE),
+        )
+        try:
+            await self._create_telemetry()
+            for config in streams:
+                await self._stream(config.evolve(num_replicas=settings.replicas, allow_direct=True))
+            for bucket, ttl_s in ((names.states, None), (names.owners, None), (names.workers, self.away_s)):
+                await self._bucket(bucket, ttl_s)
+            with contextlib.suppress(BadRequestError):  # it is there
+                await self.js.create_object_store(
+                    names.models, config=ObjectStoreConfig(bucket=names.models, replicas=settings.replicas)
+                )
+            for number in partitions:
+                taken = {"ack_policy": "none", "filter_subject": names.partition(number)}
+                await self.consumer(names.telemetry, names.consumer(number), {**taken, **self._pinned})
+            acknowledged = {"ack_policy": "explicit", "ack_wait": round(ACK_S * 1e9), "max_deliver": -1}
+            await self.consumer(names.trainings, "workers", acknowledged)
+            await self.consumer(names.events, "mqtt", {**acknowledged, "max_ack_pending": 20_000, **self._pinned})
+        except Errors as error:
+            raise UnreachableError(f"JetStream cannot be set up for the fleet {names.prefix!r}: {error}") from None
+
+    async def _create_telemetry(self) -> None:
+        """Make the stream of devices' messages, and what brings them there; `ingest` says why that way."""
+        settings, name = self.settings, self.names.telemetry
+        with contextlib.suppress(NatsError):  # the gateway, or another worker, was quicker
+            await self.request(f"STREAM.CREATE.{ingest.MQTT_STREAM}", ingest.gateway_stream(settings.replicas))
+        reader = ingest.consumer(self._config)
+        asked = {"stream_name": ingest.MQTT_STREAM, "config": reader}
+        await self.request(f"CONSUMER.DURABLE.CREATE.{ingest.MQTT_STREAM}.{reader['name']}", asked)
+        stream = {
+            "name": name,
+            "subjects": [self.names.partition(number) for number in range(settings.partitions)],
+            "sources": [ingest.source(self._config)],
+            "max_age": round(settings.retention_s * 1e9),
+            "max_bytes": settings.max_bytes,
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": settings.replicas,
+            "allow_direct": True,
+        }
+        try:
+            await self.request(f"STREAM.CREATE.{name}", stream)
+        except NatsError:  # it is there with other settings
+            await self.request(f"STREAM.UPDATE.{name}", stream)
+
+    @property
+    def away_s(self) -> float:
+        """After this silence, in seconds, a worker counts as gone."""
+        return max(2.0, self.settings.takeover_s)
+
+    async def _stream(self, config: StreamConfig) -> None:
+        try:
+            await self.js.add_stream(config)
+        except BadRequestError:  # it is there with other settings
+            await self.js.update_stream(config)
+
+    async def _bucket(self, bucket: str, ttl_s: float | None) -> None:
+        try:
+            await self.js.key_value(bucket)
+        except (BucketNotFoundError, NotFoundError):
+            with contextlib.suppress(BadRequestError):  # another worker was quicker
+                await self.js.create_key_value(
+                    KeyValueConfig(bucket=bucket, ttl=ttl_s, replicas=self.settings.replicas, history=1)
+                )
+
+    @property
+    def _pinned(self) -> dict[str, Any]:
+        """What makes a consumer that of one client at a time."""
+        return {
+            "priority_groups": [GROUP],
+            "priority_policy": "pinned_client",
+            "priority_timeout": round(self.settings.takeover_s * 1e9),
+        }
+
+    async def consumer(self, stream: str, name: str, config: Mapping[str, Any]) -> None:
+        """Make a consumer, or give it other settings."""
+        asked = {"stream_name": stream, "config": {"durable_name": name, "name": name, **config}}
+        await self.request(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", asked)
+
+    async def request(self, what: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask JetStream's API.
+
+        Raises
+        ------
+        NatsError
+            It refuses, or does not answer.
+        """
+        body = json.dumps(asked).encode() if asked is not None else b""
+        reply = await self.client.request(f"$JS.API.{what}", body, timeout=_REQUEST_S)
+        answer: dict[str, Any] = json.loads(reply.data)
+        if "error" in answer:
+            raise NatsError(f"{what}: {answer['error'].get('description', answer['error'])}")
+        if isinstance(answer.get("ts"), str):
+            self.time.hear(datetime.fromisoformat(answer["ts"]).timestamp())
+        return answer
+
+    async def read(self, stream: str, subject: str, first: int, last: int) -> AsyncIterator[Delivered]:
+        """Every message of a stream from one sequence to another, both included, under a subject, in their order."""
+        if last < first:
+            return
+        name = f"read-{time.monotonic_ns()}"
+        config = {
+            "name": name,
+            "ack_policy": "none",
+            "filter_subject": subject,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": max(1, first),
+            "inactive_threshold": round(30e9),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        made = await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+        pulls = Pulls(self, stream, name)
+        await pulls.start()
+        try:
+            left = int(made.get("num_pending", 0))
+            while left > 0:
+                await pulls.keep(_REQUEST_S)
+                if not pulls.waiting and not await pulls.wait(_REQUEST_S):
+                    raise NatsError(f"{stream} gives no more of {subject}")
+                while pulls.waiting:
+                    message = pulls.waiting.popleft()
+                    left = message.pending
+                    if message.sequence > last:
+                        return
+                    yield message
+        finally:
+            await pulls.stop()
+            with contextlib.suppress(*Errors):
+                await self.request(f"CONSUMER.DELETE.{stream}.{name}")
+
+
+class Pulls:
+    """Messages of one consumer, asked for a batch at a time.
+
+    Parameters
+    ----------
+    fleet : Fleet
+    stream, consumer : str
+    group : str, optional
+        Priority group of a pinned consumer.
+    batch : int
+        Messages asked for at once; not critical: 256 are a quarter of a second of scoring.
+
+    Attributes
+    ----------
+    waiting : deque of Delivered
+        Messages that have come, oldest first.
+    pin : str
+        The id by which this client is the one; empty while it is not.
+    refused : bool
+        The server has pinned the consumer to another client.
+    asked_at : float
+        Monotonic seconds of the newest pull, that go on while the machine sleeps.
+    """
+
+    def __init__(self, fleet: Fleet, stream: str, consumer: str, group: str = "", *, batch: int = 256) -> None:
+        self.waiting: deque[Delivered] = deque()
+        self.pin = ""
+        self.refused = False
+        self.asked_at = -math.inf
+        self._fleet, self._stream, self._consumer = fleet, stream, consumer
+        self._group, self._batch = group, batch
+        self._left = 0  # of the pull that is under way
+        self._came = asyncio.Event()
+        self._subscription: Any = None
+        self._inbox = ""
+
+    async def start(self) -> None:
+        """Get ready for messages."""
+        self._inbox = self._fleet.client.new_inbox()
+        self._subscription = await self._fleet.client.subscribe(
+            self._inbox, cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+
+    async def stop(self) -> None:
+        """Take nothing more."""
+        if self._subscription is not None:
+            with contextlib.suppress(*Errors):
+                await self._subscription.unsubscribe()
+            self._subscription = None
+
+    async def keep(self, every_s: float) -> None:
+        """Have a pull under way, and a new one every so often, which is also the sign of life of a pinned client."""
+        now = monotonic()
+        if (self._left > 0 and now - self.asked_at < every_s) or not self._fleet.client.is_connected:
+            return
+        batch = max(1, min(self._batch, _MOST_WAITING - len(self.waiting)))
+        asked: dict[str, Any] = {"batch": batch, "expires": round(every_s * 1e9)}
+        if self._group:
+            asked["group"] = self._group
+        if self.pin:
+            asked["id"] = self.pin
+        self._left, self.asked_at = batch, now
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        await self._fleet.client.publish(subject, json.dumps(asked).encode(), reply=self._inbox)
+
+    async def give_back(self) -> None:
+        """Let the server pin the consumer to another client at once."""
+        self.pin = ""
+        self.waiting.clear()
+        with contextlib.suppress(*Errors):
+            await self._fleet.request(f"CONSUMER.UNPIN.{self._stream}.{self._consumer}", {"group": self._group})
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for messages; whether some have come."""
+        self._came.clear()
+        if not self.waiting:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._came.wait(), timeout_s)
+        return bool(self.waiting)
+
+    async def _take(self, message: Msg) -> None:
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is not None and not message.reply:
+            self._left = 0
+            if status == "423":
+                self.refused = True
+            self._came.set()
+            return
+        delivered = _delivered(message)
+        self._fleet.time.hear(delivered.at)
+        self.pin = headers.get("Nats-Pin-Id", self.pin)
+        self._left -= 1
+        self.waiting.append(delivered)
+        self._came.set()
+
+
+def _delivered(message: Msg) -> Delivered:
+    # $JS.ACK, domain and account where there are any, then STREAM.CONSUMER.DELIVERED.SEQUENCE.OWN.NANOSECONDS.PENDING
+    parts = message.reply.split(".")
+    sequence, at_ns, pending = (int(parts[i]) for i in ((5, 7, 8) if len(parts) < 11 else (7, 9, 10)))
+    return Delivered(message.subject, message.data, sequence, at_ns / 1e9, pending, message.reply)

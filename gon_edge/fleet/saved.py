@@ -1,0 +1,186 @@
+"""What is known of each stream of one partition, in JetStream: written by compare-and-set, read by the next owner.
+
+A stream is written again some time after something has come of it.  A write that finds another revision than it left is
+refused, and so shows that the partition has another owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import Any
+
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.kv import KeyValue
+
+from gon_edge.daemon.scoring import Scoring
+from gon_edge.fleet.frozen import FrozenError, freeze, thaw
+from gon_edge.fleet.jetstream import Fleet
+from gon_edge.fleet.series import Series
+from gon_edge.stream.held import alert_json
+from gon_edge.stream.stream import Stream
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 64  # writes under way; not critical
+_MOST_BYTES = 900 << 10
+"""Of a state; NATS takes messages of a mebibyte.  A larger one goes without what `frozen` has: windows begin anew."""
+
+
+class OwnerError(Exception):
+    """The partition has another owner."""
+
+
+class Saved:
+    """The states of one partition.
+
+    Parameters
+    ----------
+    fleet : Fleet
+    number : int
+        The partition.
+    worker : str
+        Who owns it now.
+    series : Series
+
+    Attributes
+    ----------
+    epoch : int
+        Takeovers so far, this one included.
+    models : dict of str to str
+        Object of the model each stream is scored by.
+    """
+
+    def __init__(self, fleet: Fleet, number: int, worker: str, series: Series) -> None:
+        self.epoch = 0
+        self.models: dict[str, str] = {}
+        self.owner: dict[str, Any] = {"sequence": 0, "at": None, "leaders": [], "births": {}}
+        self._fleet, self._number, self._worker, self._series = fleet, number, worker, series
+        self._states: KeyValue | None = None
+        self._owners: KeyValue | None = None
+        self._revisions: dict[str, int] = {}
+        self._owner_revision = 0
+
+    async def take(self, since: float) -> dict[str, dict[str, Any]]:
+        """Become the owner, and read the states; every one is written again, so that the owner before is refused.
+
+        Raises
+        ------
+        OwnerError
+            Another worker was quicker.
+        NatsError
+        """
+        names = self._fleet.names
+        self._states = await self._fleet.js.key_value(names.states)
+        self._owners = await self._fleet.js.key_value(names.owners)
+        with contextlib.suppress(KeyNotFoundError):
+            entry = await self._owners.get(str(self._number))
+            self.owner.update(json.loads(entry.value or b"{}"))
+            self._owner_revision = entry.revision or 0
+        self.epoch = int(self.owner.get("epoch", 0)) + 1
+        self.owner = {**self.owner, "worker": self._worker, "epoch": self.epoch, "since": since}
+        await self._write_owner()
+        found: dict[str, dict[str, Any]] = {}
+        watcher = await self._states.watch(f"{self._number}.>", ignore_deletes=True)
+        try:
+            async for entry in watcher:
+                if entry is None:
+                    break
+                value = json.loads(entry.value or b"{}")
+                found[value["stream"]] = value
+                self._revisions[value["stream"]] = entry.revision or 0
+        finally:
+            await watcher.stop()  # type: ignore[no-untyped-call]
+        self.models = {name: value["model"] for name, value in found.items() if value["model"]}
+        for value in found.values():
+            value.update(owner=self._worker, epoch=self.epoch)
+        await self._write(found)
+        return found
+
+    async def keep(self, sequence: int, at: float | None, scoring: Scoring) -> None:
+        """Say from where a successor has to read, and what is of no single stream; raises as `take` does."""
+        pipeline, wall = scoring.pipeline, self._fleet.time.now()
+        self.owner.update(sequence=sequence, at=at, leaders=pipeline.groups.leaders, births=pipeline.births(wall))
+        await self._write_owner()
+
+    async def leave(self) -> None:
+        """Say that nobody owns the partition; raises as `take` does."""
+        self.owner["worker"] = ""
+        await self._write_owner()
+
+    async def _write_owner(self) -> None:
+        assert self._owners is not None
+        try:
+            self._owner_revision = await self._owners.update(
+                str(self._number), json.dumps(self.owner).encode(), last=self._owner_revision
+            )
+        except KeyWrongLastSequenceError as error:
+            self._series.refused.inc()
+            raise OwnerError(f"partition {self._number} has another owner") from error
+
+    async def save(self, scoring: Scoring, names: list[str], sequence: int, states: dict[str, dict[str, Any]]) -> None:
+        """Write what is known of some streams after a message; raises as `take` does."""
+        scoring.orders.store_state(names)
+        await self._write({name: self._state(scoring, name, sequence, states.get(name)) for name in names})
+
+    def _state(self, scoring: Scoring, name: str, sequence: int, told: dict[str, Any] | None) -> dict[str, Any]:
+        stream = scoring.pipeline.streams[name]
+        value = {
+            "stream": name,
+            "sequence": sequence,
+            "owner": self._worker,
+            "epoch": self.epoch,
+            "model_version": stream.model.version if stream.model is not None else None,
+            "model": self.models.get(name, "") if stream.model is not None else "",
+            "alerts": [alert_json(alert) for alert in stream.policy.active],
+            "state": told,
+            "rows": stream.rows,
+            "memory": stream.memory(),
+            "columns": stream.aligner.columns.state(),
+            "drift": scoring.store.state(f"drift/{name}"),
+            "frozen": "",
+        }
+        with contextlib.suppress(FrozenError):
+            value["frozen"] = freeze(stream)
+        return value
+
+    async def _write(self, values: dict[str, dict[str, Any]]) -> None:
+        waiting = list(values.items())
+        while waiting:
+            some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
+            done = await asyncio.gather(*(self._put(name, value) for name, value in some), return_exceptions=True)
+            for failed in done:
+                if isinstance(failed, KeyWrongLastSequenceError):
+                    self._series.refused.inc()
+                    raise OwnerError(f"partition {self._number} has another owner") from failed
+                if isinstance(failed, BaseException):
+                    raise failed
+
+    async def _put(self, name: str, value: dict[str, Any]) -> None:
+        assert self._states is not None
+        content = json.dumps(value, separators=(",", ":")).encode()
+        if len(content) > _MOST_BYTES:
+            content = json.dumps({**value, "frozen": ""}, separators=(",", ":")).encode()
+        key = self._fleet.names.state(self._number, name)
+        self._revisions[name] = await self._states.update(key, content, last=self._revisions.get(name, 0))
+        self._series.saved.inc()
+        self._series.saved_bytes.inc(len(content))
+
+
+def go_on(stream: Stream, value: dict[str, Any]) -> bool:
+    """Let a stream that was just opened go on from its state; whether with the very window it had.
+
+    Where that is refused, the stream is as after a restart, and must be opened anew: the state holds enough for that.
+    """
+    if not value["frozen"]:
+        return False
+    try:
+        thaw(value["frozen"], stream)
+    except FrozenError as error:
+        log.warning("stream %r: its windows begin anew: %s", stream.name, error)
+        return False
+    if stream.state == "training":
+        stream.train_anew()
+    return True

@@ -1,0 +1,152 @@
+"""A partition that changes hands: on a real server, beside a single daemon that reads the same messages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from fleet.fleets import Owner, config, events_of, fleet_of, publish, rows, run, sequence_of, single_daemon, with_models
+
+from gon_edge.fleet.saved import OwnerError
+
+STREAMS = ("pump-0", "pump-1", "pump-2")
+FAULT = range(110, 140)
+
+
+async def publish_rows(fleet: Any, numbers: range) -> int:
+    """One row after the other, of every stream in turn; the first one has a fault."""
+    each = [rows(i, numbers, FAULT if i == 0 else ()) for i in range(len(STREAMS))]
+    for row in zip(*each, strict=True):
+        for stream, payload in zip(STREAMS, row, strict=True):
+            await publish(fleet, stream, [payload])
+    return await sequence_of(fleet)
+
+
+def test_after_a_kill_in_a_window_verdicts_and_events_are_those_of_a_single_daemon(nats_server, tmp_path):
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await with_models(fleet, STREAMS)
+            last = await publish_rows(fleet, range(80))
+            first = await Owner(fleet, settings, tmp_path).begin()
+            await first.work_to(last)
+            await first.work(lambda: (first.sample("states_saved_total") or 0) >= 2 * len(STREAMS))
+            last = await publish_rows(fleet, range(80, 123))  # the fault is told, and nothing of it is saved
+            await first.work_to(last)
+            told = await events_of(fleet)
+            await first.pulls.stop()  # as if it were killed here
+
+            await publish_rows(fleet, range(123, 200))
+            second = await Owner(fleet, settings, tmp_path).begin()
+            await second.work_to(await sequence_of(fleet))
+
+            verdicts, events = await single_daemon(fleet, settings, tmp_path / "single", STREAMS)
+            assert len(verdicts) == 200 * len(STREAMS)
+            for owner in (first, second):
+                for key, judged in owner.heard.verdicts.items():
+                    assert [*map(repr, judged)] == [repr(verdicts[key])]
+            assert first.heard.verdicts.keys() | second.heard.verdicts.keys() == verdicts.keys()
+            assert first.heard.verdicts.keys() & second.heard.verdicts.keys()  # some were judged again
+            assert [event["type"] for event in events] == ["new", "end"]
+            assert (told, await events_of(fleet)) == (events[:1], events)
+            assert second.sample("events_total", result="repeated") == 1.0
+
+    run(work())
+
+
+def test_one_that_leaves_in_order_has_its_successor_judge_nothing_again(nats_server, tmp_path):
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await with_models(fleet, STREAMS)
+            await publish_rows(fleet, range(125))
+            first = await Owner(fleet, settings, tmp_path).begin()
+            await first.work_to(await sequence_of(fleet))
+            await first.partition.leave()
+            await first.pulls.give_back()
+
+            await publish_rows(fleet, range(125, 200))
+            second = await Owner(fleet, settings, tmp_path).begin()
+            await second.work_to(await sequence_of(fleet))
+            verdicts, events = await single_daemon(fleet, settings, tmp_path / "single", STREAMS)
+            judged = {**first.heard.verdicts, **second.heard.verdicts}
+            assert {key: repr(one) for key, (one,) in judged.items()} == {k: repr(v) for k, v in verdicts.items()}
+            assert not first.heard.verdicts.keys() & second.heard.verdicts.keys()
+            assert await events_of(fleet) == events
+            assert second.sample("redelivered_total", partition="0") == 0.0
+
+    run(work())
+
+
+def test_what_a_worker_that_was_frozen_would_write_late_is_refused(nats_server, tmp_path):
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await with_models(fleet, STREAMS)
+            await publish_rows(fleet, range(60))
+            frozen = await Owner(fleet, settings, tmp_path).begin()
+            await frozen.work_to(await sequence_of(fleet))
+
+            await publish_rows(fleet, range(60, 123))
+            other = await Owner(fleet, settings, tmp_path).begin()
+            await other.work_to(await sequence_of(fleet))
+            events = await events_of(fleet)
+
+            with pytest.raises(OwnerError, match="stood still"):
+                await frozen.partition.work()
+            # It has looked just before it was frozen, and goes on with what it was about to write.
+            frozen.partition._look_at_lease = lambda: None
+            await publish_rows(fleet, range(123, 200))
+            async for message in fleet.read(fleet.names.telemetry, fleet.names.partition(0), 181, 600):
+                frozen.pulls.waiting.append(message)
+            with pytest.raises(OwnerError, match="another"):
+                await frozen.work(lambda: False)
+            assert await events_of(fleet) == events
+            with pytest.raises(OwnerError, match="another owner"):
+                await frozen.partition.leave()
+            assert (frozen.sample("writes_refused_total") or 0) >= 2
+            await other.work_to(await sequence_of(fleet))
+            assert await events_of(fleet) == (await single_daemon(fleet, settings, tmp_path / "one", STREAMS))[1]
+
+    run(work())
+
+
+def test_a_worker_whose_pin_the_server_has_given_away_hears_of_it(nats_server, tmp_path):
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await publish(fleet, "pump-0", rows(0, range(3)))
+            first = await Owner(fleet, settings, tmp_path).begin()
+            pin = first.pulls.pin
+            await first.pulls.give_back()
+            first.pulls.pin = pin
+            await publish(fleet, "pump-0", rows(0, range(3, 6)))
+            second = await Owner(fleet, settings, tmp_path).begin()
+            with pytest.raises(OwnerError, match="given to another worker"):
+                await first.work(lambda: False)
+            await second.work_to(6)
+
+    run(work())
+
+
+def test_time_in_which_nobody_watched_is_no_silence_of_the_devices(nats_server, tmp_path):
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await with_models(fleet, STREAMS[:1])
+            await publish(fleet, STREAMS[0], rows(0, range(60)))
+            owner = await Owner(fleet, settings, tmp_path).begin()
+            await owner.work_to(60)
+            stream = owner.partition._streams[STREAMS[0]]
+            await asyncio.sleep(0.6)
+            owner.partition._deaf, owner.partition._deaf_until = True, 0.0
+            owner.partition._tick -= 3600.0
+            stream.heard_at -= 3600.0
+            await owner.work(lambda: not owner.partition._deaf)
+            assert stream.state == "scoring"
+            owner.partition._tick, stream.heard_at = owner.partition._tick - 3600.0, stream.heard_at - 3600.0
+            await owner.work(lambda: stream.state == "stale")  # somebody has watched: it is silent
+            assert [event["kind"] for event in await events_of(fleet)] == ["missing"]
+
+    run(work())
