@@ -15,6 +15,7 @@
 ``database``          a state database, changed as a file or by SQL: `Store` opens, reads and writes, whatever is in it
 ``captures``          `Capture`: messages, or one line
 ``tables``            `Table`: rows with finite numbers or reasons, or one line
+``answers``           answers to alerts by MQTT: an order for the scoring thread, or one line
 ====================  ==================================================================================================
 
 A target stops at the first crash, an input that takes over ten seconds, or objects that pile up, and leaves the input
