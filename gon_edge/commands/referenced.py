@@ -38,6 +38,8 @@ def check_referenced(config: Config) -> list[str]:
             from gon_edge.links.web.guard import Tls
 
             Tls(config.http)
+    if "fleet.password_file" not in unseen:
+        config.fleet.password()
     check_state_dir(config)
     return [f"{key}: {why}" for key, why in unseen.items()]
 
@@ -50,7 +52,7 @@ def check_state_dir(config: Config) -> None:
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path]]:
-    mqtt, http = config.mqtt, config.http
+    mqtt, http, fleet = config.mqtt, config.http, config.fleet
     named = {
         "mqtt.password_file": mqtt.password_file,
         "mqtt.ca_file": mqtt.ca_file,
@@ -60,6 +62,10 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
         "http.password_file": http.password_file,
         "http.cert_file": http.cert_file,
         "http.key_file": http.key_file,
+        "fleet.password_file": fleet.password_file,
+        "fleet.ca_file": fleet.ca_file,
+        "fleet.cert_file": fleet.cert_file,
+        "fleet.key_file": fleet.key_file,
     }
     return ((key, file) for key, file in named.items() if file is not None)
 

@@ -7,7 +7,7 @@ belongs to the worker (settings, model, callables) stays that of the new one.
 
 Only data is read: classes are those of the two pure rooms, and nothing of them is called.  Text of another version has
 other attributes, and is refused; then `Stream.resume` does what a restart does.  Not kept are what only people look at
-(`history`, `readings`, `ledger`) and the ranges of the days before (`DayMemory`), which would be most of it.
+(`history`, `readings`, `ledger`).  The ranges of the days before (`DayMemory`), which would be most of it, are apart.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ def freeze(stream: Stream) -> str:
     if stream.starter is not None:
         raise FrozenError("a starter scores it")
     writer = _Writer()
-    head = json.dumps([__version__, writer.written(stream)], separators=(",", ":")).encode()
-    return base64.b64encode(zlib.compress(b"%d\n%b%b" % (len(head), head, bytes(writer.arrays)), 1)).decode()
+    return _packed(writer.written(stream), writer)
 
 
 def thaw(text: str, stream: Stream) -> None:
@@ -63,12 +62,32 @@ def thaw(text: str, stream: Stream) -> None:
     FrozenError
         It was another version that froze it, or another model; the stream must not be used.
     """
+    _unpack(text, stream)
+
+
+def freeze_days(stream: Stream) -> str:
+    """What the hours of the last week were like (`DayMemory`), as text: 40 kB for eight readings, slow to change."""
+    writer = _Writer()
+    return _packed(writer.of_object(stream.days), writer)
+
+
+def thaw_days(text: str, stream: Stream) -> None:
+    """Let a stream know the last week; raises as `thaw`, and then the stream knows nothing of it."""
+    _unpack(text, stream.days)
+
+
+def _packed(written: Any, writer: _Writer) -> str:
+    head = json.dumps([__version__, written], separators=(",", ":")).encode()
+    return base64.b64encode(zlib.compress(b"%d\n%b%b" % (len(head), head, bytes(writer.arrays)), 1)).decode()
+
+
+def _unpack(text: str, value: Any) -> None:
     try:
         size, _, content = zlib.decompress(base64.b64decode(text)).partition(b"\n")
         version, written = json.loads(content[: int(size)])
         if version != __version__:
             raise FrozenError(f"gon-edge {version} has written it")
-        _Reader(content[int(size) :]).into(stream, written)
+        _Reader(content[int(size) :]).into(value, written)
     except FrozenError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
@@ -102,20 +121,23 @@ class _Writer:
             return {_MARK: "array", "of": value.dtype.str, "shape": value.shape, "at": at}
         if isinstance(value, np.generic):
             return {_MARK: "scalar", "of": value.dtype.str, "value": value.item()}
-        if type(value) is list:
-            return [self.written(item) for item in value]
-        if type(value) in (tuple, set, frozenset):
-            items = [self.written(item) for item in value]
-            return _OWN if _OWN in items else {_MARK: type(value).__name__, "items": items}  # such as starters
-        if type(value) is deque:
-            return {_MARK: "deque", "items": [self.written(item) for item in value], "most": value.maxlen}
-        if type(value) is dict:
-            return {_MARK: "dict", "items": [[self.written(key), self.written(item)] for key, item in value.items()]}
-        if _is_data(type(value)):
-            return self._object(value)
-        return _OWN
+        if type(value) in (list, tuple, set, frozenset, deque, dict):
+            return self._container(value)
+        return self.of_object(value) if _is_data(type(value)) else _OWN
 
-    def _object(self, value: Any) -> Any:
+    def _container(self, value: Any) -> Any:
+        """Items one by one; where one of them is the worker's own, all are, such as models that starters are."""
+        if type(value) is dict:
+            items = [self.written(item) for pair in value.items() for item in pair]
+            found: Any = {_MARK: "dict", "items": items}
+        else:
+            items = [self.written(item) for item in value]
+            found = {_MARK: type(value).__name__, "items": items}
+        if type(value) is deque:
+            found["most"] = value.maxlen
+        return _OWN if _OWN in items else found
+
+    def of_object(self, value: Any) -> Any:
         cls = f"{type(value).__module__}:{type(value).__name__}"
         if isinstance(value, tuple):
             return {_MARK: "named", "of": cls, "items": [self.written(item) for item in value]}
@@ -152,8 +174,6 @@ class _Reader:
                 object.__setattr__(value, name, self.read(inner))
 
     def read(self, written: Any) -> Any:
-        if isinstance(written, list):
-            return [self.read(item) for item in written]
         if not isinstance(written, dict):
             return written
         match written[_MARK]:
@@ -163,6 +183,8 @@ class _Reader:
                 return data.reshape(written["shape"]).copy()
             case "scalar":
                 return np.dtype(written["of"]).type(written["value"])
+            case "list":
+                return [self.read(item) for item in written["items"]]
             case "tuple":
                 items = tuple(self.read(item) for item in written["items"])
                 # Names of features are compared by identity first: the same ones are one object again.
@@ -174,7 +196,8 @@ class _Reader:
             case "deque":
                 return deque((self.read(item) for item in written["items"]), written["most"])
             case "dict":
-                return {self.read(key): self.read(item) for key, item in written["items"]}
+                pairs = iter([self.read(item) for item in written["items"]])
+                return dict(zip(pairs, pairs, strict=True))
             case "named":
                 return _class(written["of"])._make(self.read(item) for item in written["items"])
             case "same":

@@ -44,6 +44,10 @@ CHUNKS_KEPT = 256
 """Chunks of rows kept of each stream of readings: 20 hours at a row a second, and a chunk every five minutes."""
 
 _CONNECT_S = 5.0
+TRAINING_S = 3600.0
+"""A training that nobody has carried out after so long is asked for anew.  Not critical: they take seconds to minutes,
+and one whose worker dies is given to another."""
+
 ACK_S = 30.0
 """Who has a training, or an event for MQTT, and gives no sign for so long, is gone: it goes to another one."""
 
@@ -211,14 +215,20 @@ class Fleet:
                 max_bytes=settings.max_bytes // 2,
                 discard=DiscardPolicy.OLD,
             ),
-            StreamConfig(name=names.trainings, subjects=[names.training], retention=RetentionPolicy.WORK_QUEUE),
+            StreamConfig(
+                name=names.trainings,
+                subjects=[names.training],
+                retention=RetentionPolicy.WORK_QUEUE,
+                max_age=TRAINING_S,
+            ),
         )
         try:
             await self._create_telemetry()
             for config in streams:
                 await self._stream(config.evolve(num_replicas=settings.replicas, allow_direct=True))
-            for bucket, ttl_s in ((names.states, None), (names.owners, None), (names.workers, self.away_s)):
-                await self._bucket(bucket, ttl_s)
+            for bucket in (names.states, names.days, names.owners):
+                await self._bucket(bucket, None)
+            await self._bucket(names.workers, self.away_s)
             with contextlib.suppress(BadRequestError):  # it is there
                 await self.js.create_object_store(
                     names.models, config=ObjectStoreConfig(bucket=names.models, replicas=settings.replicas)

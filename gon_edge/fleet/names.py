@@ -13,7 +13,8 @@ All of them begin with ``fleet.prefix``, so that several fleets can share a serv
 - Stream ``fleet-trainings``, subject ``fleet.trainings``: trainings that wait, for whoever has free memory; its
   consumer is ``workers``.  What came of one goes to the worker that asked.
 - Bucket ``fleet-states``, key ``PARTITION.KEY``: what is known of one stream of readings, JSON: ``{"stream",
-  "sequence", "owner", "epoch", "model_version", "model", "alerts": [open events], "state": {the retained state
+  "sequence", "owner", "epoch", "model_version", "model", "models": [it, and those before it],
+  "alerts": [open events], "state": {the retained state
   message}, "rows", "memory", "columns", "drift", "frozen"}``.  ``sequence`` is that of the newest message that
   counts in it.
 - Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since", "sequence", "at", "leaders",
@@ -22,6 +23,7 @@ All of them begin with ``fleet.prefix``, so that several fleets can share a serv
 - Bucket ``fleet-workers``, key NAME: a sign of life every second or so, gone a while after a worker has ended:
   ``{"worker", "host", "pid", "version", "at", "url", "memory_bytes", "training", "partitions": {"3": {"epoch",
   "streams", "lag", "rows", "latency_p99_s"}}, "counts": {...}}``.
+- Bucket ``fleet-days``, key ``PARTITION.KEY``: what the hours of the last week were like, where a model looks at that.
 - Object store ``fleet-models``, object ``KEY.VERSION.N``: a model file; ``model`` of the state says which is in use.
 
 KEY is the name of a stream of readings, as `key_of` writes it.
@@ -81,6 +83,11 @@ class Names:
     def states(self) -> str:
         """The bucket of what is known of each stream of readings."""
         return f"{self.prefix}-states"
+
+    @property
+    def days(self) -> str:
+        """The bucket of what the last week of each stream of readings was like."""
+        return f"{self.prefix}-days"
 
     @property
     def owners(self) -> str:

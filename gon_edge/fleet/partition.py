@@ -20,6 +20,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ _AGAIN_S = 2.0
 """After NATS has been away, messages that waited for it come first.  Not critical: they come at once."""
 
 _SAVES = 8  # writes of where a successor would have to begin, for each `save_every`; not critical
+_DAYS_EVERY_S = 1800.0
+"""What an owner that is killed had seen since then of the hours of the day is missing in what the next week is held
+against.  Not critical: two of its quarters of an hour."""
+
 _URGENT = (0, -math.inf)  # since when a stream waits to be saved that must not wait
 _LOOK_EVERY_S = 1.0  # as a daemon's beat
 _ROWS_EVERY_PARTS = 3.0  # rows are kept elsewhere so often in a retention
@@ -138,7 +143,7 @@ class Partition:
         self._deaf, self._deaf_until = True, math.inf  # nobody has watched since then
         self._event_sequence = 0
         self._chunk = 0
-        self._looked_at = self._saved_at = self._kept_at = 0.0
+        self._looked_at = self._saved_at = self._kept_at = self._days_at = 0.0
         self._trainings = 0
         shutil.rmtree(folder, ignore_errors=True)
         clock = Clock(monotonic=fleet.time.now, wall=fleet.time.now)
@@ -206,8 +211,7 @@ class Partition:
         pipeline = self._scoring.pipeline
         pipeline.groups.resume({"id": name, "group": name, "since": at} for name, at in owner["leaders"])
         pipeline.resume_births(owner["births"], fleet.time.now())
-        for value in states.values():
-            await self._open(value)
+        await self._open_all(list(states.values()))
         self._known.until = {name: int(value["sequence"]) for name, value in states.items()}
         self.sequence, self._tick = int(owner["sequence"]), -math.inf if owner["at"] is None else float(owner["at"])
         first = self._pulls.waiting[0].sequence if self._pulls.waiting else self.sequence + 1
@@ -222,7 +226,7 @@ class Partition:
                 await self._alive()
         self._outlet.quiet = False
         self._series.redelivered.labels(self.number).inc(again)
-        self._saved_at = self._kept_at = monotonic()
+        self._saved_at = self._kept_at = self._days_at = monotonic()
         took_s = monotonic() - began
         self._series.takeover_seconds.set(took_s)
         self._series.takeovers.labels(self.number).inc()
@@ -233,11 +237,20 @@ class Partition:
             self.number, self.epoch, len(self._streams), again, took_s,
         )  # fmt: skip
 
-    async def _open(self, value: dict[str, Any]) -> None:
+    async def _open_all(self, values: list[dict[str, Any]]) -> None:
+        """Open streams as they were left; their models come several at a time."""
+        while values:
+            some, values = values[:_AT_ONCE], values[_AT_ONCE:]
+            wanted = (training.model_bytes(self._fleet, value["model"]) for value in some)
+            for value, content in zip(some, await asyncio.gather(*wanted), strict=True):
+                self._open(value, content)
+                await self._saved.take_days(self._streams[value["stream"]])
+            await self._alive()
+
+    def _open(self, value: dict[str, Any], content: bytes) -> None:
         """Open a stream as it was left."""
         name, orders, store = value["stream"], self._scoring.orders, self._scoring.store
-        if value["model"]:
-            content = await training.model_bytes(self._fleet, value["model"])
+        if content:
             file = self._scoring.models.file(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -247,13 +260,15 @@ class Partition:
         if not go_on(self._streams[name], value):
             orders.open(name)  # one that has taken a part of it is of no use
             self._streams[name].rows = int(value["rows"])
-        await asyncio.sleep(0)
+        if value["state"] is not None:
+            self._outlet.states[name] = value["state"]
 
     async def _warn_of_gap(self, first: int) -> None:
         """Say that messages were kept for too short a time."""
-        info = await self._fleet.js.stream_info(self._fleet.names.telemetry)
-        gone = min(first, info.state.first_seq) - 1 - self.sequence
-        if self.sequence and gone > 0:
+        info = (await self._fleet.request(f"STREAM.INFO.{self._fleet.names.telemetry}"))["state"]
+        gone = min(first, int(info["first_seq"])) - 1 - self.sequence
+        is_known = self._tick >= datetime.fromisoformat(info["first_ts"]).timestamp()  # others' messages came since
+        if self.sequence and gone > 0 and not is_known:
             self._series.gone.labels(self.number).inc(gone)
             log.error(
                 "partition %d: up to %d messages (of all partitions) were gone before they were judged; "
@@ -287,6 +302,7 @@ class Partition:
         self._dirty.clear()
         self._scoring.store.flush(self._fleet.time.now())
         await self._send_rows()
+        await self._saved.save_days(self._streams.values())
         await self._keep()
         await self._saved.leave()
 
@@ -340,7 +356,13 @@ class Partition:
         levels = message.subject.split(".", 2)[2]
         if levels == WAKE:
             return
-        self._judged(self._scoring.take(topic_of(levels), message.data, message.at, known=self._known))
+        try:
+            heard = self._scoring.take(topic_of(levels), message.data, message.at, known=self._known)
+        except Exception:  # else every worker in turn would end by it
+            self._series.failed.labels(self.number).inc()
+            log.exception("partition %d: message %d, %r, is left out", self.number, message.sequence, message.subject)
+            return
+        self._judged(heard)
 
     def _judged(self, heard: Heard) -> None:
         for stream in heard.forgotten:
@@ -423,7 +445,7 @@ class Partition:
             self._trainings += 1
             name = f"{self.number}-{self.epoch}-{self._trainings}"
             await self._send_rows()
-            champion = self._saved.models.get(wanted.stream, "")
+            champion = next(iter(self._saved.models.get(wanted.stream, ())), "")
             await training.ask(self._fleet, self.number, wanted, champion, name, self._inbox)
             self._training.asked_for(wanted.stream, name)
 
@@ -436,7 +458,7 @@ class Partition:
 
     def _installed(self, stream: str, name: str) -> None:
         """A new model is in use: that is saved before anything else of the stream."""
-        self._saved.models[stream] = name
+        self._saved.installed(stream, name)
         self._dirty[stream] = _URGENT
 
     async def _save(self, elapsed_s: float) -> None:
@@ -453,6 +475,9 @@ class Partition:
         if monotonic() - self._kept_at >= settings.save_every_s / _SAVES:
             await self._keep()
             await self._send_rows()
+        if monotonic() - self._days_at >= _DAYS_EVERY_S:
+            self._days_at = monotonic()
+            await self._saved.save_days(self._streams.values())
 
     async def _keep(self) -> None:
         """Write from where a successor has to read."""

@@ -10,15 +10,18 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
 from gon_edge.daemon.scoring import Scoring
-from gon_edge.fleet.frozen import FrozenError, freeze, thaw
+from gon_edge.fleet.frozen import FrozenError, freeze, freeze_days, thaw, thaw_days
 from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.series import Series
+from gon_edge.model.daily import columns
+from gon_edge.state.folder import VERSIONS_KEPT
 from gon_edge.stream.held import alert_json
 from gon_edge.stream.stream import Stream
 
@@ -49,13 +52,16 @@ class Saved:
     ----------
     epoch : int
         Takeovers so far, this one included.
-    models : dict of str to str
-        Object of the model each stream is scored by.
+    models : dict of str to list of str
+        Objects of the model each stream is scored by, and of those before it.
+    dropped : list of str
+        Objects of models that are no longer wanted.
     """
 
     def __init__(self, fleet: Fleet, number: int, worker: str, series: Series) -> None:
         self.epoch = 0
-        self.models: dict[str, str] = {}
+        self.models: dict[str, list[str]] = {}
+        self.dropped: list[str] = []
         self.owner: dict[str, Any] = {"sequence": 0, "at": None, "leaders": [], "births": {}}
         self._fleet, self._number, self._worker, self._series = fleet, number, worker, series
         self._states: KeyValue | None = None
@@ -93,11 +99,17 @@ class Saved:
                 self._revisions[value["stream"]] = entry.revision or 0
         finally:
             await watcher.stop()  # type: ignore[no-untyped-call]
-        self.models = {name: value["model"] for name, value in found.items() if value["model"]}
+        self.models = {name: value["models"] for name, value in found.items() if value["models"]}
         for value in found.values():
             value.update(owner=self._worker, epoch=self.epoch)
         await self._write(found)
         return found
+
+    def installed(self, stream: str, name: str) -> None:
+        """Take the object of a stream's new model; some of those before it are kept, as on a device."""
+        every = [name, *self.models.get(stream, ())]
+        self.models[stream] = every[:VERSIONS_KEPT]
+        self.dropped += every[VERSIONS_KEPT:]
 
     async def keep(self, sequence: int, at: float | None, scoring: Scoring) -> None:
         """Say from where a successor has to read, and what is of no single stream; raises as `take` does."""
@@ -124,16 +136,40 @@ class Saved:
         """Write what is known of some streams after a message; raises as `take` does."""
         scoring.orders.store_state(names)
         await self._write({name: self._state(scoring, name, sequence, states.get(name)) for name in names})
+        if self.dropped:
+            objects = await self._fleet.js.object_store(self._fleet.names.models)
+            while self.dropped:
+                with contextlib.suppress(NotFoundError):
+                    await objects.delete(self.dropped[-1])
+                self.dropped.pop()
+
+    async def save_days(self, streams: Iterable[Stream]) -> None:
+        """Write what the last week was like, of streams whose models look at that."""
+        days = await self._fleet.js.key_value(self._fleet.names.days)
+        for stream in streams:
+            if stream.model is not None and columns(stream.model.features)[0].size:
+                await days.put(self._fleet.names.state(self._number, stream.name), freeze_days(stream).encode())
+
+    async def take_days(self, stream: Stream) -> None:
+        """Let a stream know what its last week was like, where its model looks at that."""
+        if stream.model is None or not columns(stream.model.features)[0].size:
+            return
+        days = await self._fleet.js.key_value(self._fleet.names.days)
+        with contextlib.suppress(KeyNotFoundError, FrozenError):
+            entry = await days.get(self._fleet.names.state(self._number, stream.name))
+            thaw_days((entry.value or b"").decode(), stream)
 
     def _state(self, scoring: Scoring, name: str, sequence: int, told: dict[str, Any] | None) -> dict[str, Any]:
         stream = scoring.pipeline.streams[name]
+        models = self.models.get(name, []) if stream.model is not None else []
         value = {
             "stream": name,
             "sequence": sequence,
             "owner": self._worker,
             "epoch": self.epoch,
             "model_version": stream.model.version if stream.model is not None else None,
-            "model": self.models.get(name, "") if stream.model is not None else "",
+            "model": models[0] if models else "",
+            "models": models,
             "alerts": [alert_json(alert) for alert in stream.policy.active],
             "state": told,
             "rows": stream.rows,

@@ -51,6 +51,9 @@ class Series:
         self.gone = counter(
             "gone_total", "Messages of a partition that were gone before they could be read.", "partition"
         )
+        self.failed = counter(
+            "failed_total", "Messages left out because judging them failed; see the log.", "partition"
+        )
         self.refused = counter("writes_refused_total", "Writes refused because another worker owns the partition now.")
         self.saved = counter("states_saved_total", "States of streams written to JetStream.")
         self.saved_bytes = counter("states_saved_bytes_total", "Bytes of these states.")
@@ -62,7 +65,7 @@ class Series:
         for number in range(partitions):
             for labelled in (self.owned, self.streams, self.lag, self.epoch):
                 labelled.labels(number).set(0)
-            for counted in (self.messages, self.redelivered, self.takeovers, self.lost, self.gone):
+            for counted in (self.messages, self.redelivered, self.takeovers, self.lost, self.gone, self.failed):
                 counted.labels(number)
         for result in ("stored", "repeated"):
             self.published.labels(result)

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError, ModelFileError, RetrainBusy
 from gon_edge.events import Row
-from gon_edge.fleet.jetstream import ACK_S, Delivered, Errors, Fleet, Pulls
+from gon_edge.fleet.jetstream import ACK_S, TRAINING_S, Delivered, Errors, Fleet, Pulls
 from gon_edge.fleet.names import key_of
 from gon_edge.fleet.series import Series
 from gon_edge.model.file import Model, load_model
@@ -37,10 +38,6 @@ from gon_edge.training.job import Job
 from gon_edge.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-_GIVE_UP_S = 3600.0
-"""After so long without a word the owner asks anew.  Not critical: a queue of trainings is worked off in minutes, and
-whose workshop dies is given to another one."""
 
 _FREE_PARTS = 2.0  # budgets that must be free.  Not critical: one is for the child, one for what else grows meanwhile
 _POLL_S = 0.05  # as `training.rounds`
@@ -117,7 +114,7 @@ class Elsewhere:
         for asked in self._asked.values():
             if asked.result is not None:
                 return self._settle(asked.job, *asked.result)
-            if time.monotonic() - asked.began > _GIVE_UP_S:
+            if time.monotonic() - asked.began > TRAINING_S:
                 self.stop(asked.job.stream)
                 return _failed(asked.job, "no worker has carried it out; is there memory for it?"), None
         return None
@@ -169,9 +166,15 @@ async def ask(fleet: Fleet, partition: int, wanted: Job, champion: str, name: st
 
 
 async def model_bytes(fleet: Fleet, name: str) -> bytes:
-    """A model out of the object store."""
+    """A model out of the object store; empty where there is none of this name."""
+    if not name:
+        return b""
     store = await fleet.js.object_store(fleet.names.models)
-    return (await store.get(name)).data or b""
+    try:
+        return (await store.get(name)).data or b""
+    except NotFoundError:
+        log.error("the model %s is not in the object store any more; its stream gets a new one", name)
+        return b""
 
 
 class Workshop:

@@ -78,6 +78,7 @@ class Worker:
 
     def __init__(self, config: Config) -> None:
         check_starters(config)
+        _say_what_has_no_effect(config)
         self._config = config
         self.name = config.fleet.name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self._folder, self._lock = _own_folder(config.state_dir / "workers", self.name)
@@ -344,7 +345,7 @@ class Worker:
         answer = json.loads(message.data)
         for partition in list(self._owned.values()):
             if answer["id"] in partition.training.names:
-                content = await model_bytes(fleet, answer["object"]) if answer["object"] else b""
+                content = await model_bytes(fleet, answer["object"])
                 partition.training.hear(answer["id"], answer["record"], answer["object"], content)
 
     def _snapshot(self) -> Snapshot:
@@ -362,6 +363,15 @@ class Worker:
             heartbeat_at=self._beat_at,
             ready=True,
         )
+
+
+def _say_what_has_no_effect(config: Config) -> None:
+    for option, is_set in (
+        ("homeassistant.enabled", config.homeassistant.enabled),
+        ("mqtt.feedback", config.mqtt.feedback),
+    ):
+        if is_set:
+            log.warning("%s has no effect in a fleet: streams have no commands, answers and silences there", option)
 
 
 def _own_folder(parent: Path, name: str) -> tuple[Path, IO[bytes]]:

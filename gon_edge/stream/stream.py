@@ -78,6 +78,8 @@ class Stream:
         The newest reading carried no timestamp of its own.
     ledger : Ledger
         What of its messages became no value.
+    days : DayMemory
+        What the hours of the last week were like.
     unwanted : int
         Readings of which ``include`` and ``exclude`` leave nothing.
     """
@@ -124,7 +126,7 @@ class Stream:
         self._detector: Detector | None = None
         self._training = False
         self._silent = False
-        self._days = DayMemory()
+        self.days = DayMemory()
         self._drift = DriftWatch()
         self._readings: Columns = slice(0)  # where they stand among the model's features
         self._afresh = False  # the next row is judged as if none had come before it
@@ -187,7 +189,7 @@ class Stream:
             NaN where unknown.
         """
         if len(features) <= MOST_FEATURES:
-            self._days.add(timestamps, features, values)
+            self.days.add(timestamps, features, values)
 
     def news(self) -> tuple[int, int, int, int, Model | None]:
         """What has happened since this was asked last.
@@ -343,7 +345,7 @@ class Stream:
             self.scores.clear()  # they were on another scale
         self._training = False
         self._compared = None
-        self._detector = Detector(model, days=self._days)
+        self._detector = Detector(model, days=self.days)
         self.aligner.columns.expect(model.readings)
         if before is not None:
             self._detector.follow(before)
@@ -405,7 +407,7 @@ class Stream:
             self.readings.add(row)
             if len(row.features) <= MOST_FEATURES:
                 fresh = np.where(row.stale, np.float32(np.nan), row.values)
-                self._days.add_row(row.timestamp, row.features, fresh)
+                self.days.add_row(row.timestamp, row.features, fresh)
             if self._detector is None and self._starters:
                 self._begin(row)
             if self._detector is not None and not self._backlog:
@@ -451,7 +453,7 @@ class Stream:
         if not all(usable[row.features.index(name)] for name in fit[0].features):
             return
         self.starter = self._began_with = fit[0].at_level_of(row.features, row.values)
-        self._detector = Detector(self.starter, days=self._days)
+        self._detector = Detector(self.starter, days=self.days)
         self._newest = Newest(self.starter.discriminator.window)
 
     def _score(self, row: Row) -> Outcome:

@@ -86,7 +86,14 @@ async def with_models(fleet: Fleet, streams: Iterable[str], partition: int = 0) 
     for stream in streams:
         name = f"{key_of(stream)}.{MODEL.version}.test"
         await store.put(name, PUMP.read_bytes())
-        state = {"stream": stream, "sequence": 0, "model": name, "model_version": MODEL.version, "alerts": []}
+        state = {
+            "stream": stream,
+            "sequence": 0,
+            "model": name,
+            "models": [name],
+            "model_version": MODEL.version,
+            "alerts": [],
+        }
         more = {"state": None, "rows": 0, "memory": None, "columns": None, "drift": None, "frozen": ""}
         await states.put(fleet.names.state(partition, stream), json.dumps({**state, **more}).encode())
 

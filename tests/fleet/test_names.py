@@ -29,9 +29,9 @@ def test_empty_levels_are_written_as_the_gateway_of_nats_writes_them():
 def test_two_fleets_on_one_server_share_no_name():
     def all_of(names):
         fixed = (names.telemetry, names.events, names.rows, names.trainings, names.models)
-        buckets = (names.states, names.owners, names.workers)
+        buckets = (names.states, names.days, names.owners, names.workers)
         subjects = (names.partition(0), names.events_of(0), names.rows_of(0, "a"), names.training)
         return {*fixed, *buckets, *subjects}
 
     assert not all_of(Names("plant")) & all_of(Names("plant-2"))
-    assert len(all_of(Names("plant"))) == 12
+    assert len(all_of(Names("plant"))) == 13
