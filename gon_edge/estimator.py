@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gon_edge.model.decision import TOLD_ROWS, Decision
-from gon_edge.model.detector import explain, normalised
+from gon_edge.model.explain import Explainer, share, share_at_sight
 from gon_edge.model.file import load_model, save_model
 from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import clipped
@@ -196,15 +196,18 @@ class GONDetector:
             A row sums to its score, or to 0 where no feature is to blame.
         """
         data = self._standardised(X, restart).data
-        blame = np.empty(data.z.shape)
+        explains, typical = Explainer(self.model_.discriminator), self.model_.typical
+        total, earlier = np.empty(data.z.shape), np.empty(data.z.shape)
         for batch in _batches(len(data)):
-            _, share, excess = explain(self.model_, data.windows(batch))
-            blame[batch] = share * excess[:, None]
+            for t, view in zip(batch, data.windows(batch), strict=True):
+                look = explains.look(view)
+                total[t] = look.excess(typical) * share(look, explains.climb(look, typical))
+                earlier[t] = look.excess(typical) * share_at_sight(look)
         window = self.model_.discriminator.window
-        total = blame.copy()
         later = np.flatnonzero(data.age >= 2 * window)  # the window before theirs counts, as in Detector.causes
-        total[later] += blame[later - window]
-        return normalised(total) * self._scores(data)[:, None]
+        total[later] += earlier[later - window]
+        total /= np.maximum(total.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        return total * self._scores(data)[:, None]
 
     def predict(self, X: ArrayLike, restart: ArrayLike | None = None) -> NDArray[np.intp]:
         """Decide on rows as the daemon does, a row by itself and those before it; arguments as for `decision_function`.

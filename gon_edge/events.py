@@ -237,7 +237,7 @@ class Verdict:
         ``score > threshold``.
     causes : tuple of Cause
         Sorted, largest contribution first; empty when the row is not anomalous, and where nobody asked: finding causes
-        costs ten times a score.
+        costs several scores.
     missing : tuple of str
         Features masked from the score because they are stale or frozen, but for those that are excused (`Row`).
     model_version : str

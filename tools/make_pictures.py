@@ -31,6 +31,7 @@ from gon_edge.commands.thinned import Thinned  # noqa: E402
 from gon_edge.estimator import GONDetector  # noqa: E402
 from gon_edge.events import Row  # noqa: E402
 from gon_edge.model.detector import Detector  # noqa: E402
+from gon_edge.model.explain import Explainer  # noqa: E402
 from gon_edge.model.file import Model  # noqa: E402
 from gon_edge.training.fit import fit_model  # noqa: E402
 from gon_edge.training.rows import TrainingRows  # noqa: E402
@@ -61,25 +62,25 @@ def climb(model: Model, rows: NDArray[np.float64], path: Path) -> None:
     """Draw a window of the fault, some steps of its climb, and how the score falls on the way."""
     net = model.discriminator
     end = CLOGGED[0] + 24  # the fault has been there for 24 of the window's 40 rows
-    view = model.scaler.transform(rows[end - net.window : end])[None]
-    accept = net.bias - model.typical
-    counts = (0, 1, 2, 4, 8, 50)
-    steps = [net.generate(view, steps=n, accept=accept) for n in counts]
-    way = [float(net.abnormality(net.energies(net.generate(view, steps=n, accept=accept)))[0]) for n in range(13)]
+    explains = Explainer(net)
+    look = explains.look(model.scaler.transform(rows[end - net.window : end]))
+    reached = [explains.climb(look, model.typical, steps=n) for n in range(13)]
+    steps = [reached[n] for n in (0, 1, 2, 4, 12)]
+    way = [explains.look(window).abnormality for window in reached]
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.9), width_ratios=(1, 1, 0.9))
     ago = np.arange(-net.window + 1, 1)
     for axis, name in zip(axes, ("flow", "power"), strict=False):
         f = FEATURES.index(name)
         for i, step in enumerate(steps[1:-1], 1):
-            axis.plot(ago, model.scaler.inverse(step[0])[:, f], color=GREEN, alpha=0.15 + 0.12 * i, lw=1)
-        axis.plot(ago, model.scaler.inverse(steps[0][0])[:, f], color=RED, lw=2, label="was")
-        axis.plot(ago, model.scaler.inverse(steps[-1][0])[:, f], color=GREEN, lw=2, label="should have been")
+            axis.plot(ago, model.scaler.inverse(step)[:, f], color=GREEN, alpha=0.15 + 0.12 * i, lw=1)
+        axis.plot(ago, model.scaler.inverse(steps[0])[:, f], color=RED, lw=2, label="was")
+        axis.plot(ago, model.scaler.inverse(steps[-1])[:, f], color=GREEN, lw=2, label="should have been")
         axis.set(title=f"{name}, {UNITS[f]}", xlabel="rows before now")
     axes[0].legend(frameon=False, fontsize=8, loc="center right")
     axes[2].plot(way, color=RED, marker="o", ms=3, lw=1.5)
     axes[2].axhline(model.typical, color=GREEN, lw=1.2, ls="--")
     axes[2].text(12, model.typical + 4, "a typical normal window", color=GREEN, fontsize=8, ha="right")
-    axes[2].set(title="how abnormal the window is", xlabel="steps", ylim=(0, None))
+    axes[2].set(title="how abnormal the window is", xlabel="steps", xticks=range(0, 13, 4), ylim=(0, None))
     _save(figure, path)
 
 

@@ -32,7 +32,7 @@ _STEPS = 99
 
 _LOUDER = 1.25
 """A row of a column is explained when its score is this many times that of the row explained before.  Explaining costs
-ten times as much as judging; with this factor a climb from 1 to 10 times the threshold is explained ten times."""
+several times as much as judging; with this factor a climb from 1 to 10 times the threshold is explained ten times."""
 
 _MOST_SILENCES = 200
 """Silences that columns are kept apart for: fewer than `MOST_COLUMNS`, so joining always ends below that."""

@@ -19,14 +19,11 @@ from gon_edge.model import daily
 from gon_edge.model.counters import rates
 from gon_edge.model.daily import DayMemory
 from gon_edge.model.decision import Decision
+from gon_edge.model.explain import Look, explainer, forget, normalised, share, share_at_sight
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
 from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import SlidingWindow, clipped
-
-_CLIMB_STEPS = 50
-"""Enough for most alarms: on five sets 50 steps bring 86 to 100 % of them to a typical window, 20 steps 54 to 100 %.  A
-climb stops where it arrives."""
 
 _SMALLEST_SHARE = 0.05
 """Causes with a smaller share are not worth a line: such features mostly moved to meet the others."""
@@ -41,9 +38,6 @@ says."""
 _NOTHING = 1e-4
 """Standard deviations from zero that are rounding.  Not critical: -1e-6 is what a person was told to expect of a
 network card at rest."""
-
-_LEAST_EXCESS = 1e-9
-"""Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
 
 
 class Detector:
@@ -84,6 +78,7 @@ class Detector:
         self._window = SlidingWindow(rows, len(model.features))
         self._measured = SlidingWindow(rows, len(model.features))  # as they came, neither clipped nor generated
         self._age = 0  # rows since the last restart
+        self._asked = 0  # rows for which what explanations keep is kept yet
         self._smoother = Smoother(model.smoothing, self._net.window)
         self._levels = model.levels()
         self._decision = Decision(model.threshold)
@@ -104,7 +99,7 @@ class Detector:
         return replace(verdict, causes=self.causes()) if verdict.is_anomaly else verdict
 
     def score(self, row: Row) -> Verdict:
-        """Judge a row as :meth:`update` does, but without causes: a tenth of the time on anomalous rows.
+        """Judge a row as :meth:`update` does, but without causes: a fraction of the time on anomalous rows.
 
         Features the model does not know are ignored; features it misses in the row, or that are stale or frozen, are
         masked: generated from the others, so that they neither raise nor hide a score.
@@ -131,6 +126,10 @@ class Detector:
         raw = self._net.abnormality_one(energies, self._age, model.typical)
         score = self._smoother.add(raw, restart=self._age == 1)
         threshold, changed = self._decision.take(score, left=left is not None, away=self._levels.away)
+        if self._asked:
+            self._asked -= 1
+            if not self._asked:
+                forget(self._net)
         is_news = left is not None or (changed and not self._changed)
         self._changed = changed
         return Verdict(
@@ -158,45 +157,62 @@ class Detector:
         A fault is the same fault for longer than a window: with the window before, each weighted by how abnormal it is,
         the causes named are more often the right ones (docs/detection.md).
         """
-        rows, nearest, share = self._explained()
-        measured = self._measured.view()[-len(rows) :]
-        expected = self._expected(nearest)
-        # A feature is shown as it is now, unless it was much further from normal earlier.
-        move = np.where(np.isfinite(measured), np.abs(nearest - rows), 0.0)
-        worst = np.where(2.0 * move[-1] >= move.max(axis=0), len(move) - 1, move.argmax(axis=0))  # (F,)
-        if self._compared:
-            share, worst, expected = self._by_reading(share, worst, measured, expected)
-        largest = np.argsort(-share, kind="stable")[: self._top]
+        looks, normal, shares = self._explained()
+        shares, columns = self._by_reading(shares)
+        largest = np.argsort(-shares, kind="stable")[: self._top]
+        parts = shares[largest].tolist()
+        count = sum(part > (_SMALLEST_SHARE if i else 0.0) for i, part in enumerate(parts))
+        told = largest[:count]
+        values, expected = self._shown(looks, normal, told, columns[told])
         return tuple(
             Cause(
                 feature=self.model.features[f],
-                value=float(measured[worst[f], f]),
-                expected=float(expected[worst[f], f]),
-                contribution=float(share[f]),
+                value=value,
+                expected=normally,
+                contribution=part,
                 per_row=bool(self._is_counter[f]),
             )
-            for i, f in enumerate(largest)
-            if share[f] > (_SMALLEST_SHARE if i else 0.0)
+            for f, value, normally, part in zip(told.tolist(), values, expected, parts, strict=False)
         )
 
-    def _by_reading(
-        self, share: NDArray[np.float64], worst: NDArray[np.intp], measured: Float, expected: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
-        """Shares (F,), rows (F,) and expected values (R, F) with those of each difference told of its reading.
+    def _shown(
+        self, looks: list[Look], normal: Float, told: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> tuple[list[float], list[float]]:
+        """Values of N features in engineering units and the expected ones, by the columns (N,) that say it of each.
 
-        Where the difference is most of it, expected is what is usual at this hour: the nearest of what other days had.
+        A feature is shown as it is now, unless it was much further from normal earlier in the window, or much further
+        yet in the one before, of which the first step of a climb says enough: what it lacks is a quarter of the way at
+        most in nine of ten.  Where the difference to other days is most of it, expected is what is usual at this hour:
+        the nearest of what they had.
         """
-        share, worst, expected = share.copy(), worst.copy(), expected.copy()
-        usual = measured[:, self._of] - measured[:, self._differences]
-        mostly = share[self._differences] > share[self._of]
-        mostly &= np.isfinite(usual[worst[self._differences], np.arange(len(mostly))])
+        rows, each = len(normal), np.arange(len(told))
+        measured, view = self._measured.view().take(columns, axis=1), self._window.view().take(columns, axis=1)
+        near = np.empty_like(view)
+        near[rows:] = normal.take(columns, axis=1)
+        near[:rows] = view[:rows] if len(looks) == 1 else explainer(self._net).first(looks[1]).take(columns, axis=1)
+        move = np.abs(near - view)
+        move *= np.isfinite(measured)
+        early, late = move[:rows], move[rows:]
+        worst, earlier = late.argmax(axis=0), early.argmax(axis=0)
+        furthest = late[worst, each]
+        worst = np.where(2.0 * late[-1] >= furthest, rows - 1, worst) + rows
+        worst = np.where(early[earlier, each] > 2.0 * furthest, earlier, worst)
+        values, expected = self._measured.view()[worst, told], self._expected(near[worst, each], columns)
+        if self._compared:
+            expected = np.where(columns == told, expected, values - measured[worst, each])
+        return values.tolist(), expected.tolist()
+
+    def _by_reading(self, share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Shares (F,), those of differences told of their readings; the column that most of each comes from (F,)."""
         columns = np.arange(len(share))
-        told = columns[self._of][mostly]
-        worst[told] = worst[self._differences][mostly]
-        expected[:, told] = usual[:, mostly]
-        share[self._of] += share[self._differences]
-        share[self._differences] = 0.0
-        return share, worst, expected
+        if self._compared:
+            differences, of = columns[self._differences].copy(), columns[self._of].copy()
+            mostly = share[differences] > share[of]
+            columns[of[mostly]] = differences[mostly]
+            share = share.copy()
+            share[of] += share[differences]
+            share[differences] = 0.0
+        return share, columns
 
     def account(self) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
         """Of the last row each feature's share in the score (F,), its value as it came (F,), and the expected one (F,).
@@ -204,11 +220,12 @@ class Detector:
         Shares are those of :meth:`causes`, also of a row that is not anomalous.  Values are in engineering units, of a
         counter they are rates.
         """
-        _, nearest, share = self._explained()
-        measured, expected = self._measured.view()[-1:], self._expected(nearest[-1:])
-        if self._compared:
-            share, _, expected = self._by_reading(share, np.zeros(len(share), np.intp), measured, expected)
-        return share, measured[0].copy(), expected[0]
+        _, normal, shares = self._explained()
+        shares, columns = self._by_reading(shares)
+        measured, features = self.measured.copy(), np.arange(len(shares))
+        usual = measured - measured[columns]
+        expected = self._expected(normal[-1], features)
+        return shares, measured, np.where((columns == features) | ~np.isfinite(usual), expected, usual)
 
     def state(self) -> dict[str, Any]:
         """Where the machine is beside where it was in training, as JSON values: what outlives a restart."""
@@ -276,20 +293,30 @@ class Detector:
             for f in furthest
         )
 
-    def _expected(self, nearest: Float) -> NDArray[np.float64]:
-        """Generated rows (R, F) in engineering units, at the levels their features have by now."""
-        expected = self.model.scaler.inverse(nearest + self._levels.shift)
-        return np.where(np.abs(expected) < _NOTHING * self.model.scaler.scale, 0.0, expected)
+    def _expected(self, nearest: Float, columns: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Generated values (N,) of columns (N,) in engineering units, at the levels their features have by now."""
+        scale = self.model.scaler.scale[columns]
+        expected = (nearest + self._levels.shift[columns]) * scale + self.model.scaler.mean[columns]
+        return np.where(np.abs(expected) < _NOTHING * scale, 0.0, expected)
 
-    def _explained(self) -> tuple[Float, Float, NDArray[np.float64]]:
-        """The last two windows (R, F), only one soon after a restart; the nearest normal ones (R, F); shares (F,)."""
+    def _explained(self) -> tuple[list[Look], Float, NDArray[np.float64]]:
+        """Looks at the last window and, but soon after a restart, the one before; the normal window nearest to the last
+        (W, F); shares (F,).
+
+        The window before counts by what is seen at sight: that asks for no climb, and names causes as well.
+        """
+        explains, typical, window = explainer(self._net), self.model.typical, self._net.window
+        self._asked = window
         rows = self._window.view()
-        views = rows.reshape(2, self._net.window, -1)  # the window before, and the one that is judged
-        if self._age < len(rows):
-            rows, views = views[1], views[1:]  # before a restart nothing is known
-        normal, share, excess = explain(self.model, views)
-        share = normalised(np.where(self._masked, 0.0, excess @ share)[None])[0]
-        return rows, normal.reshape(rows.shape), share
+        now = explains.look(rows[window:])
+        normal = explains.climb(now, typical)
+        looks, shares = [now], now.excess(typical) * share(now, normal).astype(np.float64)
+        if self._age >= len(rows):  # before a restart nothing is known
+            before = explains.look(rows[:window])
+            looks.append(before)
+            shares += before.excess(typical) * share_at_sight(before)
+        shares[self._masked] = 0.0
+        return looks, normal, normalised(shares)
 
     def _select(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_], NDArray[np.bool_]]:
         """Values (F,) in the model's order, counters as their rates, NaN where unknown; what cannot be used; what of it
@@ -329,44 +356,3 @@ class Detector:
             values[self._differences] = difference
             unusable[self._differences] = missing[self._differences] = False
         return values, unusable, missing
-
-
-def explain(model: Model, view: Float) -> tuple[Float, NDArray[np.float64], NDArray[np.float64]]:
-    """The nearest normal window, each feature's share in the distance, and how far that is.
-
-    Parameters
-    ----------
-    model : Model
-    view : ndarray, shape (N, W, F)
-        Standardised windows.
-
-    Returns
-    -------
-    normal : ndarray, shape (N, W, F)
-        Generated: the window moved up the discriminator's slope until it is as normal as a typical one.
-    share : ndarray, shape (N, F)
-        What D would gain, to first order, by moving the feature alone: half of it by the move to its values in
-        ``normal``, half by the move to its mean.  The generated window meets an abnormal one part of the way and
-        moves calm features towards wild ones; the mean does neither, but knows nothing of modes.  Each was better at
-        some faults, both together never far from the better one (docs/detection.md).  Sums to 1, or to 0 where
-        nothing moved.
-    excess : ndarray, shape (N,)
-        By how much the window is more abnormal than a typical one, above 0.
-    """
-    net = model.discriminator
-    normal = net.generate(view, steps=_CLIMB_STEPS, accept=net.bias - model.typical)
-    slope = net.input_gradient(view)
-    share = _shares((normal - view) * slope) + _shares(-view * slope)
-    excess = np.maximum(net.abnormality(net.energies(view)) - model.typical, _LEAST_EXCESS)
-    return normal, normalised(share), excess
-
-
-def _shares(gain: Float) -> NDArray[np.float64]:
-    """Each feature's share (N, F) in a gain (N, W, F); a feature whose gain is negative counts as 0."""
-    return normalised(np.maximum(gain.sum(axis=1, dtype=np.float64), 0.0))
-
-
-def normalised(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares (N, F) as parts of 1 in each row, or of 0 where all are 0."""
-    parts: NDArray[np.float64] = share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    return parts

@@ -13,7 +13,7 @@ covariance.  Its tails are heavy, so one wild sensor does not drown the scales t
 R, g and kappa, k-means gives c: that alone is a good detector.  Adversarial training moves c and the bias.  The gains g
 and the shares v stay as they are, because moving them made detection of real faults worse (docs/detection.md).
 
-``generate`` climbs D from a given window: the GON step.  The whole climb happens in the row space of the first layer
+``generate`` climbs D from given windows: the GON step.  The whole climb happens in the row space of the first layer
 (ARCHITECTURE.md, D4).  The window stays ``beta_j x_j + sum_s R_sj' a_js`` on each block of rows j, so a step costs
 (S H)² instead of W F H, and windows are only built again at the end.
 
@@ -111,6 +111,11 @@ class Discriminator:
         self._tau = np.array([scale.tau for scale in self.scales])  # (S,)
         self._share = np.array([scale.share for scale in self.scales])  # (S,)
         self._shares = float(self._share.sum())
+
+    @property
+    def basis(self) -> tuple[Float, ...]:
+        """The first layers R_s, (H, rows * F) each, shortest scale first."""
+        return self._basis
 
     def with_parameters(self, parameters: dict[str, NDArray[np.floating]]) -> Discriminator:
         """A copy with other trained parameters, in the form of :meth:`parameters`; all else is shared."""
@@ -261,32 +266,26 @@ class Discriminator:
 
     # -- generation ----------------------------------------------------------------------------------------------------
 
-    def generate(self, x: Float, *, steps: int, accept: float = np.inf) -> Float:
-        """Climb D from each window until it is accepted as normal.
+    def generate(self, x: Float, *, steps: int) -> Float:
+        """Climb D from each window, to one that looks more normal.
 
         Plain gradient ascent; the step of each window and row is the inverse of a bound on the curvature there, so D
-        never falls and no rate has to be chosen.  Plain, because Adam moves every feature alike, and the moves are the
-        explanation.
+        never falls and no rate has to be chosen.  Plain, because Adam moves every feature alike, and the moves are what
+        is learned from.  ``explain`` climbs likewise from a window that people ask about, with momentum, and stops.
 
         Parameters
         ----------
         x : ndarray, shape (N, W, F)
-            Where to start: a window to explain, or noise.
+            Where to start: distorted windows, or noise.
         steps : int
-            At most this many.
-        accept : float, optional
-            A window whose logit has reached this is left where it is.
 
         Returns
         -------
         ndarray, shape (N, W, F)
             A new array.
         """
-        # Made anew each time, in a thirtieth of what a climb takes: kept, it would be 64 KiB for each stream that ever
-        # raised an alert.
         space = _RowSpace(self._basis, self._blocks, self.features)
         kappa = np.array([scale.kappa for scale in self.scales])
-        tau, share = self._tau, self._share
         gain = np.concatenate([scale.gain for scale in self.scales])
         sees = space.sees  # (J, S): block j lies inside scale s
         hidden = space.hidden  # lengths of the scales' slices of the S*H hidden units
@@ -307,12 +306,9 @@ class Discriminator:
             starts = hidden[:-1]
             unseen = length @ sees - np.add.reduceat(p * p, starts, axis=1)  # (N, S)
             energy = _energy(np.add.reduceat(gap * gap, starts, axis=1), kappa, np.maximum(unseen, 0.0))
-            climbing = self.bias - self.abnormality(energy) < accept  # (N,)
-            if not climbing.any():
-                break
-            d_energy = share / (tau + energy)  # (N, S)
+            d_energy = self._share / (self._tau + energy)  # (N, S)
             shrink = 2.0 * (d_energy * kappa) @ sees.T  # (N, J): curvature of the rows of block j
-            rate = climbing[:, None] / np.maximum(shrink, 1e-12)  # (N, J)
+            rate = 1.0 / np.maximum(shrink, 1e-12)  # (N, J)
             d_p = (
                 2.0
                 * np.repeat(d_energy, np.diff(hidden), axis=1)

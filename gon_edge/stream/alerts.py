@@ -193,7 +193,7 @@ class AlertPolicy:
         verdict : Verdict
         explain : callable, optional
             Gives the causes of an anomalous row whose verdict carries none.  Called for rows that make an event only:
-            finding causes costs ten times a score.
+            finding causes costs several scores.
         """
         self._last_row_at = verdict.timestamp
         self._model_version = verdict.model_version
@@ -267,7 +267,7 @@ class AlertPolicy:
     def _update_open(
         self, held: Held, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None
     ) -> Alert | None:
-        """An update where something has changed.  Causes cost ten times a score: they are looked at now and then."""
+        """An update where something has changed.  Causes cost several scores: they are looked at now and then."""
         settings = self._settings
         recurring = held.event.recurring
         if recurring is not None and self._memory.look(held.block(verdict.timestamp)) is None:
@@ -307,7 +307,7 @@ class AlertPolicy:
             return None
         causes = (verdict.causes or (explain() if explain else ()))[:TOP_FEATURES]
         if self._silenced and self._is_silenced(causes):
-            # Causes cost ten times a score, and a silenced fault lasts: another one is late by these rows at most.
+            # Causes cost several scores, and a silenced fault lasts: another one is late by these rows at most.
             self._ask_again_in = settings.clear_rows
             return None
         soon = self._ended_at is not None and anomalous[0] - self._ended_at <= _SOON_S

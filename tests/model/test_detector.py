@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from plants import NAMES, OFFSET, F, plant
 
 from gon_edge import Detector, FitSettings, GONDetector, Row, fit_model
-from gon_edge.model.detector import explain
+from gon_edge.model.explain import Explainer, forget, share
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +215,49 @@ def test_a_feature_stuck_between_its_two_levels_is_named():
     model = fit_model(rows, rng=rng)
     rows = rows[:60].copy()
     rows[40:, 3] = OFFSET[3]
-    view = model.scaler.transform(rows[20:])[None]
-    share = explain(model, view)[1][0]
-    assert share[3] == share.max() > 0.2
+    explains = Explainer(model.discriminator)
+    look = explains.look(model.scaler.transform(rows[20:]))
+    shares = share(look, explains.climb(look, model.typical))
+    assert shares[3] == shares.max() > 0.2
+
+
+def in_alarm(model, streams):
+    """Detectors of as many models, each with a row that is far from normal and explained."""
+    rows = list(stream(plant(40)))
+    bad = [replace(row, values=3.0 * row.values) for row in rows]
+    detectors = []
+    for _ in range(streams):
+        net = model.discriminator.with_levels(np.array([scale.tau for scale in model.discriminator.scales]))
+        detectors.append(Detector(replace(model, discriminator=net)))
+        detectors[-1].score(rows[0])
+    return detectors, rows, bad
+
+
+def test_a_hundred_streams_in_alarm_keep_what_some_thirty_do_and_give_it_back(fitted):
+    detectors, rows, bad = in_alarm(fitted.model_, 100)
+    tracemalloc.start()
+    try:
+        for detector in detectors:
+            verdicts = [detector.update(row) for row in bad[:2]]
+            assert verdicts[-1].causes
+        del verdicts
+        in_alarm_bytes, _ = tracemalloc.get_traced_memory()
+        for detector in detectors:
+            for row in rows[: fitted.model_.discriminator.window]:
+                detector.score(row)
+        calm_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 1_000_000 < in_alarm_bytes - calm_bytes < 1_600_000
+    assert calm_bytes < 100_000  # newest rows, a few arrays for each stream
+
+
+def test_causes_are_the_same_when_what_explaining_keeps_was_given_back(fitted):
+    (detector,), _, bad = in_alarm(fitted.model_, 1)
+    causes = detector.update(bad[0]).causes
+    assert causes == detector.causes()
+    forget(detector.model.discriminator)
+    assert causes == detector.causes()
 
 
 def test_a_fault_of_several_sensors_names_them_and_expects_them_all_near_normal(fitted):

@@ -138,33 +138,8 @@ def test_a_climb_from_noise_ends_near_a_prototype():
     assert (after.mean(axis=0) < 0.1 * before.mean(axis=0)).all()
 
 
-@shapes
-def test_a_climb_stops_where_it_is_accepted(shape):
-    net, x, _ = a_case(shape, seed=10)
-    x = 3.0 * x
-    target = float(np.median(net.forward(x))) + 0.1
-    generated = net.generate(x, steps=400, accept=target)
-    accepted = net.forward(x) >= target
-    np.testing.assert_array_equal(generated[accepted], x[accepted])
-    reached = net.forward(generated)
-    can_reach = net.forward(net.generate(x, steps=400)) >= target
-    assert (reached[can_reach] >= target - 1e-3).all()
-
-
-def test_a_climb_stops_where_the_oracles_does():
-    net, x, _ = a_case((5, 6, 3), seed=10)
-    target = float(np.median(net.forward(3.0 * x))) + 0.1
-    expected = oracle.generate(net, 3.0 * x, 40, target)
-    assert_close(net.generate(3.0 * x, steps=40, accept=target), expected, tolerance=1e-3)
-
-
-def test_accepted_windows_are_returned_as_they_came():
-    net, x, _ = a_case((5, 6, 3), seed=11)
-    np.testing.assert_array_equal(net.generate(x, steps=50, accept=-1e9), x)
-
-
 def test_a_climb_keeps_nothing():
-    # 64 KiB for each stream that ever raised an alert: the daemon grew for as long as another one did.
+    # It was 64 KiB for each stream that ever raised an alert: the daemon grew for as long as another one did.
     net, x, _ = a_case((2, 40, 38))
     net.generate(x, steps=2)
     tracemalloc.start()
