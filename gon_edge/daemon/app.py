@@ -299,6 +299,7 @@ class Daemon:
         now = monotonic()
         if not len(self._client.queue):
             self._pass_time(now)
+            self._scoring.remember()
         deque(self._scoring.catch_up(), 0)
         if self._control is not None:
             self._orders.serve(self._control)

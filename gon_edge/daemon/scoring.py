@@ -100,6 +100,7 @@ class Scoring:
             on_habit=lambda stream, alert: self.orders.recurred(stream, alert),
         )
         self.orders = Orders(config, self.store, self.models, telemetry, self.pipeline, self.reporter, machine)
+        self._forgetful: dict[str, Stream] = {}  # streams that may not have read yet what they have stored
         self._closed: list[str] = []  # streams with a model for which there was no room
         self._replaced = 0  # what `store.replaced` said when it was looked at last
 
@@ -120,15 +121,16 @@ class Scoring:
         )
         memory, columns = self.store.state(f"alerts/{name}"), self.store.state(f"columns/{name}")
         stream.resume(self._stored_rows(name, model), memory, columns)
-        for chunk in self.store.chunks(name, since=self._clock.wall() - (DAYS + 1) * DAY_S, include_quarantined=True):
-            stream.remember(chunk.timestamps, chunk.features, chunk.values)
+        days = self.store.chunks(name, since=self._clock.wall() - (DAYS + 1) * DAY_S, include_quarantined=True)
+        stream.past.give((chunk.timestamps, chunk.features, chunk.values) for chunk in days)
+        self._forgetful[name] = stream
         stream.policy.silence(self.orders.silences.features(name, self._clock.wall()))
         return stream
 
     def _stored_rows(self, name: str, model: Model | None) -> int:
         """How many rows an earlier run has left of a stream; without a model only those that can be learned."""
         if model is not None:
-            return self.store.streams().get(name, 0)
+            return self.store.count(name)
         return sum(int((~chunk.quarantined).sum()) for chunk in self.store.outline(name))
 
     def resume(self) -> None:
@@ -238,6 +240,16 @@ class Scoring:
                 outcomes = stream.catch_up(_CATCH_UP_ROWS)
                 self.reporter.rows(stream, outcomes)
                 yield stream, outcomes
+
+    def remember(self) -> None:
+        """Let one stream read a chunk of what each hour of the last days was like, for a model that will ask for it.
+
+        A stream whose model asks now has read all of it with its first row.
+        """
+        for name, stream in self._forgetful.items():
+            if self.pipeline.streams.get(name) is not stream or not stream.past.recall():
+                del self._forgetful[name]
+            return
 
     def keep(self, now: float) -> None:
         """Write to the disk what is due."""

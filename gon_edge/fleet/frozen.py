@@ -27,7 +27,7 @@ from gon_edge.stream.stream import Stream
 
 _ROOMS = ("gon_edge.stream.", "gon_edge.model.", "gon_edge.events", "gon_edge.config.schema")
 _WORKERS = frozenset(
-    {"DayMemory", "Discriminator", "Ledger", "Model", "ReadingHistory", "Scaler", "ScoreHistory", "Selection"}
+    {"DayMemory", "Discriminator", "Ledger", "Model", "Past", "ReadingHistory", "Scaler", "ScoreHistory", "Selection"}
     | {"AlertsConfig", "StreamConfig"}
 )
 """Classes whose objects are the worker's own: taken from the stream that was just made."""
@@ -68,6 +68,8 @@ def thaw(text: str, stream: Stream) -> None:
 def freeze_days(stream: Stream) -> str:
     """What the hours of the last week were like (`DayMemory`), as text: 40 kB for eight readings, slow to change."""
     writer = _Writer()
+    while stream.past.recall():  # what its store has of them
+        pass
     return _packed(writer.of_object(stream.days), writer)
 
 

@@ -149,6 +149,14 @@ class DayMemory:
         for slot, rows in self._quarters(timestamps):
             self._widen(slot, columns, table[rows])
 
+    def add_past(self, timestamps: ArrayLike, names: tuple[str, ...], values: ArrayLike) -> None:
+        """As `add`, of rows that may be older than those that were added before them; what these have told stays."""
+        table = np.asarray(values, np.float32)
+        columns = self._columns_of(names)
+        for slot, rows in self._quarters(timestamps):
+            if self._slots[slot % _RING] <= slot:
+                self._widen(slot, columns, table[rows])
+
     def add_row(self, timestamp: float, names: tuple[str, ...], values: NDArray[np.float32]) -> None:
         """Remember one row (F,), as `add` does."""
         slot, columns = self._local_quarter(timestamp), self._columns_of(names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,17 +75,8 @@ class ModelFolder:
         wrong : str
             What was wrong with the one in use; empty when nothing was.
         """
-        file = self.file(stream)
-        if version is not None:
-            files = [self._copy(stream, version)]
-        else:
-            copies = [found.path for found in self._copies(stream)]
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                named = self._copy(stream, file.with_name("current").read_text(encoding="utf-8").strip())
-                copies.sort(key=lambda copy: copy != named)
-            files = [file, *copies]
         wrong = ""
-        for candidate in files:
+        for candidate in self._candidates(stream) if version is None else (self._copy(stream, version),):
             if not candidate.exists():
                 continue
             try:
@@ -183,6 +174,19 @@ class ModelFolder:
     def streams(self) -> list[str]:
         """Streams that have, or had, a model here."""
         return sorted({unquote(file.parent.name) for file in self.path.glob("*/model*.npz*")})
+
+    def _candidates(self, stream: str) -> Iterator[Path]:
+        """Files of the model in use: its own, then the copy of it, then those of the versions before it.
+
+        The copies are looked into only once the file before them was of no use: 500 streams have 2500 of them.
+        """
+        file = self.file(stream)
+        yield file
+        copies = [found.path for found in self._copies(stream)]
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            named = self._copy(stream, file.with_name("current").read_text(encoding="utf-8").strip())
+            copies.sort(key=lambda copy: copy != named)
+        yield from copies
 
     def _use(self, stream: str, model: Model) -> None:
         file = self.file(stream)

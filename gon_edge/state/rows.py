@@ -46,6 +46,7 @@ class _Stored:
     """What memory knows of a chunk on the disk."""
 
     id: int
+    newest: float
     rows: int
     size_bytes: int
 
@@ -158,7 +159,7 @@ class Rows:
                 db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (payload, number))
             return changed
 
-        return count + self._rewrite(stream, "chunk.newest >= ?", since, change)
+        return count + self._rewrite(stream, self._numbers(stream, since), change)
 
     def restamp(self, stream: str, delta_s: float, after: int) -> int:
         """Move the rows in memory, and those of chunks with numbers above ``after``, by `delta_s`; count them."""
@@ -179,7 +180,11 @@ class Rows:
             db.execute("UPDATE chunk SET payload = ?, newest = newest + ? WHERE id = ?", (payload, delta_s, number))
             return int(db.execute("SELECT rows FROM chunk WHERE id = ?", (number,)).fetchone()[0])
 
-        return count + self._rewrite(stream, "chunk.id > ?", after, change)
+        moved = [number for number in self._numbers(stream) if number > after]
+        count += self._rewrite(stream, moved, change)
+        if moved and self._database.connection is not None:
+            self.read_index(self._database.connection)
+        return count
 
     def forget(self, stream: str) -> None:
         """Let go of what waits of a stream; `read_index` tells what is on the disk."""
@@ -201,26 +206,19 @@ class Rows:
     def _rewrite(
         self,
         stream: str,
-        which: str,
-        limit: float,
+        listed: Sequence[int],
         change: Callable[[sqlite3.Connection, int, tuple[str, ...], bytes], int],
     ) -> int:
-        """Change chunks on the disk in one transaction; add up what ``change`` says of each.
+        """Change these chunks on the disk in one transaction; add up what ``change`` says of each.
 
         One that cannot be read is left as it is.
         """
-        listed = self._database.query(
-            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "  # noqa: S608  which is one of ours
-            f"WHERE stream.name = ? AND {which} ORDER BY chunk.id",
-            stream,
-            limit,
-        )
         if not listed or self._database.connection is None:  # it can be read, and not written
             return 0
         count = 0
         try:
             with self._database.transaction() as db:
-                for (number,) in listed:
+                for number in listed:
                     found = db.execute(
                         "SELECT names, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set "
                         "WHERE chunk.id = ?",
@@ -253,7 +251,7 @@ class Rows:
             known = stream in names and feature_set in feature_sets
             if not (known and isinstance(rows, int) and isinstance(size_bytes, int) and isinstance(newest, float)):
                 raise DamageError(f"chunk {number} is not what was written")
-            stored.setdefault(names[stream], deque()).append(_Stored(number, rows, size_bytes))
+            stored.setdefault(names[stream], deque()).append(_Stored(number, newest, rows, size_bytes))
         self._stored = stored
 
     def file_is_gone(self) -> None:
@@ -280,7 +278,7 @@ class Rows:
             "INSERT INTO chunk (stream, feature_set, newest, rows, gap, payload) VALUES (?, ?, ?, ?, ?, ?)",
             (stream, feature_set, packed.newest, packed.rows, packed.gap, packed.payload),
         ).lastrowid
-        return _Stored(number or 0, packed.rows, len(packed.payload))
+        return _Stored(number or 0, packed.newest, packed.rows, len(packed.payload))
 
     def _prune(self, db: sqlite3.Connection) -> dict[str, deque[_Stored]]:
         """Delete whole chunks, oldest first, until the pending ones fit; return what is left of each stream."""
@@ -310,25 +308,36 @@ class Rows:
         if self._database.read_only:
             query = "SELECT stream.name, sum(chunk.rows) FROM chunk JOIN stream ON stream.id = chunk.stream GROUP BY 1"
             return dict(self._database.query(query))
-        counts = {stream: sum(chunk.rows for chunk in stored) for stream, stored in self._stored.items() if stored}
-        for packed in self._packed:
-            counts[packed.stream] = counts.get(packed.stream, 0) + packed.rows
-        for stream, buffer in self._buffers.items():
-            if buffer.length:
-                counts[stream] = counts.get(stream, 0) + buffer.length
-        return counts
+        names = {*self._stored, *(packed.stream for packed in self._packed), *self._buffers}
+        counts = {stream: self.count(stream) for stream in sorted(names)}
+        return {stream: rows for stream, rows in counts.items() if rows}
+
+    def count(self, stream: str) -> int:
+        """Rows held of one stream, on the disk and in memory; not where the file was opened for reading only."""
+        buffer = self._buffers.get(stream)
+        waiting = sum(packed.rows for packed in self._packed if packed.stream == stream)
+        stored = sum(chunk.rows for chunk in self._stored.get(stream, ()))
+        return stored + waiting + (buffer.length if buffer is not None else 0)
+
+    def _numbers(self, stream: str, since: float | None = None) -> list[int]:
+        """Chunks of a stream on the disk that reach past a time, the oldest first.
+
+        There is no index in the file: a query reads the first page of every chunk of every stream.
+        """
+        oldest = -np.inf if since is None else since
+        if not self._database.read_only:
+            return [chunk.id for chunk in self._stored.get(stream, ()) if chunk.newest >= oldest]
+        query = (
+            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "
+            "WHERE stream.name = ? AND chunk.newest >= ? ORDER BY chunk.id"
+        )
+        return [number for (number,) in self._database.query(query, stream, oldest)]
 
     def _raw(
         self, stream: str, since: float | None, newest_first: bool, with_values: bool = True
     ) -> Iterator[RowChunk | None]:
         """Every chunk as it was taken; `None` where one is missing, so that rows around it are not joined."""
-        order = "DESC" if newest_first else "ASC"
-        listed = self._database.query(
-            "SELECT chunk.id FROM chunk JOIN stream ON stream.id = chunk.stream "  # noqa: S608  order is one of two words
-            f"WHERE stream.name = ? AND chunk.newest >= ? ORDER BY chunk.id {order}",
-            stream,
-            -np.inf if since is None else since,
-        )
+        listed = self._numbers(stream, since)
         held = [one for one in self._packed if one.stream == stream and (since is None or one.newest >= since)]
         buffer = self._buffers.get(stream)
         newest = [buffer.rows()] if buffer is not None and buffer.length else []
@@ -341,7 +350,7 @@ class Rows:
                     list(self._unpack(packed.features, packed.gap, packed.payload, stream, with_values))
                 )
         # One statement a chunk: a reader in the middle of a long read would keep the WAL from being written back.
-        for (number,) in listed:
+        for number in reversed(listed) if newest_first else listed:
             unpacked = self._stored_chunk(number, stream, with_values)
             yield from reversed(unpacked) if newest_first else unpacked
         if not newest_first:

@@ -346,8 +346,7 @@ class Store:
         now : float
             Monotonic seconds.
         stream : str, optional
-            Somebody needs the rows of this stream on the disk.  Those of the others wait for their own time: a few rows
-            in a chunk take a whole chunk's time to be read, whenever they are.
+            Of all rows write only its own.  A few rows in a chunk take as long to be read as a full one.
         """
         self._database.require_writable()
         self._rows.pack(stream)
@@ -370,10 +369,9 @@ class Store:
         self._database.last_error = None
         self._retry_s = 0.0
         self._out_of_memory = False
-        if stream is not None:
-            return True
-        self._next_flush = None
-        self._wait_s = min(2 * self._wait_s, self._flush_every_s)
+        if stream is None:
+            self._next_flush = None
+            self._wait_s = min(2 * self._wait_s, self._flush_every_s)
         return True
 
     def _failed(self, error: Exception, now: float) -> None:
@@ -399,6 +397,10 @@ class Store:
     def streams(self) -> dict[str, int]:
         """Rows held of each stream, on the disk and in memory, quarantined ones included."""
         return self._rows.streams()
+
+    def count(self, stream: str) -> int:
+        """Rows held of one stream, as `streams` counts them; only where the store was opened for writing."""
+        return self._rows.count(stream)
 
     def chunks(
         self, stream: str, *, since: float | None = None, include_quarantined: bool = False

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict, Withheld
@@ -29,6 +28,7 @@ from gon_edge.stream.groups import Groups
 from gon_edge.stream.history import ReadingHistory, ScoreHistory
 from gon_edge.stream.ledger import Ledger
 from gon_edge.stream.outcome import Outcome, as_judged
+from gon_edge.stream.past import Past
 from gon_edge.stream.selection import Selection
 
 RECENT_SCORES = 120  # a line of a terminal or of the page has no more places
@@ -72,6 +72,8 @@ class Stream:
         Of the last hour.
     readings : ReadingHistory
         Of the last hour, with what was expected while something was wrong.
+    past : Past
+        What an earlier run has stored of it.
     heard_at : float
         When a reading moved the stream on last, monotonic seconds.
     stamped_by_receipt : bool
@@ -127,6 +129,7 @@ class Stream:
         self._training = False
         self._silent = False
         self.days = DayMemory()
+        self.past = Past(self.days)
         self._drift = DriftWatch()
         self._readings: Columns = slice(0)  # where they stand among the model's features
         self._afresh = False  # the next row is judged as if none had come before it
@@ -175,21 +178,6 @@ class Stream:
     def join(self, groups: Groups) -> None:
         """Let alerts that begin together with those of other streams be of one group."""
         self.policy.group = lambda alert, since: groups.join(alert, since, interval_s=self.aligner.interval_s or 0.0)
-
-    def remember(self, timestamps: NDArray[np.float64], features: tuple[str, ...], values: NDArray[np.float32]) -> None:
-        """Take rows of the last days that an earlier run has stored: what each hour was like.
-
-        Parameters
-        ----------
-        timestamps : ndarray, shape (N,)
-            Unix seconds.
-        features : tuple of str
-            Names of the F columns.
-        values : ndarray of float32, shape (N, F)
-            NaN where unknown.
-        """
-        if len(features) <= MOST_FEATURES:
-            self.days.add(timestamps, features, values)
 
     def news(self) -> tuple[int, int, int, int, Model | None]:
         """What has happened since this was asked last.
@@ -345,6 +333,7 @@ class Stream:
             self.scores.clear()  # they were on another scale
         self._training = False
         self._compared = None
+        self.past.recall_for(model.features)
         self._detector = Detector(model, days=self.days)
         self.aligner.columns.expect(model.readings)
         if before is not None:
@@ -402,6 +391,8 @@ class Stream:
     def judge(self, rows: list[Row]) -> list[Outcome]:
         """Judge rows that are on the grid already, oldest first."""
         outcomes = []
+        if self.past.waits and (model := self.scored_by) is not None:
+            self.past.recall_for(model.features)
         for row in rows:
             self.last_row = row
             self.readings.add(row)

@@ -14,6 +14,7 @@ import states
 from mounts import mounted, remounted
 from sparkplugs import payload
 from states import NOW, Caller, Sent, begun
+from storing import fill
 
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.events import Alert
@@ -311,3 +312,26 @@ def test_births_that_were_damaged_on_the_disk_are_left_and_it_is_said(begin, tmp
     scoring, _ = begin(subscriptions=[{"topic": "spBv1.0/#", "stream": "hall", "format": "sparkplug"}])
     assert "births of Sparkplug cannot be read" in caplog.text
     assert sparkplug(scoring, "NBIRTH", {"name": "flow", "int_value": 1}).readings
+
+
+def test_a_start_reads_no_stored_row_and_the_days_of_each_stream_come_between_two_messages(begin, tmp_path):
+    # 500 streams with a full store were not ready for more than a minute.
+    with Store.open(with_models(tmp_path / "state", "fan", "pump")) as store:
+        for stream in ("fan", "pump"):
+            for part in range(2):
+                fill(store, 300 * part, 300 * part + 300, stream=stream)
+                store.flush(0.0)
+    read: list[str] = []
+    scoring, _ = begin()
+    streams = scoring.pipeline.streams
+    assert all(stream.past.waits for stream in streams.values())
+    before = scoring.store.count("pump")
+    for name, stream in streams.items():
+        stream.past.recall = lambda name=name, recall=stream.past.recall: read.append(name) or recall()
+    scoring.remember()
+    assert len(read) == 1
+    for _ in range(10):
+        scoring.remember()
+    assert sorted(set(read)) == ["fan", "pump"]
+    assert not any(stream.past.waits for stream in streams.values())
+    assert before == 600

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gon_edge.errors import ModelFileError
-from gon_edge.model.file import Model, dumps
+from gon_edge.model.file import Model, dumps, load_model
 from gon_edge.state.folder import VERSIONS_KEPT, ModelFolder
 from gon_edge.training.fit import fit_model
 from gon_edge.training.settings import FitSettings
@@ -213,3 +213,17 @@ def test_any_stream_name_is_one_folder_inside_the_models(tmp_path: Path, stream:
     file.parent.mkdir(parents=True)
     file.write_bytes(b"not a model")
     assert folder.streams() == [stream]
+
+
+def test_the_copies_of_a_model_are_read_only_where_it_is_damaged(tmp_path, model, monkeypatch):
+    # A start with 500 streams read six files of each.
+    folder = ModelFolder(tmp_path)
+    for version in ("1", "2", "3"):
+        folder.install("pump", model.with_lineage(version=version))
+    read = []
+    monkeypatch.setattr("gon_edge.state.folder.load_model", lambda path: read.append(path.name) or load_model(path))
+    assert folder.load("pump")[0].version == "3"
+    assert read == ["model.npz"]
+    folder.file("pump").write_bytes(b"damaged")
+    assert folder.load("pump")[0].version == "3"
+    assert len(read) > 2

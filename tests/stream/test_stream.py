@@ -434,7 +434,7 @@ def test_a_stream_compares_with_other_days_also_those_of_an_earlier_run_and_with
     for timestamp, row in zip(times, rows, strict=True):
         lived.judge([Row("pump", float(timestamp), ("indoor",), row, np.zeros(1, np.bool_))])
     restarted = stream_with(models[0])
-    restarted.remember(times, ("indoor",), rows)
+    restarted.past.give([(times, ("indoor",), rows)])
     forgetful = stream_with(models[0])
     assert min(night(stream)[-1] for stream in (lived, restarted)) > night(forgetful)[-1] + 1.0
 
