@@ -337,7 +337,7 @@ class Worker:
                 continue
             with contextlib.suppress(KeyNotFoundError):
                 owner = json.loads((await owners.get(str(number))).value or b"{}")
-                if owner["worker"] not in alive:
+                if owner["worker"] not in alive - {self.name}:  # which does not have it, whatever stands there
                     await fleet.client.publish(fleet.names.wake(number), b"")
 
     async def _trained(self, fleet: Fleet, message: Msg) -> None:
