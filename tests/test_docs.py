@@ -30,6 +30,7 @@ from gon_edge.config.file import load_config
 from gon_edge.config.file import options as config_options
 from gon_edge.config.schema import HttpConfig
 from gon_edge.events import Alert, Cause
+from gon_edge.fleet.series import Series
 from gon_edge.links import prometheus
 from gon_edge.links.control import ControlServer
 from gon_edge.links.prometheus import Telemetry
@@ -77,6 +78,7 @@ def samples():
     """Every series of the program: name as on the page of series, and labels."""
     registry = CollectorRegistry()
     telemetry = Telemetry(registry, version="1")
+    Series(registry, partitions=1)
     telemetry.row("s", 0.0)
     telemetry.certificate("http.cert_file", Path("there is none"))
     telemetry.causes("s", (Cause("f", 1.0, 2.0, 1.0),))

@@ -39,6 +39,7 @@ from gon_edge.config import schema as config  # noqa: E402
 from gon_edge.config.option import keys  # noqa: E402
 from gon_edge.config.subscription import SubscriptionConfig  # noqa: E402
 from gon_edge.daemon import orders, reload, reporting  # noqa: E402
+from gon_edge.fleet import series as fleet  # noqa: E402
 from gon_edge.links import prometheus  # noqa: E402
 from gon_edge.links.control import SOCKET  # noqa: E402
 from gon_edge.links.homeassistant import HomeAssistant  # noqa: E402
@@ -302,6 +303,7 @@ _CLOSED = {
     "gon_edge_alerts_total": ("kind", prometheus.ALERT_KINDS),
     "gon_edge_feedback_total": ("answer", events.ANSWERS),
     "gon_edge_retrain_rounds_total": ("outcome", prometheus.TRAINING_OUTCOMES),
+    "gon_edge_fleet_events_total": ("result", fleet.RESULTS),
 }
 _VALUES = {  # what is not said by the word itself
     **ledger.IN_WORDS,
@@ -310,6 +312,7 @@ _VALUES = {  # what is not said by the word itself
     "invalid": "not readable; `gon_edge_messages_rejected_total` says why",
     "late": "its row was already judged",
     "rejected": "by the gate",
+    "repeated": "an owner before had told it",
     "stale": "no reading for longer than a gap",
     "taken_over": "another client uses the same identifier",
 }
@@ -327,6 +330,7 @@ _MORE = {  # behind the line that `/metrics` itself has room for
     "gon_edge_clock_steps_total": "Those of a device's clock count too.",
     "gon_edge_config_last_reload_successful": "Then the one before it stays in use.",
     "gon_edge_disk_written_bytes_total": "Absent if the kernel does not say.",
+    "gon_edge_fleet_lost_total": "Nothing of its messages or alerts is lost by that.",
     "gon_edge_ingest_to_verdict_seconds": "Without rows that waited for the first model.",
     "gon_edge_last_row_timestamp_seconds": "By the clock of whoever stamped it.",
     "gon_edge_messages_total": "A message with several readings (an array, several lines) counts as several.",
@@ -351,6 +355,7 @@ def metrics() -> str:
     """
     registry = CollectorRegistry()
     prometheus.Telemetry(registry, version="0")
+    fleet.Series(registry, partitions=1)
     # A series without a value yet has no sample to read its labels from.
     labels = {getattr(c, "_name", ""): getattr(c, "_labelnames", ()) for c in registry._collector_to_names}
     rows, values, buckets = [], [], []
@@ -375,10 +380,10 @@ def metrics() -> str:
         sys.exit(f"tools/make_reference.py describes what does not exist: {', '.join(sorted(unknown))}")
     lines = [
         "# Series",
-        _note("gon_edge/links/prometheus.py"),
+        _note("gon_edge/links/prometheus.py and gon_edge/fleet/series.py"),
         (
-            f"What `/metrics` serves. {_SEE['metrics']} The Prometheus client library adds `process_*` "
-            "and `python_info`."
+            f"What `/metrics` serves. {_SEE['metrics']} Those of `fleet` only a worker of a fleet has. The Prometheus "
+            "client library adds `process_*` and `python_info`."
         ),
         "\n".join(_table(("Series", "Type", "Labels", "What it says"), rows)),
         "## Values of labels",

@@ -8,6 +8,10 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
+RESULTS = ("stored", "repeated")
+"""What JetStream makes of an event."""
+
+
 class Series:
     """What a worker tells Prometheus of its partitions.
 
@@ -67,5 +71,5 @@ class Series:
                 labelled.labels(number).set(0)
             for counted in (self.messages, self.redelivered, self.takeovers, self.lost, self.gone, self.failed):
                 counted.labels(number)
-        for result in ("stored", "repeated"):
+        for result in RESULTS:
             self.published.labels(result)
