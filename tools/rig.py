@@ -302,8 +302,8 @@ class Rig:
 
     def allow(self, *denied: str) -> None:
         """What everybody may write, but for some topics; a broker that runs heeds it at once."""
-        # Patterns: with topic lines mosquitto 2.0.11 drops what comes for a session between its restart and the return of
-        # the client, without a word (docs/limits.md).
+        # Patterns: with topic lines mosquitto 2.0.11 drops what comes for a session between its own restart and the
+        # return of the client, without a word (docs/limits.md).
         lines = [*(f"pattern deny {topic}" for topic in denied), "pattern readwrite #"]
         (self.folder / "acl").write_text("\n".join(lines) + "\n")
         if self.broker is not None:
