@@ -232,7 +232,7 @@ class Rig:
         self.state.mkdir()
         self.small_disk = _may("mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "gon-edge-soak", str(self.state))
         if self.small_disk:
-            self._undo.callback(_do, "umount", "--lazy", str(self.state))
+            self._undo.callback(_do, "umount", "-l", str(self.state))
         if self.namespace:
             _do("ip", "netns", "add", self.namespace)
             self._undo.callback(_do, "ip", "netns", "del", self.namespace)

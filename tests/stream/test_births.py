@@ -357,8 +357,11 @@ def test_a_name_that_is_too_long_is_dropped_as_such(host):
     assert said.masked == {"name": 1}
 
 
-def test_random_bytes_are_read_or_refused(host):
+@pytest.mark.parametrize("resumed", [False, True])
+def test_random_bytes_are_read_or_refused(host, again, resumed):
     rng = random.Random(2)
+    born(host)
+    host = again() if resumed else host
     whole = payload({"name": "a", "alias": 1, "datatype": 3, "int_value": 1}, {"alias": 2, "double_value": 1}, at=3.0)
     for _ in range(3000):
         message = bytearray(whole)
