@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 AlertType = Literal["new", "update", "end"]
 AlertKind = Literal["anomaly", "changed", "drift", "overdue", "missing", "offline"]
 Severity = Literal["warning", "critical"]
-RecurringEvery = Literal["day", "week"]
+RecurringEvery = Literal["day", "week", "any hour"]
 StreamState = Literal["warming-up", "training", "scoring", "stale"]
 MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
 UnscoredReason = Literal["warming_up", "training"]
@@ -261,7 +261,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Recurring:
-    """That an alert is one of several at the same time of the day or week, with the same causes.
+    """That an alert is one of several with the same causes, at the same time of the day or week, or on most days.
 
     Attributes
     ----------
@@ -269,7 +269,7 @@ class Recurring:
         Days, or weeks, on which it was seen, this one included; 3 at least.
     since : float
         Unix seconds at which the first of them began.
-    every : {"day", "week"}
+    every : {"day", "week", "any hour"}
     learned : bool
         Whether its rows are taken as normal from now on.  Only an ``end`` can say so.
     """

@@ -78,7 +78,7 @@ _SAID = {  # where a docstring says nothing beyond the type
     "top_features": "The causes, largest first, ten at most; for `missing`, the missing features, ten at most.",
     "model_version": "The model that judged.",
     "feature": "Its name.",
-    "every": "From one of them to the next.",
+    "every": "From one of them to the next; `any hour` is most days, at no common hour.",
     "score": "The newest; null before there is a model.",
     "threshold": "The threshold for it.",
     "duration_s": "How long it took.",

@@ -30,8 +30,9 @@ from gon_edge.state.store import Store
 from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.silences import Silences
 from gon_edge.stream.stream import Stream
+from gon_edge.training import usual
 from gon_edge.training.absent import absent, due
-from gon_edge.training.answers import Answer, fault_spans
+from gon_edge.training.answers import Answer, fault_spans, overlap
 from gon_edge.training.conditions import Conditions
 from gon_edge.training.habits import habits, learn
 from gon_edge.training.job import Order
@@ -201,10 +202,23 @@ class Orders:
         if self.rounds.freeze(stream.name):
             log.info("stream %r: the training is ended; nothing is learned while an alert is open", stream.name)
 
-    def recurred(self, stream: Stream, alert: Alert) -> bool:
+    def alert_ended(self, stream: Stream, alert: Alert) -> bool:
+        """Have rows of it learned where they are usual; whether that is because it comes again."""
+        if alert.recurring is not None and alert.kind == "anomaly":
+            return self._recurred(stream, alert)
+        if stream.model is None:
+            return False
+        faults = fault_spans(self.store, stream.name)
+        for span in usual.spans(alert, stream.model, stream.settings.alerts.budget, stream.policy.past):
+            if not overlap(span, faults) and self.store.release(stream.name, *span):
+                text = "stream %r: rows of an alert are learned, as nobody has called it a fault (at %.0f)"
+                log.info(text, stream.name, span[0])
+        return False
+
+    def _recurred(self, stream: Stream, alert: Alert) -> bool:
         """Have the rows of what comes again learned by the next training; whether they are."""
         seen = learn(
-            self.store, stream.name, stream.policy.occasions(alert.since), fault_spans(self.store, stream.name)
+            self.store, stream.name, stream.policy.past.occasions(alert.since), fault_spans(self.store, stream.name)
         )
         if seen is None:
             return False
@@ -379,6 +393,7 @@ class Orders:
             why = self._schedules[name].due(
                 now,
                 rows=stream.settings.warmup_rows,
+                known_s=usual.known_s(stream.model),
                 on_drift=retrain.on_drift,
                 on_features=retrain.on_features,
             )

@@ -101,8 +101,8 @@ class Reporter:
         Hears of each row that a stream's own model has scored: stream, verdict, and whether the row may be learned.
     on_alert : callable
         Hears of each stream on which an alert begins.
-    on_habit : callable
-        Hears of each alert that ends and has come again; says whether its rows are learned from now on.
+    on_end : callable
+        Hears of each alert that ends; says whether it has come again and its rows are learned from now on for that.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class Reporter:
         monotonic: Callable[[], float],
         on_row: Callable[[Stream, Verdict, bool], None],
         on_alert: Callable[[Stream], None],
-        on_habit: Callable[[Stream, Alert], bool],
+        on_end: Callable[[Stream, Alert], bool],
     ) -> None:
         newest = sorted((*store.alerts(ALERTS_SHOWN), *store.alerts(_ALL, active=True)), key=lambda each: each["since"])
         self.alerts: dict[str, dict[str, object]] = {event["id"]: event for event in newest}
@@ -139,7 +139,7 @@ class Reporter:
         self._monotonic = monotonic
         self._on_row = on_row
         self._on_alert = on_alert
-        self._on_habit = on_habit
+        self._on_end = on_end
         self._published_at: dict[str, float] = {}
         self._waits_since: dict[
             str, float
@@ -263,9 +263,8 @@ class Reporter:
             # First: a kill between the two must leave no event behind that the next run cannot find (`Scoring.recall`).
             self.state(stream, force=True)
         for alert in alerts:
-            again = alert.recurring if alert.kind == "anomaly" else None
-            if alert.type == "end" and again is not None and self._on_habit(stream, alert):
-                alert = replace(alert, recurring=replace(again, learned=True))
+            if alert.type == "end" and self._on_end(stream, alert) and alert.recurring is not None:
+                alert = replace(alert, recurring=replace(alert.recurring, learned=True))
             self._telemetry.alert(alert)
             self.tell_one(alert)
             if alert.type == "new" and alert.kind != "overdue":  # its rows are normal, only too few

@@ -97,7 +97,7 @@ class Scoring:
             monotonic=self._clock.monotonic,
             on_row=lambda *row: self.orders.judged(*row),
             on_alert=lambda stream: self.orders.alerted(stream),
-            on_habit=lambda stream, alert: self.orders.recurred(stream, alert),
+            on_end=lambda stream, alert: self.orders.alert_ended(stream, alert),
         )
         self.orders = Orders(config, self.store, self.models, telemetry, self.pipeline, self.reporter, machine)
         self._forgetful: dict[str, Stream] = {}  # streams that may not have read yet what they have stored

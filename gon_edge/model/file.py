@@ -52,7 +52,10 @@ _NPY = re.compile(
 )
 """The beginning of a ``.npy`` file: its magic, version, length of the header, and the header."""
 
-_TIMES = (("trained_at", 0.0, _LATEST), ("since", -math.inf, math.inf), ("until", -math.inf, math.inf))
+_TIMES = (
+    ("trained_at", 0.0, _LATEST),
+    *((key, -math.inf, math.inf) for key in ("met", "since", "until")),
+)
 """Entries of the lineage that are Unix seconds, from and to.  Rows may be of any time that their file says."""
 
 _DEEPEST = 16

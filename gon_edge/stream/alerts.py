@@ -68,6 +68,8 @@ class AlertPolicy:
     ----------
     group : callable
         Gives the group of an alert that begins, by its id and since when; by itself each is its own.
+    past : Memory
+        The anomalies that have ended.
     patience_s : callable
         Gives the seconds that a feature may be missing for, by its name; ``None`` is what the settings say.
     together : Together or None
@@ -108,7 +110,7 @@ class AlertPolicy:
         self._ended_at: float | None = None
         self._anomaly: Held | None = None
         self._ended: deque[Held] = deque(maxlen=_FLAPPING)  # the first to end first
-        self._memory = Memory()
+        self.past = Memory()
         self._others: dict[AlertKind, Alert] = {}  # newest events of the open alerts that are of no anomaly
         self._moved: tuple[Cause, ...] = ()  # what the newest change was found by
         self._absences = Absences()
@@ -148,15 +150,11 @@ class AlertPolicy:
         """The open alerts that no silence holds back."""
         return tuple(event for event in self.active if not self._is_silenced(event.top_features))
 
-    def occasions(self, since: float) -> tuple[Block, ...]:
-        """The anomaly that began then, once it has ended, and those it repeats, oldest first; empty without any."""
-        return self._memory.occasions(since)
-
     def answered(self, since: float, until: float, *, fault: bool) -> None:
         """Hear of a person whether what was between two moments, Unix seconds, was a fault: then it is no habit."""
         if self._anomaly is not None and self._last_row_at is not None:
-            self._memory.add(self._anomaly.block(self._last_row_at))  # it has not ended, and will be known by its begin
-        self._memory.answered(since, until, fault=fault)
+            self.past.add(self._anomaly.block(self._last_row_at))  # it has not ended, and will be known by its begin
+        self.past.answered(since, until, fault=fault)
 
     def silence(self, features: frozenset[str] | None) -> bool:
         """Hold back alerts of these features from now on; ``None`` is the whole stream, the empty set is no silence.
@@ -258,8 +256,8 @@ class AlertPolicy:
             held.rows_since_end = 0
             self._ended.append(held)
             block = held.block(verdict.timestamp)
-            again = self._memory.look(block)
-            self._memory.add(block)
+            again = self.past.look(block)
+            self.past.add(block)
             event = self._follow(held, "end", verdict, held.event.severity)
             return replace(event, recurring=None if again is None else again.told)
         return self._update_open(held, verdict, explain)
@@ -270,7 +268,7 @@ class AlertPolicy:
         """An update where something has changed.  Causes cost several scores: they are looked at now and then."""
         settings = self._settings
         recurring = held.event.recurring
-        if recurring is not None and self._memory.look(held.block(verdict.timestamp)) is None:
+        if recurring is not None and self.past.look(held.block(verdict.timestamp)) is None:
             recurring = None  # it is stronger than on the other days, or lasts longer
         severity = "warning" if recurring is not None else self._severity(verdict, held)
         is_worse = severity != held.event.severity or recurring != held.event.recurring
@@ -315,7 +313,7 @@ class AlertPolicy:
         if held is not None and soon:
             return self._return(held, replace(verdict, causes=causes))
         block = Block(anomalous[0], verdict.timestamp, verdict.score, directions(causes))
-        again = self._memory.look(block)
+        again = self.past.look(block)
         severity = "warning" if again is not None else self._severity(verdict)
         event = self._begin("anomaly", anomalous[0], replace(verdict, causes=causes), severity)
         event = replace(event, recurring=None if again is None else again.told)
@@ -471,7 +469,7 @@ class AlertPolicy:
             "ended_at": self._ended_at,
             "anomaly": self._anomaly and self._anomaly.state(),
             "ended": [held.state() for held in self._ended],
-            "habits": self._memory.state(),
+            "habits": self.past.state(),
             "others": [alert_json(event) for event in self._others.values()],
             "absent": self._absences.state(),
             "last_row_at": self._last_row_at,
@@ -488,7 +486,7 @@ class AlertPolicy:
         if state["anomaly"] is not None:
             self._anomaly = Held.of(state["anomaly"])
         self._ended.extend(Held.of(held) for held in state.get("ended", ()))
-        self._memory = Memory(state.get("habits", ()))
+        self.past = Memory(state.get("habits", ()))
         for event in map(alert_of, state["others"]):
             self._others[event.kind] = event
             self.together = event.together or self.together

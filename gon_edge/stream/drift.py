@@ -45,6 +45,11 @@ jumps within the range of a day were called drifts (docs/detection.md)."""
 _BACK = 0.5
 """A drift is over when the newest days lie within this part of ``_FAR``.  Not critical: a repair brings them near 0."""
 
+_STANDS_DAYS, _STEP = 14, 0.25
+"""A drift is over, too, when for so many days it has not gone further by this part of ``_FAR``: a reading that stands
+still on a new level does not drift, and nothing is learned of a stream whose drift is open.  A judgement: twice as long
+as a week, for which whatever is wrong shall stay told."""
+
 _RIDGE = 1.0
 """Weight of the ridge beside standardised readings.  0.3 and 3 gave the same within a day or two."""
 
@@ -175,6 +180,7 @@ class DriftWatch:
         self._lowest = self._highest = np.empty(0, np.float32)
         self._counters: frozenset[str] = frozenset()
         self._sides: dict[str, int] = {}  # of readings that drift: 1 above, -1 below
+        self._furthest: dict[str, tuple[float, int]] = {}  # how far each has gone, and days since it went there
         self._before = np.empty((0, 0), np.float32)  # the days they are held against, of all readings
         self._is_news = False  # a drift has ended between two rows
         self.since = 0.0
@@ -241,6 +247,7 @@ class DriftWatch:
 
     def _end(self, names: Collection[str]) -> None:
         self._sides = {name: side for name, side in self._sides.items() if name not in names}
+        self._furthest = {name: gone for name, gone in self._furthest.items() if name not in names}
         if not self._sides:
             self._before = np.empty((0, len(self._days.names)), np.float32)
 
@@ -250,7 +257,7 @@ class DriftWatch:
         back = []
         for name, side in self._sides.items():
             out = self._hold(name, self.drifting, self._before)
-            if out is not None and side * out.now < _BACK * _FAR:
+            if out is not None and (side * out.now < _BACK * _FAR or self._stands(name, side * out.now)):
                 back.append(name)
             elif out is not None:
                 found[name] = out
@@ -265,6 +272,12 @@ class DriftWatch:
             found[name] = out
             self._sides[name] = 1 if out.now > 0.0 else -1
         return self._causes(found) if found or not self._sides else None
+
+    def _stands(self, name: str, now: float) -> bool:
+        """Take how far a reading that drifts is today, and say whether it has stood still for long."""
+        furthest, days = self._furthest.get(name, (now, 0))
+        self._furthest[name] = (now, 0) if now > furthest + _STEP * _FAR else (furthest, days + 1)
+        return self._furthest[name][1] >= _STANDS_DAYS
 
     def _search(self) -> dict[str, Outlying]:
         """Readings that begin to drift.
@@ -346,6 +359,7 @@ class DriftWatch:
             "days": self._days.state(),
             "counters": sorted(self._counters),
             "sides": dict(self._sides),
+            "furthest": {name: list(gone) for name, gone in self._furthest.items()},
             "before": [len(self._before), packed(self._before)],
             "since": self.since,
             "is_news": self._is_news,
@@ -365,9 +379,10 @@ class DriftWatch:
         rows, table = state["before"]
         before = unpacked(table, len(days.names), int(rows))
         sides = {str(name): int(side) for name, side in state["sides"].items()}
+        furthest = {str(name): (float(far), int(days)) for name, (far, days) in state.get("furthest", {}).items()}
         self._counters = frozenset(state["counters"])
         self.since, self._is_news = float(state["since"]), bool(state["is_news"])
-        self._days, self._before, self._sides = days, before, sides
+        self._days, self._before, self._sides, self._furthest = days, before, sides, furthest
         self.follow(names, counters, self._lowest, self._highest)
 
 

@@ -1,4 +1,4 @@
-"""Habits: what raised an alert and comes again at the same hour of other days, or at the same time of the week.
+"""Habits: what raised an alert and comes again, at the same hour of other days, at the same time of the week, or often.
 
 A `Block` is one anomaly that has ended: when it was, how strong, and which features moved which way.  `look_back` says
 which earlier blocks a new one repeats.  `Memory` keeps the blocks of one stream and bounds what a repetition may be:
@@ -23,13 +23,17 @@ FEWEST = 3
 PERIODS: Mapping[RecurringEvery, float] = {"day": 86400.0, "week": 7 * 86400.0}
 """Seconds from one occasion to the next."""
 
+_OFTEN, _OFTEN_DAYS = 4, 7
+"""Without a common hour there must be so many occasions, the newest included, on most of the last days.  One more than
+with it, since an hour is evidence by itself."""
+
 TOLERANCE_S = 1800.0
 """A block may begin so much earlier or later than the others: jobs wait for each other, and alerts come late."""
 
 _CLOCK_CHANGE_S, _CLOCK_TOLERANCE_S = 3600.0, 600.0
 """By so much daylight saving time moves a job; blocks an hour apart must agree better, or an hour would always do."""
 
-_LONGEST_S = 43200.0
+LONGEST_S = 43200.0
 """A block is no longer than half a day: what lasts longer has no hour."""
 
 _LENGTH_RATIO, _LENGTH_SLACK_S = 2.0, 600.0
@@ -80,7 +84,7 @@ class Recurrence:
 
     Attributes
     ----------
-    every : {"day", "week"}
+    every : {"day", "week", "any hour"}
     count : int
         Days or weeks on which it was seen, the newest included.
     blocks : tuple of Block
@@ -98,8 +102,10 @@ class Recurrence:
 
     def holds(self, length_s: float, strength: float) -> bool:
         """Whether a block of that length and strength is within the bounds of those before."""
-        longest = max(block.length_s for block in self.blocks)
-        strongest = max(block.strength for block in self.blocks)
+        lengths = sorted(block.length_s for block in self.blocks)
+        strengths = sorted(block.strength for block in self.blocks)
+        place = len(self.blocks) // 2 if self.every == "any hour" else -1  # the usual one, or the largest
+        longest, strongest = lengths[place], strengths[place]
         return length_s <= _LENGTH_RATIO * longest + _LENGTH_SLACK_S and strength <= _STRENGTH_RATIO * strongest
 
 
@@ -122,6 +128,8 @@ def in_words(recurring: Recurring) -> str:
     >>> in_words(Recurring(4, 0.0, "day"))
     'seen on 4 days at this hour'
     """
+    if recurring.every == "any hour":
+        return f"seen on {recurring.count} days at any hour"
     at = "on {} days" if recurring.every == "day" else "in {} weeks"
     return f"seen {at.format(recurring.count)} at this hour"
 
@@ -160,12 +168,40 @@ def look_back(block: Block, earlier: Sequence[Block]) -> Recurrence | None:
             count, oldest = found
             blocks = [other for before, others in occasions.items() if before <= oldest for other in others]
             return Recurrence(every, count, tuple(sorted(blocks, key=lambda other: other.since)))
-    return None
+    return _at_any_hour(block, alike)
+
+
+def _at_any_hour(block: Block, alike: Sequence[Block]) -> Recurrence | None:
+    """What a block repeats at whatever hour: blocks with the same main cause, on most days since the first of them.
+
+    No two of them count that have a common hour: a nightly job says nothing of other hours.
+    """
+    day_s = PERIODS["day"]
+    lately = [
+        other
+        for other in alike
+        if 0.0 < block.since - other.since < _OFTEN_DAYS * day_s and _main(other) == _main(block)
+    ]
+    days = {int((block.since - other.since) / day_s) for other in lately} | {0}
+    hours: list[Block] = []
+    for one in (block, *lately):
+        if not any(same_time(one.since - other.since, day_s) for other in hours):
+            hours.append(one)
+    if any(other.fault for other in lately) or len(hours) < _OFTEN or len(days) < FEWEST:
+        return None
+    if 2 * len(days) <= max(days) + 1:
+        return None
+    return Recurrence("any hour", len(days), tuple(sorted(lately, key=lambda other: other.since)))
+
+
+def _main(block: Block) -> tuple[str, int]:
+    """The feature that holds most of a block's score, and which way it has moved."""
+    return next(iter(block.causes.items()), ("", 0))
 
 
 def _alike(block: Block, other: Block) -> bool:
     """Whether two blocks are of one kind, apart from when they were."""
-    if max(block.length_s, other.length_s) > _LONGEST_S:
+    if max(block.length_s, other.length_s) > LONGEST_S:
         return False
     agree = [block.causes[name] * other.causes[name] >= 0 for name in block.causes.keys() & other.causes.keys()]
     return sum(agree) > len(agree) / 2 and 2 * sum(agree) >= max(len(block.causes), len(other.causes))
@@ -216,6 +252,11 @@ class Memory:
             replace(block, fault=fault) if block.since <= until and since <= block.until else block
             for block in self._blocks
         ]
+
+    def lately(self, since: float) -> tuple[Block, ...]:
+        """The blocks that began after a moment, Unix seconds, the strongest first, without confirmed faults."""
+        lately = (block for block in self._blocks if block.since > since and not block.fault)
+        return tuple(sorted(lately, key=lambda block: -block.strength))
 
     def occasions(self, since: float) -> tuple[Block, ...]:
         """The block that began then and those it repeats, oldest first; empty when it repeats none."""

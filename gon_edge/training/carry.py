@@ -6,12 +6,14 @@ both know the older rows, and how high a threshold lies above a model's own scor
 are jumps of the scale: in two weeks of a made house it went from 4.9 to 8.5 and back to 5.7, and of 26 trainings of
 that house and a bakery one moved by more than the factor (6.6, and 4.7 as carried over; no false alert either way).
 
-Rows that neither has learned decide: the lower of the two thresholds, the model's own and the carried one, is used
-where no alert is raised on them with it, and else the higher one.  Pure.
+Rows that neither has learned decide.  A threshold that jumped up is carried over where they raise no alert with that,
+too.  And a model scores rows that it has learned lower than others, so that its own threshold is too low by some
+factor: the one that those rows need, the largest of a week, as one quiet day is no week without an alert.  Pure.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,12 +22,17 @@ from numpy.typing import NDArray
 
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
+from gon_edge.training.evidence import MOST_RAISED
 from gon_edge.training.gate import scored
 from gon_edge.training.sensitivity import AlertRule
+from gon_edge.training.threshold import alert_level
 
 MOST = 1.25
 """Times as high, or as low, as the one before a threshold may lie without evidence.  A judgement: a quarter of the size
 of a score is less than a fault of twice the size changes."""
+
+_ABOVE = 1.0 + 1e-9
+"""Times what rows reach: rounding must not leave a threshold below it."""
 
 _HIGH = 0.99
 """The height of a threshold is counted in distances from the median to this quantile of the scores.  Not critical: high
@@ -64,7 +71,7 @@ def carried(model: Model, champion: Model, known: Part) -> float:
 
 
 class Carry:
-    """Whether a round carries the threshold over: its twin decides, and the model that is put in use follows.
+    """The threshold of a round's models: its twin shows what the newest rows need, and the model in use does as it did.
 
     Parameters
     ----------
@@ -72,37 +79,53 @@ class Carry:
     known : Part
         Rows that the champion and the twin have learned.
     held_out : Part
-        Rows that neither has learned.
+        Normal rows that neither has learned.
     rule : AlertRule
+    risk : float
+        False alerts allowed for one normal row.
+    before : float
+        What `unseen` was at most in the rounds of the last week.
 
     Attributes
     ----------
+    unseen : float
+        Times as high as by itself the twin's threshold must be for the held-out rows; 1 to ``MOST_RAISED``.
     why : str
         What was done with the newest model's own threshold, for a person; empty where it is used.
     """
 
-    def __init__(self, champion: Model, known: Part, held_out: Part, rule: AlertRule) -> None:
+    def __init__(
+        self, champion: Model, known: Part, held_out: Part, rule: AlertRule, risk: float, before: float = 1.0
+    ) -> None:
         self.why = ""
-        self._champion, self._known, self._held_out, self._rule = champion, known, held_out, rule
+        self.unseen = 1.0
+        self._champion, self._known, self._held_out, self._rule, self._risk = champion, known, held_out, rule, risk
+        self._before = before
         self._carries: bool | None = None
 
     def __call__(self, model: Model) -> Model:
-        """The model with its own or the carried threshold; the first model that comes is the twin."""
-        moved = carried(model, self._champion, self._known)
+        """The model with the threshold that it shall have; the first model that comes is the twin."""
+        own, self.why = model.threshold, ""
+        moved = min(own, carried(model, self._champion, self._known))
         if self._carries is None:
-            is_quiet = self._is_quiet(model, min(moved, model.threshold))
-            self._carries = is_quiet == (moved < model.threshold)
-        if not self._carries or moved == model.threshold:
-            self.why = ""
-            return model
-        self.why = f"carried over from the model before; by itself it would be {model.threshold:.4g}"
-        return replace(model, threshold=moved)
+            quiet_at = self._quiet_at(model)
+            self._carries = quiet_at <= moved
+            if own > 0.0:
+                self.unseen = min(MOST_RAISED, max(1.0, _ABOVE * quiet_at / own))
+        factor = max(self.unseen, self._before) if own > 0.0 else 1.0
+        threshold = factor * (moved if self._carries else own)
+        if threshold > own:
+            self.why = f"raised for rows that were not learned; by itself it would be {own:.4g}"
+        elif threshold < own:
+            self.why = f"carried over from the model before; by itself it would be {own:.4g}"
+        return replace(model, threshold=threshold)
 
-    def _is_quiet(self, model: Model, threshold: float) -> bool:
-        """Whether no alert is raised on the held-out rows; windows that are not whole do not count."""
+    def _quiet_at(self, model: Model) -> float:
+        """The lowest threshold at which the held-out rows raise no more alerts than allowed; of whole windows only."""
         rows = self._held_out
         scores, whole = scored(model, rows.values, rows.restart, rows.features)
-        return not self._rule.raised((scores > threshold) & whole).any()
+        calm = scores[whole]
+        return alert_level(calm, allowed=int(self._risk * len(calm)), rule=self._rule) if len(calm) else -math.inf
 
 
 def _spread(model: Model, known: Part) -> tuple[float, float]:

@@ -31,9 +31,10 @@ from gon_edge.errors import GonEdgeError, ModelFileError, NotEnoughData, OverBud
 from gon_edge.model.file import Model, load_model, save_model
 from gon_edge.process.memory import return_memory, rss_bytes
 from gon_edge.state.chunk import RowChunk
+from gon_edge.training import usual
 from gon_edge.training.answers import Span
 from gon_edge.training.carry import Carry, Part
-from gon_edge.training.evidence import highest, move_threshold, reaches
+from gon_edge.training.evidence import MOST_RAISED, highest, move_threshold, reaches
 from gon_edge.training.fit import fit
 from gon_edge.training.gate import GateReport, judge, scored
 from gon_edge.training.job import Job, read_job
@@ -159,14 +160,17 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
     champion, settings, timestamps = _champion(job), job.settings, rows.timestamps[twice:]
     count = len(timestamps)
     carry: Carry | None = None
+    unseen = _unseen(champion, float(timestamps[-1]))
     learned = count - _held_out_rows(count, within(job.normal, timestamps), settings)
     unknown = np.flatnonzero(timestamps > _known_until(champion))
     first = max(learned, int(unknown[0]) if len(unknown) else count)
     if champion is None:
         model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
         report = material.judge(material.learned, model, None)
-    elif within(job.accepted_anew, timestamps).any():
-        model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
+    elif (accepted := within(job.accepted_anew, timestamps)).any():
+        rest = np.flatnonzero(~within(job.accepted, timestamps))
+        carry = material.carry(champion, rest, np.flatnonzero(accepted))  # what was called normal raises no alert
+        model = material.fit(count, (_READ_SHARE, _FITTED_SHARE), carry)
         report = _judge_accepted(material, model, champion)
     elif count - first < _HELD_OUT_WINDOWS * settings.window:
         model = material.fit(count, (_READ_SHARE, _FITTED_SHARE))
@@ -174,21 +178,24 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
         report = replace(material.judge(slice(newest, count), model, champion), held_out_rows=0)
         report = _with_whole(report, material.judge(material.learned, model, None))
     else:
-        held_out = slice(first, count)
+        held_out, is_new = slice(first, count), usual.is_new(champion, float(timestamps[-1]))
         known = slice(0, min(learned, int(unknown[0])))
         if not any(until > _known_until(champion) for _, until in job.habits):  # else it shall lie above a new habit
-            carry = Carry(champion, material.part(known), material.part(held_out), material.rule)
+            # In a machine's first week nobody knows what rows need that were not learned: the most that is believed.
+            before = MOST_RAISED if is_new else max((factor for _, factor in unseen), default=1.0)
+            carry = material.carry(champion, known, held_out, before)
         model = material.fit(learned, (_READ_SHARE, _HALFWAY), carry)
         _tell_progress("gate", _HALFWAY)
-        report = material.judge(held_out, model, champion)
+        report = material.judge(held_out, model, champion, widened=is_new)
         if report.passed or (job.force and report.finite):
             model = material.fit(count, (_HALFWAY, _FITTED_SHARE), carry)
             report = _with_whole(report, material.judge(material.learned, model, None))
+        unseen += [(float(timestamps[-1]), carry.unseen)] if carry is not None else []
     _tell_progress("save", _FITTED_SHARE)
     gate = report.as_json()
     why = "; ".join(filter(None, (carry.why if carry else "", model.lineage.get("answers", {}).get("why", ""))))
-    before = round(champion.threshold, 6) if champion is not None else None
-    _tell(gate=gate, threshold={"before": before, "after": round(model.threshold, 6), "why": why})
+    was = round(champion.threshold, 6) if champion is not None else None
+    _tell(gate=gate, threshold={"before": was, "after": round(model.threshold, 6), "why": why})
     detects = gate.pop("detects")  # of the model itself, and the longest part: an entry of its own in the lineage
     return model.with_lineage(
         version=job.version,
@@ -198,7 +205,9 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
         seed=job.seed,
         rows=count,
         since=float(timestamps[0]),
+        met=usual.met_at(champion, float(timestamps[0])),
         until=float(timestamps[-1]),
+        unseen=unseen,
         gate={key: value for key, value in gate.items() if key != "latency_s"},  # the same job gives the same bytes
         detects=detects,
     )
@@ -218,6 +227,15 @@ def _with_whole(report: GateReport, whole: GateReport) -> GateReport:
 def _known_until(champion: Model | None) -> float:
     """Unix seconds of the newest row that a model may know."""
     return float(champion.lineage.get("until", -math.inf)) if champion is not None else -math.inf
+
+
+def _unseen(champion: Model | None, newest: float) -> list[tuple[float, float]]:
+    """How much higher thresholds had to be for rows that were not learned, in the rounds of the week before a time."""
+    kept = champion.lineage.get("unseen") if champion is not None else None
+    try:
+        return [(float(at), float(factor)) for at, factor in kept or () if at > newest - usual.WEEK_S]
+    except (TypeError, ValueError):  # a lineage may say anything
+        return []
 
 
 def _judge_accepted(material: _Material, model: Model, champion: Model) -> GateReport:
@@ -274,6 +292,17 @@ class _Material:
         if not isinstance(chosen, slice):
             restart[1:] |= np.diff(chosen) > 1
         return Part(rows.values[twice:][chosen], restart, rows.features)
+
+    def carry(
+        self,
+        champion: Model,
+        known: slice | NDArray[np.intp],
+        held_out: slice | NDArray[np.intp],
+        before: float = 1.0,
+    ) -> Carry:
+        """What sees to thresholds, by rows that both models know and those that neither does."""
+        risk = self.job.settings.risk
+        return Carry(champion, self.part(known), self.part(held_out), self.rule, risk, before)
 
     def fit(self, learned: int, shares: tuple[float, float], carry: Carry | None = None) -> Model:
         """A model of the oldest ``learned`` rows; ``shares`` is which part of the round that is.

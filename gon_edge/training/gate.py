@@ -272,11 +272,11 @@ def _too_coarse(coarser: Coarser | None) -> list[str]:
     return [reason]
 
 
-def _alarming(new: GateScores, old: GateScores, risk: float, rows: int) -> list[str]:
+def _alarming(new: GateScores, old: GateScores, risk: float, rows: int, *, widened: bool = False) -> list[str]:
     """Whether the challenger calls too many of so many normal rows abnormal."""
     allowed = min(max(ALARM_RATE, 10.0 * risk), old.alarm_rate + ALARM_MARGIN)
     # A champion that is itself in alarm says that normal has moved: half as many alarms are a gain then.
-    allowed = max(allowed, old.alarm_rate / 2.0, _CALM_ROWS / rows)
+    allowed = max(allowed, old.alarm_rate if widened else old.alarm_rate / 2.0, _CALM_ROWS / rows)
     if new.alarm_rate <= allowed:
         return []
     reason = (
@@ -288,7 +288,7 @@ def _alarming(new: GateScores, old: GateScores, risk: float, rows: int) -> list[
 
 def _blurred(new: GateScores, old: GateScores, risk: float, rows: int) -> list[str]:
     """What speaks against a challenger that knows more states than the champion."""
-    reasons = _alarming(new, old, risk, rows)
+    reasons = _alarming(new, old, risk, rows, widened=True)
     left = _CHANCE + KEPT_SEPARATION * (old.mean_separation - _CHANCE)
     if new.mean_separation < left:
         reasons.append(

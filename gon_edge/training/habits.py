@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.model.counters import Judged, Rows
-from gon_edge.stream.habits import FEWEST, PERIODS, TOLERANCE_S, Block, look_back
+from gon_edge.stream.habits import FEWEST, PERIODS, TOLERANCE_S, Block, look_back, same_time
 from gon_edge.training.answers import Span
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def learn(store: Store, stream: str, occasions: Sequence[Block], faults: Sequenc
         return None
     for span in spans:
         store.release(stream, *span)
+    if not _has_hour(occasions):  # nobody would miss it
+        return in_words(occasions)
     learned = habits(store, stream)
     same = [habit for habit in learned if any(_meet(one, other) for one in habit.spans for other in spans)]
     whole = sorted({span for habit in same for span in habit.spans} | set(spans))[-_KEPT:]
@@ -111,8 +113,13 @@ def in_words(occasions: Sequence[Block]) -> str:
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
     lengths = sorted(block.length_s for block in occasions)
     minutes = max(1, round(lengths[len(lengths) // 2] / 60.0))
-    hour = time.strftime("%H:%M", time.localtime(newest.since))
+    hour = time.strftime("%H:%M", time.localtime(newest.since)) if _has_hour(occasions) else "any hour"
     return f"{len(occasions)} times at {hour}, {minutes} minute{'s' if minutes > 1 else ''}: {listed}"
+
+
+def _has_hour(occasions: Sequence[Block]) -> bool:
+    """Whether all of these blocks began at the same time of the day."""
+    return all(same_time(occasions[-1].since - block.since, PERIODS["day"]) for block in occasions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +245,8 @@ def _odd_block(
     moved = np.array([_mean(column) for column in rows.T]) - centre
     moved = np.nan_to_num(moved / spread)
     largest = float(np.abs(moved).max())
-    main = np.flatnonzero(np.abs(moved) >= _CAUSE_SHARE * largest)
-    causes = {str(f): int(np.sign(moved[f])) for f in main}
+    order = np.argsort(-np.abs(moved), kind="stable")
+    causes = {str(f): int(np.sign(moved[f])) for f in order if abs(moved[f]) >= _CAUSE_SHARE * largest}
     return Block(float(times[0]), float(times[-1]), largest, causes)
 
 

@@ -152,7 +152,7 @@ class StreamSchedule:
         self._unknown_rows = self._unknown_rows + 1 if new_feature else 0
         self._moved |= self.drift.add(score)
 
-    def due(self, now: float, *, rows: int, on_drift: bool, on_features: bool) -> TrainingReason | None:
+    def due(self, now: float, *, rows: int, known_s: float, on_drift: bool, on_features: bool) -> TrainingReason | None:
         """Why a round is due, if one is.
 
         Parameters
@@ -161,10 +161,13 @@ class StreamSchedule:
         rows : int
             Normal rows that must have come since the last round, and for as many a new feature must have been there:
             ``warmup_rows``.
+        known_s : float
+            Over how long a time the model in use has learned: until a day is known, each round doubles it.
         on_drift, on_features : bool
             Whether these count.
         """
-        if now < self._not_before or self._normal_rows < rows:
+        is_new = self._every_s is not None and known_s < self._every_s
+        if now < self._not_before or self._normal_rows < (rows // 2 if is_new else rows):
             return None
         if on_features and self._unknown_rows >= rows:
             return "new feature"
@@ -173,7 +176,7 @@ class StreamSchedule:
         if self._every_s is None:
             return None
         spread = 1.0 + JITTER * (2.0 * self._jitter - 1.0)
-        return "time" if now - self._last_at >= spread * self._every_s else None
+        return "time" if now - self._last_at >= spread * min(self._every_s, known_s) else None
 
     def every(self, every_s: float | None) -> None:
         """Take another interval."""

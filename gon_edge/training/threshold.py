@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gon_edge.training.sensitivity import DEFAULT_RULE
+from gon_edge.training.sensitivity import DEFAULT_RULE, AlertRule
 
 _LEVEL = 0.9
 """Quantile above which a score is a peak.  The paper takes 0.98 of long records; a warm-up of 600 rows has 12 peaks
@@ -71,9 +71,9 @@ def fit_threshold(
     return float(min(bound, calm + unseen * max(0.0, bound - calm)))
 
 
-def alert_level(scores: NDArray[np.float64], *, allowed: int) -> float:
+def alert_level(scores: NDArray[np.float64], *, allowed: int, rule: AlertRule = DEFAULT_RULE) -> float:
     """The lowest threshold at which scores (T,) of rows, oldest first, raise at most ``allowed`` alerts."""
-    rows, of = DEFAULT_RULE.raise_rows, DEFAULT_RULE.raise_of
+    rows, of = rule.raise_rows, rule.raise_of
     if len(scores) < of:
         return float(scores.max())
     last = np.lib.stride_tricks.sliding_window_view(scores, of)

@@ -257,3 +257,20 @@ def test_a_job_of_every_day_that_does_not_come_is_told_once_and_nothing_is_told_
         assert {cause["feature"] for cause in event["top_features"]} == {"io", "net"}
     finally:
         daemon._stop()
+
+
+@pytest.mark.parametrize("is_fault", [False, True])
+def test_what_ended_by_itself_in_the_first_week_is_learned_unless_a_person_called_it_a_fault(
+    orders: Orders, is_fault: bool
+) -> None:
+    asked(orders, do="retrain", streams=["pump"])
+    stream = orders._pipeline.streams["pump"]
+    causes = (Cause("a", 9.0, 0.5, 1.0),)
+    alert = Alert("pump-anomaly-1", "new", "anomaly", "pump", 1210.0, 1215.0, 5.0, 3.0, "warning", causes, "1")
+    orders._reporter.tell(stream, (alert,))
+    if is_fault:
+        orders.act("pump", "true")
+    orders._reporter.tell(stream, (dataclasses.replace(alert, type="end", timestamp=1250.0),))
+    left = [at for chunk in orders.store.outline("pump") for at in chunk.timestamps[chunk.quarantined].tolist()]
+    released = set(range(1210, 1251)) - set(map(int, left))
+    assert released == (set() if is_fault else set(range(1210, 1251)))

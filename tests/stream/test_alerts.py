@@ -471,7 +471,7 @@ def test_the_third_day_is_said_as_recurring_at_low_severity():
     told = day(policy, 2)
     assert [event.type for event in told] == ["new", "end"]
     assert {(event.severity, event.recurring) for event in told} == {("warning", Recurring(3, 21900.0, "day"))}
-    assert [block.since for block in policy.occasions(told[0].since)] == [21900.0, 108300.0, 194700.0]
+    assert [block.since for block in policy.past.occasions(told[0].since)] == [21900.0, 108300.0, 194700.0]
     assert day(policy, 3)[0].recurring == Recurring(4, 21900.0, "day")
 
 

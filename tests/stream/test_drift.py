@@ -191,6 +191,18 @@ def test_a_drift_is_held_against_the_days_before_it_and_ends_when_the_reading_is
     assert told[64] == ()
 
 
+def test_a_drift_that_stands_still_for_two_weeks_is_over_and_one_that_goes_on_is_not():
+    rows = machine(64, rise=0.6)
+    stands = rows.copy()
+    stands[34:, :, 1] = machine(64)[34:, :, 1] + 6.0  # it rose for ten days
+    told = {name: feed(watching(), days) for name, days in (("goes on", rows), ("stands", stands))}
+    assert told["goes on"][-1][1]
+    begun = next(day for day, drifts in told["stands"] if drifts)
+    over = next(day for day, drifts in told["stands"] if day > begun and not drifts)
+    assert 34 + 13 <= over <= 34 + 17
+    assert all(not drifts for day, drifts in told["stands"] if day > over)
+
+
 def test_a_reading_that_jumped_does_not_drift():
     rows = machine(45)
     rows[24:, :, 1] += 5.0

@@ -127,3 +127,36 @@ def test_a_block_that_ended_and_went_on_counts_once() -> None:
     memory.add(block(1))
     memory.add(block(2))
     assert [found.length_s for found in memory.occasions(2 * DAY + 6 * HOUR)] == [1500.0, 1200.0, 1200.0]
+
+
+def test_what_comes_on_most_days_at_any_hour_is_told_from_the_fourth_time_on() -> None:
+    bursts = [block(0, hour=9.0), block(1, hour=23.0), block(1, hour=4.0), block(2, hour=14.0)]
+    assert told(bursts[:3]) is None
+    assert told(bursts) == Recurring(3, 9 * HOUR, "any hour")
+    assert told([block(0, hour=9.0), block(5, hour=23.0), block(5, hour=4.0), block(6, hour=14.0)]) is None  # seldom
+    assert told([block(0, hour=9.0), block(0, hour=12.0), block(1, hour=4.0), block(1, hour=14.0)]) is None  # two days
+    assert told([*bursts[:3], block(2, hour=14.0, io=1)]) is not None
+    assert told([*bursts[:3], block(2, hour=14.0, net=1, io=1)]) is None  # mainly for another reason
+
+
+def test_a_nightly_job_says_nothing_of_other_hours() -> None:
+    assert told([*(block(day) for day in range(5)), block(5, hour=12.0)]) is None
+
+
+def test_at_any_hour_a_repetition_is_measured_by_the_usual_one_and_not_by_the_strongest() -> None:
+    memory = Memory()
+    for day, hour, strength in ((0, 9.0, 30.0), (1, 23.0, 9.0), (1, 4.0, 9.0), (2, 1.0, 9.0)):
+        memory.add(block(day, hour=hour, strength=strength))
+    assert memory.look(block(2, hour=14.0, strength=13.0)) is not None
+    assert memory.look(block(2, hour=14.0, strength=14.0)) is None
+
+
+def test_what_was_lately_is_ordered_by_strength_and_leaves_out_what_was_called_a_fault() -> None:
+    memory = Memory()
+    for day, strength in enumerate((9.0, 5.0, 7.0, 20.0, 6.0)):
+        memory.add(block(day, hour=3.0 * day, strength=strength))
+    assert [found.strength for found in memory.lately(-1.0)] == [20.0, 9.0, 7.0, 6.0, 5.0]
+    assert [found.strength for found in memory.lately(1.5 * DAY)] == [20.0, 7.0, 6.0]
+    since = 3 * DAY + 9 * HOUR
+    memory.answered(since, since + 60.0, fault=True)
+    assert [found.strength for found in memory.lately(1.5 * DAY)] == [7.0, 6.0]

@@ -65,38 +65,60 @@ def test_a_threshold_that_hardly_moved_is_left_alone(model, champion):
     assert carried(near, champion, known) == pytest.approx(near.threshold)
 
 
-def test_on_rows_that_stay_calm_the_lower_threshold_is_used(model, champion):
-    known, held_out, rule = part(800, seed=0), part(300, seed=3), AlertRule()
-    high = at_height(model, 4.0, known)
-    carry = Carry(champion, known, held_out, rule)
+RISK = 1e-4  # of 300 rows: no alert
+
+
+def test_on_rows_that_stay_calm_a_threshold_that_jumped_up_is_carried_over_and_one_that_fell_is_not(model, champion):
+    known, held_out = part(800, seed=0), part(300, seed=3)
+    high = at_height(model, 20.0, known)
+    carry = Carry(champion, known, held_out, AlertRule(), RISK)
     assert carry(high).threshold == carried(high, champion, known) < high.threshold
     assert carry.why == f"carried over from the model before; by itself it would be {high.threshold:.4g}"
-    low = at_height(model, 0.3, known)
-    assert Carry(champion, known, held_out, rule)(low).threshold == carried(low, champion, known)  # alerts at its own
+    raised = dataclasses.replace(champion, threshold=9.0 * champion.threshold)
+    carry = Carry(raised, known, held_out, AlertRule(), RISK)
+    own = at_height(model, 3.0, known)
+    assert (carry(own).threshold, carry.why, carry.unseen) == (own.threshold, "", 1.0)
 
 
-def test_rows_on_which_the_lower_threshold_would_raise_alerts_keep_the_higher_one(model, champion):
-    known, calm, rule = part(800, seed=0), part(300, seed=3), AlertRule()
+def rough(height: float) -> Part:
+    calm = part(300, seed=3)
     values = calm.values.copy()
-    values[100:140] += 3.0
-    rough = dataclasses.replace(calm, values=values)
-    high = at_height(model, 4.0, known)
-    carry = Carry(champion, known, rough, rule)
-    assert carry(high).threshold == high.threshold > carried(high, champion, known)
-    assert carry.why == ""
+    values[100:140] += height
+    return dataclasses.replace(calm, values=values)
+
+
+def test_rows_that_neither_has_learned_raise_a_threshold_until_they_raise_no_alert(model, champion):
+    known, rule, held_out = part(800, seed=0), AlertRule(), rough(0.3)
+    carry = Carry(champion, known, held_out, rule, RISK)
+    quiet = carry(model)
+    scores, whole = scored(quiet, held_out.values, held_out.restart, NAMES)
+    assert rule.raised((scores > model.threshold) & whole).any()
+    assert not rule.raised((scores > quiet.threshold) & whole).any()
+    assert carry.unseen == pytest.approx(quiet.threshold / model.threshold)
+    assert carry.why == f"raised for rows that were not learned; by itself it would be {model.threshold:.4g}"
+
+
+def test_rows_that_are_nothing_like_the_others_raise_it_by_a_half_at_most(model, champion):
+    carry = Carry(champion, part(800, seed=0), rough(30.0), AlertRule(), RISK)
+    assert carry(model).threshold == pytest.approx(1.5 * model.threshold)
+
+
+def test_what_the_rounds_of_the_last_week_needed_is_kept(model, champion):
+    calm = Carry(champion, part(800, seed=0), part(300, seed=3), AlertRule(), RISK, before=1.3)
+    assert calm(model).threshold == pytest.approx(1.3 * model.threshold)
+    assert calm.unseen == 1.0
 
 
 def test_the_model_that_is_put_in_use_does_as_its_twin_did(model, champion):
-    known, held_out, rule = part(800, seed=0), part(300, seed=3), AlertRule()
-    other = fitted(2)
-    carries = Carry(champion, known, held_out, rule)
-    carries(at_height(model, 4.0, known))
-    assert carries(at_height(other, 4.0, known)).threshold == carried(at_height(other, 4.0, known), champion, known)
-    values = held_out.values.copy()
-    values[100:140] += 3.0
-    keeps = Carry(champion, known, dataclasses.replace(held_out, values=values), rule)
-    keeps(at_height(model, 4.0, known))
-    assert keeps(at_height(other, 4.0, known)).threshold == at_height(other, 4.0, known).threshold
+    known, other = part(800, seed=0), fitted(2)
+    for held_out in (part(300, seed=3), rough(0.3)):
+        carry = Carry(champion, known, held_out, AlertRule(), RISK)
+        twin, used = carry(model), carry(other)
+        assert used.threshold / other.threshold == pytest.approx(twin.threshold / model.threshold)
+    carry = Carry(champion, known, part(300, seed=3), AlertRule(), RISK)
+    carry(at_height(model, 20.0, known))
+    high = at_height(other, 20.0, known)
+    assert carry(high).threshold == carried(high, champion, known)
 
 
 def test_without_rows_that_both_know_a_model_keeps_its_own(model, champion):

@@ -140,7 +140,7 @@ class Machine:
                 self.store.add_row(outcome.row, outcome.withheld is not None, 0.0)
                 for alert in outcome.alerts:
                     if alert.type == "end" and alert.recurring is not None:
-                        seen = learn(self.store, "s", self.stream.policy.occasions(alert.since))
+                        seen = learn(self.store, "s", self.stream.policy.past.occasions(alert.since))
                         alert = replace(alert, recurring=replace(alert.recurring, learned=seen is not None))
                     self.alerts.append(alert)
         return self.alerts[before:]

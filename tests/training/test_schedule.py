@@ -29,8 +29,8 @@ def feed(stream: StreamSchedule, count: int, *, level: float = 0.0, normal: bool
         stream.row(level + 0.01 * (i % 97), normal=normal, new_feature=new)
 
 
-def due(stream: StreamSchedule, now: float, rows: int = 10) -> str | None:
-    return stream.due(now, rows=rows, on_drift=True, on_features=True)
+def due(stream: StreamSchedule, now: float, rows: int = 10, known_s: float = np.inf) -> str | None:
+    return stream.due(now, rows=rows, known_s=known_s, on_drift=True, on_features=True)
 
 
 def test_a_round_is_due_after_its_time_with_jitter_and_not_before() -> None:
@@ -39,6 +39,15 @@ def test_a_round_is_due_after_its_time_with_jitter_and_not_before() -> None:
         feed(stream, 10)
         assert due(stream, at - 1.0) is None
         assert due(stream, at) == "time"
+
+
+def test_what_a_model_knows_doubles_with_each_round_until_a_day_is_known() -> None:
+    stream = schedule()
+    feed(stream, 5)
+    assert due(stream, 7199.0, known_s=7200.0) is None
+    assert due(stream, 7200.0, known_s=7200.0) == "time"
+    assert due(schedule(every_s=None), DAY_S, known_s=7200.0) is None
+    assert due(stream, DAY_S, known_s=2 * DAY_S) is None  # with half of the rows
 
 
 def test_without_enough_new_rows_nothing_is_due() -> None:
@@ -75,7 +84,7 @@ def test_a_new_feature_must_stay_for_as_many_rows() -> None:
     assert due(stream, DAY_S) is None
     feed(stream, 1, new=True)
     assert due(stream, DAY_S) == "new feature"
-    assert stream.due(DAY_S, rows=10, on_drift=True, on_features=False) is None
+    assert stream.due(DAY_S, rows=10, known_s=np.inf, on_drift=True, on_features=False) is None
 
 
 def test_scores_that_move_make_a_round_due_and_a_single_odd_sample_does_not() -> None:
@@ -86,7 +95,7 @@ def test_scores_that_move_make_a_round_due_and_a_single_odd_sample_does_not() ->
     assert due(stream, DAY_S) is None
     feed(stream, 2 * SAMPLE, level=5.0)
     assert due(stream, DAY_S) == "drift"
-    assert stream.due(DAY_S, rows=10, on_drift=False, on_features=True) is None
+    assert stream.due(DAY_S, rows=10, known_s=np.inf, on_drift=False, on_features=True) is None
 
 
 def test_alarmed_scores_are_no_drift() -> None:

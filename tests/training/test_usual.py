@@ -1,0 +1,76 @@
+"""Which alerts nobody has called a fault, and what is learned of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gon_edge.events import Alert, AlertKind
+from gon_edge.model.file import Model
+from gon_edge.stream.habits import Block, Memory
+from gon_edge.training.fit import fit_model
+from gon_edge.training.usual import is_new, known_s, met_at, spans
+
+DAY, WEEK = 86400.0, 7 * 86400.0
+BUDGET = 1.0 / 7.0
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    fitted = fit_model(np.random.default_rng(0).normal(size=(100, 2)), rng=np.random.default_rng(0))
+    return fitted.with_lineage(met=1000.0, since=2000.0, until=2000.0 + 5 * DAY)
+
+
+def alert(since: float, hours: float = 1.0, kind: AlertKind = "anomaly") -> Alert:
+    end = since + 3600.0 * hours
+    return Alert("a", "end", kind, "s", since, end, 5.0, 4.0, "warning", (), "1", "a")
+
+
+def memory(*strengths: float) -> Memory:
+    """A block at noon of each day, the last of them today."""
+    blocks = Memory()
+    for day, strength in enumerate(strengths):
+        blocks.add(Block((day + 0.5) * DAY, (day + 0.5) * DAY + 600.0, strength, {"io": 1}))
+    return blocks
+
+
+def test_what_ends_by_itself_in_the_first_week_is_learned(model: Model) -> None:
+    for kind in ("anomaly", "changed"):
+        assert spans(alert(5000.0, kind=kind), model, BUDGET, memory()) == ((5000.0, 8600.0),)
+        assert spans(alert(1000.0 + WEEK, kind=kind), model, BUDGET, memory()) == ()
+    for kind in ("missing", "drift", "overdue"):
+        assert spans(alert(5000.0, kind=kind), model, BUDGET, memory()) == ()
+
+
+def test_what_has_lasted_for_more_than_half_a_day_is_not_learned(model: Model) -> None:
+    assert spans(alert(5000.0, hours=12.1), model, BUDGET, memory()) == ()
+
+
+def test_later_the_mildest_of_a_week_are_learned_as_far_as_there_are_more_than_the_budget_allows(model: Model) -> None:
+    now = alert(20.0 * DAY)
+    seen = memory(*[1.0] * 13, 4.0, 5.0, 8.0, 20.0, 6.0, 7.0)  # the last six of them in the week before
+    learned = spans(now, model, BUDGET, seen)
+    assert {since / DAY - 0.5 for since, _ in learned} == {13.0, 14.0, 17.0}  # three are left: one, and two for faults
+    assert spans(now, model, 5.0 / 7.0, seen) == ()
+
+
+def test_later_what_hardly_passed_the_threshold_is_learned(model: Model) -> None:
+    ended = alert(20.5 * DAY)
+    for strength, is_learned in ((5.0, True), (5.1, False)):
+        past = Memory()
+        past.add(Block(20.5 * DAY, 20.5 * DAY + 600.0, strength, {"io": 1}))
+        assert spans(ended, model, BUDGET, past) == (((20.5 * DAY, 20.5 * DAY + 600.0),) if is_learned else ())
+
+
+def test_a_machine_is_known_from_the_first_row_of_its_first_model_on(model: Model) -> None:
+    assert is_new(model, 1000.0 + WEEK - 1.0)
+    assert not is_new(model, 1000.0 + WEEK)
+    assert not is_new(replace(model, lineage={}), 5.0)  # nobody knows
+    assert met_at(None, 7.0) == 7.0
+    assert met_at(model, 7.0) == 1000.0
+    assert met_at(replace(model, lineage={"since": 2000.0}), 7.0) == 2000.0
+    assert known_s(model) == 5 * DAY
+    assert known_s(replace(model, lineage={})) == math.inf
