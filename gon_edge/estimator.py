@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from gon_edge.model.decision import TOLD_ROWS, Decision
 from gon_edge.model.explain import Explainer, share, share_at_sight
 from gon_edge.model.file import load_model, save_model
-from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import clipped
 from gon_edge.training.fit import fit_model
 from gon_edge.training.rows import TrainingRows
@@ -185,7 +184,7 @@ class GONDetector:
         for batch in _batches(len(data)):
             energies[batch] = net.energies(data.windows(batch))
         raw = net.abnormality_after_restart(energies, data.age, model.typical)
-        return Smoother(model.smoothing, net.window).smooth(raw, data.age == 1)
+        return model.smoother().smooth(raw, data.age == 1)
 
     def feature_scores(self, X: ArrayLike, restart: ArrayLike | None = None) -> NDArray[np.float64]:
         """How much each feature contributed to each row's score; arguments as for :meth:`decision_function`.

@@ -42,15 +42,22 @@ def forward_fill(rows):
     return out
 
 
-def smooth(scores, restart, weight, window):
-    """The larger of an exponential average and a slow one less a half (T,)."""
-    averages = []
-    for w in (weight, min(weight, 1 / window)):
-        out = []
-        for t, score in enumerate(scores):
-            out.append(score if t == 0 or restart[t] else (1.0 - w) * out[-1] + w * score)
-        averages.append(np.array(out))
-    return np.maximum(averages[0], averages[1] - 0.5)
+def smooth(scores, restart, weight, window, threshold=-np.inf):
+    """The larger of an exponential average and a slow one less 0.3 (T,).
+
+    The slow one falls to the quick one where it alone is above the threshold and the quick one was not for five rows.
+    """
+    quick, slow = [], []
+    begin = 0
+    for t, score in enumerate(scores):
+        if t == 0 or restart[t]:
+            begin = t
+        for out, w in ((quick, weight), (slow, min(weight, 0.5 / window))):
+            out.append(score if t == begin else (1.0 - w) * out[-1] + w * score)
+        calm = t - begin >= 4 and max(quick[t - 4 :]) <= threshold
+        if calm and slow[t] - 0.3 > threshold:
+            slow[t] = quick[t]
+    return np.maximum(quick, np.array(slow) - 0.3)
 
 
 def longest_runs(rows):

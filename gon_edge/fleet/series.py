@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-
 RESULTS = ("stored", "repeated")
 """What JetStream makes of an event."""
 

@@ -22,7 +22,6 @@ from gon_edge.model.decision import Decision
 from gon_edge.model.explain import Look, explainer, forget, normalised, share, share_at_sight
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
-from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import SlidingWindow, clipped
 
 _SMALLEST_SHARE = 0.05
@@ -79,7 +78,7 @@ class Detector:
         self._measured = SlidingWindow(rows, len(model.features))  # as they came, neither clipped nor generated
         self._age = 0  # rows since the last restart
         self._asked = 0  # rows for which what explanations keep is kept yet
-        self._smoother = Smoother(model.smoothing, self._net.window)
+        self._smoother = model.smoother()
         self._levels = model.levels()
         self._decision = Decision(model.threshold)
         self._changed = False

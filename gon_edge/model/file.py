@@ -30,6 +30,7 @@ from gon_edge.model.daily import is_difference
 from gon_edge.model.gon import Discriminator, Scale
 from gon_edge.model.levels import Levels
 from gon_edge.model.quantize import QuantizedLinear
+from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import Scaler
 from gon_edge.process.digest import sha256
 from gon_edge.process.files import adopt, make_folder, read_regular
@@ -152,6 +153,10 @@ class Model:
         """Levels of a stream that begins, with every feature at home."""
         low, high = self.extremes
         return Levels(self.scaler.standardise(low), self.scaler.standardise(high))
+
+    def smoother(self) -> Smoother:
+        """Averages over the scores of a stream that begins."""
+        return Smoother(self.smoothing, self.discriminator.window, self.threshold)
 
     @property
     def readings(self) -> tuple[str, ...]:

@@ -29,7 +29,6 @@ from gon_edge.model.daily import follow, is_difference
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model, dumps
 from gon_edge.model.gon import Float
-from gon_edge.model.smoothing import Smoother
 from gon_edge.training.rows import TrainingRows, standardise
 from gon_edge.training.sensitivity import (
     DEFAULT_RULE,
@@ -367,7 +366,7 @@ def scored(
     data = TrainingRows(standardise(model.judged(shown, restart), model.scaler, shown), restart, net.window)
     energies = data.energies(net, np.arange(len(data)))
     raw = net.abnormality_after_restart(energies, data.age, model.typical)
-    return Smoother(model.smoothing, net.window).smooth(raw, restart), data.age >= net.window
+    return model.smoother().smooth(raw, restart), data.age >= net.window
 
 
 def _episode_scores(model: Model, episodes: Float, features: Sequence[str]) -> NDArray[np.float64]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from gon_edge.model.daily import follow
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
-from gon_edge.model.smoothing import Smoother
 from gon_edge.training.rows import TrainingRows, standardise
 
 FAULT_ROWS = 20
@@ -240,8 +239,7 @@ class Watch:
     def _raised(self, raw: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Where alerts would be raised, from the abnormality of whole stretches (N, L); same shape."""
         restart = np.arange(raw.size) % raw.shape[1] == 0
-        smoother = Smoother(self._model.smoothing, self._model.discriminator.window)
-        scores = smoother.smooth(raw.ravel(), restart).reshape(raw.shape)
+        scores = self._model.smoother().smooth(raw.ravel(), restart).reshape(raw.shape)
         return self._rule.raised(scores > self._model.threshold)
 
 

@@ -51,10 +51,10 @@ def test_rows_after_readings_moved_are_a_probation_in_which_nothing_is_anomalous
     assert decision.take(1.0, left=False, away=True).threshold == pytest.approx(scores.max() + 2.0)
 
 
-def test_a_new_place_in_which_scores_are_calm_keeps_the_model_s_threshold() -> None:
+def test_a_new_place_in_which_scores_are_calm_keeps_the_model_s_threshold_and_a_margin() -> None:
     decision = Decision(3.0)
     take(decision, [2.0] * 100, left=True, away=True)
-    assert decision.take(2.0, left=False, away=True) == Decided(3.0, changed=True)
+    assert decision.take(2.0, left=False, away=True) == Decided(3.5, changed=True)
 
 
 def test_the_state_ends_with_the_row_at_which_every_reading_is_home() -> None:

@@ -59,6 +59,31 @@ def test_a_reading_that_comes_home_is_judged_from_home_again_after_forty_rows() 
     assert not levels.away
 
 
+def test_the_place_of_a_reading_that_is_away_follows_it_and_the_others_stay() -> None:
+    levels = Levels(LOW, HIGH)
+    run(levels, noise(60, at=9.0), restart=True)
+    drift = noise(3000, at=9.0)
+    drift[:, 0] += np.linspace(0.0, 12.0, 3000)
+    assert run(levels, drift) == []
+    assert levels.shift[0] == pytest.approx(drift[-1, 0], abs=3.0)
+    assert levels.shift[1] == 0.0
+
+
+def test_a_fault_far_from_the_place_of_a_reading_that_is_away_is_hardly_followed() -> None:
+    levels = Levels(LOW, HIGH)
+    run(levels, noise(60, at=9.0), restart=True)
+    run(levels, noise(250, at=500.0))
+    assert levels.shift[0] == pytest.approx(9.0 + 250 * 4.0 / 500.0, abs=0.3)
+
+
+def test_a_place_stays_while_nothing_is_known_of_its_reading() -> None:
+    levels = Levels(LOW, HIGH)
+    run(levels, noise(60, at=9.0), restart=True)
+    before = levels.shift.copy()
+    run(levels, np.full((100, 2), np.nan))
+    assert levels.shift.tolist() == before.tolist()
+
+
 def test_after_a_gap_a_reading_that_is_at_home_is_judged_from_there_at_once() -> None:
     levels = Levels(LOW, HIGH)
     run(levels, noise(60, at=9.0), restart=True)
