@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all e2e check fuzz soak chaos bench bench-memory bench-live table decisions alert-table weeks docs deb e2e-system wheels image audit sbom clean
+.PHONY: help run test test-all e2e check fuzz soak chaos bench bench-memory bench-live bench-fleet chaos-fleet table decisions alert-table weeks docs deb e2e-system wheels image audit sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -67,6 +67,12 @@ bench-memory: $(VENV)/.make-dev  ## memory and duration of training, for several
 
 bench-live: $(VENV)/.make-dev  ## what training costs the stream that is scored meanwhile; 3 minutes
 	$(BIN)/python tools/bench_retrain_live.py $(ARGS)
+
+bench-fleet: $(VENV)/.make-dev  ## a fleet on NATS: every row, latency, 1, 2 and 4 workers, memory, takeovers; 10 minutes
+	$(BIN)/python tools/bench_fleet.py $(ARGS)
+
+chaos-fleet: $(VENV)/.make-dev  ## a fleet whose workers, servers, bridge and disk fail, and what became of every row; 10 minutes
+	$(BIN)/python tools/chaos_fleet.py $(ARGS)
 
 table: $(VENV)/.make-dev  ## the table of detection results; needs the data sets
 	$(BIN)/python tools/reproduce_table.py $(ARGS)

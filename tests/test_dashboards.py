@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_deploy_prometheus import series_of_the_program
+from test_deploy_fleet import series_of_a_worker
 
 ROOT = Path(__file__).resolve().parents[1]
 GRAFANA = ROOT / "deploy" / "grafana"
@@ -48,7 +48,7 @@ def test_the_files_are_what_the_script_writes() -> None:
     script = ROOT / "tools" / "make_dashboards.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(DASHBOARDS) == {"fleet", "stream", "operations"}
+    assert set(DASHBOARDS) == {"fleet", "stream", "operations", "workers"}
 
 
 @each_dashboard
@@ -112,7 +112,7 @@ def test_queries_use_variables_and_series_that_exist(name: str) -> None:
     asked = " ".join(expressions(name))
     series = set(re.findall(r"\b(?:gon_edge|process)_\w+", asked))
     assert series
-    assert series <= series_of_the_program()
+    assert series <= series_of_a_worker()
     in_queries = set(re.findall(r"\$(\w+)", asked))
     assert in_queries - builtin <= variables
     recorded = [panel for panel in panels(name) if panel.get("repeat")]

@@ -25,7 +25,7 @@ from gon_edge.config.file import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = ROOT / "deploy" / "systemd"
-SERVICES = sorted(UNITS.glob("*.service"))
+SERVICES = [*sorted(UNITS.glob("*.service")), ROOT / "deploy" / "fleet" / "gon-edge-fleet@.service"]
 
 services = pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
 
@@ -189,18 +189,19 @@ def test_the_launcher_takes_no_code_from_its_surroundings(package, tmp_path):
     assert json.loads(done.stdout)["version"] == gon_edge.__version__, done.stderr
 
 
-def compose() -> dict[str, dict[str, object]]:
-    services: dict[str, dict[str, object]] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+def compose(folder: str = "") -> dict[str, dict[str, object]]:
+    text = (ROOT / "deploy" / folder / "compose.yaml").read_text()
+    services: dict[str, dict[str, object]] = yaml.safe_load(text)["services"]
     return services
 
 
-@pytest.mark.parametrize("name", compose())
-def test_containers_are_read_only_without_rights_and_with_a_limit(name):
-    service = compose()[name]
+@pytest.mark.parametrize(("folder", "name"), [(folder, name) for folder in ("", "fleet") for name in compose(folder)])
+def test_containers_are_read_only_without_rights_and_with_a_limit(folder, name):
+    service = compose(folder)[name]
     assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "mem_limit" in service
-    assert name == "gon-edge" or re.search(r":v?\d+\.\d+\.\d+$", str(service["image"]))
+    assert service["image"] == "gon-edge" or re.search(r":v?\d+\.\d+\.\d+(-alpine)?$", str(service["image"]))
 
 
 def test_containers_mount_files_that_are_there():

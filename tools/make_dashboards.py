@@ -588,9 +588,106 @@ def operations() -> Json:
     )  # fmt: skip
 
 
+def workers() -> Json:
+    """The workers of a fleet on NATS: who owns what, how far behind, what moved."""
+    late = steps((None, GREEN), (1, YELLOW), (60, RED))
+    owners = table(
+        "Partitions",
+        [
+            query(f"max by (partition, instance) (gon_edge_fleet_partition_owned{ON} == 1)"),
+            query(f"max by (partition, instance) (gon_edge_fleet_partition_streams{ON})"),
+            query(f"max by (partition, instance) (gon_edge_fleet_partition_lag_messages{ON})"),
+            query(f"max by (partition, instance) (gon_edge_fleet_partition_epoch{ON})"),
+        ],
+        12,
+        12,
+        {"partition": "Partition", "instance": "Worker", "Value #B": "Streams", "Value #C": "Messages wait",
+         "Value #D": "Takeovers"},
+        hide={"Value #A": True},
+        sort=[{"displayName": "Messages wait", "desc": True}],
+        text="A partition that is in the list twice has just moved, or its owner stands still.",
+    )  # fmt: skip
+    return dashboard(
+        "gon-edge-workers",
+        "gon-edge: workers of a fleet",
+        "Partitions and their owners, what waits, what moved, and what is written to JetStream.",
+        [INSTANCE],
+        [
+            [
+                stat("Workers", f"count(gon_edge_fleet_nats_connected{ON})", 4),
+                stat("Without NATS", f"count(gon_edge_fleet_nats_connected{ON} == 0)", 4, empty="0",
+                     colours=steps((None, GREEN), (1, RED))),
+                stat("Streams", f"sum(gon_edge_fleet_partition_streams{ON})", 4),
+                stat("Messages a second", f"sum(rate(gon_edge_fleet_messages_total{ON}[1m]))", 4, decimals=0),
+                stat("Messages wait", f"sum(gon_edge_fleet_partition_lag_messages{ON})", 4,
+                     colours=steps((None, GREEN), (1000, YELLOW), (100000, RED))),
+                stat("Nobody owns", f"count(max by (partition) (gon_edge_fleet_partition_owned{ON}) == 0)", 4,
+                     empty="0", colours=steps((None, GREEN), (1, RED))),
+            ],
+            [
+                owners,
+                timeline("Who owns it", [query(f"max by (partition) (gon_edge_fleet_partition_owned{ON})",
+                                               "{{partition}}")], 12,
+                         values(v0=("nobody", RED), v1=("owned", GREEN)), height=12),
+            ],
+            "What waits, and for how long",
+            [
+                graph("Messages of a partition that wait",
+                      [query(f"max by (partition) (gon_edge_fleet_partition_lag_messages{ON})", "{{partition}}")],
+                      8, low=0),
+                graph("Time to work it off",
+                      [query(f"sum(gon_edge_fleet_partition_lag_messages{ON}) / "
+                             f"sum(rate(gon_edge_fleet_messages_total{ON}[1m]))", "at the pace of now")], 8,
+                      unit="s", low=0, colours=late),
+                graph("From a message to its verdict, 99 %",
+                      [query("histogram_quantile(0.99, sum by (instance, le) "
+                             f"(rate(gon_edge_ingest_to_verdict_seconds_bucket{ON}[$__rate_interval])))",
+                             "{{instance}}")], 8, unit="s", low=0),
+            ],
+            "What moved",
+            [
+                graph("Takeovers",
+                      [query(f"sum by (instance) (increase(gon_edge_fleet_takeovers_total{ON}[$__rate_interval]))",
+                             "{{instance}}")], 6, bars=True, stack="normal", low=0),
+                graph("Partitions lost before they were left",
+                      [query(f"sum by (instance) (increase(gon_edge_fleet_lost_total{ON}[$__rate_interval]))",
+                             "{{instance}}")], 6, bars=True, stack="normal", low=0),
+                graph("Messages judged again",
+                      [query(f"sum by (instance) (increase(gon_edge_fleet_redelivered_total{ON}[$__rate_interval]))",
+                             "{{instance}}")], 6, bars=True, stack="normal", low=0),
+                graph("How long the newest takeover took", [query(f"gon_edge_fleet_takeover_seconds{ON}",
+                                                                  "{{instance}}")], 6, unit="s", low=0),
+            ],
+            "What a worker costs",
+            [
+                graph("Memory", [query(f"process_resident_memory_bytes{ON} and on (job, instance) "
+                                       "gon_edge_fleet_nats_connected", "{{instance}}")], 8, unit="bytes", low=0),
+                graph("Processor time", [query(f"rate(process_cpu_seconds_total{ON}[$__rate_interval]) "
+                                               "and on (job, instance) gon_edge_fleet_nats_connected",
+                                               "{{instance}}")], 8, unit="percentunit", low=0, text="1 is one core."),
+                graph("States written to JetStream, bytes a day",
+                      [query(f"rate(gon_edge_fleet_states_saved_bytes_total{ON}[$__rate_interval]) * 86400",
+                             "{{instance}}")], 8, unit="decbytes", low=0),
+            ],
+            "Alerts and trainings",
+            [
+                graph("Events told", [query(f"sum by (result) (increase(gon_edge_fleet_events_total{ON}"
+                                            "[$__rate_interval]))", "{{result}}"),
+                                      query(f"sum(increase(gon_edge_fleet_events_forwarded_total{ON}"
+                                            "[$__rate_interval]))", "sent to the broker")], 12, bars=True, low=0),
+                graph("Trainings carried out",
+                      [query(f"sum by (instance) (increase(gon_edge_fleet_trainings_total{ON}[$__rate_interval]))",
+                             "{{instance}}")], 6, bars=True, stack="normal", low=0),
+                stat("Writes refused", f"sum(gon_edge_fleet_writes_refused_total{ON})", 6, height=8,
+                     text="Of workers that no longer owned what they wrote: refused, as it should be."),
+            ],
+        ],
+    )  # fmt: skip
+
+
 def dashboards() -> dict[str, str]:
     """File name to content."""
-    made = {"fleet": fleet(), "stream": stream(), "operations": operations()}
+    made = {"fleet": fleet(), "stream": stream(), "operations": operations(), "workers": workers()}
     return {f"{name}.json": json.dumps(_without_none(each), indent=2) + "\n" for name, each in made.items()}
 
 

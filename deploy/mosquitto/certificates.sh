@@ -6,7 +6,8 @@
 #
 # Devices and gon-edge get FOLDER/ca.crt, and must reach the broker by one of the names.  FOLDER/ca.key signs: keep it
 # away from the broker once this is done.  Called again, it renews the broker's certificate and keeps the authority.
-# DAYS (825 by default) is how long the broker's certificate lasts; the authority lasts ten years.
+# DAYS (825 by default) is how long the broker's certificate lasts; the authority lasts ten years.  USAGE is what it may
+# be shown for: serverAuth by default; serverAuth,clientAuth for servers that call each other, as those of NATS do.
 set -eu
 umask 077
 [ $# -ge 2 ] || { sed -n '4,5p' "$0" | sed 's/^# *//' >&2; exit 2; }
@@ -27,7 +28,7 @@ if [ ! -e "$folder/ca.key" ]; then
 fi
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" -keyout "$folder/server.key.new" \
     -out "$folder/server.csr" 2>/dev/null
-printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n' "$names" >"$folder/server.ext"
+printf 'subjectAltName=%s\nextendedKeyUsage=%s\nbasicConstraints=CA:FALSE\n' "$names" "${USAGE:-serverAuth}" >"$folder/server.ext"
 openssl x509 -req -in "$folder/server.csr" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAcreateserial -sha256 \
     -days "${DAYS:-825}" -extfile "$folder/server.ext" -out "$folder/server.crt.new" 2>/dev/null
 mv "$folder/server.key.new" "$folder/server.key"

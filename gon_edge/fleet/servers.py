@@ -106,7 +106,7 @@ class Server:
         self._command = list(command)
         self._log = folder / f"{name}.log"
         self._port = port
-        self._name = name
+        self.name = name
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -140,7 +140,7 @@ class Server:
             if self._listens():
                 return
             time.sleep(_LOOK_EVERY_S)
-        raise GonEdgeError(f"{self._name} did not start: {self.last_words() or 'it said nothing'}")
+        raise GonEdgeError(f"{self.name} did not start: {self.last_words() or 'it said nothing'}")
 
     def _listens(self) -> bool:
         """Whether the port is its own: another server that has it answers as well."""
@@ -158,7 +158,7 @@ class Server:
             It has ended; with its own last words.
         """
         if self.process_id is None:
-            raise GonEdgeError(f"{self._name} has ended: {self.last_words() or 'it said nothing'}")
+            raise GonEdgeError(f"{self.name} has ended: {self.last_words() or 'it said nothing'}")
 
     def last_words(self) -> str:
         """Return the last line of its log."""
@@ -223,7 +223,6 @@ class NatsServer(Server):
         store_dir: Path | None = None,
     ) -> None:
         self.ports = ports or Ports.free()
-        self.name = name
         path = folder / f"{name}.conf"
         path.write_text(nats_conf(name, self.ports, store_dir or folder / name, cluster))
         super().__init__([find_nats_server(), "-c", str(path)], folder, name, self.ports.client)

@@ -1,0 +1,200 @@
+"""What a fleet on this machine sustains: servers, bridge, workers and simulated devices, all of them on its cores.
+
+Parts, each a fleet of its own, by real servers on loopback:
+
+- ``bridge`` and ``direct``: ``--devices`` devices at one row a second through mosquitto's bridge, and through NATS' own
+  MQTT: what became of every row, order, and how late verdicts are.
+- ``workers``: the same backlog worked off by 1, 2 and 4 workers, and their ratio.
+- ``memory``: a worker with 1,000 streams; what it writes to JetStream of each device and day.
+- ``takeover``: a worker killed among two, and how long its partitions stand still.
+
+    python tools/bench_fleet.py [--devices 5000] [--seconds 60] [--parts bridge,direct,workers,memory,takeover] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from fleet_rig import Run, in_order, running, sync
+
+from gon_edge.fleet.site import SiteSettings
+
+PARTS = ("bridge", "direct", "workers", "memory", "takeover")
+BACKLOG_DEVICES, BACKLOG_ROWS = 500, 60
+MEMORY_STREAMS, MEMORY_S = 1000, 90.0
+TAKEOVER_DEVICES = 500
+
+
+def main() -> int:
+    """Run the parts and print what they come to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=5000, help="of bridge and direct (default: 5000)")
+    parser.add_argument("--workers", type=int, default=2, help="of bridge and direct (default: 2)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of bridge and direct (default: 60)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which, with commas (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    chosen = options.parts.split(",")
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    found: dict[str, Any] = {"machine": machine()}
+    with tempfile.TemporaryDirectory(prefix="gon-edge-bench-fleet-") as folder:
+        for part in chosen:
+            found[part] = sync(run(part, Path(folder) / part, options))
+            if not options.json:
+                print(f"{part}\n{text(found[part])}", flush=True)
+    if options.json:
+        print(json.dumps(found))
+    return 0
+
+
+async def run(part: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one part."""
+    if part == "workers":
+        return await workers(folder)
+    if part == "memory":
+        return await memory(folder)
+    if part == "takeover":
+        return await takeover(folder)
+    settings = SiteSettings(direct=part == "direct", save_every_s=60.0)
+    return await through(folder, settings, options.devices, options.workers, options.seconds)
+
+
+async def through(folder: Path, settings: SiteSettings, devices: int, workers: int, seconds: float) -> dict[str, Any]:
+    """Devices in real time: every row, in order, and how late."""
+    async with running(folder, settings) as run:
+        await run.workers(workers)
+        began, busy = time.monotonic(), cpu_seconds(run)
+        sending = run.site.add_devices(devices)
+        await run.watch(seconds)
+        passed = time.monotonic() - began
+        shares = {name: round((now - busy[name]) / passed, 2) for name, now in cpu_seconds(run).items() if name in busy}
+        shares["devices"] = round(process_seconds(sending.process_id) / passed, 2)
+        lag = run.looks[-1].lag
+        found = await run.account(sending)
+        wrong, messages = await in_order(run.fleet, devices)
+        return {
+            "devices": devices,
+            "workers": workers,
+            "seconds": round(seconds),
+            "sent_a_second": round(found["sent"] / seconds),
+            "behind_at_the_end": lag,
+            **found,
+            "messages": messages,
+            "out_of_order": wrong,
+            "cores": shares,
+        }
+
+
+async def workers(folder: Path) -> dict[str, Any]:
+    """The same backlog for 1, 2 and 4 workers, in one run."""
+    found: dict[str, Any] = {"devices": BACKLOG_DEVICES, "rows": BACKLOG_DEVICES * BACKLOG_ROWS}
+    for count in (1, 2, 4):
+        async with running(folder / str(count), SiteSettings(direct=True, save_every_s=60.0)) as run:
+            await run.fleet.create()
+            sending = run.site.add_devices(BACKLOG_DEVICES, rows=BACKLOG_ROWS, pace=1000.0)
+            await asyncio.to_thread(sending.finish)
+            await run.until(lambda look: look.lag >= found["rows"], 120.0, "the backlog")
+            run.site.add_workers(count)
+            await run.until(lambda look: look.lag < found["rows"] - 100, 120.0, "the first row")
+            began, left = time.monotonic(), run.looks[-1].lag
+            await run.until(lambda look: look.lag == 0, 600.0, "the last row")
+            passed = time.monotonic() - began
+            used = sum(each for name, each in cpu_seconds(run).items() if name.startswith("worker"))
+            found[f"rows_a_second_{count}"] = round(left / passed)
+            found[f"cpu_ms_a_row_{count}"] = round(1000 * used / found["rows"], 3)
+    for count in (2, 4):
+        found[f"ratio_{count}"] = round(found[f"rows_a_second_{count}"] / found["rows_a_second_1"], 2)
+    return found
+
+
+async def memory(folder: Path) -> dict[str, Any]:
+    """One worker with many streams."""
+    async with running(folder, SiteSettings(save_every_s=60.0)) as run:
+        await run.workers(1)
+        empty = run.looks[-1].workers[0].memory_bytes
+        sending = run.site.add_devices(MEMORY_STREAMS)
+        await run.until(lambda look: look.streams == MEMORY_STREAMS, 240.0, "the streams")
+        await run.watch(MEMORY_S / 2)
+        written, began = run.series("gon_edge_fleet_states_saved_bytes_total"), time.monotonic()
+        await run.watch(MEMORY_S)
+        passed = time.monotonic() - began
+        written = run.series("gon_edge_fleet_states_saved_bytes_total") - written
+        full = max(look.workers[0].memory_bytes for look in run.looks if look.workers)
+        await run.account(sending)
+        kept = {each.name: each.bytes for each in run.looks[-1].kept}
+        return {
+            "streams": MEMORY_STREAMS,
+            "mib_empty": round(empty / 2**20, 1),
+            "mib": round(full / 2**20, 1),
+            "kib_a_stream": round((full - empty) / MEMORY_STREAMS / 1024, 1),
+            "state_mib_a_device_and_day": round(86400 * written / passed / MEMORY_STREAMS / 2**20, 2),
+            "state_kib_kept_a_device": round(kept["KV_fleet-states"] / MEMORY_STREAMS / 1024, 2),
+            "telemetry_bytes_a_row": round(kept["fleet-telemetry"] / max(1, sending.said["sent"])),
+        }
+
+
+async def takeover(folder: Path) -> dict[str, Any]:
+    """A worker killed in full work."""
+    async with running(folder, SiteSettings(takeover_s=3.0)) as run:
+        await run.workers(2)
+        sending = run.site.add_devices(TAKEOVER_DEVICES)
+        await run.watch(20.0)
+        victim = max(run.looks[-1].workers, key=lambda worker: len(worker.partitions))
+        run.unscored.longest_s = 0.0
+        run.site.workers[victim.name].kill()
+        await run.watch(25.0)
+        seconds = run.series("gon_edge_fleet_takeover_seconds")
+        again = run.series("gon_edge_fleet_redelivered_total")
+        found = await run.account(sending)
+        return {
+            "devices": TAKEOVER_DEVICES,
+            "takeover": "3s",
+            "partitions_of_the_dead": len(victim.partitions),
+            "newest_takeover_s": round(seconds, 2),
+            "messages_judged_again": round(again),
+            **found,
+        }
+
+
+def cpu_seconds(run: Run) -> dict[str, float]:
+    """Of every process of a fleet but its devices."""
+    site = run.site
+    servers = [*site.nats, *([site.mosquitto] if site.mosquitto else []), *site.workers.values()]
+    return {each.name: process_seconds(each.process_id) for each in servers if each.process_id is not None}
+
+
+def process_seconds(pid: int | None) -> float:
+    """Processor time of a process, seconds."""
+    if pid is None:
+        return 0.0
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def machine() -> dict[str, Any]:
+    """Where this ran, and how busy it was."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {"processor": model, "cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1)}
+
+
+def text(found: dict[str, Any]) -> str:
+    """Lines for a person."""
+    width = max(map(len, found))
+    return "".join(f"  {name:{width}}  {value}\n" for name, value in found.items())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,161 @@
+"""What `bench_fleet.py` and `chaos_fleet.py` share: a fleet that runs for a while, and what became of every row."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gon_edge.errors import UnreachableError
+from gon_edge.fleet.account import Settled, Stored, Unscored, account, judged_rows, stored_rows
+from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.look import Eye, Look
+from gon_edge.fleet.site import Devices, Site, SiteSettings
+from gon_edge.links.client import histogram_buckets, histogram_quantile
+
+LOOK_EVERY_S = 0.5
+LATENCY = "gon_edge_ingest_to_verdict_seconds"
+
+
+class Run:
+    """A fleet, connected to.
+
+    Parameters
+    ----------
+    site : Site
+        Started.
+    fleet : Fleet
+    """
+
+    def __init__(self, site: Site, fleet: Fleet) -> None:
+        self.site, self.fleet = site, fleet
+        self.eye = Eye(fleet)
+        self.unscored = Unscored()
+        self.looks: list[Look] = []
+        self.dead: set[str] = set()
+
+    async def workers(self, count: int) -> None:
+        """Start so many workers, and wait until each has said something."""
+        for _ in range(count):
+            self.site.add_worker()
+        await self.until(lambda look: len(look.workers) >= count, 120.0, "the workers")
+
+    async def look(self) -> Look | None:
+        """Look once; ``None`` while NATS is away."""
+        try:
+            look = await asyncio.wait_for(self.eye.look(), 20.0)
+        except (UnreachableError, TimeoutError, *Errors):
+            return None
+        self.unscored.see(look)
+        self.looks.append(look)
+        return look
+
+    async def watch(self, seconds: float) -> None:
+        """Look for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def until(self, reached: Callable[[Look], bool], timeout_s: float, what: str) -> Look:
+        """Look until something is so."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            look = await self.look()
+            if look is not None and reached(look):
+                return look
+            await asyncio.sleep(LOOK_EVERY_S)
+        raise SystemExit(f"{what} did not come within {timeout_s:.0f} s")
+
+    async def account(self, devices: Devices, timeout_s: float = 240.0) -> dict[str, Any]:
+        """Have the devices end, every row judged and everything saved; return what became of each row."""
+        rows = await asyncio.to_thread(devices.finish)
+        end = time.monotonic() + timeout_s
+        stored: list[Stored] = []
+        settled = Settled()
+        while time.monotonic() < end:
+            with contextlib.suppress(*Errors, UnreachableError):
+                stored, look = await stored_rows(self.fleet, rows), await self.look()
+                if look is not None and settled.see(look, stored, sum(rows)):
+                    break
+            await asyncio.sleep(LOOK_EVERY_S)
+        latency = self.latency()
+        await asyncio.to_thread(self.site.stop_workers)
+        look = await self.until(lambda look: True, 60.0, "NATS")
+        counted = account(rows, devices.said["acknowledged"], stored, await judged_rows(self.fleet, len(rows)))
+        return {
+            **asdict(counted),
+            "alerts": look.alerts_raised,
+            "alerts_repeated": self.eye.told.repeated,
+            "takeovers": sum(max(0, each.epoch - 1) for each in look.partitions),
+            "longest_unscored_s": round(self.unscored.longest_s, 1),
+            "p50_s": histogram_quantile(latency, 0.5),
+            "p99_s": histogram_quantile(latency, 0.99),
+        }
+
+    def latency(self) -> dict[float, float]:
+        """Return the histogram of all living workers together."""
+        found: dict[float, float] = {}
+        for page in self.pages():
+            for bound, count in histogram_buckets(page, LATENCY).items():
+                found[bound] = found.get(bound, 0.0) + count
+        return found
+
+    def pages(self) -> list[str]:
+        """Return the metrics of each living worker."""
+        found = []
+        for worker in self.site.workers.values():
+            with contextlib.suppress(UnreachableError):
+                found.append(worker.api.metrics())
+        return found
+
+    def series(self, name: str) -> float:
+        """Return the sum of a series over all living workers and labels."""
+        begins = f"{name} ", f"{name}{{"
+        lines = [line for page in self.pages() for line in page.splitlines() if line.startswith(begins)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, settings: SiteSettings) -> AsyncIterator[Run]:
+    """Run servers while the block lasts; workers and devices are the block's."""
+    folder.mkdir(parents=True)
+    site = Site(folder, settings)
+    await asyncio.to_thread(site.start)
+    fleet = await site.connect()
+    try:
+        yield Run(site, fleet)
+    finally:
+        with contextlib.suppress(*Errors):
+            await asyncio.wait_for(fleet.client.close(), 5.0)
+        await asyncio.to_thread(site.stop)
+
+
+async def in_order(fleet: Fleet, devices: int) -> tuple[int, int]:
+    """Return how many messages of devices are older than one before them of the same device, and how many there are."""
+    info = await fleet.request(f"STREAM.INFO.{fleet.names.telemetry}")
+    newest: dict[str, float] = {}
+    wrong = count = 0
+    async for message in fleet.read(
+        fleet.names.telemetry, f"{fleet.names.prefix}.*.telemetry.>", 1, info["state"]["last_seq"]
+    ):
+        at = json.loads(message.data)["time"]
+        wrong += at < newest.get(message.subject, 0.0)
+        newest[message.subject] = max(at, newest.get(message.subject, 0.0))
+        count += 1
+    assert len(newest) <= devices
+    return wrong, count
+
+
+def sync(work: Awaitable[Any]) -> Any:
+    """Run a coroutine to its end."""
+
+    async def whole() -> Any:
+        return await work
+
+    return asyncio.run(whole())
