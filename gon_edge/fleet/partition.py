@@ -30,6 +30,7 @@ from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet import training
+from gon_edge.fleet.frozen import FrozenError
 from gon_edge.fleet.jetstream import Delivered, Fleet, Pulls
 from gon_edge.fleet.names import WAKE, topic_of
 from gon_edge.fleet.outlet import Outlet
@@ -257,9 +258,12 @@ class Partition:
         for key in ("memory", "columns", "drift"):
             store.put_state(f"{'alerts' if key == 'memory' else key}/{name}", value[key])
         orders.open(name)
-        if not go_on(self._streams[name], value):
+        try:
+            go_on(self._streams[name], value)
+        except FrozenError as error:
+            log.warning("stream %r: its windows begin anew: %s", name, error)
             orders.open(name)  # one that has taken a part of it is of no use
-            self._streams[name].rows = int(value["rows"])
+            go_on(self._streams[name], {**value, "frozen": ""})
         if value["state"] is not None:
             self._outlet.states[name] = value["state"]
 

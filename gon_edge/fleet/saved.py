@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,8 +23,6 @@ from gon_edge.model.daily import columns
 from gon_edge.state.folder import VERSIONS_KEPT
 from gon_edge.stream.held import alert_json
 from gon_edge.stream.stream import Stream
-
-log = logging.getLogger(__name__)
 
 _AT_ONCE = 64  # writes under way; not critical
 _MOST_BYTES = 900 << 10
@@ -205,18 +202,17 @@ class Saved:
         self._series.saved_bytes.inc(len(content))
 
 
-def go_on(stream: Stream, value: dict[str, Any]) -> bool:
-    """Let a stream that was just opened go on from its state; whether with the very window it had.
+def go_on(stream: Stream, value: dict[str, Any]) -> None:
+    """Let a stream that was just opened go on from its state, as if it had never been elsewhere.
 
-    Where that is refused, the stream is as after a restart, and must be opened anew: the state holds enough for that.
+    Raises
+    ------
+    FrozenError
+        Another version has saved it: open it anew, and it goes on as after a restart.
     """
     if not value["frozen"]:
-        return False
-    try:
-        thaw(value["frozen"], stream)
-    except FrozenError as error:
-        log.warning("stream %r: its windows begin anew: %s", stream.name, error)
-        return False
+        stream.rows = int(value["rows"])
+        return
+    thaw(value["frozen"], stream)
     if stream.state == "training":
         stream.train_anew()
-    return True

@@ -31,7 +31,7 @@ from prometheus_client import CollectorRegistry
 
 import gon_edge
 from gon_edge.config.schema import Config
-from gon_edge.errors import StoreError
+from gon_edge.errors import StoreError, UnreachableError
 from gon_edge.fleet import jetstream
 from gon_edge.fleet.forward import Forwarder
 from gon_edge.fleet.jetstream import Errors, Fleet, Pulls
@@ -54,6 +54,7 @@ from gon_edge.training.capacity import capacity
 log = logging.getLogger(__name__)
 
 _BEAT_S = 1.0
+_SET_UP_S = 30.0  # not critical: servers of a cluster have chosen one of them in seconds
 _IDLE_S = 0.1  # not critical: rows that time completes are late by this much more
 _TRIM_EVERY_S = 10.0  # as a daemon's
 _SHARE_EVERY_S = 2.0  # not critical: a partition moves in seconds
@@ -149,7 +150,7 @@ class Worker:
             return
         client = await connecting
         fleet = Fleet(client, self._config)
-        await fleet.create()
+        await self._create(fleet)
         self._inbox = client.new_inbox()
         await client.subscribe(self._inbox, cb=partial(self._trained, fleet))
         self._mqtt.start()
@@ -186,6 +187,18 @@ class Worker:
         for error in failed:
             if error is not None:
                 raise error
+
+    async def _create(self, fleet: Fleet) -> None:
+        """Set the fleet up; servers that have just started may still choose who of them leads."""
+        until = monotonic() + _SET_UP_S
+        while True:
+            try:
+                return await fleet.create()
+            except UnreachableError as error:
+                if monotonic() > until or self._stopping.is_set():
+                    raise
+                log.warning("%s; trying again", error)
+                await asyncio.sleep(_BEAT_S)
 
     # -- partitions --------------------------------------------------------------------------------------------------
 
