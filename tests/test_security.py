@@ -436,6 +436,46 @@ def test_a_hundred_connections_that_ask_for_nothing_do_not_keep_the_page_waiting
             each.close()
 
 
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "], ids=["a byte", "half a head"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_a_hundred_questions_that_stop_in_their_midst_do_not_keep_the_page_waiting(
+    certificates: Path, encrypted: bool, begun: bytes
+) -> None:
+    # One byte held one of eight threads for ten seconds.
+    files = {"cert_file": certificates / "good.crt", "key_file": certificates / "good.key"} if encrypted else {}
+    with serving(**files) as server, contextlib.ExitStack() as stack:
+
+        def connected() -> socket.socket:
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            if not encrypted:
+                return plain
+            context = ssl.create_default_context(cafile=str(certificates / "good.crt"))
+            return stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+
+        for _ in range(100 if not encrypted else 20):
+            connected().sendall(begun)
+        threads = threading.active_count()
+        asked = connected()
+        began = time.monotonic()
+        for byte in b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n":  # slow, and complete
+            asked.sendall(bytes([byte]))
+        assert asked.recv(12) == b"HTTP/1.0 200"
+        assert time.monotonic() - began < 5.0
+        assert threading.active_count() <= threads + 1
+
+
+def test_questions_without_end_hold_bounded_memory_and_the_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gon_edge.links.web.lobby._HELD_BYTES", 20_000)
+    with serving() as server, contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(3)]
+        for connection, size in zip(held, (9000, 2000, 12_000), strict=True):
+            connection.sendall(b"GET / HTTP/1.0\r\nX: " + size * b"x")
+        with contextlib.suppress(ConnectionResetError):
+            assert held[2].recv(1) == b""
+        held[1].sendall(b"\r\n\r\n")
+        assert held[1].recv(12) == b"HTTP/1.0 200"
+
+
 def test_of_more_connections_than_there_are_places_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gon_edge.links.web.lobby.PLACES", 4)
     with serving() as server:

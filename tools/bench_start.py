@@ -51,17 +51,19 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=50, help="streams of the warm-up (default: 50)")
     parser.add_argument("--features", type=int, default=8, help="of each stream (default: 8)")
     parser.add_argument("--processes", default="auto", help="retrain.processes (default: auto)")
+    parser.add_argument("--nice", type=int, default=19, help="retrain.nice; 0 beside other work (default: 19)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     parts = options.parts or PARTS
     result: dict = {"machine": machine()}
+    retrain = {"nice": options.nice} | ({} if options.processes == "auto" else {"processes": int(options.processes)})
     with tempfile.TemporaryDirectory(prefix="gon-edge-bench-") as folder:
         if "commands" in parts:
             result["commands"] = commands()
         if "restart" in parts:
             result["restart"] = restart(Path(folder) / "restart", options.stored, options.features, options.rows)
         if "warm-up" in parts:
-            result["warm-up"] = warm_up(Path(folder) / "warm-up", options.streams, options.features, options.processes)
+            result["warm-up"] = warm_up(Path(folder) / "warm-up", options.streams, options.features, retrain)
     if options.json:
         print(json.dumps(result))
     else:
@@ -156,13 +158,11 @@ def fill(state_dir: Path, streams: int, features: int, rows: int) -> None:
 # -- the first models --------------------------------------------------------------------------------------------------
 
 
-def warm_up(folder: Path, streams: int, features: int, processes: str) -> dict:
+def warm_up(folder: Path, streams: int, features: int, retrain: dict[str, int]) -> dict:
     """Seconds from the last row of the warm-ups to the last model."""
     folder.mkdir()
     config, path, web = configured(folder)
-    if processes != "auto":
-        config["retrain"] = {"processes": int(processes)}
-        path.write_text(json.dumps(config))
+    path.write_text(json.dumps({**config, "retrain": retrain}))
     with broker(folder), daemon(folder) as process, Publisher(parse_config(config).mqtt) as publisher:
         wait_for(lambda: metrics(web).get("gon_edge_mqtt_connected") == 1.0, 30.0, "the daemon's connection")
         feed = Feed(publisher, streams, features, np.random.default_rng(0))
@@ -179,7 +179,7 @@ def warm_up(folder: Path, streams: int, features: int, processes: str) -> dict:
         last_s = time.monotonic() - began
         time.sleep(1.0)  # for the last of its children to be waited for
         _, cpu_s = processor_s(process.pid)
-    return {"streams": streams, "first_s": first_s, "last_s": last_s, "trainings_cpu_s": cpu_s, "processes": processes}
+    return {"streams": streams, "first_s": first_s, "last_s": last_s, "trainings_cpu_s": cpu_s, "retrain": retrain}
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def report(result: dict) -> None:
     if "warm-up" in result:
         found = result["warm-up"]
         print(
-            f"{found['streams']} streams that warm up together, {found['processes']} processes: first model after "
+            f"{found['streams']} streams that warm up together, {found['retrain']}: first model after "
             f"{found['first_s']:.1f} s, last after {found['last_s']:.1f} s; a training takes "
             f"{found['trainings_cpu_s'] / found['streams']:.2f} s of processor time"
         )

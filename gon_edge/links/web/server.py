@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import io
 import logging
 import re
 import socket
@@ -30,7 +31,7 @@ from gon_edge.errors import GonEdgeError
 from gon_edge.links.snapshot import Snapshot
 from gon_edge.links.web import api
 from gon_edge.links.web.guard import Guard, Tls
-from gon_edge.links.web.lobby import Lobby
+from gon_edge.links.web.lobby import QUESTION_BYTES, Lobby
 from gon_edge.process.digest import sha256
 
 log = logging.getLogger(__package__)
@@ -38,8 +39,7 @@ log = logging.getLogger(__package__)
 MAX_THREADS = 8  # not critical: a browser opens six connections at most, a scraper one
 _WAITING = 128  # not critical: connections the kernel keeps until they are taken in, which is at once
 _SLOT_S = 1.0  # not critical: for so long a connection waits for a thread before it is told 503
-_CONNECTION_S = 10.0  # not critical: from accept to a first byte, and from there to close; whoever is slower is cut off
-_REQUEST_BYTES = 128 << 10  # request line (64 KiB at most) and headers; http.server alone admits 6.5 MB
+_CONNECTION_S = 10.0  # not critical: from accept to the whole request, and from there to close; the slower are cut off
 _PAGE = Path(__file__).with_name("static") / "index.html"
 
 CONTENT_TYPES: Mapping[str, str] = {
@@ -159,6 +159,7 @@ class _Server(ThreadingHTTPServer):
         self.page = _Page(_PAGE)
         self._slots = threading.BoundedSemaphore(MAX_THREADS)
         self._open: dict[socket.socket, float] = {}
+        self.requests: dict[socket.socket, bytes] = {}
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
         self.lobby = Lobby(
@@ -179,10 +180,11 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
-    def admit(self, request: socket.socket, client_address: Any) -> bool:
+    def admit(self, request: socket.socket, client_address: Any, content: bytes) -> bool:
         """Answer on a thread of its own; False while there are as many as there may be."""
         if not self._slots.acquire(blocking=False):
             return False
+        self.requests[request] = content
         request.settimeout(_CONNECTION_S)
         self._open[request] = time.monotonic() + _CONNECTION_S
         threading.Thread(
@@ -202,6 +204,7 @@ class _Server(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._open.pop(request, None)
+            self.requests.pop(request, None)
             self._slots.release()
             self.lobby.wake()
 
@@ -218,22 +221,14 @@ class _Server(ThreadingHTTPServer):
         log.debug("HTTP connection from %s ended", client_address, exc_info=True)
 
 
-class _Limited:
-    """The reading side of a connection, up to a number of bytes."""
+class _Request(io.BytesIO):
+    """The request as it has come; where that is too long, http.server is told instead of its end."""
 
-    def __init__(self, file: Any, limit_bytes: int) -> None:
-        self._file = file
-        self._left = limit_bytes
-
-    def readline(self, size: int = -1) -> bytes:
-        line: bytes = self._file.readline(size)
-        self._left -= len(line)
-        if self._left < 0:
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line and len(self.getbuffer()) > QUESTION_BYTES:
             raise http.client.LineTooLong("request")  # http.server answers 431
         return line
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -244,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = _Limited(self.rfile, _REQUEST_BYTES)  # type: ignore[assignment]
+        self.rfile.close()
+        self.rfile = _Request(self.server.requests.pop(self.request))
 
     def do_GET(self) -> None:
         headers: Mapping[str, str] = {}
