@@ -29,7 +29,6 @@ ELSEWHERE = {
     "fleet/forward": ("fleet/test_worker.py", "hears at a real broker what it sends on"),
     "fleet/jetstream": ("fleet/test_partition.py", "is what partitions are read by, on a real server"),
     "fleet/outlet": ("fleet/test_worker.py", "is what a worker tells by"),
-    "fleet/saved": ("fleet/test_partition.py", "is what passes from one owner to the next"),
     "fleet/site": ("e2e/test_fleet.py", "is the fleet it runs"),
     "fleet/up": ("e2e/test_fleet.py", "runs fleet up as a shell does"),
     "fleet/series": ("fleet/test_partition.py", "data without logic, which partitions count in"),

@@ -13,16 +13,15 @@ All of them begin with ``fleet.prefix``, so that several fleets can share a serv
 - Stream ``fleet-trainings``, subject ``fleet.trainings``: trainings that wait, for whoever has free memory; its
   consumer is ``workers``.  What came of one goes to the worker that asked.
 - Bucket ``fleet-states``, key ``PARTITION.KEY``: what is known of one stream of readings, JSON: ``{"stream",
-  "sequence", "owner", "epoch", "model_version", "model", "models": [it, and those before it],
-  "alerts": [open events], "state": {the retained state
-  message}, "rows", "memory", "columns", "drift", "frozen"}``.  ``sequence`` is that of the newest message that
-  counts in it.
+  "sequence", "owner", "epoch", "model_version", "model", "models": [it, and those before it], "alerts": [open events],
+  "state": {the retained state message}, "rows", "memory", "columns", "drift", "frozen"}``.  ``sequence`` is that of the
+  newest message that counts in it.  Empty for a stream that is no more.
 - Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since", "sequence", "at", "leaders",
   "births"}``, Unix seconds; the epoch rises with each takeover, and ``worker`` is empty once one has left.  A successor
   reads the telemetry again from behind ``sequence``.
 - Bucket ``fleet-workers``, key NAME: a sign of life every second or so, gone a while after a worker has ended:
   ``{"worker", "host", "pid", "version", "at", "url", "memory_bytes", "training", "partitions": {"3": {"epoch",
-  "streams", "lag", "rows", "latency_p99_s"}}, "counts": {...}}``.
+  "streams", "lag", "rows", "latency_p99_s"}}, "counts": {name of a series of `series`: total since its start}}``.
 - Bucket ``fleet-days``, key ``PARTITION.KEY``: what the hours of the last week were like, where a model looks at that.
 - Object store ``fleet-models``, object ``KEY.VERSION.N``: a model file; ``model`` of the state says which is in use.
 

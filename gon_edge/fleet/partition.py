@@ -34,7 +34,7 @@ from gon_edge.fleet.frozen import FrozenError
 from gon_edge.fleet.jetstream import Delivered, Fleet, Pulls
 from gon_edge.fleet.names import WAKE, topic_of
 from gon_edge.fleet.outlet import Outlet
-from gon_edge.fleet.saved import OwnerError, Saved, go_on
+from gon_edge.fleet.saved import Known, OwnerError, Saved, go_on
 from gon_edge.fleet.series import Series
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock, monotonic
@@ -67,17 +67,6 @@ _URGENT = (0, -math.inf)  # since when a stream waits to be saved that must not 
 _LOOK_EVERY_S = 1.0  # as a daemon's beat
 _ROWS_EVERY_PARTS = 3.0  # rows are kept elsewhere so often in a retention
 _WRONG_SEQUENCE = 10071  # of JetStream's API: somebody else has published in between
-
-
-class Known:
-    """Streams that have a message already, for `Pipeline.take`."""
-
-    def __init__(self, until: dict[str, int]) -> None:
-        self.until = until
-        self.sequence = 0
-
-    def __contains__(self, stream: object) -> bool:
-        return self.until.get(str(stream), 0) >= self.sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +129,7 @@ class Partition:
         self._dirty: dict[
             str, tuple[int, float]
         ] = {}  # streams with news that are not saved: since which message, and when
+        self._forgotten: list[str] = []
         self._tick = -math.inf  # up to when time has passed
         self._deaf, self._deaf_until = True, math.inf  # nobody has watched since then
         self._event_sequence = 0
@@ -371,6 +361,7 @@ class Partition:
     def _judged(self, heard: Heard) -> None:
         for stream in heard.forgotten:
             self._dirty.pop(stream.name, None)
+            self._forgotten.append(stream.name)
         for step in heard.steps:
             self._dirty.setdefault(step.stream.name, (self.sequence, self._tick))
             self.rows += len(step.outcomes)
@@ -441,7 +432,7 @@ class Partition:
         scoring.orders.step(now)
         if monotonic() - self._saved_at >= _LOOK_EVERY_S:
             scoring.orders.beat(now, now)
-            scoring.keep(now)
+            self._flush(now)
             self._show()
             await self._save(monotonic() - self._saved_at)
             self._saved_at = monotonic()
@@ -452,6 +443,12 @@ class Partition:
             champion = next(iter(self._saved.models.get(wanted.stream, ())), "")
             await training.ask(self._fleet, self.number, wanted, champion, name, self._inbox)
             self._training.asked_for(wanted.stream, name)
+
+    def _flush(self, now: float) -> None:
+        """Pack rows when it is time to: the store is scratch, and everything else in it is in the states."""
+        store = self._scoring.store
+        if store.due(now) and not store.flush(now):
+            log.warning("partition %d: rows to learn from cannot be kept: %s", self.number, store.last_error)
 
     def _show(self) -> None:
         self._series.streams.labels(self.number).set(len(self._streams))
@@ -471,6 +468,8 @@ class Partition:
         count = math.ceil(len(self._streams) * elapsed_s / settings.save_every_s)
         waiting = sorted(self._dirty, key=self._dirty.__getitem__)
         names = waiting[: max(count, sum(since == _URGENT for since in self._dirty.values()))]
+        forgotten, self._forgotten = self._forgotten, []
+        await self._saved.forget(name for name in forgotten if name not in self._streams)
         if names:
             sequence = self.sequence
             await self._saved.save(self._scoring, names, sequence, self._outlet.states)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
@@ -18,6 +18,7 @@ from nats.js.kv import KeyValue
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet.frozen import FrozenError, freeze, freeze_days, thaw, thaw_days
 from gon_edge.fleet.jetstream import Fleet
+from gon_edge.fleet.names import stream_of
 from gon_edge.fleet.series import Series
 from gon_edge.model.daily import columns
 from gon_edge.state.folder import VERSIONS_KEPT
@@ -31,6 +32,17 @@ _MOST_BYTES = 900 << 10
 
 class OwnerError(Exception):
     """The partition has another owner."""
+
+
+class Known:
+    """Streams that have a message already, for `Pipeline.take`."""
+
+    def __init__(self, until: dict[str, int]) -> None:
+        self.until = until
+        self.sequence = 0
+
+    def __contains__(self, stream: object) -> bool:
+        return self.until.get(str(stream), 0) >= self.sequence
 
 
 class Saved:
@@ -86,14 +98,15 @@ class Saved:
         self.owner = {**self.owner, "worker": self._worker, "epoch": self.epoch, "since": since}
         await self._write_owner()
         found: dict[str, dict[str, Any]] = {}
-        watcher = await self._states.watch(f"{self._number}.>", ignore_deletes=True)
+        watcher = await self._states.watch(f"{self._number}.>")
         try:
             async for entry in watcher:
                 if entry is None:
                     break
-                value = json.loads(entry.value or b"{}")
-                found[value["stream"]] = value
-                self._revisions[value["stream"]] = entry.revision or 0
+                self._revisions[stream_of(entry.key.partition(".")[2])] = entry.revision or 0
+                if entry.value:
+                    value = json.loads(entry.value)
+                    found[value["stream"]] = value
         finally:
             await watcher.stop()  # type: ignore[no-untyped-call]
         self.models = {name: value["models"] for name, value in found.items() if value["models"]}
@@ -140,6 +153,12 @@ class Saved:
                     await objects.delete(self.dropped[-1])
                 self.dropped.pop()
 
+    async def forget(self, names: Iterable[str]) -> None:
+        """Let go of streams that are no more; raises as `take` does."""
+        for name in names:
+            if name in self._revisions:
+                await self._write({name: None})
+
     async def save_days(self, streams: Iterable[Stream]) -> None:
         """Write what the last week was like, of streams whose models look at that."""
         days = await self._fleet.js.key_value(self._fleet.names.days)
@@ -179,7 +198,7 @@ class Saved:
             value["frozen"] = freeze(stream)
         return value
 
-    async def _write(self, values: dict[str, dict[str, Any]]) -> None:
+    async def _write(self, values: Mapping[str, dict[str, Any] | None]) -> None:
         waiting = list(values.items())
         while waiting:
             some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
@@ -191,10 +210,11 @@ class Saved:
                 if isinstance(failed, BaseException):
                     raise failed
 
-    async def _put(self, name: str, value: dict[str, Any]) -> None:
+    async def _put(self, name: str, value: dict[str, Any] | None) -> None:
+        """Write a state, an empty one for a stream that is no more: who deletes a key does not hear its revision."""
         assert self._states is not None
-        content = json.dumps(value, separators=(",", ":")).encode()
-        if len(content) > _MOST_BYTES:
+        content = b"" if value is None else json.dumps(value, separators=(",", ":")).encode()
+        if value is not None and len(content) > _MOST_BYTES:
             content = json.dumps({**value, "frozen": ""}, separators=(",", ":")).encode()
         key = self._fleet.names.state(self._number, name)
         self._revisions[name] = await self._states.update(key, content, last=self._revisions.get(name, 0))

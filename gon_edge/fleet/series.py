@@ -65,6 +65,7 @@ class Series:
         self.trained = counter("trainings_total", "Trainings carried out for the fleet.")
         self.connected = gauge("nats_connected", "1 while there is a connection to NATS.")
         self.takeover_seconds = gauge("takeover_seconds", "Time the newest takeover took, up to its first new row.")
+        self._registry = registry
         for number in range(partitions):
             for labelled in (self.owned, self.streams, self.lag, self.epoch):
                 labelled.labels(number).set(0)
@@ -72,3 +73,12 @@ class Series:
                 counted.labels(number)
         for result in RESULTS:
             self.published.labels(result)
+
+    def counts(self) -> dict[str, float]:
+        """Every counter as it stands, those of all partitions and results added up, by name without what all share."""
+        found: dict[str, float] = {}
+        for family in self._registry.collect():
+            name = family.name.removeprefix("gon_edge_fleet_")
+            if name != family.name and family.type == "counter":
+                found[name] = sum(sample.value for sample in family.samples)
+        return found

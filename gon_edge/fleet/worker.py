@@ -316,6 +316,7 @@ class Worker:
                 }
                 for number, partition in self._owned.items()
             },
+            "counts": self._series.counts(),
         }
         workers = await fleet.js.key_value(fleet.names.workers)
         await workers.put(self.name, json.dumps(told).encode())
