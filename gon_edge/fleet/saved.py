@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet.frozen import FrozenError, freeze, freeze_days, thaw, thaw_days
-from gon_edge.fleet.jetstream import Fleet
+from gon_edge.fleet.jetstream import Errors, Fleet
 from gon_edge.fleet.names import stream_of
 from gon_edge.fleet.series import Series
 from gon_edge.model.daily import columns
@@ -28,6 +29,9 @@ from gon_edge.stream.stream import Stream
 _AT_ONCE = 64  # writes under way; not critical
 _MOST_BYTES = 900 << 10
 """Of a state; NATS takes messages of a mebibyte.  A larger one goes without what `frozen` has: windows begin anew."""
+
+
+log = logging.getLogger(__name__)
 
 
 class OwnerError(Exception):
@@ -149,9 +153,11 @@ class Saved:
         if self.dropped:
             objects = await self._fleet.js.object_store(self._fleet.names.models)
             while self.dropped:
-                with contextlib.suppress(NotFoundError):
-                    await objects.delete(self.dropped[-1])
-                self.dropped.pop()
+                name = self.dropped.pop()
+                try:
+                    await objects.delete(name)
+                except Errors as error:  # it only takes some room
+                    log.warning("the old model %s cannot be deleted: %s", name, error)
 
     async def forget(self, names: Iterable[str]) -> None:
         """Let go of streams that are no more; raises as `take` does."""

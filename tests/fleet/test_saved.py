@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -75,5 +76,29 @@ def test_a_state_of_another_version_goes_on_as_after_a_restart_and_ends_its_aler
             await second.work_to(await sequence_of(fleet))
             assert json.loads(second.retained[f"gon-edge/{settings.fleet.prefix}/state/pump"])["alerts"] == []
             assert second.partition._streams["pump"].rows == 140
+
+    run(work())
+
+
+def test_as_many_models_are_kept_as_on_a_device_and_older_ones_are_deleted(nats_server, tmp_path):
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await with_models(fleet, ["pump"])
+            await publish(fleet, "pump", rows(0, range(3)))
+            owner = await Owner(fleet, settings, tmp_path).begin()
+            await owner.work_to(3)
+            objects = await fleet.js.object_store(fleet.names.models)
+            for version in range(8, 14):
+                await objects.put(f"pump.{version}", b"a model")
+                owner.partition._installed("pump", f"pump.{version}")
+            bucket = await fleet.js.key_value(fleet.names.states)
+            async with asyncio.timeout(20):
+                while len(kept := json.loads((await bucket.get("0.pump")).value)["models"]) == 1:
+                    await owner.work(iter([False, True]).__next__)
+            assert kept == [f"pump.{version}" for version in range(13, 8, -1)]
+            while len(found := {info.name for info in await objects.list() if not info.deleted}) > len(kept):
+                await owner.work(iter([False, True]).__next__)
+            assert found == {*kept}
 
     run(work())
