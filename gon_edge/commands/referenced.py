@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gon_edge.config.schema import Config
-from gon_edge.errors import ConfigError
+from gon_edge.state.database import check_state_dir
 
 
 def check_referenced(config: Config) -> list[str]:
@@ -40,15 +40,8 @@ def check_referenced(config: Config) -> list[str]:
             Tls(config.http)
     if "fleet.password_file" not in unseen:
         config.fleet.password()
-    check_state_dir(config)
+    check_state_dir(config.state_dir)
     return [f"{key}: {why}" for key, why in unseen.items()]
-
-
-def check_state_dir(config: Config) -> None:
-    """Raise ConfigError where the state directory cannot be one: it, or what it should be made in, is a file."""
-    folder = next(path for path in (config.state_dir, *config.state_dir.absolute().parents) if os.path.lexists(path))
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a directory; name a directory, or one that can be made", key="state_dir")
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path]]:

@@ -40,6 +40,7 @@ from gon_edge.process.memory import return_memory, tame_malloc
 from gon_edge.process.systemd import Notifier
 from gon_edge.process.threads import Watch
 from gon_edge.state.catalog import check_starters
+from gon_edge.state.database import check_state_dir
 from gon_edge.stream.payload import decoders
 from gon_edge.stream.pipeline import CLOCK_STEP_S, TICK_S
 from gon_edge.stream.topics import outermost
@@ -68,9 +69,9 @@ class Daemon:
     Raises
     ------
     ConfigError
-        Options that contradict each other, or a secret that cannot be read.
+        Options that contradict each other, a secret that cannot be read, or a state directory that cannot be one.
     StoreError
-        The state directory belongs to another gon-edge, or cannot be one.
+        The state directory belongs to another gon-edge.
     GonEdgeError
         The HTTP address cannot be listened on.
     """
@@ -78,6 +79,7 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         tame_malloc()
         check_starters(config)
+        check_state_dir(config.state_dir)
         self._config = config
         self._registry = CollectorRegistry()
         self._telemetry = Telemetry(self._registry, version=gon_edge.__version__)

@@ -49,6 +49,7 @@ from gon_edge.process.files import make_folder
 from gon_edge.process.memory import return_memory, rss_bytes
 from gon_edge.process.systemd import Notifier
 from gon_edge.state.catalog import check_starters
+from gon_edge.state.database import check_state_dir
 from gon_edge.training.capacity import capacity
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Worker:
 
     def __init__(self, config: Config) -> None:
         check_starters(config)
+        check_state_dir(config.state_dir)
         _say_what_has_no_effect(config)
         self._config = config
         self.name = config.fleet.name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"

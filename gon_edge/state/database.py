@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gon_edge.errors import StoreError
+from gon_edge.errors import ConfigError, StoreError
 from gon_edge.process.files import make_file, make_folder
 
 SCHEMA_VERSION = 1  # of the tables below
@@ -81,6 +82,19 @@ _TABLES = {sql.strip() for sql in _SCHEMA.split(";") if sql.strip()}
 
 _File = tuple[int, int] | None
 """What tells a file from others, whatever they are called: its device and inode; ``None`` where there is none."""
+
+
+def check_state_dir(path: Path) -> None:
+    """Refuse what can never be a state directory; a disk that is full or cannot be written may become one that can.
+
+    Raises
+    ------
+    ConfigError
+        It, or what it should be made in, is a file.
+    """
+    folder = next(found for found in (path, *path.absolute().parents) if os.path.lexists(found))
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a directory; name a directory, or one that can be made", key="state_dir")
 
 
 class DamageError(Exception):
