@@ -194,6 +194,10 @@ def _worker(options: argparse.Namespace) -> int:
 
     config = load_config(config_file(options))
     if options.name:
+        from gon_edge.config.fleet import worker
+        from gon_edge.config.values import Place
+
+        worker(options.name, Place("--name"))
         config = dataclasses.replace(config, fleet=dataclasses.replace(config.fleet, name=options.name))
     set_up_logging(options.log_level or config.log.level, config.log.format)
     tame_malloc()

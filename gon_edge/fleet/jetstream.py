@@ -197,6 +197,8 @@ class Fleet:
         ------
         UnreachableError
             There is no JetStream, or it refuses: no space, fewer servers than ``replicas``, no right.
+        ConfigError
+            The fleet has another number of partitions.
         """
         settings, names = self.settings, self.names
         partitions = range(settings.partitions)
@@ -262,9 +264,17 @@ class Fleet:
             "allow_direct": True,
         }
         try:
+            there = await self.request(f"STREAM.INFO.{name}")
+        except NatsError:
             await self.request(f"STREAM.CREATE.{name}", stream)
-        except NatsError:  # it is there with other settings
-            await self.request(f"STREAM.UPDATE.{name}", stream)
+            return
+        if (partitions := len(there["config"]["subjects"])) != settings.partitions:
+            raise ConfigError(
+                f"the fleet {settings.prefix!r} has {partitions} partitions, which its streams of readings are spread "
+                f"over: write {partitions}, or another fleet.prefix",
+                key="fleet.partitions",
+            )
+        await self.request(f"STREAM.UPDATE.{name}", stream)
 
     @property
     def away_s(self) -> float:
