@@ -28,6 +28,7 @@ from gon_edge.fleet.ingest import MQTT_STREAM, consumer, gateway_stream
 from gon_edge.fleet.series import Series
 from gon_edge.fleet.servers import find_nats_server
 from gon_edge.links.publisher import Publisher
+from gon_edge.process.child import python
 
 ROOT = Path(__file__).resolve().parents[1]
 FLEET = ROOT / "deploy" / "fleet"
@@ -120,7 +121,7 @@ class Server:
             ('"127.0.0.1:8222"', f'"127.0.0.1:{monitor}"'),
             ('"/var/lib/nats"', f'"{folder}/js"'),
             ("./certs/", f"{secrets}/certs/"),
-            ("max_file_store: 20G", "max_file_store: 1G"),
+            ("max_file_store: 20G", "max_file_store: 4G"),
         ):
             assert shipped in text
             text = text.replace(shipped, own)
@@ -220,6 +221,44 @@ def test_workers_set_a_fleet_up_devices_feed_it_and_onlookers_change_nothing(ser
             publisher.drain(0.5)
 
     asyncio.run(go())
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_real_worker_and_status_do_with_the_rights_they_have(server: Server, tmp_path: Path) -> None:
+    def config(user: str) -> Path:
+        secret = tmp_path / f"{user}.password"
+        secret.write_text(server.words[f"{user.upper()}_PASSWORD"] + "\n")
+        fleet = {"servers": [f"tls://127.0.0.1:{server.port}"], "username": user, "password_file": str(secret)}
+        fleet |= {"ca_file": str(server.ca), "partitions": 4, "takeover": "2s", "save_every": "2s"}
+        path = tmp_path / f"{user}.yaml"
+        shown = {"state_dir": str(tmp_path / "state"), "mqtt": {"url": "mqtt://127.0.0.1:1"}, "http": {"listen": "off"}}
+        topics = [{"topic": "telemetry/{stream}", "timestamp": "time"}]
+        path.write_text(yaml.safe_dump({**shown, "subscriptions": topics, "fleet": fleet}))
+        return path
+
+    def status() -> dict:
+        command = python("-m", "gon_edge", "fleet", "status", "--json", "--config", str(config("look")))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout or "{}")
+
+    log = (tmp_path / "worker.log").open("wb")
+    command = python("-m", "gon_edge", "fleet", "worker", "--config", str(config("worker")))
+    worker = subprocess.Popen(command, stderr=log)
+    try:
+        wait_until(lambda: len(status().get("workers", ())) == 1, 60, "the worker")
+        with server.publisher(tmp_path, "bridge") as publisher:
+            for row in range(10):
+                for device in range(6):
+                    publisher.send(f"telemetry/d{device}", json.dumps({"time": 1.7e9 + row, "flow": row}).encode())
+            assert publisher.drain()
+        wait_until(lambda: status()["streams"] == 6, 60, "every stream")
+    finally:
+        worker.terminate()
+        worker.wait(30)
+        log.close()
+    assert b"iolation" not in (tmp_path / "nats.log").read_bytes()
+    assert worker.returncode == 0, (tmp_path / "worker.log").read_text()
 
 
 @pytest.mark.e2e

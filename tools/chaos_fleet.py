@@ -187,6 +187,8 @@ async def of_a_single_daemon(run: Run, folder: Path) -> set[tuple[str, str]]:
 class _Sent:
     """A broker that remembers what is published."""
 
+    client_id = "single"
+
     def __init__(self, events: list[dict[str, Any]]) -> None:
         self._events = events
 

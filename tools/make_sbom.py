@@ -30,6 +30,7 @@ LICENSES = {
     "markdown-it-py": "MIT",
     "mdurl": "MIT",
     "msgpack": "Apache-2.0",
+    "nats-py": "Apache-2.0",
     "numpy": "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
     "paho-mqtt": "EPL-2.0 OR BSD-3-Clause",
     "prometheus-client": "Apache-2.0 AND BSD-2-Clause",

@@ -110,12 +110,14 @@ def _add_status(add_action: AddCommand) -> None:
 def _status(options: argparse.Namespace) -> int:
     _require_nats()
     import asyncio
+    import logging
 
     from gon_edge.config.file import located
     from gon_edge.fleet.jetstream import Fleet, connect
     from gon_edge.fleet.look import Eye, Look, look_json, look_text
 
     config = config_of(options)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of the end of any connection with TLS
 
     async def once() -> Look:
         client = await connect(config.fleet, "status")
