@@ -97,6 +97,7 @@ class Daemon:
         self._control: ControlServer | None = None
         lost = self._client.delivery.lost
         self._sessions = Tally(lambda: self._client.sessions, lambda _: self._reporter.remind(self._streams.values()))
+        self._connects = Tally(lambda: self._client.connects, lambda _: self._reporter.say_again())
         self._tallies = [
             Tally(lambda: self._client.queue.dropped, self._reporter.dropped),
             Tally(lambda: self._client.delivery.events_dropped, self._telemetry.events_dropped),
@@ -221,7 +222,10 @@ class Daemon:
             self._home.start()
         for stream in self._streams.values():
             self._reporter.state(stream, force=True)  # the broker may still show how an earlier run left it
-        self._client.resume(self._store.state(_BROKER_STATE))
+        kept = self._store.state(_BROKER_STATE)
+        self._client.resume(kept)
+        if isinstance(kept, dict) and isinstance(unheard := kept.get("unheard"), list):
+            self._reporter.unheard = dict.fromkeys(map(str, unheard))
         self._client.start()
         if self._web is not None:
             self._web.start()
@@ -264,7 +268,8 @@ class Daemon:
         if self._stopping:  # and not for an error, which the next message may raise again
             self._take_the_rest()
         self._scoring.stop()
-        self._store.put_state(_BROKER_STATE, self._client.state())
+        self._hear_of_losses()
+        self._store.put_state(_BROKER_STATE, self._broker_state())
         self._store.flush(monotonic())
         if self._control is not None:
             self._control.stop()
@@ -272,6 +277,10 @@ class Daemon:
             self._web.stop()
         self._store.close()
         log.info("stopped; %s", self._account())
+
+    def _broker_state(self) -> dict[str, object]:
+        """What the next run must know of the broker: what waits for it, and what it did not take."""
+        return {**self._client.state(), "unheard": [*self._reporter.unheard]}
 
     def _account(self) -> str:
         """What became of the messages of this run, whose series end with it, for the log."""
@@ -296,6 +305,7 @@ class Daemon:
         messages = self._client.queue.get_batch(_BATCH, 0.0 if self._scoring.behind else TICK_S)
         self._listen()
         self._sessions.look()  # before its messages: what they raise is told once
+        self._connects.look()
         for message in messages:
             self._take(message)
         now = monotonic()
@@ -309,7 +319,7 @@ class Daemon:
         if self._reload_wanted:
             self._reload()
         if self._store.due(now):
-            self._store.put_state(_BROKER_STATE, self._client.state())
+            self._store.put_state(_BROKER_STATE, self._broker_state())
         self._scoring.keep(now)
         if time.monotonic() - self._viewer.heartbeat_at > STATE_EVERY_S:
             self._beat(now)
@@ -345,6 +355,14 @@ class Daemon:
             self._telemetry.clock_step()
             self._trust.moved(delta_s, self._streams.values())
         deque(self._scoring.pass_time(now), 0)
+
+    def _hear_of_losses(self) -> None:
+        """Remember which alerts' events the broker has not taken since the last look."""
+        missed = self._client.delivery.missed
+        if missed:
+            while missed:
+                self._reporter.missed(missed.popleft())
+            self._store.put_state(_BROKER_STATE, self._broker_state(), urgent=True)
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
@@ -383,6 +401,7 @@ class Daemon:
         self._watch.look(*(part.thread for part in (self._client, self._web, self._control) if part is not None))
         for tally in self._tallies:
             tally.look()
+        self._hear_of_losses()
         self._telemetry.undecided(self._pipeline.undecided)
         wall = time.time()
         if abs(self._clock.offset_s - self._pipeline.offset_s) <= CLOCK_STEP_S:  # else it has just been set

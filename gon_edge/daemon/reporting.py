@@ -7,6 +7,7 @@ stands in the steps and outcomes of ``stream.pipeline``.  A field of the state m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -114,6 +115,8 @@ class Reporter:
         The newest time in which the broker could not be heard: ``seconds``, ``until`` (Unix seconds), ``reason``.
     seldom : Seldom
         Complaints that repeat.
+    unheard : dict of str to None
+        Ids of alerts of which the broker did not take an event.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Reporter:
         self.latencies: deque[float] = deque(maxlen=_LATENCIES)
         self.away: dict[str, object] | None = None
         self.seldom = Seldom(log)
+        self.unheard: dict[str, None] = {}
         self._telemetry = telemetry
         self._client = client
         self._store = store
@@ -311,6 +315,20 @@ class Reporter:
                 event = event_json(replace(alert, type="update"))
                 self._publish(event)
             self.state(stream, force=True)
+
+    def missed(self, event: bytes) -> None:
+        """Remember an alert of which the broker has just not taken an event, as long as it is shown."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # an event of another topic
+            alert = json.loads(event)["id"]
+            if alert in self.alerts:
+                self.unheard[alert] = None
+
+    def say_again(self) -> None:
+        """Tell how alerts are now of which the broker did not take an event: it may take it by a new connection."""
+        unheard, self.unheard = self.unheard, {}
+        for alert in unheard:
+            if (event := self.alerts.get(alert)) is not None:
+                self._publish({key: value for key, value in event.items() if key not in _ANSWER})
 
     def answered(self, alert: str, answer: AnswerWord, note: str) -> None:
         """Show what a person has said of an alert, as long as it is shown."""

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from configurations import SMALLEST
 from prometheus_client import CollectorRegistry
@@ -19,6 +20,7 @@ from gon_edge.daemon.scoring import Scoring
 from gon_edge.events import LOST_REASONS, Alert
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock
+from gon_edge.stream.held import event_json
 
 
 def test_a_tally_tells_only_what_has_come_since():
@@ -151,3 +153,20 @@ def test_an_open_alert_stays_on_the_page_however_many_come_after_it(tmp_path):
         assert f"pump-{ALERTS_SHOWN + 9}" in shown
     with scored(config) as again:  # a restart shows it, too
         assert again.reporter.alerts.keys() == shown.keys()
+
+
+def test_an_alert_whose_event_the_broker_did_not_take_is_told_as_it_is_now_and_once(tmp_path, monkeypatch):
+    # A subscriber believed in it for ever, although the rights were soon put right.
+    alert = Alert("pump-1", "new", "anomaly", "pump", 1.0, 1.0, 3.0, 1.0, "warning", (), "1")
+    with scored(parse_config({**SMALLEST, "state_dir": str(tmp_path)})) as scoring:
+        reporter, sent = scoring.reporter, []
+        reporter.tell_one(alert)
+        reporter.answered("pump-1", "wrong", "no")
+        reporter.missed(json.dumps(event_json(alert)).encode())
+        reporter.tell_one(replace(alert, type="end"))
+        for other in (b'{"ok": true}', b'{"id": "fan-1"}', b'{"id": []}', b"[1]", b"", b'"x"'):
+            reporter.missed(other)
+        monkeypatch.setattr(Nobody, "publish", lambda _, topic, payload, **__: sent.append(json.loads(payload)))
+        reporter.say_again()
+        reporter.say_again()
+    assert sent == [event_json(replace(alert, type="end"))]

@@ -189,6 +189,42 @@ def test_kill_9_leaves_no_subscriber_with_an_alert_that_was_not_on_the_disk_yet(
         assert state["alerts"] == []
 
 
+def test_the_end_of_an_alert_that_the_broker_refused_is_told_once_it_takes_it_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text("pattern readwrite #\n")
+    rules.chmod(0o600)
+    broker = Mosquitto(tmp_path / "broker", settings=f"acl_file {rules}").start()
+    subscriber = Subscriber(broker, "gon-edge/pi-1/alert", tmp_path)
+    model = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
+    try:
+        with DaemonProcess(tmp_path, broker, streams={"defaults": {"interval": "1s"}}) as daemon:
+            ModelFolder(daemon.state_dir).install("pump", model)
+            daemon.connected()
+            broker.publish_lines("telemetry/pump", rows(60))
+            broker.publish_lines("telemetry/pump", rows(60, start=START + 60, fault=20.0))
+            wait_until(lambda: [e for e in subscriber.events() if e["kind"] == "anomaly"], 20, "the alert")
+            rules.write_text("pattern deny gon-edge/pi-1/alert\npattern readwrite #\n")
+            broker.restart()
+            daemon.connected()
+            broker.publish_lines("telemetry/pump", rows(120, start=START + 120))
+            lost = 'gon_edge_mqtt_publications_lost_total{reason="refused"}'
+            shown = "/api/v1/alerts"
+            wait_until(
+                lambda: json.loads(daemon.get(shown)[1])["alerts"][0]["type"] == "end", 20, "the end on the page"
+            )
+            wait_until(lambda: daemon.metric(lost), 20, "the refusal")
+            assert daemon.stop() == 0
+            rules.write_text("pattern readwrite #\n")
+            broker.restart()
+            daemon.connected()
+            wait_until(lambda: subscriber.events()[-1]["type"] == "end", 20, "the end")
+    finally:
+        subscriber.stop()
+        broker.kill()
+
+
 def test_damaged_files_are_set_aside_and_the_previous_model_is_used(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, mosquitto).connected() as daemon:
         warm_up(daemon, mosquitto)

@@ -8,6 +8,7 @@ by :meth:`Delivery.troubles`.  Knows no thread but the lock of the outbox.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ _SLOW_S = 10.0  # not critical: a broker that lives answers within a second
 _UNANSWERED_S = 60.0  # not critical: paho waits for ever, and keep-alive does not see a path that swallows answers
 _KEPT_BYTES = 256 << 10  # not critical: some 250 events of the usual size; each flush may write them all
 _NAMED = 20  # not critical: topics remembered as trouble
+_MISSED = 200  # not critical: events between two looks of the daemon, which looks once a second
 
 
 class Delivery:
@@ -42,12 +44,16 @@ class Delivery:
         Events that went because `max_events` later ones were waiting.
     lost : dict of str to int
         Messages that the broker did not take, by reason.
+    missed : deque of bytes
+        Payloads of the newest events among these that another connection may take: whoever knows what they mean
+        takes them out, and says again what still counts.
     """
 
     def __init__(self, max_events: int) -> None:
         self.outbox = Outbox(max_events)
         self.events_dropped = 0
         self.lost: dict[str, int] = dict.fromkeys(PUBLISH_LOSSES, 0)
+        self.missed: deque[bytes] = deque(maxlen=_MISSED)
         self._troubles: dict[tuple[str, PublishLoss], tuple[int, str]] = {}  # by topic and reason: how many, and what
         # What was on its way when a connection ended, and how often: an event by itself, a state by its topic.
         self._suspects: dict[Outgoing | str, int] = {}
@@ -176,6 +182,8 @@ class Delivery:
 
     def _lose(self, message: Outgoing, why: PublishLoss, detail: str) -> None:
         self.lost[why] += 1
+        if not message.retain and why != "ends_connection":
+            self.missed.append(message.payload)
         key = (message.topic, why)
         count = self._troubles.get(key, (0, ""))[0] + 1
         what = "1 message" if count == 1 else f"{count} messages"
