@@ -16,7 +16,7 @@ All of them begin with ``fleet.prefix``, so that several fleets can share a serv
   "sequence", "owner", "epoch", "model_version", "model", "models": [it, and those before it], "alerts": [open events],
   "state": {the retained state message}, "rows", "memory", "columns", "drift", "frozen"}``.  ``sequence`` is that of the
   newest message that counts in it.  Empty for a stream that is no more.
-- Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since", "sequence", "at", "leaders",
+- Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since", "sequence", "at", "alive", "leaders",
   "births"}``, Unix seconds; the epoch rises with each takeover, and ``worker`` is empty once one has left.  A successor
   reads the telemetry again from behind ``sequence``.
 - Bucket ``fleet-workers``, key NAME: a sign of life every second or so, gone a while after a worker has ended:

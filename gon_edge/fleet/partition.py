@@ -131,7 +131,8 @@ class Partition:
         ] = {}  # streams with news that are not saved: since which message, and when
         self._forgotten: list[str] = []
         self._tick = -math.inf  # up to when time has passed
-        self._deaf, self._deaf_until = True, math.inf  # nobody has watched since then
+        self._deaf, self._deaf_until = True, math.inf  # nobody has watched for a while
+        self._watched_until = -math.inf  # ... since then
         self._event_sequence = 0
         self._chunk = 0
         self._looked_at = self._saved_at = self._kept_at = self._days_at = 0.0
@@ -205,6 +206,7 @@ class Partition:
         await self._open_all(list(states.values()))
         self._known.until = {name: int(value["sequence"]) for name, value in states.items()}
         self.sequence, self._tick = int(owner["sequence"]), -math.inf if owner["at"] is None else float(owner["at"])
+        self._watched_until = -math.inf if owner["alive"] is None else float(owner["alive"])
         first = self._pulls.waiting[0].sequence if self._pulls.waiting else self.sequence + 1
         await self._warn_of_gap(first)
         again, self._outlet.quiet = 0, True
@@ -333,7 +335,7 @@ class Partition:
             self._take(message)
             self.lag = message.pending + len(waiting)
         if not self._fleet.client.is_connected:
-            self._deaf, self._deaf_until = True, monotonic() + _AGAIN_S
+            self._deaf, self._deaf_until, self._watched_until = True, monotonic() + _AGAIN_S, self._tick
         elif not waiting and (not self._deaf or monotonic() > self._deaf_until):
             self.lag = 0
             self._let_pass(self._fleet.time.now() - _SETTLE_S)
@@ -368,14 +370,16 @@ class Partition:
 
     def _let_pass(self, at: float) -> None:
         """Let time pass to a moment, Unix seconds; what passed while nobody watched is no silence."""
-        if self._deaf and at - self._tick > _GAP_S:
-            self._away(at)
-        self._deaf = False
+        if self._deaf and at > self._watched_until:
+            self._until(self._watched_until)
+            if at - self._tick > _GAP_S:
+                self._away(at)
+            self._deaf = False
         self._until(at)
 
     def _until(self, at: float) -> None:
         """Let time pass to the newest tick at or before a moment."""
-        last = math.floor(at / TICK_S) * TICK_S
+        last = math.floor(at / TICK_S) * TICK_S if math.isfinite(at) else at
         if math.isinf(self._tick):
             self._tick = last
         pipeline = self._scoring.pipeline
@@ -396,8 +400,8 @@ class Partition:
         if math.isfinite(seconds):
             pipeline.heard_until = at
             pipeline.away(seconds)
-            pipeline.heard_until = math.inf
             self._scoring.reporter.was_away("offline", seconds, at)
+        pipeline.heard_until = math.inf
         self._tick = math.floor(at / TICK_S) * TICK_S
 
     # -- what leaves -------------------------------------------------------------------------------------------------

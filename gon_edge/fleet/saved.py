@@ -75,7 +75,7 @@ class Saved:
         self.epoch = 0
         self.models: dict[str, list[str]] = {}
         self.dropped: list[str] = []
-        self.owner: dict[str, Any] = {"sequence": 0, "at": None, "leaders": [], "births": {}}
+        self.owner: dict[str, Any] = {"sequence": 0, "at": None, "alive": None, "leaders": [], "births": {}}
         self._fleet, self._number, self._worker, self._series = fleet, number, worker, series
         self._states: KeyValue | None = None
         self._owners: KeyValue | None = None
@@ -128,7 +128,9 @@ class Saved:
     async def keep(self, sequence: int, at: float | None, scoring: Scoring) -> None:
         """Say from where a successor has to read, and what is of no single stream; raises as `take` does."""
         pipeline, wall = scoring.pipeline, self._fleet.time.now()
-        self.owner.update(sequence=sequence, at=at, leaders=pipeline.groups.leaders, births=pipeline.births(wall))
+        self.owner.update(
+            sequence=sequence, at=at, alive=wall, leaders=pipeline.groups.leaders, births=pipeline.births(wall)
+        )
         await self._write_owner()
 
     async def leave(self) -> None:

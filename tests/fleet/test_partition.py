@@ -141,7 +141,7 @@ def test_time_in_which_nobody_watched_is_no_silence_of_the_devices(nats_server, 
             stream = owner.partition._streams[STREAMS[0]]
             await asyncio.sleep(0.6)
             owner.partition._deaf, owner.partition._deaf_until = True, 0.0
-            owner.partition._tick -= 3600.0
+            owner.partition._watched_until = owner.partition._tick = owner.partition._tick - 3600.0
             stream.heard_at -= 3600.0
             await owner.work(lambda: not owner.partition._deaf)
             assert stream.state == "scoring"
