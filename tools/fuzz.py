@@ -350,7 +350,7 @@ def chunks(data: bytes) -> None:
     payload = zlib.compress(data[1:], 1) if data[:1] == b"D" else data[1:]
     known = None
     with suppress(ValueError):
-        chunk = decode("s", _NAMES, payload)
+        chunk = decode(("s",), _NAMES, payload)
         known = chunk.timestamps
         N = len(known)
         assert N > 0, "a chunk without a row"
@@ -358,11 +358,11 @@ def chunks(data: bytes) -> None:
         assert chunk.restart.shape == chunk.quarantined.shape == (N,)
         assert not np.isinf(chunk.values).any()
     with suppress(ValueError):
-        short = outline("s", _NAMES, payload)
+        short = outline(("s",), _NAMES, payload)
         assert len(short.timestamps) > 0, "a chunk without a row"
         assert known is None or np.array_equal(known, short.timestamps)
     with suppress(ValueError):
-        requarantine("s", _NAMES, payload, 0.0, 1e9, True)
+        requarantine(("s",), _NAMES, payload, 0.0, 1e9, True)
 
 
 CELLS = (

@@ -283,7 +283,7 @@ class Workshop:
                 head, _, payload = message.data.partition(b"\n")
                 features = tuple(json.loads(head))
                 try:
-                    chunk = decode(job.stream, features, payload)
+                    chunk = decode((job.stream,), features, payload)
                 except ValueError as error:
                     log.warning("stream %r: a chunk of its rows cannot be read: %s", job.stream, error)
                     continue

@@ -39,6 +39,9 @@ _DECIMALS = 4  # not critical: sensors write one to three
 _EXACT_RATIO = 4
 """Steps this many times finer are taken where they keep a feature exact: two bits a value."""
 
+Names = tuple[str, ...]
+"""Of a stream: the one it has, and those it had when chunks were written (`streams.rename`)."""
+
 _SCALED, _CONSTANT, _EMPTY, _DELTA = 8, 16, 17, 128  # modes 0 to 4: that many decimals
 
 
@@ -131,11 +134,9 @@ class _Layout:
     low: int
 
     @classmethod
-    def read(cls, stream: str, features: tuple[str, ...], content: bytes) -> _Layout:
+    def read(cls, streams: Names, features: tuple[str, ...], content: bytes) -> _Layout:
         """From the header and the modes, which `content` must hold at least."""
-        version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
-        if version != _VERSION or identity != _identity(stream, features) or len(features) != F or N < 1:
-            raise ValueError("a chunk of another version, stream or feature set")
+        N, F, first_us, has_nan = _header(streams, features, content)
         modes = np.frombuffer(content, np.uint8, F, _HEADER.size)
         coded = int(np.count_nonzero((modes & ~np.uint8(_DELTA)) < _CONSTANT))
         bits = -(-N // 8)
@@ -143,10 +144,10 @@ class _Layout:
         restart = times + 8 * (N - 1)
         known = restart + 2 * bits
         high = known + (-(-N * F // 8) if has_nan else 0)
-        return cls(N, first_us, bool(has_nan), times, restart, restart + bits, known, high, high + coded * N)
+        return cls(N, first_us, has_nan, times, restart, restart + bits, known, high, high + coded * N)
 
 
-def outline(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
+def outline(streams: Names, features: tuple[str, ...], payload: bytes) -> RowChunk:
     """The chunk without values, which then have shape (N, 0): a tenth of the work of `decode`.
 
     Raises
@@ -157,7 +158,7 @@ def outline(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
     try:
         inflate = zlib.decompressobj()
         content = inflate.decompress(payload, _HEADER.size + len(features))
-        layout = _Layout.read(stream, features, content)
+        layout = _Layout.read(streams, features, content)
         if layout.known > len(content):
             content += inflate.decompress(inflate.unconsumed_tail, layout.known - len(content))
         times_us = np.frombuffer(content, np.int64, layout.rows - 1, layout.times)
@@ -173,7 +174,7 @@ def _bit_row(content: bytes, at: int, count: int) -> NDArray[np.bool_]:
 
 
 def requarantine(
-    stream: str, features: tuple[str, ...], payload: bytes, since: float, until: float, quarantined: bool
+    streams: Names, features: tuple[str, ...], payload: bytes, since: float, until: float, quarantined: bool
 ) -> tuple[bytes, int]:
     """The payload with the rows from `since` to `until` (Unix seconds) quarantined or released, and how many changed.
 
@@ -184,7 +185,7 @@ def requarantine(
     ValueError
         As `decode` does.
     """
-    held = outline(stream, features, payload)
+    held = outline(streams, features, payload)
     wanted = np.where((held.timestamps >= since) & (held.timestamps <= until), quarantined, held.quarantined)
     changed = int(np.count_nonzero(wanted != held.quarantined))
     if not changed:
@@ -193,12 +194,12 @@ def requarantine(
         content = _inflated(payload)
     except zlib.error as error:
         raise ValueError(f"damaged chunk: {error}") from None
-    at = _Layout.read(stream, features, content)
+    at = _Layout.read(streams, features, content)
     flags = content[at.times : at.quarantined] + np.packbits(wanted).tobytes() + content[at.known : at.high]
     return _deflated(content[: at.times], flags, content[at.high : at.low], content[at.low :]), changed
 
 
-def restamp(stream: str, features: tuple[str, ...], payload: bytes, delta_s: float) -> bytes:
+def restamp(streams: Names, features: tuple[str, ...], payload: bytes, delta_s: float) -> bytes:
     """The payload with every row `delta_s` later; values and flags are not touched.
 
     Raises
@@ -210,26 +211,14 @@ def restamp(stream: str, features: tuple[str, ...], payload: bytes, delta_s: flo
     def later(version: int, identity: int, N: int, F: int, first_us: int, has_nan: int) -> bytes:
         return _HEADER.pack(version, identity, N, F, first_us + round(delta_s * 1e6), has_nan)
 
-    return _with_header(stream, features, payload, later)
+    return _with_header(streams, features, payload, later)
 
 
-def rename(stream: str, features: tuple[str, ...], payload: bytes, name: str) -> bytes:
-    """The payload as one of the stream ``name``.
-
-    Raises
-    ------
-    ValueError
-        As `decode` does.
-    """
-    identity = _identity(name, features)
-    return _with_header(stream, features, payload, lambda version, _, *rest: _HEADER.pack(version, identity, *rest))
-
-
-def _with_header(stream: str, features: tuple[str, ...], payload: bytes, change: Callable[..., bytes]) -> bytes:
+def _with_header(streams: Names, features: tuple[str, ...], payload: bytes, change: Callable[..., bytes]) -> bytes:
     """The payload with the header that ``change`` makes of its fields; all else stays as it is."""
     try:
         content = _inflated(payload)
-        at = _Layout.read(stream, features, content)
+        at = _Layout.read(streams, features, content)
         header = change(*_HEADER.unpack_from(content))
     except (zlib.error, struct.error) as error:
         raise ValueError(f"damaged chunk: {error}") from None
@@ -237,7 +226,7 @@ def _with_header(stream: str, features: tuple[str, ...], payload: bytes, change:
     return _deflated(names, content[at.times : at.high], content[at.high : at.low], content[at.low :])
 
 
-def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
+def decode(streams: Names, features: tuple[str, ...], payload: bytes) -> RowChunk:
     """Inverse of `encode`.
 
     Raises
@@ -247,11 +236,9 @@ def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
     """
     try:
         content = _inflated(payload)
-        version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
+        N, F, first_us, has_nan = _header(streams, features, content)
     except (zlib.error, struct.error) as error:
         raise ValueError(f"damaged chunk: {error}") from None
-    if version != _VERSION or identity != _identity(stream, features) or len(features) != F or N < 1:
-        raise ValueError("a chunk of another version, stream or feature set")
     at = _HEADER.size
 
     def take(dtype: type[np.generic], count: int) -> NDArray[np.generic]:
@@ -289,6 +276,15 @@ def decode(stream: str, features: tuple[str, ...], payload: bytes) -> RowChunk:
     np.clip(values, -_LARGEST, _LARGEST, out=values)  # half a step past the largest float32 would be infinite
     values[~known] = np.nan
     return RowChunk(features, times_us / 1e6, values.astype(np.float32), restart, quarantined)
+
+
+def _header(streams: Names, features: tuple[str, ...], content: bytes) -> tuple[int, int, int, bool]:
+    """N, F, the first microsecond and whether a value is unknown, of a chunk of these streams and features."""
+    version, identity, N, F, first_us, has_nan = _HEADER.unpack_from(content)
+    of_these = any(identity == _identity(stream, features) for stream in streams)
+    if version != _VERSION or not of_these or len(features) != F or N < 1:
+        raise ValueError("a chunk of another version, stream or feature set")
+    return N, F, first_us, bool(has_nan)
 
 
 def _identity(stream: str, features: tuple[str, ...]) -> int:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from gon_edge.events import Row
 from gon_edge.state.buffer import RowBuffer
-from gon_edge.state.chunk import RowChunk, decode, encode, outline, requarantine, restamp
+from gon_edge.state.chunk import Names, RowChunk, decode, encode, outline, requarantine, restamp
 from gon_edge.state.database import DATABASE_ERRORS, PAGE_BYTES, DamageError, Database
+from gon_edge.state.streams import names_of
 
 REFUSED_BYTES = 4 << 20
 """Rows, packed, that are kept in memory while the disk refuses them; then the oldest are given up."""
@@ -41,7 +42,7 @@ class _Packed:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Stored:
     """What memory knows of a chunk on the disk."""
 
@@ -148,13 +149,15 @@ class Rows:
         for packed in self._packed:
             if packed.stream == stream and packed.newest >= since:
                 packed.payload, changed = requarantine(
-                    stream, packed.features, packed.payload, since, until, quarantined
+                    (stream,), packed.features, packed.payload, since, until, quarantined
                 )
                 count += changed
         self._packed_bytes = sum(len(packed.payload) for packed in self._packed)
 
+        names = self._names_of(stream)
+
         def change(db: sqlite3.Connection, number: int, features: tuple[str, ...], payload: bytes) -> int:
-            payload, changed = requarantine(stream, features, payload, since, until, quarantined)
+            payload, changed = requarantine(names, features, payload, since, until, quarantined)
             if changed:
                 db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (payload, number))
             return changed
@@ -170,26 +173,36 @@ class Rows:
             count += buffer.length
         for packed in self._packed:
             if packed.stream == stream:
-                packed.payload = restamp(stream, packed.features, packed.payload, delta_s)
+                packed.payload = restamp((stream,), packed.features, packed.payload, delta_s)
                 packed.newest += delta_s
                 count += packed.rows
         self._packed_bytes = sum(len(packed.payload) for packed in self._packed)
 
+        names = self._names_of(stream)
+
         def change(db: sqlite3.Connection, number: int, features: tuple[str, ...], payload: bytes) -> int:
-            payload = restamp(stream, features, payload, delta_s)
+            payload = restamp(names, features, payload, delta_s)
             db.execute("UPDATE chunk SET payload = ?, newest = newest + ? WHERE id = ?", (payload, delta_s, number))
             return int(db.execute("SELECT rows FROM chunk WHERE id = ?", (number,)).fetchone()[0])
 
         moved = [number for number in self._numbers(stream) if number > after]
-        count += self._rewrite(stream, moved, change)
-        if moved and self._database.connection is not None:
-            self.read_index(self._database.connection)
-        return count
+        if written := self._rewrite(stream, moved, change):
+            for chunk in self._stored[stream]:
+                chunk.newest += delta_s if chunk.id > after else 0.0
+        return count + written
 
     def forget(self, stream: str) -> None:
-        """Let go of what waits of a stream; `read_index` tells what is on the disk."""
+        """Let go of a stream, of which nothing is on the disk any more."""
         self._buffers.pop(stream, None)
         self._gap_before_next.discard(stream)
+        self._stored.pop(stream, None)
+
+    def rename(self, old: str, new: str) -> None:
+        """Take the chunks of a stream, which are on the disk already, for those of another one."""
+        chunks = sorted((*self._stored.get(old, ()), *self._stored.get(new, ())), key=lambda chunk: chunk.id)
+        self.forget(old)
+        self.forget(new)
+        self._stored[new] = deque(chunks)
 
     def newest_chunk(self) -> int:
         """Number of the newest chunk on the disk; 0 without one."""
@@ -319,6 +332,10 @@ class Rows:
         stored = sum(chunk.rows for chunk in self._stored.get(stream, ()))
         return stored + waiting + (buffer.length if buffer is not None else 0)
 
+    def _names_of(self, stream: str) -> Names:
+        """The name of a stream and those before it, by which its chunks are known."""
+        return names_of(self._database.query, stream)
+
     def _numbers(self, stream: str, since: float | None = None) -> list[int]:
         """Chunks of a stream on the disk that reach past a time, the oldest first.
 
@@ -337,7 +354,7 @@ class Rows:
         self, stream: str, since: float | None, newest_first: bool, with_values: bool = True
     ) -> Iterator[RowChunk | None]:
         """Every chunk as it was taken; `None` where one is missing, so that rows around it are not joined."""
-        listed = self._numbers(stream, since)
+        listed, names = self._numbers(stream, since), self._names_of(stream)
         held = [one for one in self._packed if one.stream == stream and (since is None or one.newest >= since)]
         buffer = self._buffers.get(stream)
         newest = [buffer.rows()] if buffer is not None and buffer.length else []
@@ -347,20 +364,20 @@ class Rows:
                 yield None
             for packed in reversed(held):
                 yield from reversed(
-                    list(self._unpack(packed.features, packed.gap, packed.payload, stream, with_values))
+                    list(self._unpack(packed.features, packed.gap, packed.payload, (stream,), with_values))
                 )
         # One statement a chunk: a reader in the middle of a long read would keep the WAL from being written back.
         for number in reversed(listed) if newest_first else listed:
-            unpacked = self._stored_chunk(number, stream, with_values)
+            unpacked = self._stored_chunk(number, names, with_values)
             yield from reversed(unpacked) if newest_first else unpacked
         if not newest_first:
             for packed in held:
-                yield from self._unpack(packed.features, packed.gap, packed.payload, stream, with_values)
+                yield from self._unpack(packed.features, packed.gap, packed.payload, (stream,), with_values)
             if stream in self._gap_before_next:
                 yield None
             yield from newest
 
-    def _stored_chunk(self, number: int, stream: str, with_values: bool = True) -> list[RowChunk | None]:
+    def _stored_chunk(self, number: int, streams: Names, with_values: bool = True) -> list[RowChunk | None]:
         """A chunk on the disk; `None` before it where rows are missing, or in its place where it cannot be read."""
         found = self._database.query(
             "SELECT names, gap, payload FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE chunk.id = ?",
@@ -368,7 +385,7 @@ class Rows:
         )
         unpacked: list[RowChunk | None] = [None]  # pruned since, or unreadable
         for names, gap, payload in found:
-            unpacked = list(self._unpack(names, gap, payload, stream, with_values))
+            unpacked = list(self._unpack(names, gap, payload, streams, with_values))
         return unpacked
 
     def _unpack(
@@ -376,14 +393,14 @@ class Rows:
         features: tuple[str, ...] | str,
         gap: bool,
         payload: bytes,
-        stream: str,
+        streams: Names,
         with_values: bool,
     ) -> Iterator[RowChunk | None]:
         if gap:
             yield None
         try:
             names = tuple(json.loads(features)) if isinstance(features, str) else features
-            yield (decode if with_values else outline)(stream, names, payload)
+            yield (decode if with_values else outline)(streams, names, payload)
         except (ValueError, TypeError, RecursionError):
             self.damaged_chunks += 1
             yield None
@@ -400,11 +417,12 @@ class Rows:
             stream,
             min((begin for begin, _ in spans), default=np.inf),
         )
+        names = self._names_of(stream)
         older = [-np.inf, *(newest for _, newest in listed)]  # a chunk begins where the one before it ends
         for which, (begin, end) in enumerate(spans):
             for (number, newest), before in zip(listed, older, strict=False):
                 if before < end and newest >= begin:
-                    yield from ((which, chunk) for chunk in self._stored_chunk(number, stream) if chunk is not None)
+                    yield from ((which, chunk) for chunk in self._stored_chunk(number, names) if chunk is not None)
 
     def outline(self, stream: str, *, since: float | None) -> Iterator[RowChunk]:
         """Yield rows without values, as :meth:`Store.outline` says."""

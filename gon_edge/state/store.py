@@ -299,11 +299,13 @@ class Store:
         """Delete all there is of a stream; raises `StoreError` where the disk refuses, and nothing has changed."""
         with self._at_once(now, stream) as db:
             streams.remove(db, stream)
+        self._rows.forget(stream)
 
     def rename_stream(self, old: str, new: str, now: float) -> None:
         """Give all there is of a stream to another one; raises as `remove_stream` does."""
         with self._at_once(now, old, new) as db:
             streams.rename(db, old, new)
+        self._rows.rename(old, new)
 
     @contextlib.contextmanager
     def _at_once(self, now: float, *names: str) -> Iterator[sqlite3.Connection]:
@@ -314,10 +316,7 @@ class Store:
             with self._database.transaction() as db:
                 yield db
             for stream in names:
-                self._rows.forget(stream)
                 self._history.forget(stream)
-            assert self._database.connection is not None
-            self._rows.read_index(self._database.connection)
         except (*DATABASE_ERRORS, OSError) as error:
             self._database.failed(error)
             raise StoreError(f"{self.last_error}") from None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
-from gon_edge.state import chunk
+_NAMES = "names"  # kind of the state that holds the names that a stream had before
 
 
 def remove(db: sqlite3.Connection, stream: str) -> None:
@@ -46,22 +47,40 @@ def rename(db: sqlite3.Connection, old: str, new: str) -> None:
         db.execute("DELETE FROM state WHERE key = ?", (key,))
 
 
+def names_of(query: Callable[..., list[Any]], stream: str) -> tuple[str, ...]:
+    """The name of a stream, and those it had before: its chunks say under which they were written.
+
+    Parameters
+    ----------
+    query : callable
+        Gets SQL and its arguments, and returns rows.
+    stream : str
+    """
+    names = [stream]
+    for (text,) in query("SELECT value FROM state WHERE key = ?", f"{_NAMES}/{stream}"):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            names += [name for name in json.loads(text) if isinstance(name, str)]
+    return tuple(dict.fromkeys(names))
+
+
 def _rename_rows(db: sqlite3.Connection, old: str, new: str) -> None:
+    """Only the stream is written, not its chunks: of a stream with a week of rows that took minutes."""
     found = db.execute("SELECT id FROM stream WHERE name = ?", (old,)).fetchone()
     if found is None:
         return
+
+    def query(sql: str, *arguments: Any) -> list[Any]:
+        return db.execute(sql, arguments).fetchall()
+
+    names = json.dumps([*names_of(query, new)[1:], *names_of(query, old)])
+    db.execute("DELETE FROM state WHERE key = ?", (f"{_NAMES}/{old}",))
+    db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (f"{_NAMES}/{new}", names))
     there = db.execute("SELECT id FROM stream WHERE name = ?", (new,)).fetchone()
     if there is None:
-        there = (db.execute("INSERT INTO stream (name) VALUES (?)", (new,)).lastrowid,)
-    listed = db.execute(
-        "SELECT chunk.id, names FROM chunk JOIN feature_set AS f ON f.id = feature_set WHERE stream = ?", found
-    ).fetchall()
-    for number, names in listed:  # one at a time: all of them may be 256 MB
-        (payload,) = db.execute("SELECT payload FROM chunk WHERE id = ?", (number,)).fetchone()
-        with contextlib.suppress(ValueError, TypeError, RecursionError):
-            payload = chunk.rename(old, tuple(json.loads(names)), payload, new)
-        db.execute("UPDATE chunk SET stream = ?, payload = ? WHERE id = ?", (*there, payload, number))
-    db.execute("DELETE FROM stream WHERE id = ?", found)
+        db.execute("UPDATE stream SET name = ? WHERE id = ?", (new, *found))
+    else:
+        db.execute("UPDATE chunk SET stream = ? WHERE stream = ?", (*there, *found))
+        db.execute("DELETE FROM stream WHERE id = ?", found)
 
 
 def _keys(db: sqlite3.Connection, stream: str) -> list[str]:

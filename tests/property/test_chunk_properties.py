@@ -23,7 +23,7 @@ def row_chunks(draw) -> RowChunk:
 
 @given(row_chunks())
 def test_a_packed_chunk_comes_back_within_what_is_promised(chunk):
-    back = decode("s", chunk.features, encode("s", chunk))
+    back = decode(("s",), chunk.features, encode("s", chunk))
     np.testing.assert_array_equal(back.restart, chunk.restart)
     np.testing.assert_array_equal(back.quarantined, chunk.quarantined)
     np.testing.assert_allclose(back.timestamps, chunk.timestamps, rtol=0, atol=1e-6)
@@ -43,7 +43,7 @@ def test_a_packed_chunk_comes_back_within_what_is_promised(chunk):
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_chunk_are_refused(payload):
     try:
-        decode("s", ("a",), payload)
+        decode(("s",), ("a",), payload)
     except ValueError:
         return
     raise AssertionError("garbage was taken for rows")
@@ -55,9 +55,9 @@ def test_a_flipped_bit_in_a_chunk_is_noticed(chunk, data):
     bit = data.draw(st.integers(0, 8 * len(payload) - 1))
     payload[bit // 8] ^= 1 << bit % 8
     try:
-        back = decode("s", chunk.features, bytes(payload))
+        back = decode(("s",), chunk.features, bytes(payload))
     except ValueError:
         return
-    same = decode("s", chunk.features, encode("s", chunk))  # bits between two sections carry nothing
+    same = decode(("s",), chunk.features, encode("s", chunk))  # bits between two sections carry nothing
     np.testing.assert_array_equal(back.values, same.values)
     np.testing.assert_array_equal(back.timestamps, same.timestamps)

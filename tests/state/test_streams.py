@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,53 @@ def test_rows_that_the_new_name_has_already_come_after(store, tmp_path):
     for opened in lives(store, tmp_path):
         assert opened.rows("new")[0].tolist() == [1000.0 + i for i in (*range(1110), *range(2000, 2010))]
         assert opened.state("columns/new") == {"flow": 1}
+
+
+def test_a_stream_keeps_its_rows_over_many_names_and_each_can_be_had_again(store, tmp_path):
+    fill(store, 0, 10, stream="a")
+    store.rename_stream("a", "b", 1.0)
+    fill(store, 100, 110, stream="a")  # another device has the name now
+    fill(store, 10, 20, stream="b")
+    store.rename_stream("b", "c", 2.0)
+    store.rename_stream("a", "b", 3.0)
+    for opened in lives(store, tmp_path):
+        assert opened.rows("c")[0].tolist() == [1000.0 + i for i in range(20)]
+        assert opened.rows("b")[0].tolist() == [1100.0 + i for i in range(10)]
+        assert opened.streams() == {"b": 10, "c": 20}
+        assert opened.damaged_chunks == 0
+    with Store.open(tmp_path) as again:
+        again.rename_stream("b", "c", 4.0)  # whose rows come before
+        assert len(again.rows("c")[0]) == 30
+        assert again.restamp("c", 5.0, 0) == 30
+        assert again.quarantine("c", 0.0, 1e9) == 30
+        assert again.rows("c", include_quarantined=True)[0].max() == 1114.0
+        again.remove_stream("c", 5.0)
+        fill(again, 0, 5, stream="c")
+        assert again.flush(6.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+        assert db.execute("SELECT key FROM state").fetchall() == []  # nothing tells of names that nobody has
+
+
+def test_a_stream_with_a_year_of_rows_has_another_name_at_once(store, tmp_path):
+    # Each of its chunks was unpacked and packed again between two rows of the daemon: seconds for 20,000 rows.
+    fill(store, 0, 1100)
+    store.flush(0.0)
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
+        for _ in range(10):  # to 1000 chunks, all alike
+            db.execute(
+                "INSERT INTO chunk (stream, feature_set, newest, rows, gap, payload) "
+                "SELECT stream, feature_set, newest, rows, gap, payload FROM chunk LIMIT 1000"
+            )
+    with Store.open(tmp_path, rows_per_stream=10_000_000) as again:
+        rows = again.streams()["pump"]
+        assert rows > 500_000
+        began = time.process_time()
+        again.rename_stream("pump", "fan", 1.0)
+        assert time.process_time() - began < 0.2  # 0.01 s; it was 7 s
+        assert again.streams() == {"fan": rows}
+        again.rename_stream("fan", "pump", 2.0)
+        assert len(next(again.chunks("pump")).timestamps) == 1024
 
 
 def test_a_disk_that_refuses_changes_nothing(store, tmp_path):
