@@ -270,10 +270,10 @@ class Table:
             self.interval_s = nice_interval(min(found))
 
     def _stream_of(self, cells: Sequence[str]) -> str:
-        return "" if self.layout.stream is None else cells[self.layout.stream].strip()
+        return "" if self.layout.stream is None else " ".join(cells[self.layout.stream].split())
 
     def _feature_of(self, cells: Sequence[str]) -> str:
-        return ".".join(filter(None, (cells[i].strip() for i in self.layout.features)))
+        return ".".join(filter(None, (" ".join(cells[i].split()) for i in self.layout.features)))
 
     def _time_of(self, cells: Sequence[str]) -> str:
         return " ".join(cells[i].strip() for i in self.layout.times).strip()

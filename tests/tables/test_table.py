@@ -255,3 +255,12 @@ def test_readings_of_a_pipe_are_put_in_order(monkeypatch: pytest.MonkeyPatch) ->
     with Table("-", follow=True) as table:
         assert (table.features, table.follows) == (("a", "b"), False)
         assert [record.at for record in table.records()] == [float(t) for t in range(5) for _ in "ab"]
+
+
+def test_names_in_cells_are_one_line_as_names_of_columns_are(csv: Callable[..., str]) -> None:
+    # What was said of such a table had more lines than it told.
+    rows = [f'"oil\n temp ",{i},2026-01-05 10:{i:02}:00' for i in range(30)]
+    with Table(csv("entity_id,state,last_changed", *rows, '"no\nnumber",calm,2026-01-05 11:00:00')) as table:
+        assert table.features == ("oil temp",)
+        assert [line for line in table.said() if "\n" in line] == []
+        assert "no number" in "\n".join(table.said())
