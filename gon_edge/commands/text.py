@@ -81,7 +81,7 @@ def description_text(model: Mapping[str, Any]) -> str:
         "interval": f"{model['interval_s']:g} s" if model["interval_s"] else "any",
     }
     rows = [[name, str(value)] for name, value in facts.items() if value]
-    shown = {"relative", "detects"}  # stand above and below
+    shown = {"relative", "detects", "visits"}  # stand above and below; the last is for the next training
     if training := model.get("training"):
         peak = f"{training['peak_bytes'] / _MIB:.0f} MiB"
         rows.append(["training", f"{training['outcome']}, took {training['duration_s']:.1f} s and {peak} at most"])
@@ -131,7 +131,7 @@ def differences_text(a: str, b: str, found: Mapping[str, Any]) -> str:
     for name in ("threshold", "window", "parameters"):
         rows.append([name, *(number_text(value) for value in found[name])])
     for name, pair in found["lineage"].items():
-        if name == "detects":  # models show has it as a table
+        if name in {"detects", "visits"}:  # models show has the first as a table, and the other is for nobody to read
             continue
         rows.append([name, *(textwrap.shorten(_short_text(value), _COLUMN, placeholder=" ...") for value in pair)])
     lines = table(rows)

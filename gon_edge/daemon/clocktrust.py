@@ -85,5 +85,5 @@ class ClockTrust:
                 log.warning("stream %r: the date of its model stays wrong: %s", stream.name, error)
 
 
-_DATES = ("met", "since", "until", "trained_at")
+_DATES = ("met", "remembers", "since", "until", "trained_at")
 """Entries of a model's lineage that are times."""

@@ -243,6 +243,10 @@ class Discriminator:
         gradient["bias"][0] = d_logit.sum()
         return gradient
 
+    def nearest_prototypes(self, x: Float) -> NDArray[np.intp]:
+        """Which prototype of the longest scale each window (N, W, F) is nearest to, shape (N,)."""
+        return self._see(x, len(self.scales) - 1).nearest
+
     def _project(self, x: Float, s: int) -> tuple[Float, Float]:
         """``x_s`` (N, rows * F) and ``p_s`` (N, H) of windows (N, W, F)."""
         x_s = x[:, self.window - self.scales[s].rows :].reshape(len(x), -1)

@@ -4,7 +4,8 @@ The discriminator makes them: from noise in the directions of its longest scale,
 it climbs its own slope, and stops half-way back to the noise, where it finds the window as normal as a typical one.
 The top of the slope itself would be the prototype, smoother than anything real.
 
-Pure: model and rows in, arrays out.  ``commands/sample`` writes them as a table, as CSV and as a picture.
+Pure: model and rows in, arrays out.  ``commands/sample`` writes them as a table, as CSV and as a picture, and
+``training/memory`` has models learn what they make of states that no row shows any more.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _STARTS = 4
 """Starts for each window wanted."""
 
 
-def generated_windows(model: Model, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def generated_windows(
+    model: Model, count: int, rng: np.random.Generator, around: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
     """Make windows that the model finds as normal as a typical one.
 
     Parameters
@@ -34,6 +37,8 @@ def generated_windows(model: Model, count: int, rng: np.random.Generator) -> NDA
     count : int
         N.
     rng : numpy.random.Generator
+    around : ndarray of int, optional
+        Prototypes of the longest scale to begin from; all of them without.
 
     Returns
     -------
@@ -41,7 +46,8 @@ def generated_windows(model: Model, count: int, rng: np.random.Generator) -> NDA
         In engineering units.
     """
     net = model.discriminator
-    start = _noise(net, _STARTS * count, rng)
+    prototypes = np.arange(len(net.scales[-1].prototypes)) if around is None else around
+    start = _noise(net, rng.permutation(np.resize(prototypes, _STARTS * count)), rng)
     top = net.generate(start, steps=_CLIMB_STEPS)
     left = np.maximum(net.abnormality(net.energies(top)) - model.typical, 0.0)
     kept = np.argsort(left, kind="stable")[:count]  # some tops lie between two modes and are none
@@ -55,15 +61,17 @@ def generated_windows(model: Model, count: int, rng: np.random.Generator) -> NDA
     return model.scaler.inverse(top + low * (start - top))
 
 
-def _noise(net: Discriminator, count: int, rng: np.random.Generator) -> Float:
-    """Windows (N, W, F) of noise as the longest scale knows it: around its prototypes, and what it does not see."""
+def _noise(net: Discriminator, prototypes: NDArray[np.intp], rng: np.random.Generator) -> Float:
+    """Windows (N, W, F) of noise as the longest scale knows it: each around one of its prototypes (N,), and what it
+    does not see.
+    """
     scale = net.scales[-1]
     basis = orthonormal_rows(scale.weight.dequantize())  # (H, W*F)
-    centre = scale.prototypes[rng.permutation(np.arange(count) % len(scale.prototypes))]  # (N, H)
+    centre = scale.prototypes[prototypes]  # (N, H)
     p = (centre + rng.standard_normal(centre.shape)) / scale.gain
-    unseen = rng.standard_normal((count, basis.shape[1])) / np.sqrt(scale.kappa)
+    unseen = rng.standard_normal((len(centre), basis.shape[1])) / np.sqrt(scale.kappa)
     unseen -= unseen @ basis.T @ basis
-    noise: Float = (p @ basis + unseen).astype(np.float32).reshape(count, net.window, net.features)
+    noise: Float = (p @ basis + unseen).astype(np.float32).reshape(-1, net.window, net.features)
     return noise
 
 

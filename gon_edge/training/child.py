@@ -23,6 +23,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from gon_edge.training.fit import fit
 from gon_edge.training.gate import GateReport, judge, scored
 from gon_edge.training.job import Job, read_job
 from gon_edge.training.plan import FEWEST_WINDOWS, plan
+from gon_edge.training.remembered import as_long, joined, remembered, visits
 from gon_edge.training.sensitivity import AlertRule
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.source import Source, within
@@ -155,9 +157,9 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
     rows it knows.  So it is after a person has called rows normal that the champion does not know: on what both must
     know, which is the rest.
     """
-    rows, longest_run, twice = source.read(count)
-    material = _Material(job, source, rows, longest_run, twice)
-    champion, settings, timestamps = _champion(job), job.settings, rows.timestamps[twice:]
+    champion, settings = _champion(job), job.settings
+    material = _material(job, source, count, champion)
+    timestamps = material.timestamps
     count = len(timestamps)
     carry: Carry | None = None
     unseen = _unseen(champion, float(timestamps[-1]))
@@ -208,9 +210,24 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
         met=usual.met_at(champion, float(timestamps[0])),
         until=float(timestamps[-1]),
         unseen=unseen,
+        **material.memory(model, champion),
         gate={key: value for key, value in gate.items() if key != "latency_s"},  # the same job gives the same bytes
         detects=detects,
     )
+
+
+def _material(job: Job, source: Source, count: int, champion: Model | None) -> _Material:
+    """Rows of the source, and what the champion remembers of states whose rows are gone, unless nobody wants that."""
+    rows, longest_run, twice = source.read(count)
+    known = champion is not None and champion.lineage.get("stream") == job.stream and not job.rows_file
+    if champion is None or not known or job.since is not None or _remembers(champion) >= source.oldest:
+        return _Material(job, source, rows, longest_run, twice)
+    faults = [named[0] for span in job.faults[-_HEEDED:] if (named := source.named(span)) is not None]
+    gone = remembered(champion, rows, faults, job.interval_s or 1.0, np.random.default_rng((job.seed, 2)))
+    if gone is None:
+        return _Material(job, source, rows, longest_run, twice)
+    longest_run = as_long(longest_run, rows.features, champion)
+    return _Material(job, source, joined(gone, rows), longest_run, twice + len(gone.timestamps), gone)
 
 
 def _with_whole(report: GateReport, whole: GateReport) -> GateReport:
@@ -236,6 +253,12 @@ def _unseen(champion: Model | None, newest: float) -> list[tuple[float, float]]:
         return [(float(at), float(factor)) for at, factor in kept or () if at > newest - usual.WEEK_S]
     except (TypeError, ValueError):  # a lineage may say anything
         return []
+
+
+def _remembers(champion: Model | None) -> float:
+    """Unix seconds of the oldest row that a model was made for, be it by what an earlier one remembered."""
+    known = champion.lineage.get("remembers", champion.lineage.get("since")) if champion is not None else None
+    return math.inf if known is None else float(known)
 
 
 def _judge_accepted(material: _Material, model: Model, champion: Model) -> GateReport:
@@ -264,7 +287,9 @@ class _Material:
     rows : RowChunk
     longest_run : ndarray of int32, shape (F,)
     twice : int
-        As `Source.read` gives them.
+        As `Source.read` gives them; the rows that are remembered count among those that come first.
+    gone : RowChunk or None
+        Of them, what the model in use remembers.
 
     Attributes
     ----------
@@ -273,11 +298,29 @@ class _Material:
         that hold them: one odd row of a short warm-up would make half of it abnormal.
     """
 
-    def __init__(self, job: Job, source: Source, rows: RowChunk, longest_run: NDArray[np.int32], twice: int) -> None:
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        rows: RowChunk,
+        longest_run: NDArray[np.int32],
+        twice: int,
+        gone: RowChunk | None = None,
+    ) -> None:
         self.job = job
         self.timestamps = rows.timestamps[twice:]
         self.learned = np.arange(len(self.timestamps))
         self._source, self._rows, self._longest_run, self._twice = source, rows, longest_run, twice
+        self._gone = gone
+
+    def memory(self, model: Model, champion: Model | None) -> dict[str, Any]:
+        """What the lineage of a model says of its memory, for people and for the next training."""
+        gone, rng = self._gone, np.random.default_rng((self.job.seed, 3))
+        return {
+            "remembers": float(self.timestamps[0]) if gone is None else _remembers(champion),
+            "remembered_rows": 0 if gone is None else len(gone.timestamps),
+            "visits": visits(model, self._rows, gone, rng),
+        }
 
     @property
     def rule(self) -> AlertRule:

@@ -1,7 +1,8 @@
 """What a job would take of the rows there are, and in which memory: known before anything is fitted.
 
 The child plans before it reads; ``gon-edge retrain --dry-run`` shows the same plan and starts nothing.  The prediction
-of memory follows `fit` and `rows`: who holds more there adds it here, and docs/retraining.md has the measurements.
+of memory follows `fit`, `rows` and `remembered`: who holds more there adds it here, and docs/retraining.md has the
+measurements.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gon_edge.training.job import Job
+from gon_edge.training.remembered import most_remembered
 from gon_edge.training.rows import BATCH_BYTES, batch_windows, most_repeated
 from gon_edge.training.settings import FitSettings
 from gon_edge.training.source import Source
@@ -88,6 +90,8 @@ def plan(job: Job, source: Source | None = None) -> Plan:
     fitting = rows_within(job.budget_bytes, features, settings)
     if source.trusted:
         fitting = max(0, fitting - most_repeated(fitting, settings.window))
+    if job.champion:
+        fitting = max(0, fitting - most_remembered(fitting, features, settings.window))
     rows = min(source.usable, max(job.max_rows, fewest), fitting)
     shrunk = refused = ""
     if rows < source.usable:
@@ -102,6 +106,7 @@ def plan(job: Job, source: Source | None = None) -> Plan:
             f"the budget is {job.budget_bytes >> 20} MiB; raise retrain.memory_budget"
         )
     held = rows + (most_repeated(rows, settings.window) if source.trusted else 0)
+    held += most_remembered(rows, features, settings.window) if job.champion else 0
     return Plan(
         stored_rows=source.stored,
         quarantined_rows=source.quarantined,

@@ -45,6 +45,8 @@ class Source:
         Of them, rows that must not be learned.
     usable : int
         Rows that may be learned; they are numbered from 0, the oldest.
+    oldest : float
+        Unix seconds of that one; infinite where there is none.
     trusted : tuple of (int, int)
         Spans (start, stop) of usable rows that a person confirmed as normal.
     features : tuple of str
@@ -65,7 +67,7 @@ class Source:
         stored = quarantined = usable = 0
         trusted: list[tuple[int, int]] = []
         sets: dict[tuple[str, ...], None] = {}
-        self._since, newest = math.inf, -math.inf
+        self.oldest, newest = math.inf, -math.inf
         for chunk in self._outlines():
             known = chunk.timestamps <= job.until
             stored += int(known.sum())
@@ -75,7 +77,7 @@ class Source:
                 chosen &= ~chunk.quarantined
             if not chosen.any():
                 continue
-            self._since = min(self._since, float(chunk.timestamps[chosen][0]))
+            self.oldest = min(self.oldest, float(chunk.timestamps[chosen][0]))
             newest = float(chunk.timestamps[chosen][-1])
             sets.pop(chunk.features, None)
             sets[chunk.features] = None
@@ -89,7 +91,7 @@ class Source:
         self.trusted = tuple(trusted)
         names = tuple(dict.fromkeys(name for names in reversed(sets) for name in names))
         self._readings = tuple(name for name in names if not is_difference(name, names))
-        days = not job.rows_file and newest - self._since >= LEAST_SPAN_S and len(self._readings) <= MOST_FEATURES
+        days = not job.rows_file and newest - self.oldest >= LEAST_SPAN_S and len(self._readings) <= MOST_FEATURES
         self._differences = tuple(name + SUFFIX for name in self._readings) if days else ()
         self.features = self._readings + self._differences
 
@@ -224,7 +226,7 @@ class Source:
         is compared with nothing and one with a single other, and its model would take far more for normal.
         """
         job, width = self._job, len(self._readings)
-        begin_s = self._since + DAYS * DAY_S
+        begin_s = self.oldest + DAYS * DAY_S
         first, memory = DayMemory(), DayMemory()
         for chunk in store.chunks(job.stream, since=job.since, include_quarantined=True):
             if chunk.timestamps[0] >= begin_s + DAY_S:
