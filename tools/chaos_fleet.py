@@ -27,16 +27,19 @@ import os
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fleet_rig import Run, running, sync
+from prometheus_client import CollectorRegistry
 
 from gon_edge.config.file import parse_config
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet.names import topic_of
+from gon_edge.fleet.partition import TICK_S
 from gon_edge.fleet.site import WINDOW, SiteSettings
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock
@@ -44,6 +47,7 @@ from gon_edge.process.clock import Clock
 BEFORE_S, AFTER_S = 45.0, 35.0
 """Before the failure: windows are full, devices have worn out, their alerts are open.  After it: all is well again."""
 
+_LAST_S = 2.0  # after the last message, so that its row is over
 OUTAGE_S = 12.0
 FROZEN_S = 20.0
 FULL_DISK = "24M"
@@ -164,8 +168,6 @@ async def of_a_single_daemon(run: Run, folder: Path) -> set[tuple[str, str]]:
     events: list[dict[str, Any]] = []
     now = [0.0]
     clock = Clock(monotonic=lambda: now[0], wall=lambda: now[0])
-    from prometheus_client import CollectorRegistry
-
     scoring = Scoring(settings, Telemetry(CollectorRegistry(), version="0"), _Sent(events), Machine(clock))
     names = run.fleet.names
     info = await run.fleet.request(f"STREAM.INFO.{names.telemetry}")
@@ -177,8 +179,13 @@ async def of_a_single_daemon(run: Run, folder: Path) -> set[tuple[str, str]]:
                 now[0] = message.at
                 scoring.pipeline.offset_s = 0.0
                 scoring.resume()
+            while now[0] + TICK_S < message.at:
+                now[0] += TICK_S
+                deque(scoring.pass_time(now[0]), 0)
             now[0] = message.at
             scoring.take(topic_of(message.subject.split(".", 2)[2]), message.data, message.at)
+        now[0] += _LAST_S
+        deque(scoring.pass_time(now[0]), 0)
     finally:
         scoring.store.close()
     return {(event["stream"], event["kind"]) for event in events if event["type"] == "new"}

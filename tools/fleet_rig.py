@@ -94,8 +94,7 @@ class Run:
             "alerts_repeated": self.eye.told.repeated,
             "takeovers": sum(max(0, each.epoch - 1) for each in look.partitions),
             "longest_unscored_s": round(self.unscored.longest_s, 1),
-            "p50_s": histogram_quantile(latency, 0.5),
-            "p99_s": histogram_quantile(latency, 0.99),
+            **{f"p{percent}_s": _rounded(histogram_quantile(latency, percent / 100)) for percent in (50, 99)},
         }
 
     def latency(self) -> dict[float, float]:
@@ -119,6 +118,10 @@ class Run:
         begins = f"{name} ", f"{name}{{"
         lines = [line for page in self.pages() for line in page.splitlines() if line.startswith(begins)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
 
 
 @contextlib.asynccontextmanager
