@@ -58,6 +58,7 @@ _BEAT_S = 1.0
 _SET_UP_S = 30.0  # not critical: servers of a cluster have chosen one of them in seconds
 _IDLE_S = 0.1  # not critical: rows that time completes are late by this much more
 _TRIM_EVERY_S = 10.0  # as a daemon's
+_FRESH_S = 2.5  # a sign of life, and one and a half more on a busy machine
 _SHARE_EVERY_S = 2.0  # not critical: a partition moves in seconds
 
 
@@ -328,18 +329,32 @@ class Worker:
             await (await fleet.js.key_value(fleet.names.workers)).purge(self.name)
 
     async def _look_at_share(self, fleet: Fleet) -> None:
-        """Count the workers, and leave a partition where that makes this one's share smaller than what it has."""
-        bucket = f"KV_{fleet.names.workers}"
-        found = await fleet.request(f"STREAM.INFO.{bucket}", {"subjects_filter": f"$KV.{fleet.names.workers}.>"})
-        alive = max(1, len(found["state"].get("subjects") or {}))
-        self._share = math.ceil(self._config.fleet.partitions / alive)
+        """Count the workers, and leave a partition where another one has room for it.
+
+        One that was killed a moment ago is listed still: nobody makes room for it.
+        """
+        held = await self._held(fleet)
+        self._share = math.ceil(self._config.fleet.partitions / (len(held) + 1))
         for number, left_at in list(self._left_at.items()):
             if number not in self._owned and monotonic() - left_at > self._config.fleet.takeover_s:
                 del self._left_at[number]
-        if len(self._owned) > self._share:
+        if len(self._owned) > self._share and any(count < self._share for count in held.values()):
             self._left_at[max(self._owned)] = monotonic()
         elif len(self._owned) + len(self._beginning) < self._share:
-            await self._wake(fleet, {subject.rpartition(".")[2] for subject in found["state"].get("subjects") or ()})
+            await self._wake(fleet, set(held))
+
+    async def _held(self, fleet: Fleet) -> dict[str, int]:
+        """How many partitions each other worker has, of those that gave a sign of life just now."""
+        bucket = await fleet.js.key_value(fleet.names.workers)
+        subjects = {"subjects_filter": f"$KV.{fleet.names.workers}.>"}
+        listed = await fleet.request(f"STREAM.INFO.KV_{fleet.names.workers}", subjects)
+        held = {}
+        for subject in listed["state"].get("subjects") or ():
+            with contextlib.suppress(KeyNotFoundError):
+                told = json.loads((await bucket.get(subject.rpartition(".")[2])).value or b"{}")
+                if told["worker"] != self.name and fleet.time.now() - told["at"] < _FRESH_S:
+                    held[told["worker"]] = len(told["partitions"])
+        return held
 
     async def _wake(self, fleet: Fleet, alive: set[str]) -> None:
         """Have the server give away partitions whose owner is gone: it does so with the next message, which may be far.
