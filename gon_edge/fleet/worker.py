@@ -97,7 +97,7 @@ class Worker:
             self._web = WebServer(config.http, snapshot=self._snapshot, registry=self._registry)
         self._owned: dict[int, Partition] = {}
         self._beginning: set[int] = set()
-        self._left_at: dict[int, float] = {}
+        self._left_at: dict[int, float] = {}  # partitions that are, or shall be, somebody else's; monotonic seconds
         self._share = config.fleet.partitions
         self._stopping = asyncio.Event()
         self._notifier = Notifier()
@@ -238,6 +238,7 @@ class Worker:
 
     async def _own(self, fleet: Fleet, pulls: Pulls, number: int, every_s: float) -> None:
         self._beginning.add(number)
+        self._left_at.pop(number, None)  # it would be left again at once
         around = Surroundings(
             fleet,
             self._config,
