@@ -60,7 +60,9 @@ chaos: $(VENV)/.make-run  ## the daemon under attacks drawn at random by SEED=; 
 bench: $(VENV)/.make-dev  ## how fast one window is scored; what the daemon sustains, in which memory; how soon it is there
 	$(BIN)/python tools/bench_scoring.py
 	$(BIN)/python tools/bench_instructions.py
+	$(BIN)/python tools/bench_messages.py
 	$(BIN)/python tools/bench_daemon.py
+	$(BIN)/python tools/bench_streams.py
 	$(BIN)/python tools/bench_start.py
 
 bench-memory: $(VENV)/.make-dev  ## memory and duration of training, for several sizes, beside torch; 5 minutes

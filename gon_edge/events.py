@@ -1,15 +1,16 @@
 """The vocabulary: what passes between the parts of the daemon.
 
-Frozen and slotted, no logic, no I/O.  A reading is what a message said, a row is what a stream looked like at one tick
-of its grid, a verdict is what the detector thinks of a row, an alert is what a person is told.  Don't subclass these.
-A change here changes ``payload``, ``align``, ``detector``, ``alerts`` and the golden test.
+Slotted and never changed, no logic, no I/O.  A reading is what a message said, a row is what a stream looked like at
+one tick of its grid, a verdict is what the detector thinks of a row, an alert is what a person is told.  Don't subclass
+these.  A change here changes ``payload``, ``align``, ``detector``, ``alerts`` and the golden
+test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeVar, dataclass_transform, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,18 @@ IGNORED_REASONS = ("no_subscription", "retained", "seed", "no_room", "no_value",
 """Why a message, or a reading of it, is not looked at."""
 
 
+_Class = TypeVar("_Class")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: type[_Class]) -> type[_Class]:
+    """A slotted dataclass that is frozen to whoever checks types, for what each message makes anew.
+
+    Freezing it at run time as well sets each field by a call: a verdict took 2 us instead of 0.4.
+    """
+    return dataclass(slots=True)(cls)
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A part of a message that did not become a value.
@@ -106,7 +119,7 @@ class Dropped:
     example: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reading:
     """What one message, or one line of it, said about one stream.
 
@@ -134,7 +147,7 @@ class Reading:
     offset_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """One tick of a stream's regular grid.
 
@@ -157,6 +170,8 @@ class Row:
     excused : ndarray of bool, shape (F,), or None
         True where silence or standing still is no news: the feature reports on change, nobody knows its cadence yet,
         or nobody has listened for long enough.  ``None`` where that is so of no feature.
+    is_whole : bool
+        Each feature has a fresh value; where nobody has looked it is False.
     """
 
     stream: str
@@ -167,6 +182,7 @@ class Row:
     restart: bool = False
     received_at: float = 0.0
     excused: NDArray[np.bool_] | None = None
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +236,7 @@ class Cause:
     trend: Trend | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """What the detector thinks of one row.
 

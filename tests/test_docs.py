@@ -31,7 +31,6 @@ from gon_edge.config.file import options as config_options
 from gon_edge.config.schema import HttpConfig
 from gon_edge.events import Alert, Cause
 from gon_edge.fleet.series import Series
-from gon_edge.links import prometheus
 from gon_edge.links.control import ControlServer
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.web.server import CONTENT_TYPES, WebServer
@@ -168,12 +167,12 @@ def test_every_series_is_documented_with_its_labels():
 @pytest.mark.parametrize(
     "values",
     [
-        prometheus.MESSAGE_RESULTS,
-        prometheus.STREAM_STATES,
-        prometheus.UNSCORED_REASONS,
-        prometheus.TRAINING_OUTCOMES,
-        prometheus.RECONNECT_REASONS,
-        prometheus.ALERT_KINDS,
+        events.MESSAGE_RESULTS,
+        events.STREAM_STATES,
+        events.UNSCORED_REASONS,
+        events.TRAINING_OUTCOMES,
+        events.RECONNECT_REASONS,
+        events.ALERT_KINDS,
         events.REASONS,
         events.MASK_REASONS,
     ],

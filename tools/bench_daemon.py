@@ -109,6 +109,12 @@ def run(folder: Path, streams: int, features: int, messages: int) -> dict:
             child.wait(10)
 
 
+def noise(features: int, rng: np.random.Generator) -> np.ndarray:
+    """2,000 rows of noise whose columns follow each other."""
+    mix = rng.normal(size=(features, features))
+    return rng.normal(size=(2000, features)) @ mix + 20.0
+
+
 class Feed:
     """Rows of correlated noise, one JSON object each, to each stream in turn."""
 
@@ -116,10 +122,9 @@ class Feed:
         self.sent = 0
         self._publisher = publisher
         self._streams = streams
-        mix = rng.normal(size=(features, features))
-        values = rng.normal(size=(2000, features)) @ mix + 20.0
         self._bodies = [
-            json.dumps({f"sensor{f}": round(v, 4) for f, v in enumerate(row)})[1:] for row in values.tolist()
+            json.dumps({f"sensor{f}": round(v, 4) for f, v in enumerate(row)})[1:]
+            for row in noise(features, rng).tolist()
         ]
 
     def send(self, count: int, rate: float) -> float:

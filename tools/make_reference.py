@@ -291,18 +291,18 @@ def commands() -> str:
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
 _CLOSED = {
-    "gon_edge_messages_total": ("result", prometheus.MESSAGE_RESULTS),
+    "gon_edge_messages_total": ("result", events.MESSAGE_RESULTS),
     "gon_edge_messages_rejected_total": ("reason", events.REASONS),
     "gon_edge_messages_ignored_total": ("reason", events.IGNORED_REASONS),
     "gon_edge_readings_masked_total": ("reason", (*events.MASK_REASONS, *events.LOST_REASONS)),
-    "gon_edge_rows_unscored_total": ("reason", prometheus.UNSCORED_REASONS),
-    "gon_edge_mqtt_reconnects_total": ("reason", prometheus.RECONNECT_REASONS),
-    "gon_edge_away_seconds_total": ("reason", prometheus.AWAY_REASONS),
-    "gon_edge_stream_state": ("state", prometheus.STREAM_STATES),
-    "gon_edge_alert_active": ("kind", prometheus.ALERT_KINDS),
-    "gon_edge_alerts_total": ("kind", prometheus.ALERT_KINDS),
+    "gon_edge_rows_unscored_total": ("reason", events.UNSCORED_REASONS),
+    "gon_edge_mqtt_reconnects_total": ("reason", events.RECONNECT_REASONS),
+    "gon_edge_away_seconds_total": ("reason", events.AWAY_REASONS),
+    "gon_edge_stream_state": ("state", events.STREAM_STATES),
+    "gon_edge_alert_active": ("kind", events.ALERT_KINDS),
+    "gon_edge_alerts_total": ("kind", events.ALERT_KINDS),
     "gon_edge_feedback_total": ("answer", events.ANSWERS),
-    "gon_edge_retrain_rounds_total": ("outcome", prometheus.TRAINING_OUTCOMES),
+    "gon_edge_retrain_rounds_total": ("outcome", events.TRAINING_OUTCOMES),
     "gon_edge_fleet_events_total": ("result", fleet.RESULTS),
 }
 _VALUES = {  # what is not said by the word itself
@@ -364,6 +364,7 @@ def metrics() -> str:
             continue
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         own = [*family.samples[0].labels] if family.type == "info" else labels.get(family.name, ())
+        own = own or getattr(family, "_labelnames", ())
         kind = "gauge" if family.type == "info" else family.type
         text = f"{_prose(family.documentation)} {_MORE.get(name, '')}".strip()
         rows.append((f"`{name}`", kind, ", ".join(f"`{label}`" for label in own), text))
@@ -401,7 +402,11 @@ def metrics() -> str:
 # First level below BASE/NODE: level(s) as shown, retained, what it carries.
 _TOPICS = {
     "alert": (("alert",), "no, QoS 1", "Alerts, see [events](#events)."),
-    "state": (("state", "STREAM"), "yes", "The state of a stream, see [states](#states); at most once a second."),
+    "state": (
+        ("state", "STREAM"),
+        "yes",
+        "The state of a stream, see [states](#states); at most once a second, and 100 a second of all streams.",
+    ),
     "status": (("status",), "yes", "`online` or `offline`; the broker sends the latter too (last will)."),
     "homeassistant": (("homeassistant", "STREAM"), "yes", "With `homeassistant.enabled`: a stream's entities, JSON."),
     "feedback": (

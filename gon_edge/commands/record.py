@@ -38,8 +38,9 @@ from gon_edge.process.clock import monotonic
 from gon_edge.process.files import open_regular
 from gon_edge.state.catalog import find, starters
 from gon_edge.state.folder import ModelFolder
+from gon_edge.stream.heard import Step
 from gon_edge.stream.held import alert_json
-from gon_edge.stream.pipeline import TICK_S, Pipeline, Step
+from gon_edge.stream.pipeline import TICK_S, Pipeline
 from gon_edge.stream.stream import Stream
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from gon_edge.config.file import parse_config
 from gon_edge.config.schema import Config
 from gon_edge.events import Reading
 from gon_edge.stream.families import family, suggestion
+from gon_edge.stream.heard import Heard
 from gon_edge.stream.ledger import HELP, IN_WORDS, date
-from gon_edge.stream.pipeline import Heard, Pipeline
+from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.stream import Stream
 
 _MESSAGE = "(message)"  # in place of a key, where the whole message is refused

@@ -301,7 +301,7 @@ class Orders:
     def close(self, stream: str, *, ends: bool) -> None:
         """Let go of a live stream, its series and its retained state; the device of Home Assistant goes with it."""
         self.store_state()
-        found = self._pipeline.streams.pop(stream, None)
+        found = self._pipeline.close(stream)
         if found is not None:
             self._reporter.rows(found, found.give_up_training())
             if ends:
@@ -377,6 +377,7 @@ class Orders:
         if stream.starter is not None:
             log.info("stream %r: its own model takes over from %s", stream.name, stream.starter.version)
         stream.use(model)
+        self._pipeline.touch(stream)
         self._telemetry.model(stream.name, model.version, float(model.lineage.get("trained_at", 0.0)))
         self._schedules[stream.name].new_model(self._drift(stream))
         self._reporter.state(stream, force=True)

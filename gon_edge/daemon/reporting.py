@@ -22,16 +22,20 @@ from gon_edge.process.logs import Seldom
 from gon_edge.state.store import Store
 from gon_edge.stream import drift
 from gon_edge.stream.habits import in_words
+from gon_edge.stream.heard import Heard, Step
 from gon_edge.stream.held import TOP_FEATURES, event_json
 from gon_edge.stream.ledger import IN_WORDS
 from gon_edge.stream.outcome import Outcome
-from gon_edge.stream.pipeline import Heard, Step
 from gon_edge.stream.stream import Stream
 
 log = logging.getLogger(__name__)
 
 STATE_EVERY_S = 1.0
 """Between two state messages of a stream, unless something happens: as often as the page looks."""
+
+_STATES_A_SECOND = 100
+"""Of all streams together, unless something happens: of a thousand, each tells its score every ten seconds.  Each state
+costs as much as a row.  Not critical."""
 
 ALERTS_SHOWN = 50  # on the page, as many as fit two screens; more where more are open
 _ALL = 1 << 30  # alerts: those that are open are few
@@ -336,10 +340,11 @@ class Reporter:
             self.alerts[alert] = {**self.alerts[alert], "answer": answer, "note": note}  # others read the old one
 
     def state(self, stream: Stream, *, force: bool = False) -> None:
-        """Publish a stream's state, retained, at most once a second unless ``force`` is set."""
+        """Publish a stream's state, retained, unless that was just done or ``force`` is set."""
         now = self._monotonic()
         self._telemetry.stream_state(stream.name, stream.state)
-        if not force and now - self._published_at.get(stream.name, -STATE_EVERY_S) < STATE_EVERY_S:
+        every_s = max(STATE_EVERY_S, len(self._published_at) / _STATES_A_SECOND)
+        if not force and now - self._published_at.get(stream.name, -math.inf) < every_s:
             return
         self._published_at[stream.name] = now
         verdict = stream.verdict

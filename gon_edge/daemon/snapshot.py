@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from gon_edge import __version__
 from gon_edge.config.schema import Config, HttpConfig
 from gon_edge.daemon.orders import Orders
-from gon_edge.daemon.reporting import Reporter
+from gon_edge.daemon.reporting import STATE_EVERY_S, Reporter
 from gon_edge.errors import StoreError
 from gon_edge.links.mqtt.client import MqttClient
 from gon_edge.links.snapshot import HistorySnapshot, ReadingsSnapshot, Snapshot, StreamSnapshot
@@ -32,6 +33,7 @@ from gon_edge.stream.stream import Stream
 log = logging.getLogger(__name__)
 
 _USUAL = 2.0  # deviations: where 95 % of the rows of a bell curve are.  Not critical: it is a shade behind a line
+_WAIT_S = 1.0  # for a scoring loop that hangs; not critical: it takes a tenth of this to come round
 _LOOK_S = 2.0  # a page waits 5 s for an answer: for its turn and for the look it may take as long as this each
 
 
@@ -68,8 +70,42 @@ class Viewer:
         self._config = config
         self._pipeline, self._client, self._reporter, self._orders = pipeline, client, reporter, orders
         self._started_at = time.time()
+        self._new = threading.Condition()
+        self._wanted = False
+        self._ready = False
+        self._newest = self.take()
+        self._taken_at = -math.inf  # by `time.monotonic`
 
-    def take(self, *, ready: bool = True) -> Snapshot:
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a new snapshot."""
+        return self._wanted
+
+    def look(self) -> Snapshot:
+        """The newest snapshot, for the threads of HTTP; where it is old they wait until the scoring loop takes another.
+
+        Nobody looks for most of the time, and of a thousand streams a snapshot takes a tenth of a second.
+        """
+        with self._new:
+            if time.monotonic() - self._taken_at > STATE_EVERY_S:
+                self._wanted = True
+                self._new.wait(_WAIT_S)
+            return replace(self._newest, heartbeat_at=self.heartbeat_at)
+
+    def begin(self) -> None:
+        """Say that configuration and models are loaded."""
+        self.heartbeat_at, self._ready = time.monotonic(), True
+        with self._new:
+            self._newest = replace(self._newest, ready=True)
+
+    def show(self) -> None:
+        """Take a snapshot for those who `look`; called on the scoring thread."""
+        newest = self.take()
+        with self._new:
+            self._newest, self._taken_at, self._wanted = newest, time.monotonic(), False
+            self._new.notify_all()
+
+    def take(self) -> Snapshot:
         """What there is to see now; called on the scoring thread."""
         streams = sorted(self._pipeline.streams.items())
         return Snapshot(
@@ -86,7 +122,7 @@ class Viewer:
             queue_length=len(self._client.queue),
             rss_bytes=rss_bytes(),
             heartbeat_at=self.heartbeat_at,
-            ready=ready,
+            ready=self._ready,
             streams=tuple(
                 stream_snapshot(stream, self._orders.training_of(name), self._orders.waits(name))
                 for name, stream in streams

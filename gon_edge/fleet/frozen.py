@@ -17,6 +17,7 @@ import json
 import math
 import sys
 import zlib
+from array import array
 from collections import deque
 from typing import Any
 
@@ -123,6 +124,12 @@ class _Writer:
             return {_MARK: "array", "of": value.dtype.str, "shape": value.shape, "at": at}
         if isinstance(value, np.generic):
             return {_MARK: "scalar", "of": value.dtype.str, "value": value.item()}
+        if isinstance(value, array):
+            return {_MARK: "numbers", "of": value.typecode, "values": self.written(np.asarray(memoryview(value)))}
+        if isinstance(value, bytearray):
+            return {_MARK: "bytes", "values": self.written(np.asarray(memoryview(value)))}
+        if isinstance(value, slice):
+            return {_MARK: "slice", "items": [value.start, value.stop, value.step]}
         if type(value) in (list, tuple, set, frozenset, deque, dict):
             return self._container(value)
         return self.of_object(value) if _is_data(type(value)) else _OWN
@@ -185,6 +192,12 @@ class _Reader:
                 return data.reshape(written["shape"]).copy()
             case "scalar":
                 return np.dtype(written["of"]).type(written["value"])
+            case "numbers":
+                return array(written["of"], self.read(written["values"]).tobytes())
+            case "bytes":
+                return bytearray(self.read(written["values"]).tobytes())
+            case "slice":
+                return slice(*written["items"])
             case "list":
                 return [self.read(item) for item in written["items"]]
             case "tuple":

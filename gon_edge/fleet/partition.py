@@ -38,7 +38,7 @@ from gon_edge.fleet.saved import Known, OwnerError, Saved, go_on
 from gon_edge.fleet.series import Series
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock, monotonic
-from gon_edge.stream.pipeline import Heard
+from gon_edge.stream.heard import Heard
 
 log = logging.getLogger(__name__)
 

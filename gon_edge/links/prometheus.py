@@ -13,6 +13,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,18 +29,13 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from gon_edge.events import (
-    ALERT_KINDS,
-    ANSWERS,
     AWAY_REASONS,
     IGNORED_REASONS,
     LOST_REASONS,
     MASK_REASONS,
-    MESSAGE_RESULTS,
     PUBLISH_LOSSES,
     REASONS,
     RECONNECT_REASONS,
-    STREAM_STATES,
-    TRAINING_OUTCOMES,
     UNSCORED_REASONS,
     Alert,
     AlertKind,
@@ -53,6 +49,7 @@ from gon_edge.events import (
     UnscoredReason,
     Verdict,
 )
+from gon_edge.links.series import Durations, Messages, StreamSeries
 
 TOP_FEATURES = 5  # not critical: causes shown of one stream; the rest of the score is rarely worth a series
 # Not critical: causes shown of all streams together.  A fault that hits them all at once must not flood Prometheus.
@@ -62,6 +59,9 @@ MAX_CONTRIBUTIONS = 200
 _SECONDS = (50e-6, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 # From a training of a few hundred rows on a fast machine to the deadline of a slow one.
 _TRAINING_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+_Collector = TypeVar("_Collector", bound=Collector)
 
 
 class _Declare:
@@ -75,6 +75,10 @@ class _Declare:
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"gon_edge_{name}", text, labels, registry=self._registry)
+
+    def collector(self, collector: _Collector) -> _Collector:
+        self._registry.register(collector)
+        return collector
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"gon_edge_{name}", text, buckets=buckets, registry=self._registry)
@@ -115,8 +119,6 @@ class Telemetry:
         self._declare_training(declare)
         self._declare_daemon(declare)
         self._start_counters_at_0()
-        self._results = {result: self._messages.labels(result) for result in MESSAGE_RESULTS}
-        self._streams: dict[str, _Stream] = {}
         self._contributions = 0
         registry.register(_DiskWrites(proc))
         ProcessCollector(proc=str(proc), registry=registry)
@@ -137,7 +139,7 @@ class Telemetry:
         self._unacknowledged = declare.gauge(
             "mqtt_unacknowledged_seconds", "How long the oldest message of ours has waited for the broker's answer."
         )
-        self._messages = declare.counter("messages_total", "Messages from the broker by what became of them.", "result")
+        self._messages = declare.collector(Messages())
         self._rejected = declare.counter(
             "messages_rejected_total", "Invalid messages, or lines of them, by reason.", "reason"
         )
@@ -152,12 +154,8 @@ class Telemetry:
         self._undecided = declare.gauge("messages_undecided", "Readings that a later one makes accepted or late.")
 
     def _declare_streams(self, declare: _Declare) -> None:
-        self._rows = declare.counter("rows_total", "Rows of the regular grid.", "stream")
         self._unscored = declare.counter("rows_unscored_total", "Rows without a score, by reason.", "reason")
-        self._last_row = declare.gauge("last_row_timestamp_seconds", "Unix time of the newest row.", "stream")
-        self._state = declare.gauge("stream_state", "1 for the state a stream is in.", "stream", "state")
-        self._score = declare.gauge("anomaly_score", "Newest score; high is anomalous.", "stream")
-        self._threshold = declare.gauge("anomaly_threshold", "Threshold of the score.", "stream")
+        self._streams = declare.collector(StreamSeries())
         self._contribution = declare.gauge(
             "anomaly_contribution_ratio",
             f"Share of the score of an anomalous row, the {TOP_FEATURES} largest of a stream.",
@@ -166,26 +164,21 @@ class Telemetry:
         )
         self._value = declare.gauge("anomaly_value", "What a feature that contributes read.", "stream", "feature")
         self._expected = declare.gauge("anomaly_expected_value", "What it should have read.", "stream", "feature")
-        self._missing = declare.gauge(
-            "missing_features", "Features silent for longer than is usual for them, or frozen.", "stream"
+        self._scoring = declare.collector(
+            Durations("scoring_duration_seconds", "Time one row took to score.", _SECONDS)
         )
-        self._scoring = declare.histogram("scoring_duration_seconds", "Time one row took to score.", _SECONDS)
-        self._latency = declare.histogram(
-            "ingest_to_verdict_seconds", "From the newest message of a row being received to its verdict.", _SECONDS
+        self._latency = declare.collector(
+            Durations(
+                "ingest_to_verdict_seconds",
+                "From the newest message of a row being received to its verdict.",
+                _SECONDS,
+            )
         )
-        self._alert_active = declare.gauge("alert_active", "1 while an alert is open.", "stream", "kind")
-        self._alerts = declare.counter("alerts_total", "Alerts opened.", "stream", "kind")
-        self._answers = declare.counter("feedback_total", "What people have said of alerts.", "stream", "answer")
         self._answers_refused = declare.counter(
             "feedback_refused_total", "Answers by MQTT that were none, or could not be heeded."
         )
 
     def _declare_training(self, declare: _Declare) -> None:
-        self._model = declare.gauge("model_info", "1 for the model in use.", "stream", "version")
-        self._model_trained = declare.gauge(
-            "model_trained_timestamp_seconds", "Unix time of the model's training.", "stream"
-        )
-        self._retrains = declare.counter("retrain_rounds_total", "Trainings by outcome.", "stream", "outcome")
         self._retrain_duration = declare.histogram(
             "retrain_duration_seconds", "Time one training took.", _TRAINING_SECONDS
         )
@@ -221,7 +214,6 @@ class Telemetry:
             (self._mqtt_reconnects, RECONNECT_REASONS),
             (self._publications_lost, PUBLISH_LOSSES),
             (self._away, AWAY_REASONS),
-            (self._messages, MESSAGE_RESULTS),
             (self._rejected, REASONS),
             (self._ignored, IGNORED_REASONS),
             (self._masked, (*MASK_REASONS, *LOST_REASONS)),
@@ -264,7 +256,7 @@ class Telemetry:
 
     def message(self, result: MessageResult, count: int = 1) -> None:
         """Count messages by what became of them."""
-        self._results[result].inc(count)
+        self._messages.counts[result] += count
 
     def undecided(self, count: int) -> None:
         """Show how many readings have no result yet."""
@@ -276,7 +268,7 @@ class Telemetry:
 
     def ignored(self, reason: str, count: int = 1) -> None:
         """Count messages nobody looks at; `reason` is one of :data:`gon_edge.events.IGNORED_REASONS`."""
-        self._results["ignored"].inc(count)
+        self._messages.counts["ignored"] += count
         self._ignored.labels(reason).inc(count)
 
     def masked(self, reason: str, count: int = 1) -> None:
@@ -291,38 +283,42 @@ class Telemetry:
 
     def row(self, stream: str, timestamp: float, unscored: UnscoredReason | None = None) -> None:
         """Count a row of `stream` with its Unix `timestamp`, and why it gets no score if it gets none."""
-        series = self._stream(stream)
-        series.rows.inc()
-        series.last_row.set(timestamp)
+        series = self._streams.of(stream)
+        series.rows += 1
+        series.last_row = timestamp
         if unscored is not None:
             self._unscored.labels(unscored).inc()
 
     def verdict(self, verdict: Verdict, *, scoring_s: float, latency_s: float | None) -> None:
         """Show a verdict: score, threshold, and both durations; no latency for a row that waited for its model."""
-        series = self._stream(verdict.stream)
-        series.score.set(verdict.score)
-        series.threshold.set(verdict.threshold)
-        series.missing.set(len(verdict.missing))
+        series = self._streams.of(verdict.stream)
+        series.score, series.threshold, series.missing = verdict.score, verdict.threshold, len(verdict.missing)
         self._scoring.observe(scoring_s)
         if latency_s is not None:
             self._latency.observe(latency_s)
 
     def causes(self, stream: str, causes: tuple[Cause, ...]) -> None:
         """Show the features behind the newest score of `stream`; none while it is not anomalous."""
-        series = self._stream(stream)
+        series = self._streams.of(stream)
+        if not causes and not series.features:
+            return
         shown = {cause.feature: cause for cause in causes[:TOP_FEATURES]}
-        for feature in series.features - shown.keys():
-            self._remove_cause(stream, feature)
-            series.features.remove(feature)
+        kept = []
+        for feature in series.features:
+            if feature in shown:
+                kept.append(feature)
+            else:
+                self._remove_cause(stream, feature)
         for feature, cause in shown.items():
             if feature not in series.features:
                 if self._contributions >= MAX_CONTRIBUTIONS:
                     continue
-                series.features.add(feature)
+                kept.append(feature)
                 self._contributions += 1
             self._contribution.labels(stream, feature).set(cause.contribution)
             for family, value in ((self._value, cause.value), (self._expected, cause.expected)):
                 family.labels(stream, feature).set(math.nan if value is None else value)
+        series.features = tuple(kept)
 
     def _remove_cause(self, stream: str, feature: str) -> None:
         for family in (self._contribution, self._value, self._expected):
@@ -331,25 +327,21 @@ class Telemetry:
 
     def stream_state(self, stream: str, state: StreamState) -> None:
         """Show the state `stream` is in; the other states fall to 0."""
-        series = self._stream(stream)
-        if series.state != state:
-            series.state = state
-            for each in STREAM_STATES:
-                self._state.labels(stream, each).set(each == state)
+        self._streams.of(stream).state = state
 
     def alert(self, alert: Alert) -> None:
         """Count a new alert and show whether one is open; an open one with its causes, so that no scrape finds none."""
-        self._stream(alert.stream)
+        series = self._streams.of(alert.stream)
         if alert.type != "end" and alert.kind == "anomaly" and alert.top_features:
             self.causes(alert.stream, alert.top_features)
         if alert.type == "new":
-            self._alerts.labels(alert.stream, alert.kind).inc()
-        self._alert_active.labels(alert.stream, alert.kind).set(alert.type != "end")
+            series.alerts[alert.kind] = series.alerts.get(alert.kind, 0) + 1
+        self.alert_audible(alert.stream, alert.kind, alert.type != "end")
 
     def answer(self, stream: str, answer: AnswerWord) -> None:
         """Count what a person has said of an alert, or of rows."""
-        self._stream(stream)
-        self._answers.labels(stream, answer).inc()
+        answers = self._streams.of(stream).answers
+        answers[answer] = answers.get(answer, 0) + 1
 
     def answer_refused(self) -> None:
         """Count an answer by MQTT that was none, or could not be heeded."""
@@ -357,41 +349,21 @@ class Telemetry:
 
     def model(self, stream: str, version: str, trained_at: float) -> None:
         """Show the model `stream` is scored by from now on; `trained_at` is Unix seconds."""
-        series = self._stream(stream)
-        if series.model_version is not None:
-            self._model.remove(stream, series.model_version)
-        series.model_version = version
-        self._model.labels(stream, version).set(1)
-        self._model_trained.labels(stream).set(trained_at)
+        series = self._streams.of(stream)
+        series.model_version, series.trained_at = version, trained_at
 
     def remove_stream(self, stream: str) -> None:
         """Remove every series of `stream`, so that its last values are not shown for ever."""
-        series = self._streams.pop(stream, None)
-        if series is None:
-            return
-        for family in (self._rows, self._last_row, self._score, self._threshold, self._missing, self._model_trained):
-            with contextlib.suppress(KeyError):  # a stream without a model has no training time
-                family.remove(stream)
-        for state in STREAM_STATES:
-            self._state.remove(stream, state)
-        for kind in ALERT_KINDS:
-            self._alert_active.remove(stream, kind)
-            self._alerts.remove(stream, kind)
-        for answer in ANSWERS:
-            self._answers.remove(stream, answer)
-        for outcome in TRAINING_OUTCOMES:
-            self._retrains.remove(stream, outcome)
-        if series.model_version is not None:
-            self._model.remove(stream, series.model_version)
-        for feature in series.features:
+        series = self._streams.streams.pop(stream, None)
+        for feature in series.features if series is not None else ():
             self._remove_cause(stream, feature)
 
     # Training, state, configuration
 
     def retrain(self, stream: str, outcome: TrainingOutcome, *, duration_s: float, peak_bytes: int) -> None:
         """Count a training of `stream` that has ended."""
-        self._stream(stream)
-        self._retrains.labels(stream, outcome).inc()
+        rounds = self._streams.of(stream).rounds
+        rounds[outcome] = rounds.get(outcome, 0) + 1
         self._retrain_duration.observe(duration_s)
         self._retrain_peak.set(peak_bytes)
 
@@ -405,7 +377,8 @@ class Telemetry:
 
     def alert_audible(self, stream: str, kind: AlertKind, open_: bool) -> None:
         """Show whether an alert is open that no silence holds back."""
-        self._alert_active.labels(stream, kind).set(open_)
+        series = self._streams.of(stream)
+        series.open = series.open | {kind} if open_ else series.open - {kind}
 
     def control_refused(self, count: int) -> None:
         """Count requests on the control socket that were none."""
@@ -432,29 +405,6 @@ class Telemetry:
         """Show whether a damaged database was set aside at the start."""
         self._store_recovered.set(recovered)
 
-    def _stream(self, name: str) -> _Stream:
-        series = self._streams.get(name)
-        if series is None:
-            series = self._streams[name] = _Stream(
-                self._rows.labels(name),
-                self._last_row.labels(name),
-                self._score.labels(name),
-                self._threshold.labels(name),
-                self._missing.labels(name),
-            )
-            series.score.set(math.nan)
-            series.threshold.set(math.nan)
-            for state in STREAM_STATES:
-                self._state.labels(name, state)
-            for kind in ALERT_KINDS:
-                self._alert_active.labels(name, kind)
-                self._alerts.labels(name, kind)
-            for answer in ANSWERS:
-                self._answers.labels(name, answer)
-            for outcome in TRAINING_OUTCOMES:
-                self._retrains.labels(name, outcome)
-        return series
-
 
 def _expiry(path: Path) -> float:
     from gon_edge.process.certificate import certificate_expiry  # with TLS only
@@ -463,22 +413,6 @@ def _expiry(path: Path) -> float:
         return certificate_expiry(path)
     except (OSError, ValueError):
         return math.nan
-
-
-class _Stream:
-    """The series of one stream that every row touches: finding them by label costs more than setting them."""
-
-    __slots__ = ("features", "last_row", "missing", "model_version", "rows", "score", "state", "threshold")
-
-    def __init__(self, rows: Counter, last_row: Gauge, score: Gauge, threshold: Gauge, missing: Gauge) -> None:
-        self.rows = rows
-        self.last_row = last_row
-        self.score = score
-        self.threshold = threshold
-        self.missing = missing
-        self.state: StreamState | None = None
-        self.model_version: str | None = None
-        self.features: set[str] = set()  # that have a contribution, a value and an expected value
 
 
 class _DiskWrites(Collector):

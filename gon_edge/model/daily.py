@@ -52,6 +52,9 @@ LEAST_SPAN_S = 2.5 * DAY_S
 """Seconds that stored rows must span before a model is given differences: two days to compare, and some rows of a
 third.  Shorter recordings are judged as they always were."""
 
+_BLOCK_ROWS = 16
+"""Rows that are remembered at once.  Not critical: one by one they took 4 us each, so they take 1."""
+
 MOST_FEATURES = 32
 """With more readings none is given a difference: they double what a model weighs, and a row of many readings says much
 of the hour by itself.  A judgement."""
@@ -103,7 +106,7 @@ def local_offset_s(timestamp: float) -> float:
 class DayMemory:
     """The last week of one stream: the lowest and highest value of each reading in every quarter of an hour.
 
-    It takes 6 KiB for each reading, whatever the interval between rows.
+    It takes 6 KiB for each reading once it has seen a week, whatever the interval between rows.
 
     Parameters
     ----------
@@ -125,11 +128,13 @@ class DayMemory:
         self._place: dict[str, int] = {}
         self._low = np.empty((_RING, 0), np.float32)
         self._high = np.empty((_RING, 0), np.float32)
-        self._slots = np.full(_RING, -1, np.int64)  # which quarter of an hour since 1970 each place is of
+        self._slots = np.full(_RING, -1, np.int32)  # which quarter of an hour since 1970 each place is of
         self._columns: dict[tuple[str, ...], Columns] = {}
         self._every = np.arange(0)  # of all readings
         self._quarter = (-1, 0)  # of UTC, and the same on the local clock
         self._looked_at: tuple[int, tuple[str, ...]] | None = None
+        self._waiting: tuple[int, tuple[str, ...]] = (-1, ())  # the quarter and the readings of rows that wait
+        self._block, self._rows = np.zeros((_BLOCK_ROWS, 0), np.float32), 0
         self._earlier = np.empty((0, 2, DAYS, 0), np.float32)
 
     def add(self, timestamps: ArrayLike, names: tuple[str, ...], values: ArrayLike) -> None:
@@ -144,6 +149,7 @@ class DayMemory:
         values : array-like, shape (N, F)
             What is not finite is passed over.
         """
+        self._remember()
         table = np.asarray(values, np.float32)
         columns = self._columns_of(names)
         for slot, rows in self._quarters(timestamps):
@@ -151,6 +157,7 @@ class DayMemory:
 
     def add_past(self, timestamps: ArrayLike, names: tuple[str, ...], values: ArrayLike) -> None:
         """As `add`, of rows that may be older than those that were added before them; what these have told stays."""
+        self._remember()
         table = np.asarray(values, np.float32)
         columns = self._columns_of(names)
         for slot, rows in self._quarters(timestamps):
@@ -159,14 +166,27 @@ class DayMemory:
 
     def add_row(self, timestamp: float, names: tuple[str, ...], values: NDArray[np.float32]) -> None:
         """Remember one row (F,), as `add` does."""
-        slot, columns = self._local_quarter(timestamp), self._columns_of(names)
-        at = slot % _RING
-        inside = (self._low[at, columns] <= values) & (values <= self._high[at, columns])
-        if self._slots[at] != slot or not inside.all():
-            self._widen(slot, columns, values[None])
+        slot = self._local_quarter(timestamp)
+        if slot != self._waiting[0] or names is not self._waiting[1]:
+            self._remember()
+            self._waiting = slot, names
+            if self._block.shape[1] != len(names):
+                self._block = np.zeros((_BLOCK_ROWS, len(names)), np.float32)
+        self._block[self._rows] = values
+        self._rows += 1
+        if self._rows == _BLOCK_ROWS:
+            self._remember()
+
+    def _remember(self) -> None:
+        """Remember the rows that wait: nobody looks at the day they are of."""
+        rows, self._rows = self._block[: self._rows], 0
+        if len(rows):
+            slot, names = self._waiting
+            self._widen(slot, self._columns_of(names), rows)
 
     def take(self, timestamps: ArrayLike, names: tuple[str, ...], values: ArrayLike) -> NDArray[np.float32]:
         """Remember rows as `add` does, and say what `of_row` says of each, shape (N, F)."""
+        self._remember()
         table = np.asarray(values, np.float32)
         columns = self._columns_of(names)
         told = np.empty_like(table)
@@ -177,6 +197,7 @@ class DayMemory:
 
     def around(self, timestamps: ArrayLike, names: tuple[str, ...], values: ArrayLike) -> NDArray[np.float32]:
         """As `of_row` for each row, shape (N, F), but with the days after as well: for the first days of a record."""
+        self._remember()
         table = np.asarray(values, np.float32)
         columns = self._columns_of(names)
         told = np.empty_like(table)
@@ -191,6 +212,7 @@ class DayMemory:
         """
         slot = self._local_quarter(timestamp)
         if self._looked_at != (slot, names):
+            self._remember()  # a clock that was set back makes them another day's
             self._earlier = np.stack(self._ranges(slot, self._columns_of(names), _BEFORE))
             self._looked_at = slot, names
         low, high = self._earlier
@@ -221,13 +243,21 @@ class DayMemory:
         if columns is None:
             fresh = [name for name in names if name not in self._place]
             self._place.update({name: len(self._place) + i for i, name in enumerate(fresh)})
-            self._low = np.hstack([self._low, np.full((_RING, len(fresh)), np.inf, np.float32)])
-            self._high = np.hstack([self._high, np.full((_RING, len(fresh)), -np.inf, np.float32)])
+            self._low = self._widened(self._low, len(fresh), np.inf)
+            self._high = self._widened(self._high, len(fresh), -np.inf)
             self._looked_at = None
             columns = sliced(np.array([self._place[name] for name in names], np.intp))
             self._every = np.arange(len(self._place))
             self._columns[names] = columns
         return columns
+
+    def _widened(self, table: NDArray[np.float32], readings: int, nothing: float) -> NDArray[np.float32]:
+        """The table with room for more readings; quarters that nobody has seen are not touched and take no memory."""
+        known = np.flatnonzero(self._slots >= 0)
+        wider = np.zeros((_RING, table.shape[1] + readings), np.float32)
+        wider[known, : table.shape[1]] = table[known]
+        wider[known, table.shape[1] :] = nothing
+        return wider
 
     def _widen(self, slot: int, columns: Columns, values: NDArray[np.float32]) -> None:
         """Let the ranges of a quarter of an hour hold these values (N, F)."""

@@ -10,6 +10,7 @@ Pure arithmetic on scores.  ``detector`` and ``estimator`` both run this, a row 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -86,8 +87,8 @@ class Decision:
         self._largest = -np.inf
         self._rows_below = 0
         self._rows = 0
-        self._scores = np.zeros(_ROWS, np.float32)
-        self._above = np.zeros(_ROWS, np.bool_)
+        self._scores = array("f")  # of the newest rows, while one of them was anomalous; else none is kept
+        self._above = bytearray()
         self._count = 0
 
     def take(self, score: float, *, left: bool, away: bool) -> Decided:
@@ -151,11 +152,18 @@ class Decision:
 
     def _remember(self, score: float, *, above: bool) -> None:
         place = self._rows % _ROWS
-        self._count += int(above) - int(self._above[place])
-        self._above[place], self._scores[place] = above, score
         self._rows += 1
+        if not self._above:
+            if not above:
+                return
+            # Rows before are taken for 0: of a state, at most a fifth is not anomalous, and those are not its highest.
+            self._scores, self._above = array("f", bytes(4 * _ROWS)), bytearray(_ROWS)
+        self._count += above - self._above[place]
+        self._above[place], self._scores[place] = above, score
+        if not self._count:
+            self._scores, self._above = array("f"), bytearray()
 
     def _forget(self) -> None:
         if self._rows:
             self._rows = self._count = 0
-            self._above[:] = False
+            self._scores, self._above = array("f"), bytearray()

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from gon_edge.events import Cause, Row, Verdict
 from gon_edge.model import daily
 from gon_edge.model.counters import rates
-from gon_edge.model.daily import DayMemory
+from gon_edge.model.daily import Columns, DayMemory
 from gon_edge.model.decision import Decision
 from gon_edge.model.explain import Look, explainer, forget, normalised, share, share_at_sight
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
-from gon_edge.model.window import SlidingWindow, clipped
+from gon_edge.model.window import CLIP, SlidingWindow, clipped
 
 _SMALLEST_SHARE = 0.05
 """Causes with a smaller share are not worth a line: such features mostly moved to meet the others."""
@@ -82,14 +82,23 @@ class Detector:
         self._levels = model.levels()
         self._decision = Decision(model.threshold)
         self._changed = False
-        self._columns: NDArray[np.intp] | None = None
+        self._columns = np.empty(0, np.intp)  # where the model's features stand in a row, -1 for one that is not there
+        self._chosen: Columns = slice(0)  # the same of those that are there
+        self._has_all = False  # the readings, which are all but differences
+        self._present: Columns = slice(0)  # those that are
         self._seen_features: tuple[str, ...] | None = None
-        self._still = np.zeros(len(model.features), np.int64)
+        self._rows = 0
+        self._moved_at = np.zeros(len(model.features), np.int64)  # row at which each was another than in the one before
+        self._frozen_from = 0  # no row before it has a frozen feature
         self._last = np.full(len(model.features), np.nan, np.float32)  # as it came, stale or not
         self._known = self._last  # of it what was usable
         self._is_counter = model.is_counter
         self._masked = np.zeros(len(model.features), np.bool_)
         self._lowest = np.full_like(self._last, np.nan) if model.lowest is None else model.lowest
+        self._none = np.zeros(len(model.features), np.bool_)
+        self._is_whole = not (model.rising or self._compared)  # where each reading has a value, each feature has
+        self._clip_high = np.full(len(model.features), CLIP)
+        self._clip_low = -self._clip_high
         self._patience = np.maximum(_FROZEN * model.longest_run.astype(np.int64), _FROZEN_ROWS)
 
     def update(self, row: Row) -> Verdict:
@@ -106,13 +115,19 @@ class Detector:
         model = self.model
         restart = row.restart or not self._age
         values, unusable, missing = self._select(row, restart)
-        place = model.scaler.standardise(values)
-        left, begins = self._levels.take(place, restart=restart)
-        restart |= begins
-        z = clipped(place - self._levels.shift)
-        self._masked = unusable | np.isnan(z)  # a counter is no news at a row by itself: it has no rate yet
-        if self._masked.any():
-            z = self._net.impute(z, self._masked)
+        left = None
+        if unusable is self._none and self._is_whole and not restart and self._levels.skip():  # nearly every row
+            self._masked = unusable
+            place = (values - model.scaler.mean) / model.scaler.scale
+            z = np.maximum(np.minimum(place, self._clip_high), self._clip_low).astype(np.float32)
+        else:
+            place = model.scaler.standardise(values)
+            left, begins = self._levels.take(place, restart=restart)
+            restart |= begins
+            z = clipped(place - self._levels.shift)
+            self._masked = unusable | np.isnan(z)  # a counter is no news at a row by itself: it has no rate yet
+            if self._masked.any():
+                z = self._net.impute(z, self._masked)
         if restart:
             self._window.restart(z)
             self._measured.restart(values)
@@ -138,11 +153,14 @@ class Detector:
             threshold=threshold,
             is_anomaly=score > threshold,
             causes=(),
-            missing=tuple(name for name, gone in zip(model.features, missing, strict=True) if gone),
+            missing=() if missing is self._none else self._named(missing),
             model_version=model.version,
             changed=changed,
             moved=self._moved() if is_news else (),
         )
+
+    def _named(self, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+        return tuple(name for name, is_chosen in zip(self.model.features, chosen, strict=True) if is_chosen)
 
     @property
     def measured(self) -> NDArray[np.float32]:
@@ -324,34 +342,70 @@ class Detector:
         A difference to other days is never missing: its reading is.
         """
         if row.features is not self._seen_features:
-            place = {name: i for i, name in enumerate(row.features)}
-            self._columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
-            self._seen_features = row.features
-        assert self._columns is not None
+            self._meet(row.features)
+        self._rows += 1
+        if row.is_whole and self._has_all and self._rows < self._frozen_from:
+            values, unusable, missing = self._whole(row, restart), self._none, self._none
+        else:
+            values, unusable, missing = self._partial(row, restart)
+        if self._compared:
+            readings = self._known[self._of]
+            difference = self._days.of_row(row.timestamp, self._compared, readings)
+            if self._remembers:
+                self._days.add_row(row.timestamp, self._compared, readings)
+            difference[unusable[self._of] | np.isinf(difference)] = np.nan
+            values[self._differences] = difference
+            if unusable is not self._none:
+                unusable[self._differences] = missing[self._differences] = False
+        return values, unusable, missing
+
+    def _meet(self, features: tuple[str, ...]) -> None:
+        """Look where the model's features stand in rows of these."""
+        place = {name: i for i, name in enumerate(features)}
+        self._columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
+        present = self._columns >= 0
+        self._chosen, self._present = daily.sliced(self._columns[present]), daily.sliced(np.flatnonzero(present))
+        absent = np.flatnonzero(~present)
+        self._has_all = bool(np.isin(absent, np.arange(len(present))[self._differences]).all())
+        self._seen_features = features
+
+    def _whole(self, row: Row, restart: bool) -> Float:
+        """What `_select` gives where each reading has a fresh value and none is frozen: nearly every row."""
+        if self._compared:
+            came = np.full(len(self._columns), np.nan, np.float32)
+            came[self._present] = row.values[self._chosen]
+        else:
+            came = row.values[self._chosen]
+        self._note(came)
+        return self._rated(came, restart)
+
+    def _partial(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_], NDArray[np.bool_]]:
+        """What `_select` gives of any row, but for differences."""
         absent = self._columns < 0
         came = np.where(absent, np.float32(np.nan), row.values[self._columns])
-        self._still = np.where(came == self._last, self._still + 1, 0)
-        self._last = came
+        self._note(came)
         unusable = absent | row.stale[self._columns] | ~np.isfinite(came)
-        values = known = np.where(unusable, np.float32(np.nan), came)
-        if self.model.rising:
-            before = np.full_like(known, np.nan) if restart else self._known
-            values = rates(known, before, self._is_counter).astype(np.float32, copy=False)
-        self._known = known
-        frozen = self._still > self._patience
+        values = self._rated(np.where(unusable, np.float32(np.nan), came), restart)
+        frozen = self._rows - self._moved_at > self._patience
+        self._frozen_from = int((self._moved_at + self._patience).min()) + 1
         if frozen.any():
             frozen &= (values != 0.0) & (values != self._lowest)
         missing = unusable | frozen
-        if row.excused is not None:
-            excused = row.excused[self._columns] & ~absent
-            unusable, missing = unusable | (frozen & ~excused), missing & ~excused
-        else:
-            unusable = missing
-        if self._compared:
-            difference = self._days.of_row(row.timestamp, self._compared, known[self._of])
-            if self._remembers:
-                self._days.add_row(row.timestamp, self._compared, known[self._of])
-            difference[unusable[self._of] | np.isinf(difference)] = np.nan
-            values[self._differences] = difference
-            unusable[self._differences] = missing[self._differences] = False
-        return values, unusable, missing
+        if row.excused is None:
+            return values, missing, missing
+        excused = row.excused[self._columns] & ~absent
+        return values, unusable | (frozen & ~excused), missing & ~excused
+
+    def _note(self, came: Float) -> None:
+        """Remember which readings moved."""
+        np.copyto(self._moved_at, self._rows, where=came != self._last)
+        self._last = came
+
+    def _rated(self, known: Float, restart: bool) -> Float:
+        """Known values (F,) with counters as their rates."""
+        before, self._known = self._known, known
+        if not self.model.rising:
+            return known
+        if restart:
+            before = np.full_like(known, np.nan)
+        return rates(known, before, self._is_counter).astype(np.float32, copy=False)

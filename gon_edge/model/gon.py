@@ -111,6 +111,7 @@ class Discriminator:
         self._tau = np.array([scale.tau for scale in self.scales])  # (S,)
         self._share = np.array([scale.share for scale in self.scales])  # (S,)
         self._shares = float(self._share.sum())
+        self._one: _OneWindow | None = None  # made with the first window: training makes many that never see one
 
     @property
     def basis(self) -> tuple[Float, ...]:
@@ -120,6 +121,7 @@ class Discriminator:
     def with_parameters(self, parameters: dict[str, NDArray[np.floating]]) -> Discriminator:
         """A copy with other trained parameters, in the form of :meth:`parameters`; all else is shared."""
         other = copy(self)
+        other._one = None
         other.scales = tuple(
             replace(scale, prototypes=parameters[f"prototypes{s}"].astype(np.float32))
             for s, scale in enumerate(self.scales)
@@ -130,6 +132,7 @@ class Discriminator:
     def with_levels(self, tau: NDArray[np.floating]) -> Discriminator:
         """A copy whose scales count from energies ``tau`` (S,) on."""
         other = copy(self)
+        other._one = None
         other.scales = tuple(replace(scale, tau=float(t)) for scale, t in zip(self.scales, tau, strict=True))
         other._tau = np.array([scale.tau for scale in other.scales])
         return other
@@ -165,17 +168,12 @@ class Discriminator:
     def energies_one(self, view: Float) -> list[float]:
         """e_s of a single window (W, F): what :meth:`energies` gives, in a third of the time.
 
-        Its products are the only ones written out twice: those of BLAS for vectors, which do not take a batch.
+        Its products are the only ones written out twice: those of BLAS for vectors, which do not take a batch.  What is
+        left is done for all scales at once.
         """
-        flat = view.ravel()
-        energy = []
-        for scale, basis in zip(self.scales, self._basis, strict=True):
-            x_s = flat[flat.size - basis.shape[1] :]
-            p = basis.dot(x_s)
-            gap = p * scale.gain - scale.prototypes
-            unseen = float(x_s.dot(x_s)) - float(p.dot(p))
-            energy.append(_energy(float(np.einsum("kh,kh->k", gap, gap).min()), scale.kappa, max(unseen, 0.0)))
-        return energy
+        if self._one is None:
+            self._one = _OneWindow(self.scales, self._basis)
+        return self._one.energies(view.reshape(-1))
 
     def forward(self, x: Float) -> NDArray[np.float64]:
         """The logit D(x) of each window (N, W, F), shape (N,): high is normal."""
@@ -350,6 +348,38 @@ class _Seen(NamedTuple):
     """``||gap||²``, (N,)."""
     unseen: Float
     """``||x_s||² - ||p_s||²``, (N,); rounding may leave it a little below 0."""
+
+
+class _OneWindow:
+    """What :class:`Discriminator` needs for one window: the scales' units side by side, filled up with zeros.
+
+    A scale with fewer prototypes has its first one several times.
+    """
+
+    def __init__(self, scales: Sequence[Scale], basis: Sequence[Float]) -> None:
+        units = max(len(each) for each in basis)
+        most = max(len(scale.prototypes) for scale in scales)
+        self._p = np.zeros((len(scales), 1, units), np.float32)
+        self._gain = np.zeros_like(self._p)
+        self._prototypes = np.zeros((len(scales), most, units), np.float32)
+        self._products = []
+        for s, (scale, each) in enumerate(zip(scales, basis, strict=True)):
+            own = slice(len(each))
+            self._gain[s, 0, own] = scale.gain
+            self._prototypes[s, :, own] = scale.prototypes[0]
+            self._prototypes[s, : len(scale.prototypes), own] = scale.prototypes
+            self._products.append((-each.shape[1], each.dot, self._p[s, 0, own], scale.kappa))
+
+    def energies(self, flat: Float) -> list[float]:
+        """e_s of the window at the end of rows (R * F,), one number for each scale."""
+        unseen = []
+        for start, project, p, kappa in self._products:
+            x_s = flat[start:]
+            project(x_s, p)
+            unseen.append(kappa * max(float(x_s.dot(x_s)) - float(p.dot(p)), 0.0))
+        gap = self._p * self._gain - self._prototypes  # (S, K, H)
+        closest = np.minimum.reduce(np.einsum("skh,skh->sk", gap, gap), axis=1).tolist()
+        return [near + far for near, far in zip(closest, unseen, strict=True)]
 
 
 def _energy(closest: _Number, kappa: Any, unseen: _Number) -> _Number:

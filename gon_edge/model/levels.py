@@ -103,18 +103,27 @@ class Levels:
         self._home_rows = np.zeros(features, np.intp)
         self._age = 0
         self._kept = 0
+        self._is_away = False  # any of them
         self._values = np.full((_SAMPLES, features), np.nan, np.float32)
         self._outside = np.zeros((_SAMPLES, features), np.bool_)
 
     @property
     def away(self) -> bool:
         """Whether any feature is judged from another place than in training."""
-        return bool(self._away.any())
+        return self._is_away
 
     def never_left(self, z: NDArray[np.floating]) -> bool:
         """Whether rows (T, F) can't move any level: none is away, and none of them lies outside."""
         with np.errstate(invalid="ignore"):
             return not self.away and not bool(((z < self._low) | (z > self._high)).any())
+
+    def skip(self) -> bool:
+        """Pass over one more row, no restart, if all are at home and it is none of those that are looked at."""
+        age = self._age + 1
+        if self._is_away or age <= _FIRST_ROWS or not age % _EVERY:
+            return False
+        self._age = age
+        return True
 
     def take(self, z: NDArray[np.floating], *, restart: bool) -> Moved:
         """Take one more row (F,): standardised, neither shifted nor clipped, NaN where unknown.
@@ -122,8 +131,8 @@ class Levels:
         What to judge is ``z - shift``, afterwards.  A restart is the first row of a recording, or after a gap: what is
         away stays away, unless it begins at home.
         """
-        came_home = self._come_home(z, restart=restart) if self._away.any() else False
-        if self._away.any():
+        came_home = self._come_home(z, restart=restart) if self._is_away else False
+        if self._is_away:
             self._follow(z)
         if restart:
             self._age = self._kept = 0
@@ -157,7 +166,7 @@ class Levels:
     def resume(self, state: dict[int, float]) -> None:
         """Go on from what :meth:`state` returned."""
         for f, shift in state.items():
-            self.shift[f], self._away[f] = shift, True
+            self.shift[f], self._away[f], self._is_away = shift, True, True
 
     def _come_home(self, z: NDArray[np.floating], *, restart: bool) -> bool:
         inside = (z >= self._low) & (z <= self._high)
@@ -166,6 +175,7 @@ class Levels:
         if not home.any():
             return False
         self._away &= ~home
+        self._is_away = bool(self._away.any())
         self.shift[home] = 0.0
         return True
 
@@ -183,6 +193,7 @@ class Levels:
             return None
         self.shift[left] = np.nanmedian(self._values[:rows][:, left], axis=0)
         self._away |= left
+        self._is_away = True
         self._home_rows[left] = 0
         self._outside[:, left] = False
         return left

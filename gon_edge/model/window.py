@@ -30,10 +30,14 @@ _CHUNK_BYTES = 256 << 10
 """Of float64, held at once while a scaler is fitted.  Not critical: small beside the rows."""
 
 
-class SlidingWindow:
-    """A ring of rows whose newest W are always one contiguous block.
+_SPARE_ROWS = 32  # until the window is moved; not critical: more take memory, fewer time
 
-    Every row is written twice, W apart, in a buffer of 2 W rows, so that the view never wraps and nothing is copied.
+
+class SlidingWindow:
+    """Rows whose newest W are always one contiguous block.
+
+    Rows follow each other through a buffer that is a little longer than the window.  At its end the window is moved to
+    the beginning.
 
     Parameters
     ----------
@@ -52,24 +56,26 @@ class SlidingWindow:
     """
 
     def __init__(self, rows: int, features: int) -> None:
-        self._buffer = np.zeros((2 * rows, features), np.float32)
-        self._rows = rows
-        self._next = 0
+        self._buffer = np.zeros((rows + _SPARE_ROWS, features), np.float32)
+        self._rows = self._end = rows
 
     def restart(self, row: NDArray[np.float32]) -> None:
         """Fill the whole window with ``row`` (F,): what came before it is unknown."""
-        self._buffer[:] = row
-        self._next = 0
+        self._buffer[: self._rows] = row
+        self._end = self._rows
 
     def push(self, row: NDArray[np.float32]) -> None:
         """Append ``row`` (F,); the oldest row is forgotten."""
-        self._buffer[self._next] = row
-        self._buffer[self._next + self._rows] = row
-        self._next = (self._next + 1) % self._rows
+        if self._end == len(self._buffer):
+            kept = self._rows - 1
+            self._buffer[:kept] = self._buffer[self._end - kept :].copy()
+            self._end = kept
+        self._buffer[self._end] = row
+        self._end += 1
 
     def view(self) -> NDArray[np.float32]:
         """The window (W, F), oldest row first: a view, valid until the next push."""
-        return self._buffer[self._next : self._next + self._rows]
+        return self._buffer[self._end - self._rows : self._end]
 
 
 @dataclass(frozen=True, slots=True)

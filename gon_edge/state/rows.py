@@ -85,10 +85,9 @@ class Rows:
         self._packed_bytes = 0
         self._gap_before_next: set[str] = set()
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Memory of the rows that are not on the disk yet."""
-        return self._buffered_bytes + self._packed_bytes
+    def are_many(self, at_most: int, of_each: int) -> bool:
+        """Whether rows that are not on the disk yet take more bytes: in all, and for each stream."""
+        return self._buffered_bytes + self._packed_bytes > max(at_most, of_each * len(self._buffers))
 
     # -- taking --------------------------------------------------------------------------------------------------------
 

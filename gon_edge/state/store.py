@@ -31,8 +31,8 @@ from gon_edge.state.database import DATABASE_ERRORS, DamageError, Database, is_d
 from gon_edge.state.history import History, RetrainRecord
 from gon_edge.state.rows import Rows
 
-BUFFER_BYTES = 256 << 10
-"""Rows in memory that make a flush due ahead of its time."""
+BUFFER_BYTES, STREAM_BUFFER_BYTES = 256 << 10, 4 << 10
+"""Rows in memory that make a flush due ahead of its time: in all, or for each of many streams."""
 
 _FIRST_FLUSH_S = 60.0  # after a start; then twice as long each time, up to flush_every_s
 _URGENT_EVERY_S = 60.0  # what is urgent, as a new or ended alert, is written at once, but not more often than this
@@ -329,7 +329,7 @@ class Store:
             recently = self._last_flush is not None and now - self._last_flush < _URGENT_EVERY_S
             if self._history.urgent and not recently:
                 return True
-            if self._rows.waiting_bytes > BUFFER_BYTES:
+            if self._rows.are_many(BUFFER_BYTES, STREAM_BUFFER_BYTES):
                 return True
             if self._next_flush is None and self._history.waiting:
                 self._next_flush = now + self._wait_s

@@ -70,6 +70,11 @@ class Absences:
             name: _Absence(float(since), int(back), bool(told)) for name, (since, back, told) in (state or {}).items()
         }
 
+    @property
+    def any(self) -> bool:
+        """Whether something is absent, told or not."""
+        return bool(self._absent)
+
     def take(
         self,
         missing: Sequence[str],

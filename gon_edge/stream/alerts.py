@@ -27,11 +27,9 @@ from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import ALERT_KINDS, Alert, AlertKind, AlertType, Cause, Recurring, Severity, Together, Verdict
 from gon_edge.stream.absence import Absences
 from gon_edge.stream.habits import PERIODS, Block, Memory, directions, same_time
-from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, as_of, mainly_same
+from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, are_mainly, as_of, is_normal, mainly_same
+from gon_edge.stream.held import severity as severity_of
 from gon_edge.stream.ids import Ids
-
-_MAINLY_SILENCED = 0.5
-"""An alert is one of silenced features when they hold more than this share of its score."""
 
 _SOON = 10
 """An alert that would begin within this many times ``clear_rows`` after another with mainly the same causes has ended
@@ -179,9 +177,7 @@ class AlertPolicy:
         self._recent = deque(self._recent, maxlen=settings.raise_of)
 
     def _is_silenced(self, causes: Sequence[Cause]) -> bool:
-        if self._silenced is None:
-            return True
-        return sum(cause.contribution for cause in causes if cause.feature in self._silenced) > _MAINLY_SILENCED
+        return self._silenced is None or are_mainly(causes, self._silenced)
 
     def update(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None = None) -> list[Alert]:
         """Take one scored row; return the news it makes, one event of each kind at most.
@@ -197,6 +193,9 @@ class AlertPolicy:
         self._model_version = verdict.model_version
         self._moved = verdict.moved[:TOP_FEATURES] or self._moved
         if self._silenced is None:
+            return []
+        if not (verdict.is_anomaly or verdict.missing or verdict.changed) and self._is_calm:  # nearly every row
+            self._count(verdict)
             return []
         if self._silenced and verdict.missing:
             heard = tuple(feature for feature in verdict.missing if feature not in self._silenced)
@@ -225,15 +224,19 @@ class AlertPolicy:
 
     # -- anomaly -------------------------------------------------------------------------------------------------------
 
+    @property
+    def _is_calm(self) -> bool:
+        """Whether nothing is open, has just ended or is absent: a normal row changes none of it."""
+        told = self._anomaly or self._ended or self._others or self._moved or self.together
+        return not (told or self._absences.any)
+
+    def _count(self, verdict: Verdict) -> None:
+        self._recent.append((verdict.timestamp, verdict.is_anomaly))
+        self._normal_rows = self._normal_rows + 1 if is_normal(verdict, self._settings.clear_ratio) else 0
+
     def _update_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
         settings = self._settings
-        self._recent.append((verdict.timestamp, verdict.is_anomaly))
-        # A NaN score compares false: a row that could not be judged does not help to end an alert.  A threshold of 0 or
-        # less has no meaningful fraction, so there the threshold itself decides.
-        below = verdict.score < (
-            settings.clear_ratio * verdict.threshold if verdict.threshold > 0 else verdict.threshold
-        )
-        self._normal_rows = self._normal_rows + 1 if below and not verdict.is_anomaly else 0
+        self._count(verdict)
         for ended in self._ended:
             ended.rows_since_end += 1
         while self._ended and self._ended[0].rows_since_end > _SOON * settings.clear_rows:
@@ -270,7 +273,7 @@ class AlertPolicy:
         recurring = held.event.recurring
         if recurring is not None and self.past.look(held.block(verdict.timestamp)) is None:
             recurring = None  # it is stronger than on the other days, or lasts longer
-        severity = "warning" if recurring is not None else self._severity(verdict, held)
+        severity = "warning" if recurring is not None else severity_of(verdict, settings.critical_ratio, held)
         is_worse = severity != held.event.severity or recurring != held.event.recurring
         looked_lately = 0 <= verdict.timestamp - held.looked_at < settings.update_every_s
         if not is_worse and (looked_lately or not verdict.is_anomaly):
@@ -314,7 +317,7 @@ class AlertPolicy:
             return self._return(held, replace(verdict, causes=causes))
         block = Block(anomalous[0], verdict.timestamp, verdict.score, directions(causes))
         again = self.past.look(block)
-        severity = "warning" if again is not None else self._severity(verdict)
+        severity = "warning" if again is not None else severity_of(verdict, settings.critical_ratio)
         event = self._begin("anomaly", anomalous[0], replace(verdict, causes=causes), severity)
         event = replace(event, recurring=None if again is None else again.told)
         self._anomaly = Held(event, verdict.score, causes, told_score=verdict.score, looked_at=verdict.timestamp)
@@ -326,17 +329,12 @@ class AlertPolicy:
         self._ended.remove(held)
         held.returns += 1
         held.see(verdict)
-        severity = "warning" if held.event.recurring is not None else self._severity(verdict, held)
+        critical = self._settings.critical_ratio
+        severity = "warning" if held.event.recurring is not None else severity_of(verdict, critical, held)
         held.event = self._follow(held, "update", verdict, severity)
         held.told_score, held.looked_at = max(held.told_score, verdict.score), verdict.timestamp
         self._anomaly = held
         return held.event
-
-    def _severity(self, verdict: Verdict, held: Held | None = None) -> Severity:
-        if held is not None and held.event.severity == "critical":
-            return "critical"
-        critical = verdict.threshold > 0 and verdict.score >= self._settings.critical_ratio * verdict.threshold
-        return "critical" if verdict.is_anomaly and critical else "warning"
 
     @classmethod
     def _follow(cls, held: Held, event_type: AlertType, verdict: Verdict, severity: Severity) -> Alert:

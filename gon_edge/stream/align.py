@@ -478,8 +478,8 @@ class Aligner:
             received_at = tick.received_at
             for column, (at, value) in tick.heard.items():
                 self.columns.update(column, at, value)
-        values, stale, excused = self.columns.at(timestamp)
-        row = Row(self.stream, timestamp, self.features, values, stale, self._is_first, received_at, excused)
+        values, stale, excused, is_whole = self.columns.at(timestamp)
+        row = Row(self.stream, timestamp, self.features, values, stale, self._is_first, received_at, excused, is_whole)
         self._next += 1
         self._is_first = False
         return row

@@ -5,6 +5,7 @@ Single `Row` objects that live on here and there in the heap keep memory from go
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterator
 
@@ -103,14 +104,16 @@ class Newest:
         if row.features is not self._features:  # older rows are forgotten: it happens once or twice in a stream's life
             self._features = row.features
             self._pushed = 0
-            self._timestamps = np.empty(self._length)
+            self._timestamps = array("d", bytes(8 * self._length))
             self._values = np.empty((self._length, len(row.features)), np.float32)
-            self._flags = np.empty((self._length, len(row.features) + 1), np.bool_)  # restart, then stale
+            self._stale = np.zeros((self._length, len(row.features)), np.bool_)
+            self._flags = bytearray(self._length)  # 1 for a restart, 2 for a row that is whole
         at = self._pushed % self._length
         self._timestamps[at] = row.timestamp
         self._values[at] = row.values
-        self._flags[at, 0] = row.restart
-        self._flags[at, 1:] = row.stale
+        self._flags[at] = row.restart + 2 * row.is_whole
+        if not row.is_whole:
+            self._stale[at] = row.stale
         self._pushed += 1
 
     def rows(self, stream: str) -> Iterator[Row]:
@@ -118,7 +121,14 @@ class Newest:
         for i in range(max(0, self._pushed - self._length), self._pushed):
             at = i % self._length
             assert self._features is not None
-            flags = self._flags[at]
+            is_restart, is_whole = bool(self._flags[at] & 1), bool(self._flags[at] & 2)
+            stale = np.zeros_like(self._stale[at]) if is_whole else self._stale[at].copy()
             yield Row(
-                stream, float(self._timestamps[at]), self._features, self._values[at].copy(), flags[1:], bool(flags[0])
+                stream,
+                self._timestamps[at],
+                self._features,
+                self._values[at].copy(),
+                stale,
+                is_restart,
+                is_whole=is_whole,
             )

@@ -100,6 +100,7 @@ class Columns:
         "_ledger",
         "_max_features",
         "_names",
+        "_none_stale",
         "_patient",
         "_quiet",
         "_refused",
@@ -140,6 +141,7 @@ class Columns:
         self._hold: list[float] = []
         self._patient: list[bool] = []  # its silence and its standing still are no news, however long
         self._stale: list[bool] = []  # as of the newest row
+        self._none_stale = np.empty(0, np.bool_)  # what most rows have
         self._known: list[bool] = []  # its cadence is
         self._silence_limit_s: float | None = None
 
@@ -338,7 +340,7 @@ class Columns:
                 self.awaited.add(column)
         return refused
 
-    def at(self, timestamp: float) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_] | None]:
+    def at(self, timestamp: float) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_] | None, bool]:
         """What is held at a tick.
 
         Returns
@@ -347,7 +349,8 @@ class Columns:
         stale : ndarray of bool, shape (F,)
             Too old to be judged by.
         excused : ndarray of bool, shape (F,), or None
-            As `Row.excused`.
+        is_whole : bool
+            As in `Row`.
         """
         stale = [not timestamp - seen <= hold for seen, hold in zip(self._seen, self._hold, strict=True)]
         if _NOT_YET in self._quiet:
@@ -361,7 +364,13 @@ class Columns:
             for column, is_stale in enumerate(stale):
                 if not excused[column] and (is_stale or not self._known[column]):
                     excused[column] = timestamp - self._quiet[column] <= self._limit_s(column)
-        return np.array(self._values, np.float32), np.array(stale, np.bool_), excused
+        values = np.array(self._values, np.float32)
+        if True in stale or not math.isfinite(sum(self._values)):
+            return values, np.array(stale, np.bool_), excused, False
+        if len(self._none_stale) != len(stale):
+            self._none_stale = np.zeros(len(stale), np.bool_)
+            self._none_stale.flags.writeable = False  # rows share it
+        return values, self._none_stale, excused, True
 
     def _begin(self, timestamp: float, stale: list[bool]) -> None:
         """The silence of features that have not been heard in this run counts from this row on."""

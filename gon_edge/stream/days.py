@@ -90,7 +90,7 @@ class DayMeans:
         self._day, self._began, self._seen = day, timestamp, 0
         self._sum, self._count = np.zeros(width), np.zeros(width, np.int64)
         self._low, self._high = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
-        self._block, self._waiting = np.empty((_BLOCK_ROWS, width), np.float32), 0
+        self._block, self._waiting = np.zeros((_BLOCK_ROWS, width), np.float32), 0
 
     def follow(self, names: tuple[str, ...]) -> None:
         """Take rows of these readings from now on; days of those that are not among them are forgotten."""

@@ -6,11 +6,11 @@ Every format ends here, so that a name, a limit and a masked value mean the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gon_edge.errors import PayloadError
-from gon_edge.events import Dropped, Reading
+from gon_edge.events import Dropped, Reading, record
 from gon_edge.stream.scalars import LARGEST, PLAIN, Scalars
 from gon_edge.stream.topics import MAX_NAME
 
@@ -19,7 +19,7 @@ _UNMASKED = ("name", "repeated", "mixed", "unread")  # reasons of keys that are 
 _SHOWN = 60  # characters of a value or key that a person is shown
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decoded:
     """What one message held.
 

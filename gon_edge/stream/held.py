@@ -6,18 +6,19 @@ The shape of `alert_json` is what subscribers parse; a change there is a change 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gon_edge.events import Alert, Cause, Recurring, Together, Trend, Verdict
+from gon_edge.events import Alert, Cause, Recurring, Severity, Together, Trend, Verdict
 from gon_edge.stream.habits import Block, directions
 
 TOP_FEATURES = 10
 """Features that go into an event: what a person reads, and a bound on the message's size."""
 
 _MAINLY = 0.5
-"""Two lists of causes are mainly the same when they have more than this share of the blame in common."""
+"""Two lists of causes are mainly the same when they have more than this share of the blame in common, and mainly those
+of some features when these have more than it."""
 
 
 def alert_json(alert: Alert) -> dict[str, Any]:
@@ -176,3 +177,26 @@ def mainly_same(some: Sequence[Cause], others: Sequence[Cause]) -> bool:
     share = {cause.feature: cause.contribution for cause in some}
     common = sum(min(cause.contribution, share.get(cause.feature, 0.0)) for cause in others)
     return common > _MAINLY * min(sum(share.values()), sum(cause.contribution for cause in others))
+
+
+def is_normal(verdict: Verdict, clear_ratio: float) -> bool:
+    """Whether a row lies below so much of the threshold that it helps to end an alert.
+
+    A NaN score compares false: a row that could not be judged does not help.  A threshold of 0 or less has no
+    meaningful fraction, so there the threshold itself decides.
+    """
+    limit = clear_ratio * verdict.threshold if verdict.threshold > 0 else verdict.threshold
+    return verdict.score < limit and not verdict.is_anomaly
+
+
+def are_mainly(causes: Sequence[Cause], features: Collection[str]) -> bool:
+    """Whether these features hold more than half of the score."""
+    return sum(cause.contribution for cause in causes if cause.feature in features) > _MAINLY
+
+
+def severity(verdict: Verdict, critical_ratio: float, held: Held | None = None) -> Severity:
+    """How bad a row is; an alert that has been critical stays so."""
+    if held is not None and held.event.severity == "critical":
+        return "critical"
+    critical = verdict.threshold > 0 and verdict.score >= critical_ratio * verdict.threshold
+    return "critical" if verdict.is_anomaly and critical else "warning"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from gon_edge.events import Alert, Row, Verdict, Withheld
+from gon_edge.events import Alert, Row, Verdict, Withheld, record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """What became of one row.  Every row has exactly one, those kept during a training when it is over.
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gon_edge.config.schema import Config
 from gon_edge.config.subscription import SubscriptionConfig
 from gon_edge.errors import PayloadError
-from gon_edge.events import LOST_REASONS, Alert, Dropped, Reading
-from gon_edge.model.file import Model
+from gon_edge.events import Reading, Row
+from gon_edge.stream.dues import Dues
 from gon_edge.stream.groups import Groups
+from gon_edge.stream.heard import Heard, Moved, Step, moved, step_of
 from gon_edge.stream.ledger import date
-from gon_edge.stream.outcome import Outcome
 from gon_edge.stream.payload import Decoder, decoders
 from gon_edge.stream.stream import Stream
 from gon_edge.stream.together import CommonSilences
@@ -41,105 +41,13 @@ _TOPICS = 1000  # whose subscriptions are remembered.  Not critical: 0.4 MiB, an
 _CLOCK_SET = 1_704_067_200.0  # 2024, before the first gon-edge: an earlier clock has not been set
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one reading, or the pass of time, did to one stream.
-
-    Attributes
-    ----------
-    stream : Stream
-    outcomes : list of Outcome
-        One for each row that came out, oldest first.
-    silent : tuple of Alert
-        News of the stream itself, after those of its rows: it has stopped.
-    accepted, late : int
-        Readings that became part of a row since the last step, and that came too late for theirs.
-    clock_steps : int
-        Times the device's clock was set since the last step.
-    starter : Model or None
-        The shipped model that scores the stream from this step on.
-    stopped : bool
-        The stream has just been found silent for too long.
-    unwanted : int
-        Readings since the last step of which ``include`` and ``exclude`` left nothing.
-    lost : mapping of str to int
-        Values since the last step that a message held and no row shows, by reason of `LOST_REASONS`.
-    fresh : tuple of Dropped
-        Keys that became no value, named for the first time.
-    subscription : str
-        Topic of the subscription that the reading came by; empty where time alone moved the stream on.
-    """
-
-    stream: Stream
-    outcomes: list[Outcome]
-    silent: tuple[Alert, ...] = ()
-    accepted: int = 0
-    late: int = 0
-    clock_steps: int = 0
-    starter: Model | None = None
-    stopped: bool = False
-    unwanted: int = 0
-    lost: Mapping[str, int] = field(default_factory=dict)
-    fresh: tuple[Dropped, ...] = ()
-    subscription: str = ""
-
-    @property
-    def alerts(self) -> Iterator[Alert]:
-        """Every event, in the order in which they are told."""
-        for outcome in self.outcomes:
-            yield from outcome.alerts
-        yield from self.silent
-
-
-@dataclass(slots=True)
-class Heard:
-    """What became of one message.
-
-    Attributes
-    ----------
-    subscription : str
-        Topic of the subscription that has read it, or has refused it; empty where none matches.
-    ignored : dict of str to int
-        The message, or readings of it, that count for nothing, by reason of `IGNORED_REASONS`.
-    refused : PayloadError or None
-        The message holds no reading; where several subscriptions match, the first one's reason.
-    rejected, masked : mapping of str to int
-        Parts of it without a reading, and features without a value, by reason, as `Decoded` has them.
-    opened, forgotten : list of Stream
-        Streams that begin with it, and those that had to go for them.
-    crowded_out : list of str
-        Streams for which there is no room.
-    dropped : list of Dropped
-        What became no value in readings that no stream got.
-    readings : list of Reading
-        What its streams got: those that are not ignored.
-    steps : list of Step
-        One for each reading that moved a stream on.
-    """
-
-    subscription: str = ""
-    ignored: dict[str, int] = field(default_factory=dict)
-    refused: PayloadError | None = None
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    masked: Mapping[str, int] = field(default_factory=dict)
-    opened: list[Stream] = field(default_factory=list)
-    forgotten: list[Stream] = field(default_factory=list)
-    crowded_out: list[str] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-
-    def ignore(self, reason: str, count: int = 1) -> None:
-        """Count readings that nobody looks at."""
-        self.ignored[reason] = self.ignored.get(reason, 0) + count
-
-
 class _Route(NamedTuple):
     """Who reads a message, the stream and feature its topic names, and what the subscription says."""
 
     decoder: Decoder
     names: tuple[str | None, str | None]
     subscription: SubscriptionConfig
+    foreign: str  # why it holds no readings, else empty
 
 
 class Pipeline:
@@ -162,6 +70,8 @@ class Pipeline:
         By name, in the order in which they began.
     groups : Groups
         Of the alerts of all streams.
+    behind : dict of str to Stream
+        Those that have, or had, rows that wait for their score; whoever scores them takes out what has none.
     max_streams : int
     offset_s : float
     heard_until : float
@@ -184,6 +94,8 @@ class Pipeline:
         self.streams: dict[str, Stream] = {}
         self.groups = Groups()
         self._silences = CommonSilences()
+        self._dues = Dues()
+        self.behind: dict[str, Stream] = {}
         self.max_streams = config.limits.streams
         self.offset_s = offset_s
         self.heard_until = math.inf
@@ -217,9 +129,24 @@ class Pipeline:
 
     def open(self, name: str, now: float) -> Stream:
         """Begin a stream; ``now`` is monotonic seconds."""
+        if (before := self.streams.get(name)) is not None:  # it begins anew, and keeps its place
+            self._dues.drop(before)
         stream = self.streams[name] = self._open_stream(name, now)
         stream.join(self.groups)
+        self._dues.touch(stream)
         return stream
+
+    def close(self, name: str) -> Stream | None:
+        """Let go of a stream."""
+        stream = self.streams.pop(name, None)
+        if stream is not None:
+            self._dues.drop(stream)
+            self.behind.pop(name, None)
+        return stream
+
+    def touch(self, stream: Stream) -> None:
+        """Say that a stream was changed by another hand: it may be due at another time now."""
+        self._dues.touch(stream)
 
     @property
     def undecided(self) -> int:
@@ -235,7 +162,24 @@ class Pipeline:
         retained: bool = False,
         known: Container[str] = (),
     ) -> Heard:
-        """Take one message.
+        """Take one message: `hear` it, then `judge` what came of it."""
+        heard = self.hear(topic, payload, received_at, retained=retained, known=known)
+        self.judge(heard)
+        return heard
+
+    def hear(
+        self,
+        topic: str,
+        payload: bytes,
+        received_at: float,
+        *,
+        retained: bool = False,
+        known: Container[str] = (),
+    ) -> Heard:
+        """Read one message and put it in its place in time.
+
+        A processor does the same work for several messages faster than different work for each: whoever has several
+        may hear all of them, before they are judged in their order.
 
         Parameters
         ----------
@@ -252,8 +196,8 @@ class Pipeline:
         ignored = "no_subscription"
         for route in self._routes(topic):
             text = route.subscription.topic
-            if reason := self._foreign.reason(topic, text):
-                ignored, heard.subscription = reason, text
+            if route.foreign:
+                ignored, heard.subscription = route.foreign, text
                 break
             if retained and route.subscription.retained != "seed":
                 ignored = "retained"
@@ -280,7 +224,21 @@ class Pipeline:
         """Take what a message would have said; ``received_at`` is in monotonic seconds."""
         heard = Heard()
         self._take(reading, received_at, heard, None, retained=False)
+        self.judge(heard)
         return heard
+
+    def judge(self, heard: Heard) -> None:
+        """Judge the rows that a message has brought."""
+        for each in heard.moved:
+            heard.steps.append(self._judge(each))
+        heard.moved.clear()
+
+    def _judge(self, moved_on: Moved) -> Step:
+        stream = moved_on.stream
+        outcomes = stream.judge(moved_on.rows)
+        if stream.behind:
+            self.behind[stream.name] = stream
+        return step_of(moved_on, outcomes)
 
     def _take(
         self,
@@ -303,11 +261,14 @@ class Pipeline:
         if retained:
             heard.ignore("seed")
             stream.seed(reading)
+            self._dues.touch(stream)
             return
         if subscription is not None:
             reading = self._dated(reading, received_at, stream, subscription)
         heard.readings.append(reading)
-        heard.steps.append(self._add(stream, reading, received_at, "" if subscription is None else subscription.topic))
+        rows = self._add(stream, reading, received_at)
+        self._dues.touch(stream)
+        heard.moved.append(moved(stream, rows, "" if subscription is None else subscription.topic))
 
     def _dated(self, reading: Reading, received_at: float, stream: Stream, subscription: SubscriptionConfig) -> Reading:
         """The reading, without a timestamp that cannot be; what is wrong with timestamps stands in the ledger."""
@@ -322,26 +283,33 @@ class Pipeline:
 
     def due_at(self) -> float:
         """Monotonic seconds up to which `pass_time` changes nothing while no message comes; may be infinite."""
-        return min(self._silences.due_at, *(stream.due_at for stream in self.streams.values()), math.inf)
+        return min(self._silences.due_at, self._dues.next_at)
 
     def pass_time(self, now: float) -> Iterator[Step]:
         """Let time pass; every message received by ``now`` (monotonic seconds) has been taken.
 
-        Yields a step for each stream, also where nothing came of it: what its readings became is known by time too.
+        Yields a step for each stream that was due, also where nothing came of it: what its readings became is known by
+        time too.
         """
-        for stream in list(self.streams.values()):
-            yield self._step(stream, stream.advance(now))
-        yield from self.stopped(now)
+        has_stopped = False
+        for stream in self._dues.take(now):
+            has_stopped |= stream.has_stopped(now)
+            yield self._judge(moved(stream, stream.advance(now)))
+            if self.streams.get(stream.name) is stream:
+                self._dues.touch(stream)
+        if has_stopped or self._silences.tells:
+            yield from self.stopped(now)
 
     def stopped(self, now: float) -> Iterator[Step]:
         """Say which streams have stopped by ``now`` (monotonic seconds) without letting rows fall due."""
         for stream, alerts in self._silences.stops(self.streams, min(now, self.heard_until), self.offset_s):
-            yield self._step(stream, [], alerts)
+            yield step_of(moved(stream, []), [], alerts)
 
     def away(self, seconds: float) -> None:
         """Say that nobody listened for so long, some time before `heard_until`."""
         for stream in self.streams.values():
             stream.away(seconds, self.heard_until)
+            self._dues.touch(stream)
 
     def set_clock(self, offset_s: float) -> float:
         """Follow the wall clock: ``offset_s`` is Unix less monotonic seconds, now.
@@ -356,6 +324,7 @@ class Pipeline:
             return 0.0
         for stream in self.streams.values():
             stream.follow_clock(delta_s)
+            self._dues.touch(stream)
         self.offset_s = offset_s
         return delta_s
 
@@ -364,45 +333,23 @@ class Pipeline:
         found = self._routed.get(topic)
         if found is None:
             matches = [(decoder, decoder.template.match(topic), each) for decoder, each in self._subscriptions]
-            found = [_Route(decoder, names, each) for decoder, names, each in matches if names is not None]
+            found = [
+                _Route(decoder, names, each, self._foreign.reason(topic, each.topic))
+                for decoder, names, each in matches
+                if names is not None
+            ]
             if len(self._routed) >= _TOPICS:
                 self._routed.clear()
             self._routed[topic] = found
         return found
 
-    def _add(self, stream: Stream, reading: Reading, received_at: float, subscription: str) -> Step:
+    def _add(self, stream: Stream, reading: Reading, received_at: float) -> list[Row]:
         stream.stamped_by_receipt = reading.timestamp is None
         if stream.stamped_by_receipt:
             stamp = received_at + self.offset_s + reading.offset_s
             # Not replace(), which takes three times as long: most messages have no time of their own.
             reading = Reading(reading.stream, stamp, reading.values, reading.masked, reading.dropped)
-        return self._step(stream, stream.add(reading, received_at), subscription=subscription)
-
-    def _step(
-        self,
-        stream: Stream,
-        outcomes: list[Outcome],
-        silent: tuple[Alert, ...] | None = None,
-        subscription: str = "",
-    ) -> Step:
-        """What became of a stream; ``silent`` is the news of its having stopped, where it has."""
-        accepted, late, clock_steps, unwanted, starter = stream.news()
-        counts, fresh = stream.ledger.news()
-        lost = {reason: counts[reason] for reason in LOST_REASONS if reason in counts} if counts else counts
-        return Step(
-            stream,
-            outcomes,
-            silent or (),
-            accepted,
-            late,
-            clock_steps,
-            starter,
-            silent is not None,
-            unwanted,
-            lost,
-            fresh,
-            subscription,
-        )
+        return stream.hear(reading, received_at)
 
     def _admit(self, name: str, now: float, heard: Heard) -> Stream | None:
         """Begin a stream if there is room, or if one can be forgotten for it."""
@@ -424,4 +371,4 @@ class Pipeline:
         silent = [s for s in silent if not self._is_wanted(s.name)]
         if not silent:
             return None
-        return self.streams.pop(min(silent, key=lambda s: s.heard_at).name)
+        return self.close(min(silent, key=lambda s: s.heard_at).name)

@@ -7,7 +7,7 @@ alerts, live or recorded.  ``daemon`` owns one for each stream, on the scoring t
 from __future__ import annotations
 
 import math
-from collections import deque
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -66,7 +66,7 @@ class Stream:
         The one that scores while there is none of its own.
     verdict : Verdict or None
         The newest.
-    scores : deque of float
+    scores : array of float
         Recent scores, oldest first.
     history : ScoreHistory
         Of the last hour.
@@ -105,7 +105,7 @@ class Stream:
         self.model: Model | None = None
         self.starter: Model | None = None
         self.verdict: Verdict | None = None
-        self.scores: deque[float] = deque(maxlen=RECENT_SCORES)
+        self.scores = array("d")
         self.history = ScoreHistory()
         self.readings = ReadingHistory()
         self.stamped_by_receipt = False
@@ -179,7 +179,7 @@ class Stream:
         """Let alerts that begin together with those of other streams be of one group."""
         self.policy.group = lambda alert, since: groups.join(alert, since, interval_s=self.aligner.interval_s or 0.0)
 
-    def news(self) -> tuple[int, int, int, int, Model | None]:
+    def news(self) -> tuple[int, int, int, int]:
         """What has happened since this was asked last.
 
         Returns
@@ -190,14 +190,15 @@ class Stream:
             Times the device's clock was set.
         unwanted : int
             Readings of which nothing was wanted.
-        starter : Model or None
-            The shipped model that has begun to score the stream.
         """
         before, aligner = self._told, self.aligner
-        now = aligner.accepted, aligner.late, aligner.clock_steps, self.unwanted
+        self._told = now = aligner.accepted, aligner.late, aligner.clock_steps, self.unwanted
+        return now[0] - before[0], now[1] - before[1], now[2] - before[2], now[3] - before[3]
+
+    def news_of_starter(self) -> Model | None:
+        """The shipped model that has begun to score the stream since this was asked last."""
         starter, self._began_with = self._began_with, None
-        self._told = now
-        return now[0] - before[0], now[1] - before[1], now[2] - before[2], now[3] - before[3], starter
+        return starter
 
     def follow_clock(self, delta_s: float) -> None:
         """Follow the wall clock when it is set by ``delta_s``, if it stamps the stream's readings."""
@@ -256,6 +257,10 @@ class Stream:
 
     def add(self, reading: Reading, received_at: float) -> list[Outcome]:
         """Take a reading with a timestamp; ``received_at`` is in monotonic seconds."""
+        return self.judge(self.hear(reading, received_at))
+
+    def hear(self, reading: Reading, received_at: float) -> list[Row]:
+        """Take a reading as `add` does, and leave the rows that it completes to be judged."""
         values = self._selection.used(reading.values)
         masked = self._selection.of(reading.masked)
         if values is not reading.values or masked is not reading.masked:
@@ -269,11 +274,14 @@ class Stream:
             # Readings of a clock that stands still are late for ever: a stream that only sends such has stopped.
             self._silent = False
             self.heard_at = received_at
-        return self.judge(rows)
+        return rows
 
-    def advance(self, received_by: float) -> list[Outcome]:
-        """Let time pass, in monotonic seconds; every reading received by then has been added."""
-        return self.judge(self.aligner.advance(received_by))
+    def advance(self, received_by: float) -> list[Row]:
+        """Let time pass, in monotonic seconds, and return the rows that are due, to be judged.
+
+        Every reading received by then has been added.
+        """
+        return self.aligner.advance(received_by)
 
     def flush(self) -> list[Outcome]:
         """Judge what is left at the end of a recording."""
@@ -330,7 +338,7 @@ class Stream:
         before = self._detector if self.starter is None else None
         if self.starter is not None:
             self.starter = None
-            self.scores.clear()  # they were on another scale
+            del self.scores[:]  # they were on another scale
         self._training = False
         self._compared = None
         self.past.recall_for(model.features)
@@ -397,7 +405,7 @@ class Stream:
             self.last_row = row
             self.readings.add(row)
             if len(row.features) <= MOST_FEATURES:
-                fresh = np.where(row.stale, np.float32(np.nan), row.values)
+                fresh = row.values if row.is_whole else np.where(row.stale, np.float32(np.nan), row.values)
                 self.days.add_row(row.timestamp, row.features, fresh)
             if self._detector is None and self._starters:
                 self._begin(row)
@@ -458,6 +466,7 @@ class Stream:
         took = self._timer() - began
         self.verdict = verdict
         self.scores.append(verdict.score)
+        del self.scores[:-RECENT_SCORES]
         self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
         self._newest.push(judged)
         alerts = (*self.policy.update(verdict, self._detector.causes), *self._follow_drift(verdict))

@@ -76,6 +76,11 @@ class CommonSilences:
                 yield stream, ()
 
     @property
+    def tells(self) -> bool:
+        """Whether a stream is told by another one: only another look says until when."""
+        return bool(self._told_by or self._returned_at)
+
+    @property
     def due_at(self) -> float:
         """Monotonic seconds up to which time alone lets no stream be told that another one tells; may be infinite."""
         return min(self._returned_at.values(), default=math.inf) + _RETURN_S

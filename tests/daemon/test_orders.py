@@ -211,8 +211,7 @@ def test_an_answer_is_shown_counted_and_kept_also_when_the_alert_goes_on(orders:
     assert (kept["type"], kept["answer"]) == ("end", "wrong")
     (answer,) = answers(orders.store, "pump")
     assert (answer.by, answer.answer, answer.version) == ("Home Assistant", "wrong", "1")
-    registry = orders._telemetry._answers.labels("pump", "wrong")
-    assert registry._value.get() == 1.0
+    assert orders._telemetry._streams.of("pump").answers == {"wrong": 1}
 
 
 def test_a_silence_that_is_over_is_over_for_the_stream_and_on_the_disk(orders: Orders) -> None:

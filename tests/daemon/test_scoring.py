@@ -21,8 +21,8 @@ from gon_edge.events import Alert
 from gon_edge.model.file import load_model
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
+from gon_edge.stream.heard import Heard
 from gon_edge.stream.held import alert_json
-from gon_edge.stream.pipeline import Heard
 from gon_edge.training.operations import carry_out
 
 MODEL = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
@@ -223,7 +223,7 @@ def asked(scoring: Scoring, **request: Any) -> Mapping[str, Any]:
 
 
 def series(scoring: Scoring) -> set[str]:
-    return set(scoring.orders._telemetry._streams)
+    return set(scoring.orders._telemetry._streams.streams)
 
 
 def test_a_running_stream_that_is_renamed_keeps_its_open_alerts_silences_model_and_rows(begin, tmp_path):

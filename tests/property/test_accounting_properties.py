@@ -21,8 +21,9 @@ from strategies import documents, numbers
 from gon_edge.config.file import parse_config
 from gon_edge.config.schema import Config
 from gon_edge.events import IGNORED_REASONS, LOST_REASONS, MASK_REASONS, REASONS
+from gon_edge.stream.heard import Heard, Step
 from gon_edge.stream.ledger import IN_WORDS
-from gon_edge.stream.pipeline import Heard, Pipeline, Step
+from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.stream import Stream
 
 WALL = 1_796_000_000.0  # November 2026

@@ -43,7 +43,7 @@ def test_an_older_value_does_not_replace_a_newer_one():
 def test_a_feature_never_heard_is_nan_and_stale():
     held = columns()
     held.new("a", 0.0)
-    values, stale, _ = held.at(0.0)
+    values, stale, *_ = held.at(0.0)
     assert math.isnan(values[0])
     assert stale.tolist() == [True]
 
@@ -85,7 +85,7 @@ def test_columns_that_are_gone_give_their_place_away_and_the_others_keep_their_v
     moved = held.free(100_000.0, set())
     assert moved == {1: 0, 2: 1}
     assert held.places == {"b": 0, "c": 1}
-    values, _, _ = held.at(100_000.0)
+    values, *_ = held.at(100_000.0)
     np.testing.assert_array_equal(values, np.float32([10.0 + 99_993, 20.0 + 99_993]))
     assert held.names == ("b", "c")
 
@@ -124,7 +124,7 @@ def test_a_clock_that_is_set_moves_the_age_of_every_value_along():
     held.shift(1000.0)
     assert not held.at(1011.0)[1].any()
     held.forget_times()
-    values, stale, _ = held.at(1011.0)
+    values, stale, *_ = held.at(1011.0)
     assert stale.all()
     np.testing.assert_array_equal(values, [1.0])
 
@@ -139,7 +139,7 @@ def fed(held: Columns, name: str, times: Iterable[float]) -> int:
 
 def missing(held: Columns, timestamp: float) -> list[str]:
     """Features that are stale without an excuse."""
-    _, stale, excused = held.at(timestamp)
+    _, stale, excused, _ = held.at(timestamp)
     excused = np.zeros_like(stale) if excused is None else excused
     return [name for name, gone in zip(held.names, stale & ~excused, strict=True) if gone]
 
@@ -164,7 +164,7 @@ def test_once_a_slow_cadence_is_known_its_end_is_missed():
 def test_a_sensor_that_reports_on_change_is_held_for_ever_and_never_missing():
     held = columns()
     place = fed(held, "door", [0, 5, 8000, 8004, 30000, 30003])
-    values, stale, excused = held.at(30003 + 30 * 86400)
+    values, stale, excused, _ = held.at(30003 + 30 * 86400)
     assert (values[place], stale[place], excused[place]) == (30003, False, True)
     assert held.silence_limit_s == math.inf
 
@@ -175,7 +175,7 @@ def test_a_rule_for_a_feature_counts_more_than_what_was_learned():
     assert missing(held, 30003 + 30 * 86400) == ["door"]
     held = columns(missing_after_s=math.inf)
     fed(held, "flow", range(20))
-    _, stale, excused = held.at(1000.0)
+    _, stale, excused, _ = held.at(1000.0)
     assert (stale[0], excused[0]) == (True, True)
 
 
@@ -230,7 +230,7 @@ def test_a_short_stop_does_not_even_make_a_value_stale():
     fed(before, "slow", range(0, 100, 10))
     after = columns()
     after.resume(before.state())
-    values, stale, _ = after.at(110.0)
+    values, stale, *_ = after.at(110.0)
     assert (values.tolist(), stale.tolist()) == ([90.0], [False])
 
 
@@ -241,7 +241,7 @@ def test_a_clock_that_was_ahead_before_the_restart_holds_nothing_up():
     after.resume(before.state())
     assert after.at(1000.0)[1].tolist() == [True]
     fed(after, "a", [1001.0])
-    values, stale, _ = after.at(1001.0)
+    values, stale, *_ = after.at(1001.0)
     assert (values.tolist(), stale.tolist()) == ([1001.0], [False])
 
 
@@ -269,7 +269,7 @@ def test_a_report_without_a_value_takes_nothing_away():
     after = columns()
     after.resume(before.state())
     after.update(0, -math.inf, math.nan)
-    values, stale, _ = after.at(40000.0)
+    values, stale, *_ = after.at(40000.0)
     assert (values.tolist(), stale.tolist()) == ([30003.0], [False])
 
 
@@ -283,7 +283,7 @@ def test_what_reports_on_change_is_stale_all_the_same_where_nobody_knows_when_it
 def test_a_seed_is_held_until_something_fresh_comes_and_then_counts_like_any_value():
     held = columns()
     held.seed({"setpoint": 21.0})
-    values, stale, excused = held.at(1e6)
+    values, stale, excused, _ = held.at(1e6)
     assert (values.tolist(), stale.tolist(), excused.tolist()) == ([21.0], [False], [True])
     held.set_interval(2.0, 60.0)
     assert held.at(2e6)[1].tolist() == [False]
@@ -312,7 +312,7 @@ def test_a_value_that_is_taken_back_is_stale_at_once_and_its_silence_is_no_news(
     for column, (at, value) in heard.items():
         held.update(column, at, value)
     for t in (100.0, 1e6):
-        _, stale, excused = held.at(t)
+        _, stale, excused, _ = held.at(t)
         assert (stale[place], excused[place]) == (True, True)
     before = held.cadence("power").state()
     fed(held, "power", range(2_000_000, 2_000_020))

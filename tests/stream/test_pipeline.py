@@ -17,7 +17,8 @@ import yaml
 from gon_edge.config.file import parse_config
 from gon_edge.events import Reading
 from gon_edge.model.file import Model, load_model
-from gon_edge.stream.pipeline import Heard, Pipeline
+from gon_edge.stream.heard import Heard
+from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.stream import Stream
 from gon_edge.stream.topics import TopicTemplate
 from gon_edge.training.fit import fit_model
@@ -462,3 +463,47 @@ def test_a_device_that_is_off_every_night_is_missed_three_times_and_then_when_it
         news.append(told.count("new"))
     assert news == [1, 1, 1, 0, 0]
     assert any(alert.type == "new" for step in it.pass_time(24_000.0) for alert in step.alerts)
+
+
+def test_messages_heard_together_give_what_they_give_one_by_one():
+    rng = np.random.default_rng(0)
+    messages = []
+    for at in range(120):
+        for name in ("pump", "fan"):
+            values = {f: round(float(v), 3) for f, v in zip("ab", rng.normal(50.0 * (at > 90), 1.0, 2), strict=True)}
+            if rng.random() < 0.1:
+                del values["b"]
+            messages.append((f"telemetry/{name}", json.dumps({"t": WALL + at, **values}).encode(), float(at)))
+    messages += [("telemetry/late", b"{}", 120.0), ("telemetry/pump", b"no JSON", 120.0)]
+    alone, together = pipeline(load_model(GOLDEN)), pipeline(load_model(GOLDEN))
+    one_by_one = [alone.take(*message) for message in messages]
+    heard = [together.hear(*message) for message in messages]
+    for each in heard:
+        together.judge(each)
+    assert [told(each) for each in heard] == [told(each) for each in one_by_one]
+    assert any(step.outcomes and step.outcomes[0].verdict for each in heard for step in each.steps)
+
+
+def told(heard: Heard) -> object:
+    """What a message became, without the objects of its pipeline."""
+    steps = [
+        (step.stream.name, step.accepted, step.late, step.lost, [str(o.row) + str(o.verdict) for o in step.outcomes])
+        for step in heard.steps
+    ]
+    return heard.ignored, str(heard.refused), heard.subscription, steps
+
+
+def test_a_round_asks_no_stream_that_is_not_due(monkeypatch: pytest.MonkeyPatch):
+    it = pipeline(text=CONFIG.replace("streams: 2", "streams: 50"))
+    for i in range(50):
+        for at in range(3):
+            say(it, f"s{i}", float(at), a=1.0)
+    list(it.pass_time(4.0))
+    asked: list[str] = []
+    advance = Stream.advance
+    monkeypatch.setattr(Stream, "advance", lambda self, by: asked.append(self.name) or advance(self, by))
+    assert list(it.pass_time(4.2)) == []
+    say(it, "s7", 5.0, a=1.0)
+    assert list(it.pass_time(8.0)) == []
+    list(it.pass_time(63.0))  # the others have stopped
+    assert asked == [f"s{i}" for i in range(50) if i != 7]

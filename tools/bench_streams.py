@@ -1,0 +1,136 @@
+"""What many streams cost one daemon: processor and memory, with 100, 300 and 1,000 of them, each of 8 features at 1 Hz.
+
+Starts a real mosquitto and a real daemon with a model for each stream, sends for ``--seconds`` and reads the daemon's
+resident memory, and the processor time that the second half of the rows took.  Publisher, broker and daemon share the
+machine.
+
+    python tools/bench_streams.py [--streams 100 300 1000] [--seconds 40] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from bench_daemon import Feed, accounted, machine, metrics, noise, wait_for
+
+from gon_edge.config.file import parse_config
+from gon_edge.links.publisher import Publisher
+from gon_edge.state.folder import ModelFolder
+from gon_edge.training.fit import fit_model
+
+FEATURES = 8
+
+
+def main() -> int:
+    """Run the benchmark and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, nargs="+", default=[100, 300, 1000], help="default: 100 300 1000")
+    parser.add_argument("--seconds", type=int, default=40, help="of rows a second (default: 40)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    results = []
+    for streams in options.streams:
+        with tempfile.TemporaryDirectory(prefix="gon-edge-bench-") as folder:
+            results.append(run(Path(folder), streams, options.seconds))
+    if options.json:
+        print(json.dumps({"machine": machine(), "fleets": results}))
+    else:
+        report(results)
+    return 0
+
+
+def run(folder: Path, streams: int, seconds: int) -> dict:
+    """Measure with everything in ``folder``."""
+    port, web = 18700 + os.getpid() % 200, 18900 + os.getpid() % 200
+    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
+    config = {
+        "node": "bench",
+        "state_dir": str(folder / "state"),
+        "mqtt": {"url": f"mqtt://127.0.0.1:{port}"},
+        "subscriptions": [{"topic": "telemetry/{stream}", "timestamp": "time"}],
+        "http": {"listen": f"127.0.0.1:{web}"},
+        "limits": {"streams": streams},
+        "streams": {"defaults": {"interval": "1s"}},
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    broker = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    children = [subprocess.Popen([broker, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)]
+    try:
+        wait_for(lambda: listens(port), 10.0, "the broker")
+        learn(folder / "state", streams)
+        began = time.monotonic()
+        command = [sys.executable, "-m", "gon_edge", "run", "--config", str(folder / "config.yaml")]
+        with (folder / "log").open("wb") as log:
+            children.append(subprocess.Popen(command, stderr=log))
+        wait_for(lambda: metrics(web).get("gon_edge_mqtt_connected") == 1.0, 300.0, "the daemon's connection")
+        ready_s = time.monotonic() - began
+        with Publisher(parse_config(config).mqtt) as publisher:
+            feed = Feed(publisher, streams, FEATURES, np.random.default_rng(0))
+            at_start = metrics(web)
+            feed.send(streams * (seconds - seconds // 2), streams)
+            wait_for(lambda: accounted(web) == feed.sent, 600.0, "every message")
+            before = metrics(web)
+            feed.send(streams * (seconds // 2), streams)
+            wait_for(lambda: accounted(web) == feed.sent, 600.0, "every message")
+            after = metrics(web)
+        cpu = "process_cpu_seconds_total"
+        return {
+            "streams": streams,
+            "ready_s": ready_s,
+            "cpu": (after[cpu] - before[cpu]) / (seconds // 2),
+            "rss_start_bytes": at_start["process_resident_memory_bytes"],
+            "rss_bytes": after["process_resident_memory_bytes"],
+            "accounted": accounted(web),
+            "sent": feed.sent,
+        }
+    finally:
+        for child in reversed(children):
+            child.send_signal(signal.SIGTERM)
+        for child in children:
+            child.wait(30)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody does."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def learn(state: Path, streams: int) -> None:
+    """Put a model of what is sent in use for each stream."""
+    names = [f"sensor{f}" for f in range(FEATURES)]
+    rng = np.random.default_rng(0)
+    model = fit_model(noise(FEATURES, rng), features=names, rng=rng)
+    folder = ModelFolder(state)
+    for stream in range(streams):
+        folder.install(f"s{stream}", model.with_lineage(version="1", trained_at=time.time()))
+
+
+def report(results: list[dict]) -> None:
+    """Print for a person."""
+    print(f"streams of {FEATURES} features, a row a second each")
+    print(machine())
+    print("streams   of a core   resident: at start   at the end   a stream   ready after   accounted for")
+    for r in results:
+        start, end = (r[key] / (1 << 20) for key in ("rss_start_bytes", "rss_bytes"))
+        each = (r["rss_bytes"] - results[0]["rss_bytes"]) / max(r["streams"] - results[0]["streams"], 1) / 1024
+        shown = f"{each:6.0f} KiB" if r is not results[0] else " " * 10
+        print(
+            f"{r['streams']:7d}   {100 * r['cpu']:7.1f} %      {start:7.1f} MiB   {end:7.1f} MiB {shown}"
+            f"   {r['ready_s']:8.1f} s   {r['accounted']:.0f} of {r['sent']}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
