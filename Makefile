@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all e2e check fuzz soak chaos bench bench-memory bench-live bench-fleet chaos-fleet table decisions alert-table weeks docs deb e2e-system wheels image audit sbom clean
+.PHONY: help run test test-all e2e check fuzz soak chaos bench bench-memory bench-live bench-fleet chaos-fleet table decisions alert-table weeks docs deb e2e-system e2e-pages wheels image audit sbom clean
 
 help:  ## show this
 	@echo "make TARGET, one of:"
@@ -106,6 +106,9 @@ CACHE ?= /var/cache/gon-edge-e2e
 SUITE ?= bookworm
 e2e-system: deb  ## boot a Debian, install the package and see that it serves; needs root, mmdebstrap, systemd-container
 	$(BIN)/python tools/e2e_system.py dist/gon-edge_*_all.deb --cache $(CACHE) --suite $(SUITE)
+
+e2e-pages: $(VENV)/.make-run  ## attacks on an emulated arm64 with pages of 16 KiB, under the unit's memory limits; needs qemu-system-arm
+	PYTHON=$(BIN)/python tools/e2e_pages.sh
 
 wheels: $(VENV)/.make-venv  ## load what the container image holds, for arm64 and x86-64, into build/wheels
 	for arch in aarch64 x86_64; do \

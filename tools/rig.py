@@ -271,7 +271,8 @@ class Rig:
             "limits": {"streams": 24},
             "http": {"listen": f"127.0.0.1:{self.http_port}"},
             "store": {"flush_every": "10s", "max_size": "8MiB", "rows": 20000},
-            "retrain": {"every": "off", "on_drift": False, "max_temperature": "off", "max_load": "off"},
+            # At nice 19 a training would wait for ever on a machine that is busy with other tests.
+            "retrain": {"every": "off", "on_drift": False, "max_temperature": "off", "max_load": "off", "nice": 0},
             "streams": {"defaults": {"interval": "500ms", "warmup_rows": 120}},
         }
         (self.folder / "config.yaml").write_text(json.dumps(settings))
