@@ -211,8 +211,8 @@ class Orders:
         faults = fault_spans(self.store, stream.name)
         for span in usual.spans(alert, stream.model, stream.settings.alerts.budget, stream.policy.past):
             if not overlap(span, faults) and self.store.release(stream.name, *span):
-                text = "stream %r: rows of an alert are learned, as nobody has called it a fault (at %.0f)"
-                log.info(text, stream.name, span[0])
+                at = time.strftime("%Y-%m-%d %H:%M", time.localtime(span[0]))
+                log.info("stream %r: the alert of %s is learned, as nobody has called it a fault", stream.name, at)
         return False
 
     def _recurred(self, stream: Stream, alert: Alert) -> bool:
