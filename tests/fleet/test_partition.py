@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
+import time
 from typing import Any
 
+import numpy as np
 import pytest
-from fleet.fleets import Owner, config, events_of, fleet_of, publish, rows, run, sequence_of, single_daemon, with_models
+from fleet.fleets import (
+    MODEL,
+    Owner,
+    config,
+    events_of,
+    fleet_of,
+    publish,
+    rows,
+    run,
+    sequence_of,
+    single_daemon,
+    with_models,
+)
 
 from gon_edge.fleet.saved import OwnerError
 
@@ -148,5 +164,69 @@ def test_time_in_which_nobody_watched_is_no_silence_of_the_devices(nats_server, 
             owner.partition._tick, stream.heard_at = owner.partition._tick - 3600.0, stream.heard_at - 3600.0
             await owner.work(lambda: stream.state == "stale")  # somebody has watched: it is silent
             assert [event["kind"] for event in await events_of(fleet)] == ["missing"]
+
+    run(work())
+
+
+class Sensors:
+    """Each reading in a message of its own, at the pace of the clock; some don't come, so that time completes rows."""
+
+    def __init__(self, fleet: Any) -> None:
+        self._task = asyncio.create_task(self._publish(fleet))
+
+    async def _publish(self, fleet: Any) -> None:
+        rng, began = np.random.default_rng(1), time.time()
+        for number in itertools.count(1):
+            for stream in STREAMS:
+                named = zip(MODEL.features, MODEL.scaler.mean, MODEL.scaler.scale, rng.random(3), strict=True)
+                for name, mean, scale, chance in named:
+                    payload = json.dumps({"at": time.time(), "value": rng.normal(mean, 0.3 * scale)}).encode()
+                    if chance > 0.15:
+                        await fleet.client.publish(f"{fleet.names.prefix}.0.telemetry.{stream}.{name}", payload)
+            await asyncio.sleep(max(0.0, began + 0.2 * number - time.time()))
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+@pytest.mark.slow
+def test_rows_that_only_time_completes_are_the_same_for_every_worker_that_reads_the_messages(nats_server, tmp_path):
+    async def for_a_while(owner: Owner, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        await owner.work(lambda: time.monotonic() > until)
+
+    async def work() -> None:
+        by_feature = [{"topic": "telemetry/{stream}/{feature}", "timestamp": "at"}]
+        at_5_hz = {"defaults": {"interval": "200ms"}}
+        settings = config(tmp_path, nats_server.url, subscriptions=by_feature, streams=at_5_hz)
+        async with fleet_of(settings) as fleet:
+            await with_models(fleet, STREAMS)
+            sensors = Sensors(fleet)
+            first = await Owner(fleet, settings, tmp_path).begin()
+            await for_a_while(first, 4.5)
+            await first.pulls.stop()
+            second = await Owner(fleet, settings, tmp_path).begin()
+            await for_a_while(second, 3.0)
+            sensors.stop()
+            last = await sequence_of(fleet)
+            await for_a_while(second, 1.0)
+            await second.partition.leave()
+            await second.pulls.give_back()
+
+            owners = await fleet.js.key_value(fleet.names.owners)
+            owner = json.loads((await owners.get("0")).value)
+            await owners.put("0", json.dumps({**owner, "sequence": 0, "at": None}).encode())
+            await with_models(fleet, STREAMS)
+            await fleet.client.publish(fleet.names.wake(0), b"")
+            again = await Owner(fleet, settings, tmp_path).begin()
+            await again.work_to(last)
+            await for_a_while(again, 1.0)
+            read = {key: repr(verdicts[0]) for key, verdicts in again.heard.verdicts.items()}
+            assert len(read) > 50
+            for owner in (first, second):
+                assert {key: {*map(repr, judged)} for key, judged in owner.heard.verdicts.items()} == {
+                    key: {read[key]} for key in owner.heard.verdicts
+                }
+            assert first.heard.verdicts.keys() | second.heard.verdicts.keys() == read.keys()
 
     run(work())
