@@ -19,6 +19,7 @@ import sys
 import zlib
 from array import array
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,16 @@ def freeze(stream: Stream) -> str:
     Raises
     ------
     FrozenError
-        It holds what only this process has: the model of a starter.
+        It holds what only this process has.
     """
-    if stream.starter is not None:
-        raise FrozenError("a starter scores it")
     writer = _Writer()
-    return _packed(writer.written(stream), writer)
+    began = None
+    if stream.starter is not None:  # whoever goes on with it has the starter, which began with a row of this stream
+        if stream.began_at is None:
+            raise FrozenError("nobody knows how its starter began")
+        version, features, values = stream.began_at
+        began = [version, list(features), [float(value) for value in values]]
+    return _packed([began, writer.written(stream)], writer)
 
 
 def thaw(text: str, stream: Stream) -> None:
@@ -63,7 +68,18 @@ def thaw(text: str, stream: Stream) -> None:
     FrozenError
         It was another version that froze it, or another model; the stream must not be used.
     """
-    _unpack(text, stream)
+
+    def into(written: Any, reader: _Reader) -> None:
+        began, inner = written
+        if began is not None:
+            version, features, values = began
+            try:
+                stream.begin(version, tuple(features), np.array(values, np.float32))
+            except StopIteration:
+                raise FrozenError(f"the starter {version} is not one of its own") from None
+        reader.into(stream, inner)
+
+    _unpack(text, into)
 
 
 def freeze_days(stream: Stream) -> str:
@@ -76,7 +92,7 @@ def freeze_days(stream: Stream) -> str:
 
 def thaw_days(text: str, stream: Stream) -> None:
     """Let a stream know the last week; raises as `thaw`, and then the stream knows nothing of it."""
-    _unpack(text, stream.days)
+    _unpack(text, lambda written, reader: reader.into(stream.days, written))
 
 
 def _packed(written: Any, writer: _Writer) -> str:
@@ -84,13 +100,13 @@ def _packed(written: Any, writer: _Writer) -> str:
     return base64.b64encode(zlib.compress(b"%d\n%b%b" % (len(head), head, bytes(writer.arrays)), 1)).decode()
 
 
-def _unpack(text: str, value: Any) -> None:
+def _unpack(text: str, into: Callable[[Any, _Reader], None]) -> None:
     try:
         size, _, content = zlib.decompress(base64.b64decode(text)).partition(b"\n")
         version, written = json.loads(content[: int(size)])
         if version != __version__:
             raise FrozenError(f"gon-edge {version} has written it")
-        _Reader(content[int(size) :]).into(value, written)
+        into(written, _Reader(content[int(size) :]))
     except FrozenError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:

@@ -131,8 +131,7 @@ class Partition:
         ] = {}  # streams with news that are not saved: since which message, and when
         self._forgotten: list[str] = []
         self._tick = -math.inf  # up to when time has passed
-        self._deaf, self._deaf_until = True, math.inf  # nobody has watched for a while
-        self._watched_until = -math.inf  # ... since then
+        self._deaf, self._deaf_until, self._watched_until = True, math.inf, -math.inf  # nobody has watched since then
         self._event_sequence = 0
         self._chunk = 0
         self._looked_at = self._saved_at = self._kept_at = self._days_at = 0.0
@@ -256,6 +255,7 @@ class Partition:
             log.warning("stream %r: its windows begin anew: %s", name, error)
             orders.open(name)  # one that has taken a part of it is of no use
             go_on(self._streams[name], {**value, "frozen": ""})
+        self._scoring.pipeline.resumed(self._streams[name])
         if value["state"] is not None:
             self._outlet.states[name] = value["state"]
 

@@ -144,6 +144,12 @@ class Pipeline:
             self.behind.pop(name, None)
         return stream
 
+    def resumed(self, stream: Stream) -> None:
+        """Say that a stream has just got everything that one elsewhere had known."""
+        self._dues.touch(stream)
+        if stream.behind:
+            self.behind[stream.name] = stream
+
     def touch(self, stream: Stream) -> None:
         """Say that a stream was changed by another hand: it may be due at another time now."""
         self._dues.touch(stream)

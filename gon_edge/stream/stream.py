@@ -104,6 +104,7 @@ class Stream:
         self.heard_at = opened_at
         self.model: Model | None = None
         self.starter: Model | None = None
+        self.began_at: tuple[str, tuple[str, ...], Any] | None = None  # what `begin` was told
         self.verdict: Verdict | None = None
         self.scores = array("d")
         self.history = ScoreHistory()
@@ -449,9 +450,14 @@ class Stream:
             self._unfit = row.features
             return
         usable = np.isfinite(row.values) & ~row.stale
-        if not all(usable[row.features.index(name)] for name in fit[0].features):
-            return
-        self.starter = self._began_with = fit[0].at_level_of(row.features, row.values)
+        if all(usable[row.features.index(name)] for name in fit[0].features):
+            self.begin(fit[0].version, row.features, row.values)
+            self._began_with = self.starter
+
+    def begin(self, version: str, features: tuple[str, ...], values: Any) -> None:
+        """Let the starter of a version score rows from one with these values on; `StopIteration` without such a one."""
+        found = next(starter for starter in self._starters if starter.version == version)
+        self.began_at, self.starter = (version, features, values), found.at_level_of(features, values)
         self._detector = Detector(self.starter, days=self.days)
         self._newest = Newest(self.starter.discriminator.window)
 

@@ -67,11 +67,24 @@ def test_a_stream_that_has_got_its_model_elsewhere_goes_on_though_others_could_h
     assert judged(after, list(readings())[50:]) == judged(before, list(readings())[50:])
 
 
-def test_what_only_this_process_has_is_not_written():
+RELATIVE = MODEL.with_lineage(version="shipped:pump", relative=["flow"])
+
+
+@pytest.mark.parametrize("cut", [9, 155, 230])
+def test_a_stream_that_a_starter_scores_goes_on_with_it_from_the_level_it_began_at(cut):
+    every = list(readings())
+    before, after, alone = (stream(None, starters=[MODEL, RELATIVE][::-1]) for _ in range(3))
+    found = judged(before, every[:cut])
+    thaw(freeze(before), after)
+    assert after.starter.version == "shipped:pump"
+    assert found + judged(after, every[cut:]) == judged(alone, every)
+
+
+def test_a_starter_that_is_not_there_any_more_is_said():
     before = stream(None, starters=[MODEL])
     judged(before, list(readings(50)))
-    with pytest.raises(FrozenError, match="a starter scores it"):
-        freeze(before)
+    with pytest.raises(FrozenError, match="the starter 7 is not one of its own"):
+        thaw(freeze(before), stream(None, starters=[RELATIVE]))
 
 
 def test_what_belongs_to_the_worker_stays_its_own():
@@ -87,10 +100,10 @@ def test_what_belongs_to_the_worker_stays_its_own():
 def test_text_of_another_version_or_model_is_refused():
     text = freeze(stream())
     size, _, content = zlib.decompress(base64.b64decode(text)).partition(b"\n")
-    version, written = json.loads(content[: int(size)])
+    version, (began, written) = json.loads(content[: int(size)])
 
-    def changed(*head):
-        body = json.dumps(head).encode()
+    def changed(version, written):
+        body = json.dumps([version, [began, written]]).encode()
         return base64.b64encode(zlib.compress(b"%d\n%b%b" % (len(body), body, content[int(size) :]))).decode()
 
     thaw(changed(version, written), stream())
@@ -106,9 +119,9 @@ def test_text_of_another_version_or_model_is_refused():
 def test_only_classes_of_data_are_made(cls):
     text = freeze(stream())
     size, _, content = zlib.decompress(base64.b64decode(text)).partition(b"\n")
-    version, written = json.loads(content[: int(size)])
+    version, (began, written) = json.loads(content[: int(size)])
     written["has"]["verdict"] = {"~": "object", "of": cls, "has": {}}
-    body = json.dumps([version, written]).encode()
+    body = json.dumps([version, [began, written]]).encode()
     hostile = base64.b64encode(zlib.compress(b"%d\n%b%b" % (len(body), body, content[int(size) :]))).decode()
     with pytest.raises(FrozenError, match="no class of data"):
         thaw(hostile, stream())
