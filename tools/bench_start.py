@@ -33,6 +33,7 @@ from gon_edge.config.file import parse_config
 from gon_edge.events import Row
 from gon_edge.links.publisher import Publisher
 from gon_edge.model.file import Model
+from gon_edge.state.database import DATABASE
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.store import Store
 from gon_edge.training.fit import fit_model
@@ -128,7 +129,7 @@ def restart(folder: Path, streams: int, features: int, rows: int) -> dict:
         "scored_s": scored_s,
         "cpu_s": cpu_s,
         "rss_bytes": held,
-        "database_bytes": (Path(config["state_dir"]) / "gon-edge.db").stat().st_size,
+        "database_bytes": (Path(config["state_dir"]) / DATABASE).stat().st_size,
     }
 
 
