@@ -20,6 +20,7 @@ from gon_edge.commands.arguments import (
     wrong_usage,
 )
 
+_PATIENCE_S = 8.0  # not critical: of one who looks, for a server that lives
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -113,14 +114,19 @@ def _status(options: argparse.Namespace) -> int:
     import logging
 
     from gon_edge.config.file import located
+    from gon_edge.errors import UnreachableError
     from gon_edge.fleet.jetstream import Fleet, connect
     from gon_edge.fleet.look import Eye, Look, look_json, look_text
 
     config = config_of(options)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of the end of any connection with TLS
+    logging.getLogger("gon_edge.fleet").setLevel(logging.ERROR)  # said once, at the end
 
     async def once() -> Look:
-        client = await connect(config.fleet, "status")
+        try:  # a worker waits for ever
+            client = await asyncio.wait_for(connect(config.fleet, "status"), _PATIENCE_S)
+        except TimeoutError:
+            raise UnreachableError(f"no NATS at {', '.join(config.fleet.servers)}; see fleet.servers") from None
         try:
             return await Eye(Fleet(client, config)).look()
         finally:

@@ -21,6 +21,7 @@ import yaml
 
 from e2e.servers import free_port, require, wait_until
 from e2e.test_prometheus import filled, running
+from gon_edge.errors import UnreachableError
 from gon_edge.process.child import python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,3 +141,14 @@ def test_what_is_asked_of_up_must_make_sense() -> None:
         done = subprocess.run(python("-m", "gon_edge", "fleet", "up", *options), capture_output=True, text=True)
         assert done.returncode == 2
         assert re.search(words, done.stderr)
+
+
+def test_status_without_a_server_says_so_and_ends(tmp_path: Path) -> None:
+    config = tmp_path / "fleet.yaml"
+    fleet = {"servers": [f"nats://127.0.0.1:{free_port()}"]}
+    topics = [{"topic": "telemetry/{stream}"}]
+    config.write_text(yaml.safe_dump({"mqtt": {"url": "mqtt://x"}, "subscriptions": topics, "fleet": fleet}))
+    command = python("-m", "gon_edge", "fleet", "status", "--config", str(config))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == UnreachableError.exit_code
+    assert done.stderr == f"gon-edge: no NATS at {fleet['servers'][0]}; see fleet.servers\n"
