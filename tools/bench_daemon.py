@@ -140,6 +140,10 @@ class Feed:
         self._publisher.drain()
         return count / (time.monotonic() - began)
 
+    def rest(self, seconds: float) -> None:
+        """Send nothing for a while, and keep the connection."""
+        self._publisher.wait_until(time.monotonic() + seconds)
+
     def scoring(self, web: int) -> int:
         """Streams that have a model: where training all of them took more than a minute, the first are stale by now."""
         return sum(name.startswith("gon_edge_model_info{") for name in metrics(web))

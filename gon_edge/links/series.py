@@ -68,21 +68,24 @@ class StreamSeries(Collector):
         """Each family with its samples as they are now."""
         streams = list(self.streams.items())
         rows = CounterMetricFamily("gon_edge_rows", "Rows of the regular grid.", labels=["stream"])
-        last = _gauge("last_row_timestamp_seconds", "Unix time of the newest row.", "stream")
-        state = _gauge("stream_state", "1 for the state a stream is in.", "stream", "state")
-        score = _gauge("anomaly_score", "Newest score; high is anomalous.", "stream")
-        threshold = _gauge("anomaly_threshold", "Threshold of the score.", "stream")
-        missing = _gauge("missing_features", "Features silent for longer than is usual for them, or frozen.", "stream")
         for name, series in streams:
             rows.add_metric([name], series.rows)
-            last.add_metric([name], series.last_row)
+        yield rows
+        for family, text, value in (  # one after the other: of a thousand streams each is some hundred KiB
+            ("last_row_timestamp_seconds", "Unix time of the newest row.", "last_row"),
+            ("anomaly_score", "Newest score; high is anomalous.", "score"),
+            ("anomaly_threshold", "Threshold of the score.", "threshold"),
+            ("missing_features", "Features silent for longer than is usual for them, or frozen.", "missing"),
+        ):
+            gauge = _gauge(family, text, "stream")
+            for name, series in streams:
+                gauge.add_metric([name], getattr(series, value))
+            yield gauge
+        state = _gauge("stream_state", "1 for the state a stream is in.", "stream", "state")
+        for name, series in streams:
             for each in STREAM_STATES:
                 state.add_metric([name, each], series.state == each)
-            score.add_metric([name], series.score)
-            threshold.add_metric([name], series.threshold)
-            missing.add_metric([name], series.missing)
-        yield from (rows, last, state, score, threshold, missing)
-        del rows, last, state, score, threshold, missing  # of a thousand streams they are some MiB
+        yield state
         active = _gauge("alert_active", "1 while an alert is open.", "stream", "kind")
         for name, series in streams:
             for kind in ALERT_KINDS:
