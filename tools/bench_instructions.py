@@ -1,6 +1,6 @@
 """How many instructions a row takes: a figure that no other load on the machine, no clock rate and no heat changes.
 
-    python tools/bench_instructions.py [--rows 300] [--valgrind] [--json]
+    python tools/bench_instructions.py [--rows 1000] [--valgrind] [--json]
 
 Each way runs twice in a process of its own, over some rows and over three times as many, and the difference is what
 the rows took: start, import and model cancel out.  ``perf`` counts where the processor lets it; this says why where it
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["PYTHONHASHSEED"] = "0"  # of the processes that are counted: another order of a set is another million
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
@@ -161,7 +162,7 @@ def a_row(way: str, model: Path, rows: int, count: Callable[[list[str]], dict[st
 def main() -> int:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=300, help="rows of the shorter run; default: 300")
+    parser.add_argument("--rows", type=int, default=1000, help="rows of the shorter run; default: 1000")
     parser.add_argument("--valgrind", action="store_true", help="count by simulation, where perf cannot; minutes")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument("--child", nargs=3, metavar=("WAY", "MODEL", "ROWS"), help=argparse.SUPPRESS)

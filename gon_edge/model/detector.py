@@ -24,7 +24,7 @@ from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
 from gon_edge.model.window import CLIP, SlidingWindow, clipped
 
-_SMALLEST_SHARE = 0.05
+SMALLEST_SHARE = 0.05
 """Causes with a smaller share are not worth a line: such features mostly moved to meet the others."""
 
 _FROZEN = 10
@@ -178,7 +178,7 @@ class Detector:
         shares, columns = self._by_reading(shares)
         largest = np.argsort(-shares, kind="stable")[: self._top]
         parts = shares[largest].tolist()
-        count = sum(part > (_SMALLEST_SHARE if i else 0.0) for i, part in enumerate(parts))
+        count = sum(part > (SMALLEST_SHARE if i else 0.0) for i, part in enumerate(parts))
         told = largest[:count]
         values, expected = self._shown(looks, normal, told, columns[told])
         return tuple(

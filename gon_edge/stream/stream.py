@@ -18,7 +18,7 @@ import numpy as np
 from gon_edge.config.schema import StreamConfig
 from gon_edge.events import Alert, Cause, Reading, Row, StreamState, Verdict, Withheld
 from gon_edge.model.daily import MOST_FEATURES, Columns, DayMemory, sliced
-from gon_edge.model.detector import Detector
+from gon_edge.model.detector import SMALLEST_SHARE, Detector
 from gon_edge.model.file import Model
 from gon_edge.stream.alerts import AlertPolicy
 from gon_edge.stream.align import Aligner
@@ -479,8 +479,10 @@ class Stream:
         wrong = verdict.is_anomaly or self.policy.is_open
         if wrong and row is self.last_row and self.readings.wants_expected:
             by = self._detector.model
-            level = np.where(by.is_counter, np.nan, self._detector.account()[2])  # of a counter a rate is expected
-            self.readings.expect(by.features, level)
+            share, _, expected = self._detector.account()
+            # Of a counter a rate is expected; and what is no cause has mostly been moved to meet the others.
+            told = (share > SMALLEST_SHARE) & ~by.is_counter
+            self.readings.expect(by.features, np.where(told, expected, np.nan))
         return Outcome(as_judged(row, verdict), verdict, alerts, took, withheld=self._withheld(row, verdict))
 
     def _follow_drift(self, verdict: Verdict) -> list[Alert]:

@@ -373,6 +373,16 @@ def test_what_was_expected_is_kept_beside_the_readings_while_something_is_wrong_
     assert (expected[wrong, flow] < high[wrong, flow] - 2.0).all()
 
 
+def test_nothing_is_expected_of_a_reading_that_is_no_cause(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is moved, too, towards a window that would be normal: a calm speed was drawn far from what was expected of it.
+    monkeypatch.setattr("gon_edge.stream.stream.SMALLEST_SHARE", 0.5)
+    stream = stream_with(model)
+    run(stream, np.concatenate([values(300, 1), values(120, 2, fault=9.0)]))
+    expected = unpacked(stream.readings.copy()[1], 3)[2]
+    told = np.isfinite(expected).any(axis=0)
+    assert [name for name, has in zip(stream.readings.features, told, strict=True) if has] == ["flow"]
+
+
 def test_readings_are_kept_before_there_is_a_model() -> None:
     stream = stream_with(None)
     run(stream, values(20, 1))
