@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from gon_edge.events import Row, Verdict
 from gon_edge.model.counters import rates
-from gon_edge.model.detector import Detector
+from gon_edge.model.detector import SMALLEST_SHARE, Detector
+from gon_edge.model.gon import Float
 
 MOST_COLUMNS = 300
 """Columns are joined by twos at twice as many: between them a picture 880 dots wide has one each 1.5 to 3 dots."""
@@ -149,7 +150,7 @@ class Thinned:
         if column is None or not self._continues(column, at, verdict):
             column = self._begin(at, verdict, detector)
         elif verdict.is_anomaly and verdict.score > _LOUDER * column.explained:
-            column.share, column.measured, column.expected = (part.astype(np.float32) for part in detector.account())
+            column.share, column.measured, column.expected = _account(detector, verdict)
             column.explained = verdict.score
         column.last_at = at
         column.low, column.high = min(column.low, verdict.score), max(column.high, verdict.score)
@@ -177,7 +178,7 @@ class Thinned:
         if len(self.columns) >= 2 * MOST_COLUMNS:
             self._join()
         score, width = verdict.score, len(self.features)
-        share, measured, expected = (part.astype(np.float32) for part in detector.account())
+        share, measured, expected = _account(detector, verdict)
         column = Column(
             first_at=at,
             last_at=at,
@@ -264,3 +265,14 @@ class Thinned:
                 last.take_in(column)
             joined = joined[::2]
         self.columns = joined
+
+
+def _account(detector: Detector, verdict: Verdict) -> tuple[Float, Float, Float]:
+    """Shares, values and expected values (F,) of the last row; of one that is anomalous, expected of its causes only.
+
+    The rest is moved, too, towards a window that would be normal as a whole: that is no expectation of it.
+    """
+    share, measured, expected = (part.astype(np.float32) for part in detector.account())
+    if verdict.is_anomaly:
+        expected[share <= SMALLEST_SHARE] = np.nan
+    return share, measured, expected
