@@ -476,13 +476,11 @@ class Stream:
         self.history.add(verdict.timestamp, verdict.score, verdict.threshold)
         self._newest.push(judged)
         alerts = (*self.policy.update(verdict, self._detector.causes), *self._follow_drift(verdict))
-        wrong = verdict.is_anomaly or self.policy.is_open
-        if wrong and row is self.last_row and self.readings.wants_expected:
+        if (verdict.is_anomaly or self.policy.is_open) and row is self.last_row and self.readings.wants_expected:
             by = self._detector.model
             share, _, expected = self._detector.account()
-            # Of a counter a rate is expected; and what is no cause has mostly been moved to meet the others.
-            told = (share > SMALLEST_SHARE) & ~by.is_counter
-            self.readings.expect(by.features, np.where(told, expected, np.nan))
+            told = np.where((share > SMALLEST_SHARE) & ~by.is_counter, expected, np.nan)  # the rest meets the others
+            self.readings.expect(by.features, told)
         return Outcome(as_judged(row, verdict), verdict, alerts, took, withheld=self._withheld(row, verdict))
 
     def _follow_drift(self, verdict: Verdict) -> list[Alert]:
