@@ -456,7 +456,7 @@ class Rig:
         """Take the link away, or bring it back."""
         _do("ip", "link", "set", f"{self.link}a", "down" if whole else "up")
 
-    def command(self, *arguments: str, timeout_s: float = 240.0) -> int:
+    def command(self, *arguments: str, timeout_s: float = 900.0) -> int:
         """The exit status of a command of gon-edge."""
         command = [sys.executable, "-m", "gon_edge", *arguments, "--config", str(self.folder / "config.yaml")]
         with (self.folder / "commands.log").open("ab") as log:
