@@ -16,8 +16,9 @@ import math
 
 from gon_edge.events import Alert
 from gon_edge.model.file import Model
-from gon_edge.stream.habits import LONGEST_S, PERIODS, Memory
+from gon_edge.stream.habits import LONGEST_S, PERIODS, Block, Memory, same_time
 from gon_edge.training.answers import Span
+from gon_edge.training.habits import Habit
 
 WEEK_S = PERIODS["week"]
 """A machine is new until each weekday has been there.  With three days, its first weekend is never learned."""
@@ -29,6 +30,11 @@ judgement, and as much as a threshold may rise in a training (`carry`)."""
 _FAULTS = 2
 """Alerts of a week, the strongest, that are taken for faults, beside those that the budget allows.  A
 judgement: with none, a fault that a week has beside one false alert could be learned."""
+
+
+_JOBS = (
+    5  # of the first week, that are looked for.  Not critical: each costs the reading of eight days' rows, once a day
+)
 
 
 def is_new(model: Model, at: float) -> bool:
@@ -81,6 +87,20 @@ def spans(alert: Alert, model: Model, budget: float, past: Memory) -> tuple[Span
             if place >= most or (block.since == alert.since and block.strength <= _NEAR * alert.threshold)
         ]
     return tuple(span for span in found if span[1] - span[0] <= LONGEST_S)
+
+
+def jobs(model: Model, past: Memory) -> tuple[Habit, ...]:
+    """What came in a machine's first week, an hour each, the newest: it may be a job of each day.
+
+    A job that was learned at once raises too few alerts for a habit (`habits`), and its absence would be no news.
+    Whether it comes every day, `absent` finds in the rows.
+    """
+    found: list[Block] = []
+    for block in sorted(past.lately(-math.inf), key=lambda block: -block.since):
+        is_other = all(not same_time(block.since - other.since, PERIODS["day"]) for other in found)
+        if is_new(model, block.since) and block.length_s <= LONGEST_S and is_other:
+            found.append(block)
+    return tuple(Habit(((block.since, block.until),), block.causes) for block in found[:_JOBS])
 
 
 def _time(model: Model, key: str, otherwise: float) -> float:

@@ -12,7 +12,7 @@ from gon_edge.events import Alert, AlertKind
 from gon_edge.model.file import Model
 from gon_edge.stream.habits import Block, Memory
 from gon_edge.training.fit import fit_model
-from gon_edge.training.usual import is_new, known_s, met_at, spans
+from gon_edge.training.usual import is_new, jobs, known_s, met_at, spans
 
 DAY, WEEK = 86400.0, 7 * 86400.0
 BUDGET = 1.0 / 7.0
@@ -74,3 +74,14 @@ def test_a_machine_is_known_from_the_first_row_of_its_first_model_on(model: Mode
     assert met_at(replace(model, lineage={"since": 2000.0}), 7.0) == 2000.0
     assert known_s(model) == 5 * DAY
     assert known_s(replace(model, lineage={})) == math.inf
+
+
+def test_what_came_in_the_first_week_may_be_a_job_of_each_day(model: Model) -> None:
+    seen = Memory()
+    for since, name in ((1.25 * DAY, "io"), (2.25 * DAY, "io"), (3.5 * DAY, "net"), (9.0 * DAY, "fan")):
+        seen.add(Block(since, since + 1200.0, 5.0, {name: 1}))
+    seen.add(Block(4.0 * DAY, 4.7 * DAY, 5.0, {"power": 1}))  # longer than anything that has an hour
+    found = jobs(model, seen)
+    assert [(job.spans[0][0] / DAY, job.causes) for job in found] == [(3.5, {"net": 1}), (2.25, {"io": 1})]
+    seen.answered(3.5 * DAY, 3.5 * DAY + 60.0, fault=True)
+    assert [job.causes for job in jobs(model, seen)] == [{"io": 1}]
