@@ -8,7 +8,7 @@ Parts, each a fleet of its own, by real servers on loopback:
 - ``memory``: a worker with 1,000 streams; what it writes to JetStream of each device and day.
 - ``takeover``: a worker killed among two, and how long its partitions stand still.
 
-    python tools/bench_fleet.py [--devices 5000] [--seconds 60] [--parts bridge,direct,workers,memory,takeover] [--json]
+    python tools/bench_fleet.py [--devices 5000] [--seconds 60] [--parts bridge,direct,workers] [--quick]
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="of bridge and direct (default: 2)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of bridge and direct (default: 60)")
     parser.add_argument("--parts", default=",".join(PARTS), help="which, with commas (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the devices: only whether it runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     chosen = options.parts.split(",")
@@ -59,14 +60,15 @@ def main() -> int:
 
 async def run(part: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Measure one part."""
+    share = 10 if options.quick else 1
     if part == "workers":
-        return await workers(folder)
+        return await workers(folder, BACKLOG_DEVICES // share)
     if part == "memory":
-        return await memory(folder)
+        return await memory(folder, MEMORY_STREAMS // share, MEMORY_S / share)
     if part == "takeover":
-        return await takeover(folder)
+        return await takeover(folder, TAKEOVER_DEVICES // share)
     settings = SiteSettings(direct=part == "direct", save_every_s=60.0)
-    return await through(folder, settings, options.devices, options.workers, options.seconds)
+    return await through(folder, settings, options.devices // share, options.workers, options.seconds)
 
 
 async def through(folder: Path, settings: SiteSettings, devices: int, workers: int, seconds: float) -> dict[str, Any]:
@@ -95,14 +97,15 @@ async def through(folder: Path, settings: SiteSettings, devices: int, workers: i
         }
 
 
-async def workers(folder: Path) -> dict[str, Any]:
+async def workers(folder: Path, devices: int) -> dict[str, Any]:
     """The same backlog for 1, 2 and 4 workers, in one run."""
-    found: dict[str, Any] = {"devices": BACKLOG_DEVICES, "rows": BACKLOG_DEVICES * BACKLOG_ROWS}
+    found: dict[str, Any] = {"devices": devices, "rows": devices * BACKLOG_ROWS}
     for count in (1, 2, 4):
         async with running(folder / str(count), SiteSettings(direct=True, save_every_s=60.0)) as run:
             await run.fleet.create()
-            sending = run.site.add_devices(BACKLOG_DEVICES, rows=BACKLOG_ROWS, pace=1000.0)
-            await asyncio.to_thread(sending.finish)
+            sending = run.site.add_devices(devices, rows=BACKLOG_ROWS, pace=1000.0)
+            while not sending.done:
+                await asyncio.sleep(0.1)
             await run.until(lambda look: look.lag >= found["rows"], 120.0, "the backlog")
             run.site.add_workers(count)
             await run.until(lambda look: look.lag < found["rows"] - 100, 120.0, "the first row")
@@ -117,37 +120,37 @@ async def workers(folder: Path) -> dict[str, Any]:
     return found
 
 
-async def memory(folder: Path) -> dict[str, Any]:
+async def memory(folder: Path, streams: int, seconds: float) -> dict[str, Any]:
     """One worker with many streams."""
     async with running(folder, SiteSettings(save_every_s=60.0)) as run:
         await run.workers(1)
         empty = run.looks[-1].workers[0].memory_bytes
-        sending = run.site.add_devices(MEMORY_STREAMS)
-        await run.until(lambda look: look.streams == MEMORY_STREAMS, 240.0, "the streams")
-        await run.watch(MEMORY_S / 2)
+        sending = run.site.add_devices(streams)
+        await run.until(lambda look: look.streams == streams, 240.0, "the streams")
+        await run.watch(seconds / 2)
         written, began = run.series("gon_edge_fleet_states_saved_bytes_total"), time.monotonic()
-        await run.watch(MEMORY_S)
+        await run.watch(seconds)
         passed = time.monotonic() - began
         written = run.series("gon_edge_fleet_states_saved_bytes_total") - written
         full = max(look.workers[0].memory_bytes for look in run.looks if look.workers)
         await run.account(sending)
         kept = {each.name: each.bytes for each in run.looks[-1].kept}
         return {
-            "streams": MEMORY_STREAMS,
+            "streams": streams,
             "mib_empty": round(empty / 2**20, 1),
             "mib": round(full / 2**20, 1),
-            "kib_a_stream": round((full - empty) / MEMORY_STREAMS / 1024, 1),
-            "state_mib_a_device_and_day": round(86400 * written / passed / MEMORY_STREAMS / 2**20, 2),
-            "state_kib_kept_a_device": round(kept["KV_fleet-states"] / MEMORY_STREAMS / 1024, 2),
+            "kib_a_stream": round((full - empty) / streams / 1024, 1),
+            "state_mib_a_device_and_day": round(86400 * written / passed / streams / 2**20, 2),
+            "state_kib_kept_a_device": round(kept["KV_fleet-states"] / streams / 1024, 2),
             "telemetry_bytes_a_row": round(kept["fleet-telemetry"] / max(1, sending.said["sent"])),
         }
 
 
-async def takeover(folder: Path) -> dict[str, Any]:
+async def takeover(folder: Path, devices: int) -> dict[str, Any]:
     """A worker killed in full work."""
     async with running(folder, SiteSettings(takeover_s=3.0)) as run:
         await run.workers(2)
-        sending = run.site.add_devices(TAKEOVER_DEVICES)
+        sending = run.site.add_devices(devices)
         await run.watch(20.0)
         victim = max(run.looks[-1].workers, key=lambda worker: len(worker.partitions))
         run.unscored.longest_s = 0.0
@@ -157,7 +160,7 @@ async def takeover(folder: Path) -> dict[str, Any]:
         again = run.series("gon_edge_fleet_redelivered_total")
         found = await run.account(sending)
         return {
-            "devices": TAKEOVER_DEVICES,
+            "devices": devices,
             "takeover": "3s",
             "partitions_of_the_dead": len(victim.partitions),
             "newest_takeover_s": round(seconds, 2),
