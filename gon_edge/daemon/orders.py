@@ -411,7 +411,8 @@ class Orders:
         if 0.0 <= row.timestamp - looked < _LOOK_FOR_HABITS_S:
             return
         self._looked_at[name] = row.timestamp
-        known = [*habits(self.store, name), *usual.jobs(stream.model, stream.policy.past)]
+        known = habits(self.store, name)
+        known += usual.jobs(stream.model, stream.policy.past, known)
         faults = fault_spans(self.store, name) if known else ()
         for habit in known:
             since = None if habit.meets(faults) else due(habit, looked, row.timestamp)

@@ -13,6 +13,7 @@ first.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gon_edge.events import Alert
 from gon_edge.model.file import Model
@@ -89,18 +90,41 @@ def spans(alert: Alert, model: Model, budget: float, past: Memory) -> tuple[Span
     return tuple(span for span in found if span[1] - span[0] <= LONGEST_S)
 
 
-def jobs(model: Model, past: Memory) -> tuple[Habit, ...]:
+def jobs(model: Model, past: Memory, known: Sequence[Habit]) -> tuple[Habit, ...]:
     """What came in a machine's first week, an hour each, the newest: it may be a job of each day.
 
     A job that was learned at once raises too few alerts for a habit (`habits`), and its absence would be no news.
-    Whether it comes every day, `absent` finds in the rows.
+    Whether it comes every day, `absent` finds in the rows.  Its causes are those that all its alerts agree on.
+
+    Parameters
+    ----------
+    model : Model
+        In use.
+    past : Memory
+        The anomalies that have ended.
+    known : sequence of Habit
+        What has an hour of its own already.
     """
-    found: list[Block] = []
+    hours: list[list[Block]] = []
     for block in sorted(past.lately(-math.inf), key=lambda block: -block.since):
-        is_other = all(not same_time(block.since - other.since, PERIODS["day"]) for other in found)
-        if is_new(model, block.since) and block.length_s <= LONGEST_S and is_other:
-            found.append(block)
-    return tuple(Habit(((block.since, block.until),), block.causes) for block in found[:_JOBS])
+        if not is_new(model, block.since) or block.length_s > LONGEST_S or _at_hour_of(block.since, known):
+            continue
+        for hour in hours:
+            if same_time(block.since - hour[0].since, PERIODS["day"]):
+                hour.append(block)
+                break
+        else:
+            hours.append([block])
+    found = []
+    for newest, *others in hours:
+        causes = {name: way for name, way in newest.causes.items() if all(o.causes.get(name) == way for o in others)}
+        if causes:
+            found.append(Habit(((newest.since, newest.until),), causes))
+    return tuple(found[:_JOBS])
+
+
+def _at_hour_of(since: float, known: Sequence[Habit]) -> bool:
+    return any(same_time(since - habit.spans[-1][0], PERIODS["day"]) for habit in known)
 
 
 def _time(model: Model, key: str, otherwise: float) -> float:

@@ -12,6 +12,7 @@ from gon_edge.events import Alert, AlertKind
 from gon_edge.model.file import Model
 from gon_edge.stream.habits import Block, Memory
 from gon_edge.training.fit import fit_model
+from gon_edge.training.habits import Habit
 from gon_edge.training.usual import is_new, jobs, known_s, met_at, spans
 
 DAY, WEEK = 86400.0, 7 * 86400.0
@@ -78,10 +79,17 @@ def test_a_machine_is_known_from_the_first_row_of_its_first_model_on(model: Mode
 
 def test_what_came_in_the_first_week_may_be_a_job_of_each_day(model: Model) -> None:
     seen = Memory()
-    for since, name in ((1.25 * DAY, "io"), (2.25 * DAY, "io"), (3.5 * DAY, "net"), (9.0 * DAY, "fan")):
-        seen.add(Block(since, since + 1200.0, 5.0, {name: 1}))
+    for since, causes in (
+        (1.25 * DAY, {"io": 1, "cpu": 1}),
+        (2.25 * DAY, {"io": 1, "cpu": -1}),  # what the alerts of one hour do not agree on is no cause
+        (3.5 * DAY, {"net": 1}),
+        (9.0 * DAY, {"fan": 1}),  # not in the first week
+    ):
+        seen.add(Block(since, since + 1200.0, 5.0, causes))
     seen.add(Block(4.0 * DAY, 4.7 * DAY, 5.0, {"power": 1}))  # longer than anything that has an hour
-    found = jobs(model, seen)
+    found = jobs(model, seen, ())
     assert [(job.spans[0][0] / DAY, job.causes) for job in found] == [(3.5, {"net": 1}), (2.25, {"io": 1})]
+    habit = Habit(((5.5 * DAY, 5.6 * DAY),), {"net": 1})
+    assert [job.causes for job in jobs(model, seen, [habit])] == [{"io": 1}]  # its hour is known
     seen.answered(3.5 * DAY, 3.5 * DAY + 60.0, fault=True)
-    assert [job.causes for job in jobs(model, seen)] == [{"io": 1}]
+    assert [job.causes for job in jobs(model, seen, ())] == [{"io": 1}]
