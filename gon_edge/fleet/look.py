@@ -14,7 +14,7 @@ from typing import Any
 
 from nats.js.errors import BucketNotFoundError, NotFoundError
 
-from gon_edge.commands.text import cause_text, duration_text, table
+from gon_edge.commands.text import cause_text, duration_text, table, visible
 from gon_edge.errors import UnreachableError
 from gon_edge.fleet.jetstream import Errors, Fleet
 
@@ -376,7 +376,7 @@ def look_text(look: Look) -> str:
 
 def _alert_line(event: Mapping[str, Any]) -> str:
     causes = ", ".join(cause_text(cause) for cause in event["top_features"][:3]) or "cause unknown"
-    return f"{event['severity']} {event['kind']} on {event['stream']}: {causes}"
+    return visible(f"{event['severity']} {event['kind']} on {event['stream']}: {causes}")
 
 
 def ranges(numbers: tuple[int, ...]) -> str:

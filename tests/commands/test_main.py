@@ -20,7 +20,7 @@ COMMANDS = [
     *("run", "demo", "check-config", "config", "doctor", "status", "top", "try", "listen"),
     *("publish", "record", "replay", "rehearse"),
     *("score", "plot", "report", "sample", "models", "streams"),
-    *("retrain", "alerts", "feedback", "missed", "accept", "silence", "version", "completion"),
+    *("retrain", "alerts", "feedback", "missed", "accept", "silence", "fleet", "version", "completion"),
 ]
 CONFIG = "mqtt: {url: mqtt://localhost:1}\nsubscriptions: [{topic: 'telemetry/{stream}'}]\n"
 
@@ -134,7 +134,9 @@ def test_a_command_loads_the_module_it_is_in_and_no_other() -> None:
 
 def test_every_command_of_a_module_is_in_the_table() -> None:
     package = Path(cli.__file__).parents[1]
-    modules = [f"{room}.{path.stem}" for room in ("commands", "demo") for path in (package / room).glob("[!_]*.py")]
+    modules = [
+        f"{room}.{path.stem}" for room in ("commands", "demo", "fleet") for path in (package / room).glob("[!_]*.py")
+    ]
     declared = {
         name: module for module in modules for name in getattr(import_module(f"gon_edge.{module}"), "COMMANDS", ())
     }

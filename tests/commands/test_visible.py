@@ -39,6 +39,7 @@ ELSEWHERE = {
     "publish": "prints its arguments alone, until Ctrl-C",
     "record": "needs a broker, see test_record.py; what it prints are its arguments",
     "listen": "needs a broker, see test_listen.py for what it makes of messages",
+    "fleet": "needs NATS or a broker, see tests/fleet/test_look.py and test_view.py for what they print",
     "version": "made here",
     "completion": "made here",
 }

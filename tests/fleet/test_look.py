@@ -45,6 +45,14 @@ def test_the_page_shows_workers_partitions_streams_and_open_alerts() -> None:
     assert page.endswith("critical anomaly on pump: flow 1 (expected 2, 90 %)\n")
 
 
+def test_foreign_text_cannot_steer_the_terminal() -> None:
+    evil = "\x1b[2J\nowned"
+    working = replace(LOOK.workers[0], name=evil, host=evil, training=evil)
+    page = look_text(replace(LOOK, workers=(working,), alerts=({**ALERT, "stream": evil},)))
+    assert "\x1b" not in page
+    assert "\nowned" not in page
+
+
 def test_a_partition_is_nobodys_only_while_its_messages_wait() -> None:
     assert LOOK.orphans == (2,)
     assert "nobody owns" not in look_text(replace(LOOK, partitions=LOOK.partitions[:2]))

