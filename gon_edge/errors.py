@@ -91,6 +91,15 @@ class PayloadError(GonEdgeError):
         self.topic = topic
         self.reason = reason
 
+    def alone(self) -> PayloadError:
+        """Return this error without its traceback and what it came of, for whoever keeps it.
+
+        Their frames hold the message and, in a circle, whoever keeps the error.  What lies in circles waits for the
+        garbage collector, and where many messages are held at once 7 MiB stayed.
+        """
+        self.__context__ = None
+        return self.with_traceback(None)
+
 
 class ModelFileError(GonEdgeError):
     """A model file that is missing, damaged or of a newer format.  ``path`` is the file."""

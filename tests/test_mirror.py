@@ -31,7 +31,6 @@ ELSEWHERE = {
     "fleet/site": ("e2e/test_fleet.py", "is the fleet it runs"),
     "fleet/up": ("e2e/test_fleet.py", "runs fleet up as a shell does"),
     "fleet/series": ("fleet/test_partition.py", "data without logic, which partitions count in"),
-    "stream/heard": ("stream/test_pipeline.py", "data without logic, which passes through there"),
     "stream/outcome": ("stream/test_stream.py", "data without logic, which streams give"),
     "links/mqtt/delivery": ("links/mqtt/test_limits.py", "delivers to a real mosquitto with limits"),
     "links/mqtt/lost": ("links/mqtt/test_connection.py", "words for what connections end by"),

@@ -155,7 +155,7 @@ class Collected:
 
     def reject(self, error: PayloadError) -> None:
         """Count an item or line that holds none."""
-        self._first = self._first or error
+        self._first = self._first or error.alone()
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
 
     def finish(self, topic: str, max_features: int, nothing: str) -> Decoded:

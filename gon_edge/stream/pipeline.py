@@ -213,7 +213,7 @@ class Pipeline:
                 decoded = route.decoder.read(topic, route.names, payload)
             except PayloadError as error:
                 if heard.refused is None:
-                    heard.refused, heard.subscription = error, text
+                    heard.refused, heard.subscription = error.alone(), text
                 continue
             heard.refused, heard.subscription = None, text
             heard.rejected, heard.masked = decoded.rejected, decoded.masked
