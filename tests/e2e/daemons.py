@@ -123,7 +123,15 @@ class Subscriber:
             program = require("mosquitto_sub")
             command = [program, "-p", str(broker.port), "-q", "1", "-t", topic, "-t", "probe", "-v"]
             self._process = subprocess.Popen(command, stdout=out, stdin=subprocess.DEVNULL)
-        wait_until(lambda: broker.publish("probe", "x") or b"probe x" in self._path.read_bytes(), 10, "mosquitto_sub")
+        self._broker, self._probes = broker, 0
+        self.connected()
+
+    def connected(self) -> None:
+        """Wait until it hears of the broker: what comes before, also after a restart of the broker, it never sees."""
+        self._probes += 1
+        line = f"probe {self._probes}\n".encode()
+        heard = lambda: self._broker.publish("probe", str(self._probes)) or line in self._path.read_bytes()  # noqa: E731
+        wait_until(heard, 10, "mosquitto_sub")
 
     def events(self) -> list[dict[str, Any]]:
         lines = self._path.read_text().splitlines()

@@ -205,19 +205,20 @@ def test_the_end_of_an_alert_that_the_broker_refused_is_told_once_it_takes_it_al
             broker.publish_lines("telemetry/pump", rows(60))
             broker.publish_lines("telemetry/pump", rows(60, start=START + 60, fault=20.0))
             wait_until(lambda: [e for e in subscriber.events() if e["kind"] == "anomaly"], 20, "the alert")
+            wait_until(lambda: daemon.messages("accepted") == 120, 20, "every row of the fault")
             rules.write_text("pattern deny gon-edge/pi-1/alert\npattern readwrite #\n")
             broker.restart()
             daemon.connected()
-            broker.publish_lines("telemetry/pump", rows(120, start=START + 120))
             lost = 'gon_edge_mqtt_publications_lost_total{reason="refused"}'
-            shown = "/api/v1/alerts"
-            wait_until(
-                lambda: json.loads(daemon.get(shown)[1])["alerts"][0]["type"] == "end", 20, "the end on the page"
-            )
-            wait_until(lambda: daemon.metric(lost), 20, "the refusal")
+            before = wait_until(lambda: daemon.metric(lost), 20, "the refusal of the reminder")
+            broker.publish_lines("telemetry/pump", rows(120, start=START + 120))
+            shown = lambda: json.loads(daemon.get("/api/v1/alerts")[1] or '{"alerts": []}')["alerts"]  # noqa: E731
+            wait_until(lambda: [each for each in shown() if each["type"] == "end"], 20, "the end on the page")
+            wait_until(lambda: daemon.metric(lost) > before, 20, "the refusal of the end")
             assert daemon.stop() == 0
             rules.write_text("pattern readwrite #\n")
             broker.restart()
+            subscriber.connected()  # it tries again after a second, and the daemon starts in less
             daemon.connected()
             wait_until(lambda: subscriber.events()[-1]["type"] == "end", 20, "the end")
     finally:
