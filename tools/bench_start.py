@@ -46,7 +46,8 @@ LONGEST_S = 600.0
 def main() -> int:
     """Run the parts and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=PARTS, help="(default: all)")
+    # No choices: Python 3.11 checks the empty list by them, too.
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--stored", type=int, default=500, help="streams of the restart (default: 500)")
     parser.add_argument("--rows", type=int, default=2000, help="stored rows of each (default: 2000)")
     parser.add_argument("--streams", type=int, default=50, help="streams of the warm-up (default: 50)")
@@ -55,6 +56,8 @@ def main() -> int:
     parser.add_argument("--nice", type=int, default=19, help="retrain.nice; 0 beside other work (default: 19)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
     parts = options.parts or PARTS
     result: dict = {"machine": machine()}
     retrain = {"nice": options.nice} | ({} if options.processes == "auto" else {"processes": int(options.processes)})
