@@ -29,7 +29,7 @@ from gon_edge.model.daily import follow, is_difference
 from gon_edge.model.detector import Detector
 from gon_edge.model.file import Model, dumps
 from gon_edge.model.gon import Float
-from gon_edge.training.rows import TrainingRows, standardise
+from gon_edge.training.rows import TrainingRows, in_order, standardise
 from gon_edge.training.sensitivity import (
     DEFAULT_RULE,
     STRENGTHS,
@@ -357,11 +357,7 @@ def scored(
     model: Model, rows: Float, restart: NDArray[np.bool_], features: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Smoothed scores (T,) of rows (T, F), and where the window behind them is whole."""
-    place = {name: i for i, name in enumerate(features)}
-    shown = np.full((len(rows), len(model.features)), np.nan, np.float32)
-    for column, name in enumerate(model.features):
-        if name in place:
-            shown[:, column] = rows[:, place[name]]
+    shown = in_order(model.features, rows, features)
     net = model.discriminator
     data = TrainingRows(standardise(model.judged(shown, restart), model.scaler, shown), restart, net.window)
     energies = data.energies(net, np.arange(len(data)))

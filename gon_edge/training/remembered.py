@@ -20,7 +20,7 @@ from gon_edge.model.file import Model
 from gon_edge.model.gon import Discriminator, Float
 from gon_edge.model.sample import generated_windows
 from gon_edge.state.chunk import RowChunk
-from gon_edge.training.rows import BATCH_BYTES, TrainingRows, standardise
+from gon_edge.training.rows import BATCH_BYTES, TrainingRows, in_order, standardise
 
 _VALUES = 32768
 """Of the windows, at most: 64 KiB as float16.  With as many values of stored windows models were no better."""
@@ -82,11 +82,7 @@ def remembered(
     if len(made) < _FEWEST:
         return None
     made[..., model.is_counter] = np.cumsum(made[..., model.is_counter], axis=1)  # rates, and rows hold readings
-    values = np.full((len(made) * net.window, len(rows.features)), np.nan, np.float32)
-    place = {name: i for i, name in enumerate(rows.features)}
-    for f, name in enumerate(model.features):
-        if name in place:
-            values[:, place[name]] = made[..., f].ravel()
+    values = in_order(rows.features, made.reshape(-1, net.features), model.features)
     at = np.arange(len(values))
     return RowChunk(
         features=rows.features,
@@ -148,11 +144,7 @@ def _shares(net: Discriminator, windows: Float) -> NDArray[np.float64]:
 
 def _windows(model: Model, rows: RowChunk, rng: np.random.Generator, age: int | None = None) -> Float:
     """Some windows (N, W, F) of the rows as training sees them: whole ones, or those of at least ``age`` rows."""
-    place = {name: i for i, name in enumerate(rows.features)}
-    shown: Float = np.full((len(rows.timestamps), len(model.features)), np.nan, np.float32)
-    for f, name in enumerate(model.features):
-        if name in place:
-            shown[:, f] = rows.values[:, place[name]]
+    shown = in_order(model.features, rows.values, rows.features)
     window = model.discriminator.window
     data = TrainingRows(standardise(model.judged(shown, rows.restart), model.scaler, shown), rows.restart, window)
     ends = np.flatnonzero(data.age >= (age or window))

@@ -102,6 +102,16 @@ class TrainingRows:
         return energies
 
 
+def in_order(names: Sequence[str], values: NDArray[np.floating], features: Sequence[str]) -> Float:
+    """Rows (T, F) of ``features`` as columns ``names``, a new array; NaN where a name is none of the features."""
+    place = {name: i for i, name in enumerate(features)}
+    ordered = np.full((len(values), len(names)), np.nan, np.float32)
+    for column, name in enumerate(names):
+        if name in place:
+            ordered[:, column] = values[:, place[name]]
+    return ordered
+
+
 def batch_windows(window: int, features: int) -> int:
     """Most windows of that shape that are held at once."""
     return max(_FEWEST_WINDOWS, min(_MOST_WINDOWS, BATCH_BYTES // (4 * window * features)))
