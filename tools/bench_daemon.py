@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gon_edge.config.file import parse_config
+from gon_edge.config.file import load_config
 from gon_edge.links.publisher import Publisher
 
 RATES = (1000, 2000, 3000, 4000, 6000, 8000, 10000)
@@ -54,8 +54,8 @@ def main() -> int:
     return 0
 
 
-def run(folder: Path, streams: int, features: int, messages: int) -> dict:
-    """Measure with everything in ``folder``."""
+def configured(folder: Path, more: dict) -> tuple[int, int]:
+    """Write what a broker and a daemon need, with more of the daemon's options; return the ports of both."""
     port, web = 18700 + os.getpid() % 200, 18900 + os.getpid() % 200
     (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
     config = {
@@ -64,9 +64,15 @@ def run(folder: Path, streams: int, features: int, messages: int) -> dict:
         "mqtt": {"url": f"mqtt://127.0.0.1:{port}"},
         "subscriptions": [{"topic": "telemetry/{stream}", "timestamp": "time"}],
         "http": {"listen": f"127.0.0.1:{web}"},
-        "streams": {"defaults": {"warmup_rows": 600, "interval": "1s"}},
+        **more,
     }
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    return port, web
+
+
+def run(folder: Path, streams: int, features: int, messages: int) -> dict:
+    """Measure with everything in ``folder``."""
+    _, web = configured(folder, {"streams": {"defaults": {"warmup_rows": 600, "interval": "1s"}}})
     broker = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     rng = np.random.default_rng(0)
     children = [subprocess.Popen([broker, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)]
@@ -75,7 +81,7 @@ def run(folder: Path, streams: int, features: int, messages: int) -> dict:
         with (folder / "log").open("wb") as log:
             children.append(subprocess.Popen(command, stderr=log))
         wait_for(lambda: metrics(web).get("gon_edge_mqtt_connected") == 1.0, 30.0, "the daemon's connection")
-        with Publisher(parse_config(config).mqtt) as publisher:
+        with Publisher(load_config(folder / "config.yaml").mqtt) as publisher:
             feed = Feed(publisher, streams, features, rng)
             at_start = metrics(web)["process_resident_memory_bytes"]
             feed.send(620 * streams, 2000.0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import socket
@@ -22,9 +21,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_daemon import Feed, machine, metrics, noise, wait_for
+from bench_daemon import Feed, configured, machine, metrics, noise, wait_for
 
-from gon_edge.config.file import parse_config
+from gon_edge.config.file import load_config
 from gon_edge.links.publisher import Publisher
 from gon_edge.state.folder import ModelFolder
 from gon_edge.training.fit import fit_model
@@ -52,18 +51,8 @@ def main() -> int:
 
 def run(folder: Path, streams: int, seconds: int) -> dict:
     """Measure with everything in ``folder``."""
-    port, web = 18700 + os.getpid() % 200, 18900 + os.getpid() % 200
-    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
-    config = {
-        "node": "bench",
-        "state_dir": str(folder / "state"),
-        "mqtt": {"url": f"mqtt://127.0.0.1:{port}"},
-        "subscriptions": [{"topic": "telemetry/{stream}", "timestamp": "time"}],
-        "http": {"listen": f"127.0.0.1:{web}"},
-        "limits": {"streams": streams},
-        "streams": {"defaults": {"interval": "1s"}},
-    }
-    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    more = {"limits": {"streams": streams}, "streams": {"defaults": {"interval": "1s"}}}
+    port, web = configured(folder, more)
     broker = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     children = [subprocess.Popen([broker, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)]
     try:
@@ -75,7 +64,7 @@ def run(folder: Path, streams: int, seconds: int) -> dict:
             children.append(subprocess.Popen(command, stderr=log))
         wait_for(lambda: metrics(web).get("gon_edge_mqtt_connected") == 1.0, 300.0, "the daemon's connection")
         ready_s = time.monotonic() - began
-        with Publisher(parse_config(config).mqtt) as publisher:
+        with Publisher(load_config(folder / "config.yaml").mqtt) as publisher:
             feed = Feed(publisher, streams, FEATURES, np.random.default_rng(0))
             at_start = page(web)
             feed.send(streams * (seconds - seconds // 2), streams)
