@@ -311,9 +311,15 @@ class Detector:
         )
 
     def _expected(self, nearest: Float, columns: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Generated values (N,) of columns (N,) in engineering units, at the levels their features have by now."""
-        scale = self.model.scaler.scale[columns]
-        expected = (nearest + self._levels.shift[columns]) * scale + self.model.scaler.mean[columns]
+        """Generated values (N,) of columns (N,) in engineering units, at the levels their features have by now.
+
+        The network may place a feature beyond all it ever read, 167 % of a load for one.  Nobody expects that, so the
+        lowest and the highest reading of the training bound what is told.
+        """
+        scale, (lowest, highest) = self.model.scaler.scale[columns], self.model.extremes
+        moved = self._levels.shift[columns] * scale
+        expected = nearest * scale + self.model.scaler.mean[columns]
+        expected = np.fmin(np.fmax(expected, lowest[columns]), highest[columns]) + moved  # NaN bounds nothing
         return np.where(np.abs(expected) < _NOTHING * scale, 0.0, expected)
 
     def _explained(self) -> tuple[list[Look], Float, NDArray[np.float64]]:

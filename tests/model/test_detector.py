@@ -207,6 +207,23 @@ def test_the_expected_value_is_near_what_the_sensor_would_have_said(fitted):
     assert max(errors) < 4.0
 
 
+def test_nothing_is_expected_that_never_was() -> None:
+    # Two loads of one machine rise together to 100 %.  One of them at 300 % makes the network place the other above.
+    rng = np.random.default_rng(0)
+    work = np.clip(np.cumsum(rng.normal(0.0, 5.0, 800)) % 100.0, 0.0, 100.0)
+    rows = np.column_stack([work, 0.9 * work, 0.1 * work]) + rng.normal(0.0, 0.5, (800, 3))
+    model = fit_model(rows, features=["a", "b", "c"], rng=rng)
+    lowest, highest = model.extremes
+    detector = Detector(model, top=3)
+    readings = rows[:60].copy()
+    readings[50:, :2] = 300.0, 95.0
+    told = [cause for row in stream(readings, features=("a", "b", "c")) for cause in detector.update(row).causes]
+    assert told
+    for cause in told:
+        f = model.features.index(cause.feature)
+        assert lowest[f] <= cause.expected <= highest[f]
+
+
 def test_a_feature_stuck_between_its_two_levels_is_named():
     # It sits at its mean: what returning to the mean would gain is nothing, and the share must not be nothing too.
     rng = np.random.default_rng(0)
