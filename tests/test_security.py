@@ -30,7 +30,7 @@ from typing import Any
 import pytest
 from e2e.daemons import DaemonProcess
 from e2e.servers import Mosquitto, require, wait_until
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from snapshots import plain_snapshot
 
@@ -80,8 +80,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def serving(**settings: Any) -> Iterator[WebServer]:
-    server = WebServer(HttpConfig("127.0.0.1:0", **settings), snapshot=plain_snapshot, registry=CollectorRegistry())
+def serving(registry: CollectorRegistry | None = None, **settings: Any) -> Iterator[WebServer]:
+    registry = registry or CollectorRegistry()
+    server = WebServer(HttpConfig("127.0.0.1:0", **settings), snapshot=plain_snapshot, registry=registry)
     server.start()
     try:
         yield server
@@ -474,6 +475,79 @@ def test_questions_without_end_hold_bounded_memory_and_the_longest_goes_first(mo
             assert held[2].recv(1) == b""
         held[1].sendall(b"\r\n\r\n")
         assert held[1].recv(12) == b"HTTP/1.0 200"
+
+
+def with_large_metrics() -> CollectorRegistry:
+    """Series of 6 MB: no kernel takes so much for who does not read."""
+    registry = CollectorRegistry()
+    Gauge("large", "x" * 6_000_000, registry=registry)
+    return registry
+
+
+METRICS = b"GET /metrics HTTP/1.0\r\n\r\n"
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_twenty_who_do_not_read_their_answers_do_not_keep_the_page_waiting(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch, encrypted: bool
+) -> None:
+    # Each held one of eight threads for ten seconds, and others were told 503.
+    monkeypatch.setattr("gon_edge.links.web.lobby._ANSWERS_BYTES", 1 << 30)  # all of them stay
+    files = {"cert_file": certificates / "good.crt", "key_file": certificates / "good.key"} if encrypted else {}
+    with serving(with_large_metrics(), **files) as server, contextlib.ExitStack() as stack:
+
+        def connected() -> socket.socket:
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            if not encrypted:
+                return plain
+            context = ssl.create_default_context(cafile=str(certificates / "good.crt"))
+            return stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+
+        before = threading.active_count()
+        deaf = [connected() for _ in range(20)]
+        for each in deaf:
+            each.sendall(METRICS)
+        for each in deaf:
+            assert each.recv(12) == b"HTTP/1.0 200"  # its answer has begun, and there is more of it
+        wait_until(lambda: threading.active_count() <= before, 10, "the end of the threads that answered")
+        asked = connected()
+        began = time.monotonic()
+        asked.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        assert asked.recv(12) == b"HTTP/1.0 200"
+        assert time.monotonic() - began < 5.0
+        rest = b"".join(iter(lambda: deaf[-1].recv(1 << 16), b""))
+        assert len(rest) > 6_000_000  # who begins to read has all of it
+        assert rest.endswith(b"large 0.0\n")
+
+
+def test_who_does_not_read_his_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gon_edge.links.web.server._CONNECTION_S", 0.5)
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with serving(with_large_metrics()) as server, contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        deaf.sendall(METRICS)
+        assert deaf.recv(12) == b"HTTP/1.0 200"  # its answer has begun: the server has the connection open
+        held = descriptors()
+        wait_until(lambda: descriptors() < held, 10, "the end of the connection")
+        assert sum(map(len, iter(lambda: deaf.recv(1 << 16), b""))) < 6_000_000
+
+
+def test_answers_that_nobody_reads_hold_bounded_memory_and_the_longest_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gon_edge.links.web.lobby._ANSWERS_BYTES", 10_000_000)
+    with serving(with_large_metrics()) as server, contextlib.ExitStack() as stack:
+        deaf = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(6)]
+        for each in deaf:
+            each.sendall(METRICS)
+            assert each.recv(12) == b"HTTP/1.0 200"
+        got = [sum(map(len, iter(lambda each=each: each.recv(1 << 16), b""))) for each in deaf]
+        assert any(size > 6_000_000 for size in got)
+        assert any(size < 6_000_000 for size in got)
+        assert exchange(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
 
 
 def test_of_more_connections_than_there_are_places_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:

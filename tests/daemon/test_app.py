@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
     ("name", "broken"),
     [
         ("gon-edge mqtt", "gon_edge.links.mqtt.client.MqttClient._delay_s"),
-        ("gon-edge http", "gon_edge.links.web.server._Server.cut_off"),
+        ("gon-edge http", "gon_edge.links.web.lobby.Lobby._let_through"),
         ("gon-edge control", "gon_edge.links.control.ControlServer._accept"),
     ],
 )

@@ -2,24 +2,23 @@
 
 Its threads see an immutable :class:`~gon_edge.links.snapshot.Snapshot`, a Prometheus registry, and what is stored of
 earlier days; they never touch streams or models.  Everything is bounded: the number of threads, the time a connection
-may take, the size of a request.  No request has a body.  `guard` decides who may read, `api` what the API says.  The
-status page (``static/index.html``) goes out with the policy that keeps it harmless.
+may take, the size of a request.  A thread only makes an answer, and `lobby` sends it: no client keeps a thread waiting.
+No request has a body.  `guard` decides who may read, `api` what the API says.  The status page (``static/index.html``)
+goes out with the policy that keeps it harmless.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import http.client
 import io
 import logging
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,7 +38,8 @@ log = logging.getLogger(__package__)
 MAX_THREADS = 8  # not critical: a browser opens six connections at most, a scraper one
 _WAITING = 128  # not critical: connections the kernel keeps until they are taken in, which is at once
 _SLOT_S = 1.0  # not critical: for so long a connection waits for a thread before it is told 503
-_CONNECTION_S = 10.0  # not critical: from accept to the whole request, and from there to close; the slower are cut off
+_CONNECTION_S = 10.0  # not critical: from accept to the whole request, and from the answer to close
+_BUSY = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
 _PAGE = Path(__file__).with_name("static") / "index.html"
 
 CONTENT_TYPES: Mapping[str, str] = {
@@ -141,8 +141,7 @@ class _Page:
         )
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(HTTPServer):
     request_queue_size = _WAITING
 
     def __init__(
@@ -158,16 +157,13 @@ class _Server(ThreadingHTTPServer):
         self.guard = guard
         self.page = _Page(_PAGE)
         self._slots = threading.BoundedSemaphore(MAX_THREADS)
-        self._open: dict[socket.socket, float] = {}
-        self.requests: dict[socket.socket, bytes] = {}
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
         self.lobby = Lobby(
             self.socket,
             wrap=None if tls is None else tls.wrap,
-            admit=self.admit,
-            refuse=self.refuse,
-            look=self.cut_off,
+            admit=self._admit,
+            refusal=_BUSY,
             limit_s=_CONNECTION_S,
             patience_s=_SLOT_S,
         )
@@ -180,45 +176,24 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
-    def admit(self, request: socket.socket, client_address: Any, content: bytes) -> bool:
+    def _admit(self, connection: socket.socket, address: Any, question: bytes) -> bool:
         """Answer on a thread of its own; False while there are as many as there may be."""
         if not self._slots.acquire(blocking=False):
             return False
-        self.requests[request] = content
-        request.settimeout(_CONNECTION_S)
-        self._open[request] = time.monotonic() + _CONNECTION_S
         threading.Thread(
-            target=self.process_request_thread, args=(request, client_address), name="gon-edge http", daemon=True
+            target=self._reply, args=(connection, address, question), name="gon-edge http", daemon=True
         ).start()
         return True
 
-    def refuse(self, request: socket.socket) -> None:
-        """Say that there is no thread to answer."""
-        with contextlib.suppress(OSError):
-            request.settimeout(0.0)  # it fits the buffer of the kernel, or is lost
-            request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
-        self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def _reply(self, connection: socket.socket, address: Any, question: bytes) -> None:
+        answer = b""
         try:
-            super().process_request_thread(request, client_address)
+            answer = _Handler(question, address, self).written.getvalue()
+        except Exception:
+            log.debug("HTTP connection from %s ended", address, exc_info=True)
         finally:
-            self._open.pop(request, None)
-            self.requests.pop(request, None)
             self._slots.release()
-            self.lobby.wake()
-
-    def cut_off(self) -> None:
-        """End connections that have taken too long."""
-        now = time.monotonic()
-        for request, until in list(self._open.items()):
-            if now > until:
-                with contextlib.suppress(OSError):
-                    # Not SSLSocket's own, which takes TLS away under the thread that is using it.
-                    socket.socket.shutdown(request, socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("HTTP connection from %s ended", client_address, exc_info=True)
+            self.lobby.answer(connection, answer)
 
 
 class _Request(io.BytesIO):
@@ -235,12 +210,17 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "gon-edge"
     sys_version = ""
-    timeout = _CONNECTION_S
+
+    def __init__(self, question: bytes, address: Any, server: _Server) -> None:
+        self.written = io.BytesIO()
+        self.rfile, self.wfile = _Request(question), self.written
+        super().__init__(question, address, server)  # type: ignore[arg-type]  # where socketserver has a socket
 
     def setup(self) -> None:
-        super().setup()
-        self.rfile.close()
-        self.rfile = _Request(self.server.requests.pop(self.request))
+        """Nothing: there is no connection, only what has come of it."""
+
+    def finish(self) -> None:
+        """Nothing: the answer is in `written`."""
 
     def do_GET(self) -> None:
         headers: Mapping[str, str] = {}
