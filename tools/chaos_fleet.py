@@ -38,8 +38,8 @@ from prometheus_client import CollectorRegistry
 from gon_edge.config.file import parse_config
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
+from gon_edge.fleet.judging import TICK_S
 from gon_edge.fleet.names import topic_of
-from gon_edge.fleet.partition import TICK_S
 from gon_edge.fleet.site import WINDOW, SiteSettings
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gon_edge.errors import UnreachableError
-from gon_edge.fleet.account import Settled, Stored, Unscored, account, judged_rows, stored_rows
+from gon_edge.fleet.account import Unscored, account, judged_rows, settle, waiting_rows
 from gon_edge.fleet.jetstream import Errors, Fleet
 from gon_edge.fleet.look import Eye, Look
 from gon_edge.fleet.site import Devices, Site, SiteSettings
@@ -72,22 +72,15 @@ class Run:
             await asyncio.sleep(LOOK_EVERY_S)
         raise SystemExit(f"{what} did not come within {timeout_s:.0f} s")
 
-    async def account(self, devices: Devices, timeout_s: float = 240.0) -> dict[str, Any]:
+    async def account(self, devices: Devices) -> dict[str, Any]:
         """Have the devices end, every row judged and everything saved; return what became of each row."""
         rows = await asyncio.to_thread(devices.finish)
-        end = time.monotonic() + timeout_s
-        stored: list[Stored] = []
-        settled = Settled()
-        while time.monotonic() < end:
-            with contextlib.suppress(*Errors, UnreachableError):
-                stored, look = await stored_rows(self.fleet, rows), await self.look()
-                if look is not None and settled.see(look, stored, sum(rows)):
-                    break
-            await asyncio.sleep(LOOK_EVERY_S)
+        stored = await settle(self.fleet, rows, self.look)
         latency = self.latency()
         await asyncio.to_thread(self.site.stop_workers)
         look = await self.until(lambda look: True, 60.0, "NATS")
-        counted = account(rows, devices.said["acknowledged"], stored, await judged_rows(self.fleet, len(rows)))
+        judged, waiting = await judged_rows(self.fleet, len(rows)), await waiting_rows(self.fleet)
+        counted = account(rows, devices.said["acknowledged"], stored, judged, waiting=waiting)
         return {
             **asdict(counted),
             "alerts": look.alerts_raised,

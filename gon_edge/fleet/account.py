@@ -7,17 +7,25 @@ it has judged.  All counts are by device, so that a row lost here cannot hide on
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from gon_edge.errors import GonEdgeError
 from gon_edge.fleet.devices import device_name
-from gon_edge.fleet.jetstream import Fleet
+from gon_edge.fleet.jetstream import Errors, Fleet
 from gon_edge.fleet.look import Look, entries
 from gon_edge.fleet.names import stream_of
 
 _PAGE = 100_000  # subjects in one answer of JetStream's API
+_PATIENCE_S = 60.0  # not critical: longer than a takeover on a busy machine
+_SETTLED_S = 2.5  # not critical: two signs of life and a little
+_LOOK_EVERY_S = 0.5  # not critical
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +42,10 @@ class Account:
         Rows with a verdict.
     late : int
         Rows whose message came after their tick was over: they are in the stream, and have no verdict of their own.
+    waiting : int
+        Rows in the telemetry stream that nobody has judged yet: whoever owns their partition next will.
     lost : int
-        Rows acknowledged of which nobody has a verdict, and which were not late.
+        Rows acknowledged that have no verdict and will have none, and which were not late.
     doubled : int
         Verdicts beyond one a row.
     """
@@ -45,12 +55,19 @@ class Account:
     repeated: int
     scored: int
     late: int
+    waiting: int
     lost: int
     doubled: int
 
 
 def account(
-    rows: Sequence[int], acknowledged: int, stored: Sequence[Stored], judged: Sequence[int], late: int = 0
+    rows: Sequence[int],
+    acknowledged: int,
+    stored: Sequence[Stored],
+    judged: Sequence[int],
+    *,
+    late: int = 0,
+    waiting: int = 0,
 ) -> Account:
     """Compare what three places know.
 
@@ -66,11 +83,13 @@ def account(
         Rows of each device with a verdict.
     late : int
         Rows that the workers have found too late for their tick.
+    waiting : int
+        Messages that no worker has come to yet.
 
     Examples
     --------
     >>> account(rows=[3, 3], acknowledged=6, stored=[Stored(3, 3), Stored(4, 3)], judged=[2, 4])
-    Account(sent=6, acknowledged=6, repeated=1, scored=6, late=0, lost=1, doubled=1)
+    Account(sent=6, acknowledged=6, repeated=1, scored=6, late=0, waiting=0, lost=1, doubled=1)
     """
     sent = sum(rows)
     # A row that never came may have a verdict all the same: the one before is held in its place.
@@ -80,14 +99,16 @@ def account(
     )
     # What the broker has not acknowledged may be lost, by what QoS 1 says.
     excused = min(missing, sent - acknowledged)
-    late = min(late, missing - excused)
+    waiting = min(waiting, missing - excused)
+    late = min(late, missing - excused - waiting)
     return Account(
         sent=sent,
         acknowledged=acknowledged,
         repeated=sum(there.messages - there.rows for there in stored),
         scored=sum(judged),
         late=late,
-        lost=missing - excused - late,
+        waiting=waiting,
+        lost=missing - excused - waiting - late,
         doubled=sum(max(0, seen - count) for count, seen in zip(rows, judged, strict=True)),
     )
 
@@ -97,6 +118,19 @@ class Stored(NamedTuple):
 
     messages: int
     rows: int
+
+
+async def _messages(fleet: Fleet) -> dict[str, tuple[str, int]]:
+    """Subject of each device, and how many messages of it the telemetry stream has."""
+    found: dict[str, tuple[str, int]] = {}
+    offset, total = 0, 1
+    while offset < total:
+        asked = {"subjects_filter": ">", "offset": offset}
+        answer = await fleet.request(f"STREAM.INFO.{fleet.names.telemetry}", asked)
+        subjects = answer["state"].get("subjects") or {}
+        found.update({each.rsplit(".", 1)[1]: (each, count) for each, count in subjects.items()})
+        offset, total = offset + _PAGE, answer.get("total", 0)
+    return found
 
 
 async def stored_rows(fleet: Fleet, rows: Sequence[int]) -> list[Stored]:
@@ -112,20 +146,12 @@ async def stored_rows(fleet: Fleet, rows: Sequence[int]) -> list[Stored]:
     ------
     NatsError
     """
-    info = await fleet.request(f"STREAM.INFO.{fleet.names.telemetry}")
-    found: dict[str, tuple[str, int]] = {}
-    offset, total = 0, 1
-    while offset < total:
-        asked = {"subjects_filter": ">", "offset": offset}
-        answer = await fleet.request(f"STREAM.INFO.{fleet.names.telemetry}", asked)
-        found.update({each.rsplit(".", 1)[1]: (each, count) for each, count in answer["state"]["subjects"].items()})
-        offset, total = offset + _PAGE, answer.get("total", 0)
-    stored = []
+    last = int((await fleet.request(f"STREAM.INFO.{fleet.names.telemetry}"))["state"]["last_seq"])
+    found, stored = await _messages(fleet), []
     for number, count in enumerate(rows):
         subject, messages = found.get(device_name(number), ("", 0))
         distinct = messages
         if messages not in (0, count):
-            last = int(info["state"]["last_seq"])
             read = fleet.read(fleet.names.telemetry, subject, 1, last)
             distinct = len({json.loads(message.data)["time"] async for message in read})
         stored.append(Stored(messages, distinct))
@@ -147,24 +173,61 @@ async def judged_rows(fleet: Fleet, devices: int) -> list[int]:
     return list(found.values())
 
 
-class Settled:
-    """Whether everything that was sent is judged: all of it is stored, and nothing has waited for a while.
+async def waiting_rows(fleet: Fleet) -> int:
+    """Return how many messages the next owner of each partition would read, once all workers have ended.
+
+    Raises
+    ------
+    NatsError
+    """
+    owners, names = await entries(fleet, fleet.names.owners), fleet.names
+    waiting = 0
+    for number in range(fleet.settings.partitions):
+        first = int(owners.get(str(number), {}).get("sequence", 0)) + 1
+        waiting += await fleet.count(names.telemetry, names.partition(number), first)
+    return waiting
+
+
+async def settle(fleet: Fleet, rows: Sequence[int], look: Callable[[], Awaitable[Look | None]]) -> list[Stored]:
+    """Wait until all rows are stored and judged, or for a minute nothing has come of it; return what is stored.
 
     Workers say once a second how far they are, so a moment in which nothing waits is not enough.
+
+    Parameters
+    ----------
+    fleet : Fleet
+    rows : sequence of int
+        Rows each device has published.
+    look : callable
+        Looks at the fleet; ``None`` while NATS is away.
+
+    Raises
+    ------
+    GonEdgeError
+        NATS was away all the time.
     """
-
-    _FOR_S = 2.5  # not critical: two signs of life and a little
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def see(self, look: Look, stored: Sequence[Stored], sent: int) -> bool:
-        """Take a look, and what the telemetry stream holds; whether it is so now."""
-        if look.lag or sum(each.rows for each in stored) < sent:
-            self._since = None
-        elif self._since is None:
-            self._since = look.at
-        return self._since is not None and look.at - self._since >= self._FOR_S
+    least, moved_at, since = math.inf, time.monotonic(), math.inf
+    stored: list[Stored] | None = None
+    while time.monotonic() - moved_at < _PATIENCE_S:
+        with contextlib.suppress(*Errors):
+            there = await _messages(fleet)
+            coming = sum(max(0, count - there.get(device_name(i), ("", 0))[1]) for i, count in enumerate(rows))
+            seen = await look()
+            left = math.inf if seen is None else coming + seen.lag
+            if left < least:
+                least, moved_at = left, time.monotonic()
+            since = min(since, time.monotonic()) if left == 0 else math.inf
+            if time.monotonic() - since >= _SETTLED_S:
+                stored = await stored_rows(fleet, rows)
+                if sum(each.rows for each in stored) == sum(rows):
+                    return stored
+        await asyncio.sleep(_LOOK_EVERY_S)
+    if stored is None:
+        with contextlib.suppress(*Errors):
+            stored = await stored_rows(fleet, rows)
+    if stored is None:
+        raise GonEdgeError("the rows cannot be counted: NATS is away")
+    return stored
 
 
 class Unscored:

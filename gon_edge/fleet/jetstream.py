@@ -32,6 +32,7 @@ from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, UnreachableError
 from gon_edge.fleet import ingest
 from gon_edge.fleet.names import GROUP, Names
+from gon_edge.fleet.servertime import ServerTime
 from gon_edge.process.clock import monotonic
 from gon_edge.process.logs import Seldom
 
@@ -53,6 +54,7 @@ ACK_S = 30.0
 
 _MOST_WAITING = 1024  # messages taken from the server that wait to be judged
 _REQUEST_S = 5.0  # not critical: a server that lives answers at once
+_RENEW_S = 1.0  # not critical: a pull that is to find out who is pinned
 
 Errors = (NatsError, OSError, asyncio.TimeoutError)
 """What a request fails with while there is no server, or none that knows what is meant."""
@@ -67,6 +69,8 @@ class Delivered(NamedTuple):
     data : bytes
     sequence : int
         In the stream.
+    number : int
+        Of the messages its consumer has given out: one more than that of the message before, unless some did not come.
     at : float
         Unix seconds at which the server has stored it, by its clock.
     pending : int
@@ -78,35 +82,10 @@ class Delivered(NamedTuple):
     subject: str
     data: bytes
     sequence: int
+    number: int
     at: float
     pending: int
     reply: str
-
-
-class ServerTime:
-    """What time it is at the server: never later than it is, so that nothing is due before its messages have come.
-
-    Each message says when the server had it, and was here later than that; the quickest one counts.
-    """
-
-    _KEEP_S = 60.0  # not critical: a clock that was set back is followed within two minutes
-
-    def __init__(self) -> None:
-        self._offsets = [-float("inf"), -float("inf")]  # of this minute, and of the one before
-        self._since = time.monotonic()
-
-    def hear(self, at: float) -> None:
-        """Take a time of the server, Unix seconds, that has just arrived."""
-        now = time.monotonic()
-        if now - self._since > self._KEEP_S:
-            self._offsets = [-float("inf"), self._offsets[0]]
-            self._since = now
-        self._offsets[0] = max(self._offsets[0], at - now)
-
-    def now(self) -> float:
-        """Unix seconds; the clock of this machine until the server has said something."""
-        offset = max(self._offsets)
-        return time.monotonic() + offset if offset > -float("inf") else time.time()
 
 
 async def connect(settings: FleetConfig, name: str) -> Client:
@@ -327,10 +306,37 @@ class Fleet:
             self.time.hear(datetime.fromisoformat(answer["ts"]).timestamp())
         return answer
 
+    async def count(self, stream: str, subject: str, first: int) -> int:
+        """How many messages a stream has under a subject, from a sequence on."""
+        async with self._reader(stream, subject, first) as (_, pending):
+            return pending
+
     async def read(self, stream: str, subject: str, first: int, last: int) -> AsyncIterator[Delivered]:
         """Every message of a stream from one sequence to another, both included, under a subject, in their order."""
         if last < first:
             return
+        async with self._reader(stream, subject, first) as (name, left):
+            pulls, count = Pulls(self, stream, name), 0
+            await pulls.start()
+            try:
+                while left > 0:
+                    await pulls.keep(_REQUEST_S)
+                    if not pulls.waiting and not await pulls.wait(_REQUEST_S):
+                        raise NatsError(f"{stream} gives no more of {subject}")
+                    while pulls.waiting:
+                        message = pulls.waiting.popleft()
+                        left, count = message.pending, count + 1
+                        if message.number != count:  # the connection was lost in between
+                            raise NatsError(f"{stream}: some messages of {subject} did not come")
+                        if message.sequence > last:
+                            return
+                        yield message
+            finally:
+                await pulls.stop()
+
+    @contextlib.asynccontextmanager
+    async def _reader(self, stream: str, subject: str, first: int) -> AsyncIterator[tuple[str, int]]:
+        """A consumer of a stream from a sequence on, for a while: its name, and how many messages it has to give."""
         name = f"read-{time.monotonic_ns()}"
         config = {
             "name": name,
@@ -343,22 +349,9 @@ class Fleet:
             "num_replicas": 1,
         }
         made = await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
-        pulls = Pulls(self, stream, name)
-        await pulls.start()
         try:
-            left = int(made.get("num_pending", 0))
-            while left > 0:
-                await pulls.keep(_REQUEST_S)
-                if not pulls.waiting and not await pulls.wait(_REQUEST_S):
-                    raise NatsError(f"{stream} gives no more of {subject}")
-                while pulls.waiting:
-                    message = pulls.waiting.popleft()
-                    left = message.pending
-                    if message.sequence > last:
-                        return
-                    yield message
+            yield name, int(made.get("num_pending", 0))
         finally:
-            await pulls.stop()
             with contextlib.suppress(*Errors):
                 await self.request(f"CONSUMER.DELETE.{stream}.{name}")
 
@@ -382,7 +375,7 @@ class Pulls:
     pin : str
         The id by which this client is the one; empty while it is not.
     refused : bool
-        The server has pinned the consumer to another client.
+        The server may have pinned the consumer to another client: it says so, or nothing was asked for too long.
     asked_at : float
         Monotonic seconds of the newest pull, that go on while the machine sleeps.
     """
@@ -416,17 +409,40 @@ class Pulls:
     async def keep(self, every_s: float) -> None:
         """Have a pull under way, and a new one every so often, which is also the sign of life of a pinned client."""
         now = monotonic()
-        if (self._left > 0 and now - self.asked_at < every_s) or not self._fleet.client.is_connected:
-            return
+        if self.pin and now - self.asked_at > self._fleet.settings.takeover_s:
+            self.refused = True
+        if (self._left <= 0 or now - self.asked_at >= every_s) and self._fleet.client.is_connected:
+            await self._pull(every_s)
+
+    async def _pull(self, every_s: float) -> None:
         batch = max(1, min(self._batch, _MOST_WAITING - len(self.waiting)))
         asked: dict[str, Any] = {"batch": batch, "expires": round(every_s * 1e9)}
         if self._group:
             asked["group"] = self._group
         if self.pin:
             asked["id"] = self.pin
-        self._left, self.asked_at = batch, now
+        self._left, self.asked_at = batch, monotonic()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._fleet.client.publish(subject, json.dumps(asked).encode(), reply=self._inbox)
+
+    async def keep_on(self, every_s: float) -> None:
+        """Give signs of life for ever, whatever else this process waits for."""
+        while True:
+            with contextlib.suppress(*Errors):
+                await self.keep(every_s)
+            await asyncio.sleep(every_s / 2.0)
+
+    async def renew(self) -> bool:
+        """Ask whose the consumer is, and for its pin where it is nobody's; whether it is this client's."""
+        info = await self._fleet.request(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
+        pinned = {group.get("pinned_client_id", "") for group in info.get("priority_groups") or ()} - {""}
+        if pinned and pinned != {self.pin}:
+            return False
+        if not pinned:
+            self.pin = ""
+        self.refused = False
+        await self._pull(_RENEW_S)
+        return True
 
     async def give_back(self) -> None:
         """Let the server pin the consumer to another client at once."""
@@ -461,7 +477,7 @@ class Pulls:
 
 
 def _delivered(message: Msg) -> Delivered:
-    # $JS.ACK, domain and account where there are any, then STREAM.CONSUMER.DELIVERED.SEQUENCE.OWN.NANOSECONDS.PENDING
+    # $JS.ACK, domain and account if there are any, then STREAM.CONSUMER.DELIVERED.SEQUENCE.NUMBER.NANOSECONDS.PENDING
     parts = message.reply.split(".")
-    sequence, at_ns, pending = (int(parts[i]) for i in ((5, 7, 8) if len(parts) < 11 else (7, 9, 10)))
-    return Delivered(message.subject, message.data, sequence, at_ns / 1e9, pending, message.reply)
+    sequence, number, at_ns, pending = map(int, parts[5:9] if len(parts) < 11 else parts[7:11])
+    return Delivered(message.subject, message.data, sequence, number, at_ns / 1e9, pending, message.reply)

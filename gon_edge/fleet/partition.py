@@ -1,14 +1,9 @@
 """One partition of the devices, for as long as this worker owns it: messages in, events and states out.
 
-It is a daemon without the world around it (`daemon.scoring`), whose clock is that of the NATS server: a message was
-received when the server had stored it, whoever reads it and whenever.  So another worker that reads the same messages
-judges the same rows at the same times, and gives events the same names.  Time passes in whole ticks, for the same
-reason.
-
 An owner that is gone leaves what it had saved of each stream, and the sequence up to which that counts.  The next one
 goes on from there: it reads what came since once more, passes over what a stream knows, and tells what it finds;
-JetStream takes each event once.  A partition is left when the server has pinned it to another worker, when a write is
-refused, or when this process stood still for so long that it may have been.
+JetStream takes each event once.  A partition is left when the server has pinned it to another worker, or when a write
+is refused.  Messages that were on their way while the connection to NATS broke are read again from the stream.
 """
 
 from __future__ import annotations
@@ -32,29 +27,22 @@ from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet import training
 from gon_edge.fleet.frozen import FrozenError
 from gon_edge.fleet.jetstream import Delivered, Fleet, Pulls
-from gon_edge.fleet.names import WAKE, topic_of
+from gon_edge.fleet.judging import TICK_S, Judging
 from gon_edge.fleet.outlet import Outlet
-from gon_edge.fleet.saved import Known, OwnerError, Saved, go_on
+from gon_edge.fleet.saved import OwnerError, Saved, go_on
 from gon_edge.fleet.series import Series
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.clock import Clock, monotonic
-from gon_edge.stream.heard import Heard
 
 log = logging.getLogger(__name__)
-
-TICK_S = 0.25
-"""Time passes in such steps: rows that only time completes are late by this at most.  Not critical, as in
-`stream.pipeline`; a quarter of a second there is an eighth of the work."""
 
 _SETTLE_S = 0.25
 """So long after a moment every message of it has come from the server.  Not critical: one that has not is in its row
 all the same, unless time alone had completed that."""
 
-_GAP_S = 10.0
-"""Without a message of the whole partition for so long, it was the way that failed and not the devices, where nobody
-has watched: at a takeover, and after NATS was away.  A judgement: shorter than any silence that is news."""
+_AT_ONCE = 64
+"""Messages between two looks at everything else, heard together and then judged together.  Not critical: 10 ms."""
 
-_AT_ONCE = 16  # messages between two looks at everything else; not critical: 16 ms
 _AGAIN_S = 2.0
 """After NATS has been away, messages that waited for it come first.  Not critical: they come at once."""
 
@@ -109,29 +97,21 @@ class Partition:
 
     Attributes
     ----------
-    sequence : int
-        Of the newest message that was judged.
     lag : int
-        Messages behind it.
-    rows : int
-        Judged since the takeover.
+        Messages that wait behind the newest one.
     """
 
     def __init__(self, around: Surroundings, number: int, pulls: Pulls, folder: Path) -> None:
         fleet, config = around.fleet, around.config
         self.number = number
-        self.sequence = self.lag = self.rows = 0
+        self.lag = 0
         self._fleet, self._pulls, self._telemetry, self._series = fleet, pulls, around.telemetry, around.series
         self._worker, self._folder, self._inbox = around.worker, folder, around.inbox
         self._saved = Saved(fleet, number, around.worker, around.series)
         self._outlet = Outlet(config.mqtt, config.fleet.prefix, around.publish, monotonic)
-        self._known = Known({})
-        self._dirty: dict[
-            str, tuple[int, float]
-        ] = {}  # streams with news that are not saved: since which message, and when
-        self._forgotten: list[str] = []
-        self._tick = -math.inf  # up to when time has passed
-        self._deaf, self._deaf_until, self._watched_until = True, math.inf, -math.inf  # nobody has watched since then
+        self._counted = 0  # of the newest message, as the consumer counts them
+        self._connections = fleet.client.stats["reconnects"]  # when what was on its way was looked for last
+        self._deaf_until = math.inf  # monotonic seconds
         self._event_sequence = 0
         self._chunk = 0
         self._looked_at = self._saved_at = self._kept_at = self._days_at = 0.0
@@ -140,6 +120,7 @@ class Partition:
         clock = Clock(monotonic=fleet.time.now, wall=fleet.time.now)
         machine = Machine(clock, conditions=None, trainer=lambda _, models: self._elsewhere(models))
         self._scoring = Scoring(self._own(config, folder), around.telemetry, self._outlet, machine)
+        self._judging = Judging(self._scoring, around.series, number)
         self._streams = self._scoring.pipeline.streams
 
     @staticmethod
@@ -164,6 +145,16 @@ class Partition:
     def epoch(self) -> int:
         """Takeovers of the partition so far."""
         return self._saved.epoch
+
+    @property
+    def sequence(self) -> int:
+        """Of the newest message that was judged."""
+        return self._judging.sequence
+
+    @property
+    def rows(self) -> int:
+        """Judged since the takeover."""
+        return self._judging.rows
 
     @property
     def streams(self) -> int:
@@ -203,21 +194,12 @@ class Partition:
         pipeline.groups.resume({"id": name, "group": name, "since": at} for name, at in owner["leaders"])
         pipeline.resume_births(owner["births"], fleet.time.now())
         await self._open_all(list(states.values()))
-        self._known.until = {name: int(value["sequence"]) for name, value in states.items()}
-        self.sequence, self._tick = int(owner["sequence"]), -math.inf if owner["at"] is None else float(owner["at"])
-        self._watched_until = -math.inf if owner["alive"] is None else float(owner["alive"])
-        first = self._pulls.waiting[0].sequence if self._pulls.waiting else self.sequence + 1
+        self._judging.resume(owner, {name: int(value["sequence"]) for name, value in states.items()})
+        first, self._counted = self._pulls.waiting[0].sequence, self._pulls.waiting[0].number - 1
         await self._warn_of_gap(first)
-        again, self._outlet.quiet = 0, True
-        async for message in fleet.read(
-            fleet.names.telemetry, fleet.names.partition(self.number), self.sequence + 1, first - 1
-        ):
-            self._take(message)
-            again += 1
-            if again % _AT_ONCE == 0:
-                await self._alive()
+        self._outlet.quiet = True
+        again = await self._read_to(first)
         self._outlet.quiet = False
-        self._series.redelivered.labels(self.number).inc(again)
         self._saved_at = self._kept_at = self._days_at = monotonic()
         took_s = monotonic() - began
         self._series.takeover_seconds.set(took_s)
@@ -263,7 +245,9 @@ class Partition:
         """Say that messages were kept for too short a time."""
         info = (await self._fleet.request(f"STREAM.INFO.{self._fleet.names.telemetry}"))["state"]
         gone = min(first, int(info["first_seq"])) - 1 - self.sequence
-        is_known = self._tick >= datetime.fromisoformat(info["first_ts"]).timestamp()  # others' messages came since
+        is_known = (
+            self._judging.tick >= datetime.fromisoformat(info["first_ts"]).timestamp()
+        )  # others' messages came since
         if self.sequence and gone > 0 and not is_known:
             self._series.gone.labels(self.number).inc(gone)
             log.error(
@@ -271,18 +255,42 @@ class Partition:
                 "raise fleet.retention or fleet.max_size", self.number, gone,
             )  # fmt: skip
 
-    async def _alive(self) -> None:
-        """Keep the pin while there is much to do; raises `OwnerError` where it is lost."""
-        await self._pulls.keep(self._fleet.settings.takeover_s / 4.0)
-        await asyncio.sleep(0)
-        self._look_at_lease()
+    async def _read_to(self, first: int) -> int:
+        """Read what lies between the newest message that was judged and another one; how many there were.
 
-    def _look_at_lease(self) -> None:
-        """Raise `OwnerError` where the partition may be another worker's: nothing must be told or written then."""
-        if self._pulls.refused:
+        An owner before has judged them, or they were on their way here when the connection broke.
+        """
+        again, names, some = 0, self._fleet.names, list[Delivered]()
+        read = self._fleet.read(names.telemetry, names.partition(self.number), self.sequence + 1, first - 1)
+        async for message in read:
+            some.append(message)
+            if len(some) == _AT_ONCE:
+                self._judging.take(some)
+                some.clear()
+                await self._alive()
+            again += 1
+        self._judging.take(some)
+        self._series.redelivered.labels(self.number).inc(again)
+        return again
+
+    async def _alive(self) -> None:
+        """Let others have a turn while there is much to do; raises `OwnerError` where the partition is lost."""
+        await asyncio.sleep(0)
+        await self._look_at_lease()
+
+    async def _look_at_lease(self) -> None:
+        """Raise `OwnerError` where the partition is another worker's: nothing must be told or written then."""
+        pulls = self._pulls
+        if pulls.pin and not pulls.refused:
+            return
+        if not await pulls.renew():
             raise OwnerError(f"partition {self.number} was given to another worker")
-        if monotonic() - self._pulls.asked_at > self._fleet.settings.takeover_s:
-            raise OwnerError(f"partition {self.number} may be another worker's: this one stood still")
+        if not pulls.pin:  # the server pins whoever gets the next message
+            await self._wake()
+
+    async def _wake(self) -> None:
+        """Have a message come."""
+        await self._fleet.js.publish(self._fleet.names.wake(self.number), b"")
 
     async def leave(self) -> None:
         """Save everything and let another worker take it.
@@ -294,8 +302,9 @@ class Partition:
         """
         self._scoring.orders.rounds.stop()
         await self._tell()
-        await self._saved.save(self._scoring, [*self._dirty], self.sequence, self._outlet.states)
-        self._dirty.clear()
+        await self._keep()
+        await self._saved.save(self._scoring, [*self._judging.dirty], self.sequence, self._outlet.states)
+        self._judging.dirty.clear()
         self._scoring.store.flush(self._fleet.time.now())
         await self._send_rows()
         await self._saved.save_days(self._streams.values())
@@ -324,21 +333,17 @@ class Partition:
         NatsError
             Nothing is lost by it: try again.
         """
-        self._look_at_lease()
+        await self._look_at_lease()
         waiting = self._pulls.waiting
-        for _ in range(min(_AT_ONCE, len(waiting))):
-            message = waiting.popleft()
-            if message.sequence <= self.sequence:
-                self._series.redelivered.labels(self.number).inc()
-                continue
-            self._series.messages.labels(self.number).inc()
-            self._take(message)
-            self.lag = message.pending + len(waiting)
-        if not self._fleet.client.is_connected:
-            self._deaf, self._deaf_until, self._watched_until = True, monotonic() + _AGAIN_S, self._tick
-        elif not waiting and (not self._deaf or monotonic() > self._deaf_until):
+        if waiting and waiting[0].number != self._counted + 1:
+            await self._read_to(waiting[0].sequence)
+        some = self._next()
+        self._judging.take(some)
+        self._series.messages.labels(self.number).inc(len(some))
+        await self._look_at_connection()
+        if not waiting and (not self._judging.deaf or monotonic() > self._deaf_until):
             self.lag = 0
-            self._let_pass(self._fleet.time.now() - _SETTLE_S)
+            self._judging.let_pass(self._fleet.time.now() - _SETTLE_S)
         await self._tell()
         now = monotonic()
         if now - self._looked_at >= TICK_S:
@@ -346,63 +351,34 @@ class Partition:
             await self._look()
         return bool(waiting)
 
-    def _take(self, message: Delivered) -> None:
-        self._let_pass(message.at)
-        self.sequence = self._known.sequence = message.sequence
-        levels = message.subject.split(".", 2)[2]
-        if levels == WAKE:
+    def _next(self) -> list[Delivered]:
+        """Take some messages that wait, up to the first that is missing; those that were judged are left out."""
+        some: list[Delivered] = []
+        waiting, newest = self._pulls.waiting, self.sequence
+        for at in range(min(_AT_ONCE, len(waiting))):
+            if at and waiting[0].number != self._counted + 1:
+                break
+            message = waiting.popleft()
+            self._counted = message.number
+            if message.sequence <= newest:
+                self._series.redelivered.labels(self.number).inc()
+                continue
+            newest = message.sequence
+            some.append(message)
+            self.lag = message.pending + len(waiting)
+        return some
+
+    async def _look_at_connection(self) -> None:
+        """Look for what may have been lost with a connection: a message of our own comes behind it, and shows it."""
+        client = self._fleet.client
+        lost = client.stats["reconnects"]
+        if client.is_connected and lost == self._connections:
             return
-        try:
-            heard = self._scoring.take(topic_of(levels), message.data, message.at, known=self._known)
-        except Exception:  # else every worker in turn would end by it
-            self._series.failed.labels(self.number).inc()
-            log.exception("partition %d: message %d, %r, is left out", self.number, message.sequence, message.subject)
-            return
-        self._judged(heard)
-
-    def _judged(self, heard: Heard) -> None:
-        for stream in heard.forgotten:
-            self._dirty.pop(stream.name, None)
-            self._forgotten.append(stream.name)
-        for step in heard.steps:
-            self._dirty.setdefault(step.stream.name, (self.sequence, self._tick))
-            self.rows += len(step.outcomes)
-
-    def _let_pass(self, at: float) -> None:
-        """Let time pass to a moment, Unix seconds; what passed while nobody watched is no silence."""
-        if self._deaf and at > self._watched_until:
-            self._until(self._watched_until)
-            if at - self._tick > _GAP_S:
-                self._away(at)
-            self._deaf = False
-        self._until(at)
-
-    def _until(self, at: float) -> None:
-        """Let time pass to the newest tick at or before a moment."""
-        last = math.floor(at / TICK_S) * TICK_S if math.isfinite(at) else at
-        if math.isinf(self._tick):
-            self._tick = last
-        pipeline = self._scoring.pipeline
-        while self._tick < last:
-            due = pipeline.due_at()
-            self._tick = max(self._tick + TICK_S, last if math.isinf(due) else (math.floor(due / TICK_S) + 1) * TICK_S)
-            if self._tick > last:
-                self._tick = last
-                return
-            for step in self._scoring.pass_time(self._tick):
-                if step.outcomes or step.stopped:
-                    self._dirty.setdefault(step.stream.name, (self.sequence + 1, self._tick - TICK_S))
-                    self.rows += len(step.outcomes)
-
-    def _away(self, at: float) -> None:
-        """Nobody could be heard up to a moment: no silence of this time counts."""
-        pipeline, seconds = self._scoring.pipeline, at - self._tick
-        if math.isfinite(seconds):
-            pipeline.heard_until = at
-            pipeline.away(seconds)
-            self._scoring.reporter.was_away("offline", seconds, at)
-        pipeline.heard_until = math.inf
-        self._tick = math.floor(at / TICK_S) * TICK_S
+        self._judging.go_deaf()
+        self._deaf_until = monotonic() + _AGAIN_S
+        if client.is_connected:
+            await self._wake()
+            self._connections = lost
 
     # -- what leaves -------------------------------------------------------------------------------------------------
 
@@ -410,7 +386,7 @@ class Partition:
         """Bring every event to JetStream; one that is there already is not told again."""
         events = self._outlet.events
         while events:
-            self._look_at_lease()
+            await self._look_at_lease()
             expected = {"Nats-Expected-Last-Subject-Sequence": str(self._event_sequence)}
             subject, event = self._fleet.names.events_of(self.number), events[0]
             try:
@@ -431,8 +407,7 @@ class Partition:
         scoring, now = self._scoring, self._fleet.time.now()
         for stream, outcomes in scoring.catch_up():
             if outcomes:
-                self._dirty.setdefault(stream.name, (self.sequence + 1, self._tick))
-                self.rows += len(outcomes)
+                self._judging.news(stream.name, self.sequence + 1, len(outcomes))
         scoring.orders.step(now)
         if monotonic() - self._saved_at >= _LOOK_EVERY_S:
             scoring.orders.beat(now, now)
@@ -464,23 +439,26 @@ class Partition:
     def _installed(self, stream: str, name: str) -> None:
         """A new model is in use: that is saved before anything else of the stream."""
         self._saved.installed(stream, name)
-        self._dirty[stream] = _URGENT
+        self._judging.dirty[stream] = _URGENT
 
     async def _save(self, elapsed_s: float) -> None:
         """Save those streams that wait longest, so many that each has its turn once in ``save_every``."""
         settings = self._fleet.settings
         count = math.ceil(len(self._streams) * elapsed_s / settings.save_every_s)
-        waiting = sorted(self._dirty, key=self._dirty.__getitem__)
-        names = waiting[: max(count, sum(since == _URGENT for since in self._dirty.values()))]
-        forgotten, self._forgotten = self._forgotten, []
+        waiting = sorted(self._judging.dirty, key=self._judging.dirty.__getitem__)
+        names = waiting[: max(count, sum(since == _URGENT for since in self._judging.dirty.values()))]
+        is_time = monotonic() - self._kept_at >= settings.save_every_s / _SAVES
+        if names or self._judging.forgotten or is_time:
+            await self._keep()  # refused where the partition has another owner: no state is written then either
+        forgotten, self._judging.forgotten = self._judging.forgotten, []
         await self._saved.forget(name for name in forgotten if name not in self._streams)
         if names:
             sequence = self.sequence
             await self._saved.save(self._scoring, names, sequence, self._outlet.states)
             for name in names:
-                del self._dirty[name]
-        if monotonic() - self._kept_at >= settings.save_every_s / _SAVES:
-            await self._keep()
+                del self._judging.dirty[name]
+        if is_time:
+            self._kept_at = monotonic()
             await self._send_rows()
         if monotonic() - self._days_at >= _DAYS_EVERY_S:
             self._days_at = monotonic()
@@ -488,8 +466,7 @@ class Partition:
 
     async def _keep(self) -> None:
         """Write from where a successor has to read."""
-        self._kept_at = monotonic()
-        first, at = min(self._dirty.values(), default=(self.sequence + 1, self._tick))
+        first, at = min(self._judging.dirty.values(), default=(self.sequence + 1, self._judging.tick))
         await self._saved.keep(first - 1, at if math.isfinite(at) else None, self._scoring)
 
     async def _send_rows(self) -> None:

@@ -1,7 +1,8 @@
 """What is known of each stream of one partition, in JetStream: written by compare-and-set, read by the next owner.
 
 A stream is written again some time after something has come of it.  A write that finds another revision than it left is
-refused, and so shows that the partition has another owner.
+refused, and so shows that the partition has another owner.  An owner writes its own entry before any state: whoever has
+lost the partition is refused there.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Saved:
         self._owner_revision = 0
 
     async def take(self, since: float) -> dict[str, dict[str, Any]]:
-        """Become the owner, and read the states; every one is written again, so that the owner before is refused.
+        """Become the owner, and read the states: the owner before is refused from here on.
 
         Raises
         ------
@@ -114,9 +115,6 @@ class Saved:
         finally:
             await watcher.stop()  # type: ignore[no-untyped-call]
         self.models = {name: value["models"] for name, value in found.items() if value["models"]}
-        for value in found.values():
-            value.update(owner=self._worker, epoch=self.epoch)
-        await self._write(found)
         return found
 
     def installed(self, stream: str, name: str) -> None:

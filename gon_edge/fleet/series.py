@@ -42,7 +42,7 @@ class Series:
         self.messages = counter("messages_total", "Messages taken from a partition.", "partition")
         self.redelivered = counter(
             "redelivered_total",
-            "Messages read again because another worker, or this one, had them before.",
+            "Messages read again from the stream: a worker had them before, or a connection that broke had taken them.",
             "partition",
         )
         self.takeovers = counter("takeovers_total", "Times this worker has taken a partition.", "partition")

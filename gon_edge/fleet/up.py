@@ -22,8 +22,8 @@ from rich.live import Live
 from gon_edge.commands.terminal import Keyboard, console, wants_redraw
 from gon_edge.commands.text import visible
 from gon_edge.errors import GonEdgeError, UnreachableError
-from gon_edge.fleet.account import Settled, Stored, Unscored, account, judged_rows, result, stored_rows
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.account import Unscored, account, judged_rows, result, settle, waiting_rows
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.look import Eye, Look
 from gon_edge.fleet.picture import Moment, picture, status_line
 from gon_edge.fleet.site import Devices, Site, SiteSettings
@@ -38,9 +38,6 @@ _LINE_EVERY_S = 5.0
 
 _START_S = 90.0
 """Until every worker has said something.  A Raspberry Pi 3 takes ten seconds for the imports of one."""
-
-_SETTLE_S = 60.0
-"""Until the last rows have a verdict.  Not critical: longer than a takeover."""
 
 _FAULT_AT, _KILL_AT = 0.35, 0.55
 """When devices break and a worker is killed, as shares of the duration: both leave time to see what comes of it."""
@@ -123,7 +120,7 @@ def run_up(settings: UpSettings, keys: IO[str], out: IO[str]) -> int:
         except KeyboardInterrupt:
             return 130
     out.write(json.dumps(told) + "\n" if settings.as_json else account_text(told))
-    return 0 if told["lost"] == told["doubled"] == 0 else 1
+    return 0 if told["lost"] == told["doubled"] == told["waiting"] == 0 else 1
 
 
 class Show:
@@ -168,8 +165,8 @@ class Show:
             await self._until_workers(eye)
             self._began = time.monotonic()
             devices = self._site.add_devices(self._settings.devices)
-            look = await self._watch(eye, devices)
-            return await self._close(fleet, eye, devices, look)
+            await self._watch(eye, devices)
+            return await self._close(fleet, eye, devices)
         finally:
             await fleet.client.close()
 
@@ -184,7 +181,7 @@ class Show:
                 raise GonEdgeError(f"not all workers came within {_START_S:.0f} s")
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _watch(self, eye: Eye, devices: Devices) -> Look:
+    async def _watch(self, eye: Eye, devices: Devices) -> None:
         settings, look = self._settings, await eye.look()
         while not devices.done:
             passed = time.monotonic() - self._began
@@ -194,13 +191,10 @@ class Show:
                 break
             self._check()
             self._do_what_is_due(key, passed, look, devices)
-            with contextlib.suppress(UnreachableError):  # seen on the screen by what does not move
-                look = await eye.look()
-                self._unscored.see(look)
-                self._tell_of_owners(look)
+            look = await self._look(eye) or look  # seen on the screen by what does not move
+            self._tell_of_owners(look)
             self._show(self._moment(look, devices, left_s))
             await asyncio.sleep(_LOOK_EVERY_S)
-        return look
 
     def _do_what_is_due(self, key: str, passed: float, look: Look, devices: Devices) -> None:
         duration_s = self._settings.duration_s
@@ -268,26 +262,22 @@ class Show:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def _close(self, fleet: Fleet, eye: Eye, devices: Devices, look: Look) -> dict[str, Any]:
+    async def _close(self, fleet: Fleet, eye: Eye, devices: Devices) -> dict[str, Any]:
         """Have the last rows judged and everything saved, and count."""
         rows = await asyncio.to_thread(devices.finish)
-        deadline = time.monotonic() + _SETTLE_S
-        stored: list[Stored] = []
-        settled = Settled()
-        while time.monotonic() < deadline:
-            with contextlib.suppress(*Errors, UnreachableError):
-                stored, look = await stored_rows(fleet, rows), await eye.look()
-                self._unscored.see(look)
-                if settled.see(look, stored, sum(rows)):
-                    break
-            await asyncio.sleep(_LOOK_EVERY_S)
+        stored = await settle(fleet, rows, lambda: self._look(eye))
         for worker in self._site.workers.values():
             if worker.name not in self._dead:
                 self._read_series(worker.name)
         await asyncio.to_thread(self._site.stop_workers)
         look = await eye.look()
         counted = account(
-            rows, devices.said["acknowledged"], stored, await judged_rows(fleet, len(rows)), round(self._late)
+            rows,
+            devices.said["acknowledged"],
+            stored,
+            await judged_rows(fleet, len(rows)),
+            late=round(self._late),
+            waiting=await waiting_rows(fleet),
         )
         takeovers = sum(max(0, each.epoch - 1) for each in look.partitions)
         p99_s = histogram_quantile(self._latency, 0.99)
@@ -300,6 +290,13 @@ class Show:
             "verdict_p99_s": None if p99_s is None else round(p99_s, 3),
             "killed": self._dead,
         }
+
+    async def _look(self, eye: Eye) -> Look | None:
+        with contextlib.suppress(UnreachableError):
+            look = await eye.look()
+            self._unscored.see(look)
+            return look
+        return None
 
     def _read_series(self, name: str) -> None:
         """Add what a worker's series say, which go with it."""
@@ -317,10 +314,11 @@ def account_text(told: dict[str, Any]) -> str:
     verdicts = "" if told["verdict_p99_s"] is None else f", 99 % of them within {1000 * told['verdict_p99_s']:.0f} ms"
     lost = "none lost, none doubled" if told["lost"] == told["doubled"] == 0 else ""
     counts = lost or f"{told['lost']} lost, {told['doubled']} doubled"
+    waiting = f", {told['waiting']} not judged yet" if told["waiting"] else ""
     killed = f"; {', '.join(told['killed'])} was killed" if told["killed"] else ""
     return (
         f"{told['sent']} rows of {told['devices']} devices in {told['seconds']:.0f} s: "
-        f"{told['scored']} scored{verdicts}, {told['late']} late, {counts}\n"
+        f"{told['scored']} scored{verdicts}, {told['late']} late, {counts}{waiting}\n"
         f"{told['alerts']} alerts, {told['takeovers']} takeovers, "
         f"no partition unscored for more than {told['longest_unscored_s']:.1f} s{killed}\n"
     )

@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 _BEAT_S = 1.0
 _SET_UP_S = 30.0  # not critical: servers of a cluster have chosen one of them in seconds
 _IDLE_S = 0.1  # not critical: rows that time completes are late by this much more
+_GATHER_S = 0.02
+"""What comes within this is judged together, which takes less time.  Not critical: it delays a verdict by as much."""
+
 _TRIM_EVERY_S = 10.0  # as a daemon's
 _FRESH_S = 2.5  # a sign of life, and one and a half more on a busy machine
 _SHARE_EVERY_S = 2.0  # not critical: a partition moves in seconds
@@ -249,6 +252,7 @@ class Worker:
             publish=lambda topic, payload, shorter: self._mqtt.publish(topic, payload, retain=True, shorter=shorter),
         )
         partition = Partition(around, number, pulls, self._folder / str(number))
+        alive = asyncio.create_task(pulls.keep_on(every_s))
         try:
             await partition.begin()
             self._owned[number] = partition
@@ -263,8 +267,8 @@ class Worker:
                     continue
                 if more:
                     await asyncio.sleep(0)
-                else:
-                    await pulls.wait(_IDLE_S)
+                elif await pulls.wait(_IDLE_S):
+                    await asyncio.sleep(_GATHER_S)
             await partition.leave()
             self._left_at[number] = monotonic()
             await pulls.give_back()
@@ -273,6 +277,7 @@ class Worker:
             self._series.lost.labels(number).inc()
             log.warning("%s; what was saved is the other's", error)
         finally:
+            alive.cancel()
             self._owned.pop(number, None)
             self._beginning.discard(number)
             partition.drop()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gon_edge.fleet.account import Account, Settled, Stored, Unscored, account
+from gon_edge.fleet.account import Account, Stored, Unscored, account
 from gon_edge.fleet.look import Look, Owned
 
 
 def test_a_row_with_one_verdict_each_is_all_there_is() -> None:
-    assert account([3, 2], 5, [Stored(3, 3), Stored(2, 2)], [3, 2]) == Account(5, 5, 0, 5, 0, 0, 0)
+    assert account([3, 2], 5, [Stored(3, 3), Stored(2, 2)], [3, 2]) == Account(5, 5, 0, 5, 0, 0, 0, 0)
 
 
 def test_a_row_lost_on_one_device_is_not_made_up_for_by_one_doubled_on_another() -> None:
@@ -38,16 +38,25 @@ def test_a_late_row_is_counted_once_and_as_late() -> None:
     assert account([3], 3, [Stored(3, 3)], [3], late=1).late == 0
 
 
+def test_a_row_that_nobody_has_come_to_yet_waits_and_is_not_lost() -> None:
+    counted = account([3], 3, [Stored(3, 3)], [1], waiting=2)
+    assert (counted.waiting, counted.lost) == (2, 0)
+    assert account([3], 3, [Stored(3, 3)], [1], waiting=1).lost == 1
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)), max_size=6),
     st.integers(0, 5),
+    st.integers(0, 5),
 )
-def test_every_row_acknowledged_is_scored_late_or_lost(devices: list[tuple[int, int, int, int]], late: int) -> None:
+def test_every_row_acknowledged_is_scored_late_waiting_or_lost(
+    devices: list[tuple[int, int, int, int]], late: int, waiting: int
+) -> None:
     rows = [sent for sent, *_ in devices]
     stored = [Stored(min(there, sent) + more, min(there, sent)) for sent, there, _, more in devices]
     judged = [min(seen, there.rows) for (_, _, seen, _), there in zip(devices, stored, strict=True)]
-    counted = account(rows, sum(rows), stored, judged, late)
-    assert counted.scored + counted.late + counted.lost == counted.sent
+    counted = account(rows, sum(rows), stored, judged, late=late, waiting=waiting)
+    assert counted.scored + counted.late + counted.waiting + counted.lost == counted.sent
     assert counted.doubled == 0
 
 
@@ -78,12 +87,3 @@ def test_a_partition_that_has_not_begun_is_not_waited_for() -> None:
         unscored.see(look(at, 0, worker="", epoch=0))
     unscored.see(look(51.0, 5))
     assert unscored.longest_s == 0.0
-
-
-def test_all_is_judged_only_when_nothing_has_waited_for_two_signs_of_life() -> None:
-    settled, all_of_it = Settled(), [Stored(3, 3)]
-    waits = Look(1.0, (), (Owned(0, "w", lag=1),), ())
-    assert not settled.see(look(0.0, 3), all_of_it, 3)
-    assert not settled.see(waits, all_of_it, 3)
-    assert not settled.see(look(2.0, 3), [Stored(2, 2)], 3)
-    assert [settled.see(look(at, 3), all_of_it, 3) for at in (3.0, 5.0, 6.0)] == [False, False, True]

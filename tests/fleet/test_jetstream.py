@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 
 import pytest
 from fleet.fleets import config, fleet_of, publish, run
 
 from gon_edge.errors import ConfigError
-from gon_edge.fleet.jetstream import Fleet, Pulls, ServerTime
+from gon_edge.fleet.jetstream import Fleet, Pulls
 from gon_edge.fleet.names import GROUP
 
 
@@ -86,14 +85,3 @@ def test_only_one_client_gets_messages_until_it_gives_the_consumer_back(nats_ser
             assert not two.refused
 
     run(work())
-
-
-def test_the_time_of_the_server_is_never_later_than_it_is():
-    clock = ServerTime()
-    assert clock.now() == pytest.approx(time.time(), abs=0.5)
-    ahead = time.time() + 100.0
-    clock.hear(ahead - 3.0)  # it took three seconds to come
-    assert clock.now() == pytest.approx(ahead - 3.0, abs=0.5)
-    clock.hear(ahead)
-    clock.hear(ahead - 50.0)
-    assert clock.now() == pytest.approx(ahead, abs=0.5)
