@@ -250,12 +250,13 @@ class Reporter:
         for outcome in outcomes:
             row, verdict = outcome.row, outcome.verdict
             withheld = outcome.withheld is not None
-            self._store.add_row(row, withheld, self._monotonic())
+            now = self._monotonic()
+            self._store.add_row(row, withheld, now)
             if verdict is None:
                 telemetry.row(row.stream, row.timestamp, "training" if outcome.waited else "warming_up")
                 continue
             telemetry.row(row.stream, row.timestamp)
-            latency = None if outcome.waited else self._monotonic() - row.received_at
+            latency = None if outcome.waited else now - row.received_at
             if latency is not None:
                 self.latencies.append(latency)
             telemetry.verdict(verdict, scoring_s=outcome.scoring_s, latency_s=latency)

@@ -116,10 +116,11 @@ class Detector:
         restart = row.restart or not self._age
         values, unusable, missing = self._select(row, restart)
         left = None
+        z: NDArray[np.floating]
         if unusable is self._none and self._is_whole and not restart and self._levels.skip():  # nearly every row
             self._masked = unusable
             place = (values - model.scaler.mean) / model.scaler.scale
-            z = np.maximum(np.minimum(place, self._clip_high), self._clip_low).astype(np.float32)
+            z = np.maximum(np.minimum(place, self._clip_high), self._clip_low)  # the window makes it float32
         else:
             place = model.scaler.standardise(values)
             left, begins = self._levels.take(place, restart=restart)
@@ -404,7 +405,7 @@ class Detector:
 
     def _note(self, came: Float) -> None:
         """Remember which readings moved."""
-        np.copyto(self._moved_at, self._rows, where=came != self._last)
+        self._moved_at[came != self._last] = self._rows
         self._last = came
 
     def _rated(self, known: Float, restart: bool) -> Float:

@@ -378,8 +378,8 @@ class _OneWindow:
             project(x_s, p)
             unseen.append(kappa * max(float(x_s.dot(x_s)) - float(p.dot(p)), 0.0))
         gap = self._p * self._gain - self._prototypes  # (S, K, H)
-        closest = np.minimum.reduce(np.einsum("skh,skh->sk", gap, gap), axis=1).tolist()
-        return [near + far for near, far in zip(closest, unseen, strict=True)]
+        distances = np.einsum("skh,skh->sk", gap, gap).tolist()
+        return [min(near) + far for near, far in zip(distances, unseen, strict=True)]
 
 
 def _energy(closest: _Number, kappa: Any, unseen: _Number) -> _Number:

@@ -59,12 +59,12 @@ class SlidingWindow:
         self._buffer = np.zeros((rows + _SPARE_ROWS, features), np.float32)
         self._rows = self._end = rows
 
-    def restart(self, row: NDArray[np.float32]) -> None:
+    def restart(self, row: NDArray[np.floating]) -> None:
         """Fill the whole window with ``row`` (F,): what came before it is unknown."""
         self._buffer[: self._rows] = row
         self._end = self._rows
 
-    def push(self, row: NDArray[np.float32]) -> None:
+    def push(self, row: NDArray[np.floating]) -> None:
         """Append ``row`` (F,); the oldest row is forgotten."""
         if self._end == len(self._buffer):
             kept = self._rows - 1

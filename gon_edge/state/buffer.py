@@ -58,8 +58,9 @@ class RowBuffer:
         self.timestamps[at] = row.timestamp
         values = self.values[at]
         values[:] = row.values
-        values[row.stale] = np.nan  # held over from long ago: not what the sensor said
-        self.flags[at] = row.restart, quarantined
+        if not row.is_whole:
+            values[row.stale] = np.nan  # held over from long ago: not what the sensor said
+        self.flags[at, 0], self.flags[at, 1] = row.restart, quarantined
         self.length = at + 1
 
     def rows(self) -> RowChunk:

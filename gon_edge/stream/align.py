@@ -476,8 +476,7 @@ class Aligner:
         tick = self._ticks.pop(self._next, None)
         if tick is not None:
             received_at = tick.received_at
-            for column, (at, value) in tick.heard.items():
-                self.columns.update(column, at, value)
+            self.columns.update(tick.heard)
         values, stale, excused, is_whole = self.columns.at(timestamp)
         row = Row(self.stream, timestamp, self.features, values, stale, self._is_first, received_at, excused, is_whole)
         self._next += 1

@@ -266,30 +266,35 @@ class Columns:
             self._hold[column] = max(self._gap_s, HOLD_CADENCES * self._interval_s)
         self._silence_limit_s = None
 
-    def update(self, column: int, timestamp: float, value: float) -> None:
-        """Hold a value if it is newer, and learn from the time since the last one how often the feature reports."""
-        seen, quiet = self._seen[column], self._quiet[column]
-        gap_s = timestamp - seen
-        is_first = quiet == _NOT_YET and timestamp > -math.inf  # of this run: the clock may have been another one
-        if not gap_s > 0.0 and not is_first:
-            return
-        if self._hold[column] == _SEEDED_S:
-            self._hold[column] = math.nan
-            self._settle(column)
-        if math.isnan(value):
-            self._take_back(column)
-            return
-        before, self._values[column] = self._values[column], value
-        if value > before:
-            self._rises[column] += 1
-        elif value < before:
-            self._rises[column] = _FELL
-        self._seen[column] = timestamp
-        if quiet == _GONE or timestamp > quiet:
-            self._quiet[column] = timestamp
-        nobody_was_away = quiet == seen and gap_s < math.inf
-        if nobody_was_away and self._cadences[column].add(gap_s):
-            self._settle(column)
+    def update(self, heard: Mapping[int, tuple[float, float]]) -> None:
+        """Hold each value, ``(timestamp, value)`` by column, that is newer than the one held.
+
+        The time since the last one teaches how often the feature reports.
+        """
+        values, all_seen, all_quiet, rises = self._values, self._seen, self._quiet, self._rises
+        for column, (timestamp, value) in heard.items():
+            seen, quiet = all_seen[column], all_quiet[column]
+            gap_s = timestamp - seen
+            is_first = quiet == _NOT_YET and timestamp > -math.inf  # of this run: the clock may have been another one
+            if not gap_s > 0.0 and not is_first:
+                continue
+            if self._hold[column] == _SEEDED_S:
+                self._hold[column] = math.nan
+                self._settle(column)
+            if value != value:  # NaN
+                self._take_back(column)
+                continue
+            before, values[column] = values[column], value
+            if value > before:
+                rises[column] += 1
+            elif value < before:
+                rises[column] = _FELL
+            all_seen[column] = timestamp
+            if quiet == _GONE or timestamp > quiet:
+                all_quiet[column] = timestamp
+            nobody_was_away = quiet == seen and gap_s < math.inf
+            if nobody_was_away and self._cadences[column].add(gap_s):
+                self._settle(column)
 
     def _take_back(self, column: int) -> None:
         """The device itself says that a feature has no value any more: that it is silent from now on is no news."""
@@ -336,7 +341,7 @@ class Columns:
                 refused.add(name)
                 continue
             if timestamp > self._seen[column]:
-                self.update(column, timestamp, value)
+                self.update({column: (timestamp, value)})
                 self.awaited.add(column)
         return refused
 

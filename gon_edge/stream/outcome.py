@@ -39,5 +39,7 @@ class Outcome:
 
 def as_judged(row: Row, verdict: Verdict) -> Row:
     """The row, with the features that are missing or frozen as stale; the same object where all of them are already."""
-    gone = np.array([name in verdict.missing for name in row.features]) if verdict.missing else row.stale
+    if not verdict.missing:
+        return row
+    gone = np.array([name in verdict.missing for name in row.features])
     return row if not (gone & ~row.stale).any() else replace(row, stale=row.stale | gone)

@@ -439,7 +439,7 @@ class Stream:
             return "alert"
         if self.policy.is_silenced:
             return "silenced"
-        return "stale" if row.stale.all() else None
+        return "stale" if not row.is_whole and row.stale.all() else None
 
     def _begin(self, row: Row) -> None:
         """Let a starter score this row and those after it, if one fits: its features are all there and have values."""

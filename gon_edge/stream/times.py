@@ -23,7 +23,8 @@ from gon_edge.stream.scalars import float_of
 from gon_edge.stream.topics import MAX_NAME
 
 # A bare number is seconds, milliseconds, microseconds or nanoseconds by its size: each covers the years 1973 to 5138.
-_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
+_SECONDS = 1e11
+_UNITS = ((_SECONDS, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
 _YEAR_10000 = 253402300800.0
 # YYYYMMDDhhmmss of the years 1970 to 2099.  As milliseconds these would be years after 2590.
 _COMPACT = (19700101000000, 20991231235959)
@@ -63,6 +64,8 @@ def unix_seconds(raw: object, zone: tzinfo = UTC) -> float:
     >>> unix_seconds("2020-03-09 10:14:33"), unix_seconds("09.03.2020 10:14:33"), unix_seconds("200309111433W")
     (1583748873.0, 1583748873.0, 1583748873.0)
     """
+    if type(raw) is float and 0.0 <= raw < _SECONDS:  # as nearly every device writes it
+        return raw
     if (
         isinstance(raw, bool)
         or not isinstance(raw, (int, float, str))

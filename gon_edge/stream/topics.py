@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Self
 from urllib.parse import quote
 
@@ -188,6 +189,7 @@ def is_name(text: str) -> bool:
     return 0 < len(text) <= MAX_NAME and text.isprintable()
 
 
+@lru_cache(maxsize=1000)  # each message asks; not critical, as another one is looked at in 1 us
 def is_stream(text: str) -> bool:
     """Whether text can name a stream."""
     # A stream's name becomes a level of the topics gon-edge publishes, where these three mean something else, and,

@@ -25,7 +25,7 @@ def test_a_value_is_held_for_five_of_its_own_cadences():
     held = columns()
     place = held.new("slow", 0.0)
     for t in range(5):
-        held.update(place, 10.0 * t, float(t))
+        held.update({place: (10.0 * t, float(t))})
     last = 40.0
     assert held.at(last + HOLD_CADENCES * 10.0)[1].tolist() == [False]
     assert held.at(last + HOLD_CADENCES * 10.0 + 0.1)[1].tolist() == [True]
@@ -34,9 +34,9 @@ def test_a_value_is_held_for_five_of_its_own_cadences():
 def test_an_older_value_does_not_replace_a_newer_one():
     held = columns()
     place = held.new("a", 0.0)
-    held.update(place, 10.0, 1.0)
-    held.update(place, 9.0, 2.0)
-    held.update(place, 10.0, 3.0)
+    held.update({place: (10.0, 1.0)})
+    held.update({place: (9.0, 2.0)})
+    held.update({place: (10.0, 3.0)})
     assert held.at(10.0)[0].tolist() == [1.0]
 
 
@@ -110,8 +110,8 @@ def test_names_are_the_same_object_until_there_is_a_new_one():
 def test_only_columns_that_are_not_stale_are_awaited():
     held = columns(max_hold_s=2.0)
     for name in ("a", "b"):
-        held.update(held.new(name, 0.0), 10.0, 1.0)
-    held.update(0, 12.0, 1.0)
+        held.update({held.new(name, 0.0): (10.0, 1.0)})
+    held.update({0: (12.0, 1.0)})
     held.at(12.5)
     assert held.awaited == {0}
     held.hold_newer(12.4, {"b": 5.0})
@@ -120,7 +120,7 @@ def test_only_columns_that_are_not_stale_are_awaited():
 
 def test_a_clock_that_is_set_moves_the_age_of_every_value_along():
     held = columns(max_hold_s=2.0)
-    held.update(held.new("a", 0.0), 10.0, 1.0)
+    held.update({held.new("a", 0.0): (10.0, 1.0)})
     held.shift(1000.0)
     assert not held.at(1011.0)[1].any()
     held.forget_times()
@@ -133,7 +133,7 @@ def fed(held: Columns, name: str, times: Iterable[float]) -> int:
     place = held.places.get(name)
     place = held.new(name, 0.0) if place is None else place
     for t in times:
-        held.update(place, t, t)
+        held.update({place: (t, t)})
     return place
 
 
@@ -268,7 +268,7 @@ def test_a_report_without_a_value_takes_nothing_away():
     fed(before, "door", [0, 5, 8000, 8004, 30000, 30003])
     after = columns()
     after.resume(before.state())
-    after.update(0, -math.inf, math.nan)
+    after.update({0: (-math.inf, math.nan)})
     values, stale, *_ = after.at(40000.0)
     assert (values.tolist(), stale.tolist()) == ([30003.0], [False])
 
@@ -309,8 +309,7 @@ def test_a_value_that_is_taken_back_is_stale_at_once_and_its_silence_is_no_news(
     place = fed(held, "power", range(100))
     heard: dict[int, tuple[float, float]] = {}
     held.hear(heard, 100.0, Reading("pump", 100.0, {}, {"power": "gone"}))
-    for column, (at, value) in heard.items():
-        held.update(column, at, value)
+    held.update(heard)
     for t in (100.0, 1e6):
         _, stale, excused, _ = held.at(t)
         assert (stale[place], excused[place]) == (True, True)
