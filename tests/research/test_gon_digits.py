@@ -166,11 +166,16 @@ def test_the_tool_trains_resumes_and_shows(tmp_path):
     figures = json.loads((tmp_path / "train.json").read_text())
     assert figures["steps"] == 20
     assert {"accuracy", "frechet", "pairwise"} == figures["merit"].keys() == figures["merit_of_twice_the_climb"].keys()
-    assert (
-        tool("sheet", tmp_path / "checkpoint.pt", "-o", tmp_path / "nearest.png", "--count", "2", "--longer", "2") == 0
-    )
-    for name in ("sheet.png", "curve.png", "nearest.png"):
+    sheet = ("sheet", tmp_path / "checkpoint.pt", "--count", "2", "--longer", "2", "-o")
+    assert tool(*sheet, tmp_path / "nearest.png") == 0
+    assert tool(*sheet, tmp_path / "one.png", "--class", "1") == 0
+    assert tool(*sheet, tmp_path / "none.png", "--class", "10") == 66
+    for name in ("sheet.png", "curve.png", "nearest.png", "one.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    # A class has two rows of 8x8 pictures, four dots a pixel, with a line round each.
+    from PIL import Image
+
+    assert [Image.open(tmp_path / name).height for name in ("nearest.png", "one.png")] == [4 * 181, 4 * 19]
 
 
 def test_the_tool_says_what_it_lacks(tmp_path, capsys):

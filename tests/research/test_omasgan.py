@@ -1,5 +1,6 @@
 """OMASGAN: the border, and that the four networks are four."""
 
+import copy
 import json
 import sys
 from dataclasses import replace
@@ -80,6 +81,69 @@ def test_the_published_border_has_no_end(fitted):
     assert float(away.distance(away.border_samples(100)).median()) > 5 * fitted.reach
 
 
+def weights(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+def test_a_border_in_features_is_measured_by_the_first_discriminator():
+    model = a_model(border="features")
+    in_the_plane = model.reach
+    assert model.reservoir.shape[1] == 2
+    model.fit()
+    assert model.reservoir.shape[1] == 32
+    assert model.reach != in_the_plane
+    known = model._samples[model._chosen]
+    np.testing.assert_allclose(model.distance(known).numpy(), 0.0, atol=1e-3)
+    trunk = copy.deepcopy(model.discriminator)[:-1].eval()
+    far = torch.tensor([[9.0, 9.0]])
+    expected = torch.cdist(trunk(far), trunk(known)).min() / np.sqrt(32)
+    assert float(model.distance(far)) == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+def test_a_border_of_moved_noise_draws_with_the_first_generator_as_it_is():
+    model = a_model(border="latent").fit()
+    assert torch.equal(weights(model.border.generator), weights(model.generator))
+    z = torch.rand(20, 2)
+    assert torch.equal(model.border(z), model.generator(z + model.border.move(z)))
+    assert not torch.allclose(model.border(z), model.generator(z))
+
+
+def test_averaged_weights_are_those_of_all_steps_and_not_of_the_last():
+    last = a_model().fit()
+    nothing_stays = a_model(average=1e-9).fit()
+    averaged = a_model(average=0.9).fit()
+    torch.testing.assert_close(weights(nothing_stays.discriminator), weights(last.discriminator))
+    torch.testing.assert_close(weights(nothing_stays.detector), weights(last.detector), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(weights(averaged.discriminator), weights(last.discriminator))
+
+
+def test_to_score_in_the_middle_of_a_training_does_not_change_it():
+    draw = torch.Generator().manual_seed(0)
+    samples = torch.rand(60, 1, 16, 16, generator=draw) * 2 - 1
+    trained = []
+    for looks in (False, True):
+        torch.manual_seed(0)
+        nets = PictureGenerator(1, 16, 4), picture_discriminator(1, 16, 4)
+        model = Omasgan(*nets, samples, replace(SETTINGS, steps=3, batch=4))
+
+        def look(task, step, model=model, looks=looks):
+            if looks and task != "task 2":
+                model.score(samples[:5], task)
+
+        trained.append(weights(model.fit(progress=look).detector))
+    assert torch.equal(*trained)
+
+
+def test_spectral_normalisation_holds_every_layer_to_a_slope_of_one():
+    net = picture_discriminator(1, 16, 4, spectral=True)
+    for _ in range(50):
+        net(torch.rand(4, 1, 16, 16))
+    layers = [layer.requires_grad_(False) for layer in net if hasattr(layer, "weight")]
+    assert len(layers) == 4
+    for layer in layers:
+        assert float(torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2)) == pytest.approx(1.0, abs=0.05)
+
+
 @pytest.mark.parametrize("divergence", sorted(DIVERGENCES))
 def test_pictures_of_any_channels_go_through_all_tasks(divergence):
     draw = torch.Generator().manual_seed(0)
@@ -119,9 +183,51 @@ def test_the_tool_runs_both_ways(tmp_path):
         assert omasgan.main([*arguments, "--quick", "--out", str(tmp_path)]) == 0
     assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 1
     (cell,) = map(json.loads, (tmp_path / "omasgan.jsonl").read_text().splitlines())
-    assert set(cell["auroc"]) == {"task 1", "task 3", "task 3 J", "distance"}
+    assert set(cell["auroc"]) == {"task 1", "task 3", "task 3 J", "distance"} | {
+        f"{task}, snapshots" for task in omasgan.TASKS
+    }
+    assert cell["curve"]["steps"] == [1, 2, 3]
+    # At its last step a task is what it ends as, unless weights are averaged.
+    assert [cell["curve"][task][-1] for task in omasgan.TASKS] == [cell["auroc"][task] for task in omasgan.TASKS]
     names = {path.name for path in tmp_path.glob("*.png")}
-    assert names == {"toy.png", "digits8-pearson-well-0-0.png", "digits8-pearson-well-0-0-scores.png"}
+    assert names == {"toy.png", "curves.png", "digits8-pearson-pixels-0.png", "digits8-pearson-pixels-0-scores.png"}
+
+
+def test_variants_are_measured_side_by_side_and_unknown_ones_named(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    command = ["pictures", "--quick", "--steps", "2", "--classes", "1", "--out", str(tmp_path), "--variants"]
+    assert omasgan.main([*command, "all"]) == 0
+    cells = [json.loads(line) for line in (tmp_path / "omasgan.jsonl").read_text().splitlines()]
+    assert [cell["variant"] for cell in cells] == list(omasgan.VARIANTS)
+    # The same pictures are judged, and Task 1 is the same where a variant changes a later one.
+    first = {cell["variant"]: cell["auroc"]["task 1"] for cell in cells}
+    assert first["pixels"] == first["published"] == first["features"] == first["latent"] != first["spectral"]
+    with pytest.raises(SystemExit):
+        omasgan.main([*command, "pixel"])
+    assert "no variant ['pixel']" in capsys.readouterr().err
+
+
+def test_the_mean_of_snapshots_is_of_the_later_half_each_at_its_own_scale():
+    model = a_model(steps=40)
+    parts = [model._samples[:50], torch.from_numpy(anomalies("ring", 50, np.random.default_rng(0)))]
+    curve = omasgan.Curve(model, parts, model._samples[:100])
+    taken = []
+
+    def look(task, step):
+        curve(task, step)
+        if task == "task 1" and step in (24, 28, 32, 36, 40):
+            taken.append([model.score(part, task) / model.score(model._samples[:100], task).std() for part in parts])
+
+    model.task_1(progress=look)
+    assert curve.moments == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]
+    for found, expected in zip(curve.averaged("task 1"), zip(*taken, strict=True), strict=True):
+        np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-6)
+
+
+def test_pictures_are_shrunk_to_means_of_blocks():
+    picture = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert omasgan.shrunk(picture, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert omasgan.shrunk(picture, 0) is picture
 
 
 def test_a_second_run_goes_on_after_the_last_whole_line(tmp_path, monkeypatch):
