@@ -40,8 +40,10 @@ class Summary:
         Where that is.
     false_alarms_a_day : float
         Events over all sets per day of all their normal rows, at one row a second; mean over seeds.
-    sets, seeds : int
+    sets : int
         What it is a mean of; sets that only some methods have run are named by :func:`incomplete`.
+    seeds : int
+        Those that ran on every one of these sets.
     """
 
     method: str
@@ -296,7 +298,7 @@ def _summary(method: str, rows: list[Cell], ap: dict[str, float], best_peer: dic
         worst_set=worst,
         false_alarms_a_day=sum(row.get("false_alarms", 0.0) for row in rows) / days if days else math.nan,
         sets=len(ap),
-        seeds=len(seeds),
+        seeds=len(whole),
     )
 
 

@@ -52,3 +52,21 @@ def test_a_method_is_shown_at_its_best_setting_with_counts_of_silent_and_blind_s
     assert (first["title"], first["setting"]) == ("KNN", "")
     assert (second["setting"], second["f1"], second["f1_left_out"], second["found"]) == ("1e-05", "0.4", "0.4", "0.25")
     assert (second["silent_sets"], second["blind_sets"]) == ("1", "0")
+
+
+def test_new_figures_replace_old_ones_with_their_day_and_only_where_every_set_was_run(tool):
+    old = {"seeds": "1", "ap": "0.1", "hit_100": "", "date": "2026-11-22", "commit": "57ec0c3"}
+    rows = [{"method": name, "title": name, "short": "", **old} for name in ("pca", "knn")]
+    figures = {"protocol": "corrected", "model_bytes": 2048, "peak_rss_bytes": 1 << 20}
+    cells = [
+        {"method": "knn", "dataset": name, "seed": seed, "ap": 0.5, **figures}
+        for name in datasets.DEVELOPMENT
+        for seed in (0, 1)
+    ]
+    elsewhere = {"method": "knn", "dataset": datasets.RECORDED[0], "seed": 2, "ap": 0.9, **figures}
+    cells += [elsewhere, {"method": "pca", "dataset": datasets.DEVELOPMENT[0], "seed": 0, "ap": 0.9, **figures}]
+    pca, knn = tool.take_in(rows, cells)
+    assert (pca["ap"], pca["date"]) == ("0.1", "2026-11-22")
+    assert (knn["ap"], knn["seeds"], knn["model_kib"], knn["peak_mib"]) == ("0.5", "2", "2", "1")
+    assert knn["date"] > "2026-11-22"
+    assert knn["commit"] != "57ec0c3"

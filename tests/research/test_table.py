@@ -45,8 +45,10 @@ def test_the_spread_is_that_of_the_mean_over_sets():
     assert by_method(CELLS)["pca"].sd_ap == 0.0
 
 
-def test_a_seed_that_did_not_run_on_every_set_is_no_part_of_the_spread():
-    assert by_method([*CELLS, a_cell("knn", "A", 2, 0.0)])["knn"].sd_ap == pytest.approx(np.std([0.45, 0.65], ddof=1))
+def test_a_seed_that_did_not_run_on_every_set_is_no_part_of_the_spread_and_not_counted():
+    knn = by_method([*CELLS, a_cell("knn", "A", 2, 0.0)])["knn"]
+    assert knn.sd_ap == pytest.approx(np.std([0.45, 0.65], ddof=1))
+    assert knn.seeds == 2
 
 
 def test_the_worst_ratio_is_to_the_best_peer_and_the_product_is_none():
