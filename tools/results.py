@@ -1,4 +1,4 @@
-"""The tables of detection results, docs/results.csv and docs/decisions.csv, and the pages that show parts of them.
+"""The tables of detection results, docs/{results,decisions,weeks}.csv, and the pages that show parts of them.
 
     python tools/results.py                                    # write the tables of README and docs anew
     python tools/results.py --check                            # exit status 1 where a page shows something else
@@ -8,6 +8,7 @@
 A page holds its table between ``<!-- results: NAME -->`` and ``<!-- end of results -->``; what NAME shows is in
 `TABLES`.  Each row of the files has the day and the commit its figures are of.  results.csv has a row a method;
 decisions.csv has one for each method, set, seed and setting, so that the choice of settings can be judged as well.
+weeks.csv is written by tools/weeks.py.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from gon_edge.research import weeks  # noqa: E402
+from gon_edge.research.recordings import PUBLIC  # noqa: E402
+
 RESULTS = ROOT / "docs" / "results.csv"
 DECISIONS = ROOT / "docs" / "decisions.csv"
+WEEKS = ROOT / "docs" / "weeks.csv"
 NAMES = ("method", "dataset", "seed", "setting")
 FIGURES = ("ap", "roc_auc", "best_f1", "f1", "found", "false_per_1000", "in_alarm", "silent", "blind")
 """Fields of decisions.csv, which ends with the day and the commit."""
@@ -123,6 +128,12 @@ TABLES = {
             Column("setting", "setting", ""),
         ),
     ),
+    "weeks": Table(
+        "docs/detection.md", WEEKS, "made", "Scenario", tuple(Column(name, name, "") for name in weeks.COLUMNS[1:])
+    ),
+    "recorded weeks": Table(
+        "docs/detection.md", WEEKS, "recorded", "Recording", tuple(Column(name, name, "") for name in weeks.COLUMNS[1:])
+    ),
 }
 
 
@@ -140,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_decisions(take_in_decisions(read_decisions(), cells))
         else:
             write(take_in(read(), cells))
-    rows = {RESULTS: read(), DECISIONS: decided(read_decisions(), read())}
+    rows = {RESULTS: read(), DECISIONS: decided(read_decisions(), read()), WEEKS: lived()}
     stale = []
     for name, table in TABLES.items():
         path = ROOT / table.page
@@ -244,6 +255,21 @@ def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[d
         named = {"method": summary.method, "title": title["title"], "short": title["short"]}
         made.append({**named, "setting": setting, **{key: f"{value:.6g}" for key, value in found.items()}})
     return made
+
+
+def lived() -> list[dict[str, str]]:
+    """Return a row a scenario of what weeks.csv holds, and one for all made machines together."""
+    with WEEKS.open(encoding="utf-8", newline="") as file:
+        courses = weeks.courses_of(csv.DictReader(file))
+    made = []
+    for field, which in (("made", False), ("recorded", True)):
+        own = [course for course in courses if (course.name in PUBLIC) == which]
+        made += [{"made": "", "recorded": "", "method": "", **_named(row, field)} for row in weeks.by_scenario(own)]
+    return made
+
+
+def _named(row: list[str], field: str) -> dict[str, str]:
+    return {field: row[0], **dict(zip(weeks.COLUMNS[1:], row[1:], strict=True))}
 
 
 def _now() -> dict[str, str]:

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from gon_edge.process.clock import Clock
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
+from gon_edge.stream.habits import Block
 from gon_edge.stream.pipeline import Pipeline
 from gon_edge.stream.silences import Silences
 from gon_edge.stream.stream import Stream
 from gon_edge.training import usual
 from gon_edge.training.absent import absent, due
-from gon_edge.training.answers import Answer, fault_spans, overlap
+from gon_edge.training.answers import Answer, Span, fault_spans, overlap
 from gon_edge.training.conditions import Conditions
 from gon_edge.training.habits import habits, learn
 from gon_edge.training.job import Order
@@ -204,22 +205,22 @@ class Orders:
 
     def alert_ended(self, stream: Stream, alert: Alert) -> bool:
         """Have rows of it learned where they are usual; whether that is because it comes again."""
-        if alert.recurring is not None and alert.kind == "anomaly":
-            return self._recurred(stream, alert)
-        if stream.model is None:
+        if stream.model is None or alert.kind not in ("anomaly", "changed"):
             return False
-        faults = fault_spans(self.store, stream.name)
-        for span in usual.spans(alert, stream.model, stream.settings.alerts.budget, stream.policy.past):
+        if any(other.since == alert.since for other in stream.policy.active):
+            return False  # it goes on as a change
+        past, faults = stream.policy.past, fault_spans(self.store, stream.name)
+        if occasions := past.occasions(alert.since):
+            return self._recurred(stream, alert, occasions, faults)
+        for span in usual.spans(alert, stream.model, stream.settings.alerts.budget, past):
             if not overlap(span, faults) and self.store.release(stream.name, *span):
                 at = time.strftime("%Y-%m-%d %H:%M", time.localtime(span[0]))
                 log.info("stream %r: the alert of %s is learned, as nobody has called it a fault", stream.name, at)
         return False
 
-    def _recurred(self, stream: Stream, alert: Alert) -> bool:
+    def _recurred(self, stream: Stream, alert: Alert, occasions: Sequence[Block], faults: Sequence[Span]) -> bool:
         """Have the rows of what comes again learned by the next training; whether they are."""
-        seen = learn(
-            self.store, stream.name, stream.policy.past.occasions(alert.since), fault_spans(self.store, stream.name)
-        )
+        seen = learn(self.store, stream.name, occasions, faults)
         if seen is None:
             return False
         text = (

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,7 @@ def by_scenario(courses: Iterable[Course]) -> list[list[str]]:
     for course in courses:
         groups.setdefault(course.name, []).append(course)
     rows = [_row(name, group) for name, group in groups.items()]
-    return [*rows, _row("all", [course for group in groups.values() for course in group])]
+    return [*rows, _row("all", [course for group in groups.values() for course in group])] if rows else []
 
 
 def _row(name: str, courses: list[Course]) -> list[str]:
@@ -242,24 +242,48 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def record_of(course: Course) -> list[Mapping[str, object]]:
-    """A line for each fault, and one for the recording without a kind: what a spreadsheet takes."""
+# -- as lines of a file ------------------------------------------------------------------------------------------------
+
+_WHOLE = ("weeks", "false", "early", "in_alarm", "promoted", "refused")
+FIELDS = ("scenario", "seed", *_WHOLE, "kind", "strength", "start", "end", "delay_s")
+
+
+def record_of(course: Course) -> list[dict[str, object]]:
+    """A line for the recording, and one for each fault with its ``kind``: what a spreadsheet takes."""
     common: dict[str, object] = {"scenario": course.name, "seed": course.seed}
-    whole: dict[str, object] = {
-        "weeks": round(course.weeks, 3),
-        "false": course.false,
-        "early": course.early,
-        "in_alarm": round(course.in_alarm, 4),
-        "promoted": course.promoted,
-        "refused": course.refused,
-    }
+    whole = {name: getattr(course, name) for name in _WHOLE}
     faults = [
         {
             "kind": one.fault.kind,
             "strength": one.fault.strength,
-            "found": int(one.delay_s is not None),
-            "delay_min": None if one.delay_s is None else round(one.delay_s / 60.0, 1),
+            "start": round(one.fault.start),
+            "end": round(one.fault.end),
+            "delay_s": None if one.delay_s is None else round(one.delay_s),
         }
         for one in course.faults
     ]
-    return [{**common, **whole}, *({**common, **fault} for fault in faults)]
+    whole |= {"weeks": round(course.weeks, 3), "in_alarm": round(course.in_alarm, 4)}
+    return [common | whole, *(common | fault for fault in faults)]
+
+
+def courses_of(lines: Iterable[Mapping[str, str]]) -> list[Course]:
+    """The courses whose `record_of` a file holds, in its order."""
+    courses: dict[tuple[str, int], Course] = {}
+    for line in lines:
+        name = line["scenario"], int(line["seed"])
+        if line["kind"]:
+            fault = Event(float(line["start"]), float(line["end"]), line["kind"], float(line["strength"]))
+            found = Found(fault, float(line["delay_s"]) if line["delay_s"] else None)
+            courses[name] = replace(courses[name], faults=(*courses[name].faults, found))
+        else:
+            courses[name] = Course(
+                *name,
+                weeks=float(line["weeks"]),
+                false=int(line["false"]),
+                early=int(line["early"]),
+                faults=(),
+                in_alarm=float(line["in_alarm"]),
+                promoted=int(line["promoted"]),
+                refused=int(line["refused"]),
+            )
+    return list(courses.values())

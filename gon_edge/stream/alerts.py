@@ -251,6 +251,7 @@ class AlertPolicy:
         ):  # told as a change from here on; the next anomaly is another one
             self._anomaly = None
             self._recent.clear()
+            self.past.add(held.block(verdict.timestamp))
             return self._follow(held, "end", verdict, held.event.severity)
         if self._normal_rows >= settings.clear_rows * min(1 + held.returns, _SOON):
             self._anomaly = None
@@ -348,7 +349,10 @@ class AlertPolicy:
         held = self._others.get("changed")
         if not verdict.changed:
             self._moved = ()
-            return None if held is None else self._kept(as_of(replace(held, type="end"), verdict))
+            if held is None:
+                return None
+            self.past.lasted(Block(held.since, verdict.timestamp, held.score, directions(held.top_features)))
+            return self._kept(as_of(replace(held, type="end"), verdict))
         if held is None:
             if self._silenced and self._is_silenced(self._moved):
                 return None

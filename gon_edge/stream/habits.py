@@ -30,11 +30,12 @@ with it, since an hour is evidence by itself."""
 TOLERANCE_S = 1800.0
 """A block may begin so much earlier or later than the others: jobs wait for each other, and alerts come late."""
 
-_CLOCK_CHANGE_S, _CLOCK_TOLERANCE_S = 3600.0, 600.0
+CLOCK_CHANGE_S, CLOCK_TOLERANCE_S = 3600.0, 600.0
 """By so much daylight saving time moves a job; blocks an hour apart must agree better, or an hour would always do."""
 
-LONGEST_S = 43200.0
-"""A block is no longer than half a day: what lasts longer has no hour."""
+LONGEST_S = 64800.0
+"""A block is no longer than three quarters of a day: what lasts longer has no hour.  The working day of an office, from
+when its ventilation starts to when the last room is calm, has fourteen hours."""
 
 _LENGTH_RATIO, _LENGTH_SLACK_S = 2.0, 600.0
 """A repetition lasts at most twice as long as what it repeats, and ten minutes: an alert ends some rows late."""
@@ -151,7 +152,7 @@ def look_back(block: Block, earlier: Sequence[Block]) -> Recurrence | None:
     >>> look_back(nightly[1], nightly[:1]) is None
     True
     """
-    alike = [other for other in earlier if _alike(block, other)]
+    alike = [other for other in earlier if are_alike(block, other)]
     for every, period_s in PERIODS.items():
         occasions: dict[int, list[Block]] = {}
         for other in alike:
@@ -199,7 +200,7 @@ def _main(block: Block) -> tuple[str, int]:
     return next(iter(block.causes.items()), ("", 0))
 
 
-def _alike(block: Block, other: Block) -> bool:
+def are_alike(block: Block, other: Block) -> bool:
     """Whether two blocks are of one kind, apart from when they were."""
     if max(block.length_s, other.length_s) > LONGEST_S:
         return False
@@ -210,7 +211,7 @@ def _alike(block: Block, other: Block) -> bool:
 def same_time(apart_s: float, period_s: float) -> bool:
     """Whether two moments so far apart are at the same time of a period."""
     off = abs(apart_s - period_s * round(apart_s / period_s))
-    return off <= TOLERANCE_S or abs(off - _CLOCK_CHANGE_S) <= _CLOCK_TOLERANCE_S
+    return off <= TOLERANCE_S or abs(off - CLOCK_CHANGE_S) <= CLOCK_TOLERANCE_S
 
 
 class Memory:
@@ -245,6 +246,11 @@ class Memory:
         same = [other for other in self._blocks if other.since == block.since]
         others = [other for other in self._blocks if other.since != block.since]
         self._blocks = [*others, replace(block, fault=any(other.fault for other in same))][-_KEPT:]
+
+    def lasted(self, block: Block) -> None:
+        """Remember what has ended as a change: a block that began it went on until then."""
+        begun = next((other for other in self._blocks if other.since == block.since), block)
+        self.add(replace(begun, until=block.until))
 
     def answered(self, since: float, until: float, *, fault: bool) -> None:
         """Hear whether what was between two moments, Unix seconds, was a fault."""

@@ -1,32 +1,48 @@
 """What comes every day and has not come today: the nightly backup that did not run.
 
-A habit that is learned raises no alert any more, so that nobody would miss it.  Once a day, when it is surely over, its
-features are looked up in the stored rows around its hour: of today, and of each of the seven days before.  It is absent
-when it came on all of those and its features have hardly moved today.  So a job of working days is missed on none of
-its weekends, and a habit that fades away is missed once.
+A habit that is learned raises no alert any more, so that nobody would miss it.  Once a day, when it should have begun,
+its features are looked up in the stored rows around its hour: of today, and of each of the seven days before.  A job
+shows by how its features jump at its beginning; longer work that has them high already does not jump there.  The job is
+absent when a feature jumped on each of the days before and has hardly jumped today.  So a job of working days is missed
+on none of its weekends, and a habit that fades away is missed once.
 
 Pure but for the store it reads: no clock, no alert.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gon_edge.events import Cause
 from gon_edge.state.store import Store
-from gon_edge.stream.habits import PERIODS, Block
-from gon_edge.training.habits import EXTREME, Habit, extremes
+from gon_edge.stream.habits import CLOCK_CHANGE_S, CLOCK_TOLERANCE_S, PERIODS, same_time
+from gon_edge.training.habits import Habit
 
 _DAY_S = PERIODS["day"]
 _DAYS = 7  # all of them, so that the same weekday is among them
 
-_AROUND_S = 5400.0
-"""Half an hour that a job may be early or late, and the hour by which daylight saving time moves it."""
+_AROUND_S = CLOCK_CHANGE_S + CLOCK_TOLERANCE_S
+"""A job may begin so much earlier or later than ever: by the clock change, if that was in between."""
+
+LONGEST_JOB_S = 21600.0
+"""What lasts for more than a quarter of a day is a state and no job: it comes and goes as the weather does."""
+
+_BEGINNING, _LONGEST_BEGINNING_S = 0.25, 900.0
+"""The first quarter of a job, and a quarter of an hour of it at most, says how far it jumps.  Not critical: an alert
+lasts some times as long as what raised it, so that the first quarter is of the job itself."""
 
 _CAME, _ABSENT = 0.5, 0.5
-"""A day on which its features went half as far as usual has seen the habit; one is absent when they went less than half
-as far as on the least of those days.  Not critical: a job of the made server moved them by twenty deviations."""
+"""A day on which a feature jumped half as far as usual has seen the job; it is absent when the feature jumped less than
+half as far as on the least of those days.  Not critical: a job of the made server jumped by twenty deviations."""
+
+_CLEAR = 5.0
+"""On each of the days before it jumped by so many times what is usual at that time of day from minute to minute: noise
+has a largest jump every day, too, of three to four times that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +68,14 @@ class Absent:
 
 
 def due(habit: Habit, looked: float, now: float) -> float | None:
-    """When the newest occasion of a habit began that was over by ``now`` and not yet by ``looked``, Unix seconds."""
+    """When the newest occasion of a habit should have begun, Unix seconds, where ``looked`` was too early to say.
+
+    ``None`` where none is due between that and ``now``.
+    """
     since, until = habit.spans[-1]
-    over = until + _AROUND_S
+    if until - since > LONGEST_JOB_S:
+        return None
+    over = since + _AROUND_S + _beginning_s(habit)
     days = (now - over) // _DAY_S
     return since + days * _DAY_S if days >= 1 and looked < over + days * _DAY_S else None
 
@@ -70,31 +91,84 @@ def absent(store: Store, stream: str, habit: Habit, since: float) -> Absent | No
     since : float
         As `due` gives it.
     """
-    begin, end = habit.spans[-1]
-    days: list[dict[str, tuple[float, float]]] = []
+    days: dict[str, list[_Jump]] = {name: [] for name in habit.causes}  # today first
     for before in range(_DAYS + 1):
-        at = since - before * _DAY_S
-        block = Block(at - _AROUND_S, at + end - begin + _AROUND_S, 0.0, habit.causes)
-        part = EXTREME * (end - begin) / (end - begin + 2.0 * _AROUND_S)
-        found = extremes(store, stream, block, habit.causes, part=part)
-        if found is None:
-            return None  # not all of these days are known
-        days.append(dict(found))
-    causes = _missed(days, habit.causes)
+        found = _jumps(store, stream, habit, since - before * _DAY_S)
+        for name in [*days]:
+            if name in found:
+                days[name].append(found[name])
+            else:
+                del days[name]  # not all of these days are known
+    causes = _missed(days)
     return Absent(since, since - _DAYS * _DAY_S, _DAYS, causes) if causes else None
 
 
-def _missed(days: Sequence[dict[str, tuple[float, float]]], directions: Mapping[str, int]) -> tuple[Cause, ...]:
-    """The features that moved on every day but today, the first; empty unless that is so of all of them."""
-    shares = {}
-    for name in directions:
-        today, *others = (abs(extreme - usual) for extreme, usual in (day[name] for day in days))
-        usually = sorted(others)[len(others) // 2]
-        if min(others) < _CAME * usually or today >= _ABSENT * min(others):
-            return ()
-        shares[name] = (usually - today) / usually if usually else 0.0
+class _Jump(NamedTuple):
+    """The largest jump of a feature on a day, the level it led to, and what is usual at that time of day."""
+
+    size: float
+    level: float
+    usual: float
+
+
+def _beginning_s(habit: Habit) -> float:
+    since, until = habit.spans[-1]
+    return min(_BEGINNING * (until - since), _LONGEST_BEGINNING_S)
+
+
+def _jumps(store: Store, stream: str, habit: Habit, at: float) -> dict[str, _Jump]:
+    """How the features of a habit jumped around a time, Unix seconds; without those that nobody knows."""
+    length = _beginning_s(habit)
+    begin, end = at - _AROUND_S - length, at + _AROUND_S + length
+    times: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in habit.causes}
+    values: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in habit.causes}
+    for chunk in store.chunks(stream, since=begin, include_quarantined=True):
+        for name in habit.causes:
+            if name in chunk.features:
+                column = chunk.values[:, chunk.features.index(name)].astype(np.float64)
+                known = np.isfinite(column) & (chunk.timestamps <= end)
+                times[name].append(chunk.timestamps[known])
+                values[name].append(column[known])
+        if chunk.timestamps[-1] > end:  # the chunks after it hold nothing of the day
+            break
+    found = {}
+    for name, way in habit.causes.items():
+        jump = _largest(np.concatenate(times[name]), np.concatenate(values[name]), at, length, way)
+        if jump is not None:
+            found[name] = jump
+    return found
+
+
+def _largest(
+    times: NDArray[np.float64], values: NDArray[np.float64], at: float, length: float, way: int
+) -> _Jump | None:
+    """The largest jump of values (N,) from the ``length`` seconds before to those after, where a job may begin."""
+    first, here, last = (np.searchsorted(times, times + shift) for shift in (-length, 0.0, length))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    off = np.abs(times - at)
+    whole = (here > first) & (off <= _AROUND_S)
+    if not whole.any():
+        return None
+    first, here, last, off = first[whole], here[whole], last[whole], off[whole]
+    level = (total[last] - total[here]) / (last - here)
+    jump = level - (total[here] - total[first]) / (here - first)
+    sizes = np.abs(jump) if way == 0 else way * jump
+    allowed = np.array([same_time(apart, _DAY_S) for apart in off.tolist()], np.bool_)
+    if not allowed.any():
+        return None
+    best = int(np.where(allowed, sizes, -np.inf).argmax())
+    return _Jump(float(sizes[best]), float(level[best]), float(np.median(np.abs(jump))))
+
+
+def _missed(days: Mapping[str, list[_Jump]]) -> tuple[Cause, ...]:
+    """The features that jumped on every day but today, the first of the days."""
+    shares, levels = {}, {}
+    for name, (today, *others) in days.items():
+        sizes = sorted(other.size for other in others)
+        usually = sizes[len(sizes) // 2]
+        is_clear = sizes[0] >= max(_CAME * usually, _CLEAR * max(other.usual for other in others))
+        if is_clear and usually > 0.0 and today.size < _ABSENT * sizes[0]:
+            shares[name] = (usually - today.size) / usually
+            levels[name] = sorted(other.level for other in others)[len(others) // 2]
     total = sum(shares.values())
-    if not total:
-        return ()
-    expected = {name: sorted(day[name][0] for day in days[1:])[_DAYS // 2] for name in shares}
-    return tuple(Cause(name, days[0][name][0], expected[name], share / total) for name, share in shares.items())
+    return tuple(Cause(name, days[name][0].level, levels[name], share / total) for name, share in shares.items())

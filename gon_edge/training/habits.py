@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ than the one before it, the last is no stronger than the first by the second.  I
 _BEFORE_S = 3600.0
 """Rows before a block that say what was usual: as long as the block, and an hour at most.  Not critical."""
 
-EXTREME = 0.1
+_EXTREME = 0.1
 """A block's deviation is that of its most extreme tenth: an alert lasts longer than what raised it."""
 
 _KEPT = 32
@@ -160,17 +160,6 @@ def _common(occasions: Sequence[Block]) -> list[str]:
 
 def _deviations(store: Store, stream: str, block: Block, causes: Sequence[str]) -> Mapping[str, float] | None:
     """How far each cause went from where it was before the block; `None` where the rows are not stored any more."""
-    found = extremes(store, stream, block, causes)
-    return None if found is None else {name: abs(extreme - usual) for name, (extreme, usual) in found.items()}
-
-
-def extremes(
-    store: Store, stream: str, block: Block, causes: Iterable[str], *, part: float = EXTREME
-) -> Mapping[str, tuple[float, float]] | None:
-    """How far each cause went in a block, and where it was before; `None` where the rows are not stored any more.
-
-    How far is the mean of the most extreme ``part`` of its rows.
-    """
     before: dict[str, list[float]] = {name: [] for name in causes}
     within: dict[str, list[float]] = {name: [] for name in causes}
     begin = block.since - min(max(block.length_s, 1.0), _BEFORE_S)
@@ -190,8 +179,8 @@ def extremes(
     for name, values in within.items():
         usual = sorted(before[name] or values)
         values.sort(reverse=block.causes[name] > 0)
-        extreme = values[: max(1, int(part * len(values)))]
-        found[name] = sum(extreme) / len(extreme), usual[len(usual) // 2]
+        extreme = values[: max(1, int(_EXTREME * len(values)))]
+        found[name] = abs(sum(extreme) / len(extreme) - usual[len(usual) // 2])
     return found
 
 

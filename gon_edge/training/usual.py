@@ -3,9 +3,10 @@
 Rows under an alert are kept from training, so that no fault becomes normal.  That alone makes two mistakes.  What a
 short warm-up has not seen raises alerts and is never learned, so that it raises them for ever.  And a threshold that is
 fitted on rows below the one before sinks from training to training: in two weeks of a made server it went from 5.7 to
-3.1, and 32 alerts were false (docs/detection.md).  So an alert that has ended by itself is learned in a machine's first
-week; later where it hardly passed the threshold, and where a week has more of them than the budget allows, the mildest
-first.
+3.1, and 32 alerts were false (docs/detection.md).  So in a machine's first week an alert that has ended by itself is
+learned on the first two days of their kind, working days and weekends, and on the others when it comes a second time.
+At all times it is where it hardly passed the threshold, and where a week has more of them than the budget allows, the
+mildest first.
 
 `habits` learns what comes again.  A person's word stands above both.  Pure.
 """
@@ -16,13 +17,22 @@ import math
 from collections.abc import Sequence
 
 from gon_edge.events import Alert
+from gon_edge.model.daily import local_offset_s
 from gon_edge.model.file import Model
-from gon_edge.stream.habits import LONGEST_S, PERIODS, Block, Memory, same_time
+from gon_edge.stream.habits import LONGEST_S, PERIODS, Block, Memory, are_alike, same_time
+from gon_edge.training.absent import LONGEST_JOB_S
 from gon_edge.training.answers import Span
 from gon_edge.training.habits import Habit
 
 WEEK_S = PERIODS["week"]
 """A machine is new until each weekday has been there.  With three days, its first weekend is never learned."""
+
+_DAY_S = PERIODS["day"]
+_FIRST_DAYS = 2
+"""Of each kind, working days and weekends, on which anything may be new.  On the very first day there is no model for
+hours: with a day alone, a job of each night was news on three of them."""
+
+_THURSDAY, _SATURDAY = 3, 5  # the first of January 1970 was one; weekdays count from Monday, 0
 
 _NEAR = 1.25
 """Times the threshold: an alert that is no stronger says as much of the threshold as of the machine, and is learned.  A
@@ -32,10 +42,7 @@ _FAULTS = 2
 """Alerts of a week, the strongest, that are taken for faults, beside those that the budget allows.  A
 judgement: with none, a fault that a week has beside one false alert could be learned."""
 
-
-_JOBS = (
-    5  # of the first week, that are looked for.  Not critical: each costs the reading of eight days' rows, once a day
-)
+_JOBS = 5  # of the first week, that are looked for.  Not critical: each costs the reading of eight days, once a day
 
 
 def is_new(model: Model, at: float) -> bool:
@@ -75,19 +82,41 @@ def spans(alert: Alert, model: Model, budget: float, past: Memory) -> tuple[Span
     past : Memory
         The anomalies that have ended, this one among them.
     """
-    if alert.kind not in ("anomaly", "changed"):
-        return ()
-    if is_new(model, alert.since):
-        found = [(alert.since, alert.timestamp)]
+    lately = past.lately(alert.timestamp - WEEK_S)
+    if is_new(model, alert.since) and _is_of_new_kind(model, alert.since):
+        found = [Block(alert.since, alert.timestamp, alert.score, {})]
     else:
-        lately = past.lately(alert.timestamp - WEEK_S)
-        most = math.ceil(budget * WEEK_S / PERIODS["day"]) + _FAULTS
+        most = math.ceil(budget * WEEK_S / _DAY_S) + _FAULTS
         found = [
-            (block.since, block.until)
+            block
             for place, block in enumerate(lately)
             if place >= most or (block.since == alert.since and block.strength <= _NEAR * alert.threshold)
         ]
-    return tuple(span for span in found if span[1] - span[0] <= LONGEST_S)
+        if is_new(model, alert.since):
+            found += _twice(alert.since, lately)
+    return tuple((block.since, block.until) for block in found if block.length_s <= LONGEST_S)
+
+
+def _is_of_new_kind(model: Model, at: float) -> bool:
+    """Whether a day is one of the first of its kind since a machine was met; both times are Unix seconds."""
+    first, day = _local_day(_time(model, "met", -math.inf)), _local_day(at)
+    return sum(_is_weekend(before) == _is_weekend(day) for before in range(first, day)) < _FIRST_DAYS
+
+
+def _local_day(at: float) -> int:
+    return int((at + local_offset_s(at)) // _DAY_S)
+
+
+def _is_weekend(day: int) -> bool:
+    return (day + _THURSDAY) % 7 >= _SATURDAY
+
+
+def _twice(since: float, lately: Sequence[Block]) -> list[Block]:
+    """The block that began then, and those like it at the same hour of other days; none where there are none."""
+    blocks = [block for block in lately if same_time(since - block.since, _DAY_S)]
+    this = next((block for block in blocks if block.since == since), None)
+    others = [block for block in blocks if since - block.since > _DAY_S / 2.0 and this and are_alike(this, block)]
+    return [this, *others] if this and others else []
 
 
 def jobs(model: Model, past: Memory, known: Sequence[Habit]) -> tuple[Habit, ...]:
@@ -107,7 +136,7 @@ def jobs(model: Model, past: Memory, known: Sequence[Habit]) -> tuple[Habit, ...
     """
     hours: list[list[Block]] = []
     for block in sorted(past.lately(-math.inf), key=lambda block: -block.since):
-        if not is_new(model, block.since) or block.length_s > LONGEST_S or _at_hour_of(block.since, known):
+        if not is_new(model, block.since) or block.length_s > LONGEST_JOB_S or _at_hour_of(block.since, known):
             continue
         for hour in hours:
             if same_time(block.since - hour[0].since, PERIODS["day"]):

@@ -20,7 +20,7 @@ from gon_edge.config.schema import Config
 from gon_edge.daemon.app import Daemon
 from gon_edge.daemon.orders import Orders
 from gon_edge.errors import GonEdgeError
-from gon_edge.events import Alert, Cause, Row
+from gon_edge.events import Alert, Cause, Row, Verdict
 from gon_edge.process.clock import monotonic
 from gon_edge.state.folder import ModelFolder
 from gon_edge.training.answers import answers
@@ -250,7 +250,7 @@ def test_a_job_of_every_day_that_does_not_come_is_told_once_and_nothing_is_told_
             orders.beat(monotonic(), time.time())
             if any(alert.kind == "overdue" for alert in stream.policy.active):
                 overdue.append(hour - 8 * 24)
-        assert overdue == list(range(9, 24 + 9))  # at seven it is over, and at nine by an hour and a half
+        assert overdue == list(range(8, 24 + 8))  # at six it should begin, at half past seven it surely has
         (event,) = (alert for alert in orders.store.alerts() if alert["kind"] == "overdue")
         assert (event["type"], event["recurring"]["count"]) == ("end", 7)
         assert {cause["feature"] for cause in event["top_features"]} == {"io", "net"}
@@ -259,7 +259,7 @@ def test_a_job_of_every_day_that_does_not_come_is_told_once_and_nothing_is_told_
 
 
 @pytest.mark.parametrize("is_fault", [False, True])
-def test_what_ended_by_itself_in_the_first_week_is_learned_unless_a_person_called_it_a_fault(
+def test_what_ended_by_itself_on_the_first_day_is_learned_unless_a_person_called_it_a_fault(
     orders: Orders, is_fault: bool
 ) -> None:
     asked(orders, do="retrain", streams=["pump"])
@@ -273,3 +273,20 @@ def test_what_ended_by_itself_in_the_first_week_is_learned_unless_a_person_calle
     left = [at for chunk in orders.store.outline("pump") for at in chunk.timestamps[chunk.quarantined].tolist()]
     released = set(range(1210, 1251)) - set(map(int, left))
     assert released == (set() if is_fault else set(range(1210, 1251)))
+
+
+def test_what_goes_on_as_a_change_is_learned_when_that_has_ended(orders: Orders) -> None:
+    asked(orders, do="retrain", streams=["pump"])
+    stream = orders._pipeline.streams["pump"]
+    left = []
+    for at in range(1210, 1251):
+        is_odd = at < 1220
+        causes = (Cause("a", 9.0, 0.5, 1.0),) if is_odd else ()
+        row = Verdict("pump", at, 5.0 if is_odd else 0.1, 3.0, is_odd, causes, (), "1", changed=1220 <= at < 1250)
+        orders._reporter.tell(stream, tuple(stream.policy.update(row)))
+        if at in (1240, 1250):
+            left.append(sum(int(chunk.quarantined.sum()) for chunk in orders.store.outline("pump")))
+    kinds = [(alert["kind"], alert["type"]) for alert in orders.store.alerts()]
+    assert sorted(kinds) == [("anomaly", "end"), ("changed", "end")]
+    assert left[0] >= 41
+    assert left[0] - left[1] == 41

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from gon_edge.research import datasets
+from gon_edge.research.machines import SCENARIOS
+from gon_edge.research.recordings import PUBLIC
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = (*datasets.DEVELOPMENT, *datasets.RECORDED)
@@ -70,3 +72,11 @@ def test_new_figures_replace_old_ones_with_their_day_and_only_where_every_set_wa
     assert (knn["ap"], knn["seeds"], knn["model_kib"], knn["peak_mib"]) == ("0.5", "2", "2", "1")
     assert knn["date"] > "2026-11-22"
     assert knn["commit"] != "57ec0c3"
+
+
+def test_weeks_have_a_row_a_scenario_and_recordings_a_table_of_their_own(tool):
+    rows = tool.lived()
+    made, recorded = ([row[field] for row in rows if row[field]] for field in ("made", "recorded"))
+    assert made[-1] == "all"
+    assert set(made[:-1]) <= set(SCENARIOS)
+    assert set(recorded) <= {*PUBLIC, "all"}

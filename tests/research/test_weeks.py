@@ -68,10 +68,12 @@ def test_tables_add_up_over_seeds_and_tell_weak_faults_from_plain_ones() -> None
     assert weeks.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
-def test_records_name_every_fault_and_how_late_it_was_told() -> None:
-    lines = weeks.record_of(course(600.0, None))
-    assert lines[0]["false"] == 0
-    assert [(line["found"], line["delay_min"]) for line in lines[1:]] == [(1, 10.0), (0, None)]
+def test_what_a_file_holds_are_the_courses_again() -> None:
+    lived = [course(600.0, None, false=2), course(name="other"), course(30.0, name="third")]
+    lines = [line for one in lived for line in weeks.record_of(one)]
+    assert {key for line in lines for key in line} == {*weeks.FIELDS}
+    texts = [{key: "" if line.get(key) is None else str(line[key]) for key in weeks.FIELDS} for line in lines]
+    assert weeks.courses_of(texts) == lived
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -607,6 +608,34 @@ def test_other_settings_count_from_the_next_row_and_leave_open_what_is_open() ->
     assert policy.active == (event,)
     assert policy.update(scored(2.0, 0.1)) == []
     assert [alert.type for alert in policy.update(scored(3.0, 0.1))] == ["end"]
+
+
+# -- an anomaly that goes on as a change -------------------------------------------------------------------------------
+
+
+def a_state(policy: AlertPolicy, day: int, hours: int = 14) -> list[Alert]:
+    """A state of some hours from six o'clock on, told as a change for the last of them; a row an hour."""
+    events = []
+    for hour in range(6, 12 + hours):
+        there = hour < 6 + hours
+        row = verdict(86400.0 * day + 3600.0 * hour, 5.0 if there else 0.1)
+        events += policy.update(replace(row, changed=there and hour >= 4 + hours))
+    return events
+
+
+def test_a_state_of_each_day_is_one_block_a_day_and_recurring_on_the_third(policy):
+    told = [a_state(policy, day) for day in range(3)]
+    for events in told:
+        assert [(event.kind, event.type) for event in events if event.type != "update"] == [
+            ("anomaly", "new"),
+            ("anomaly", "end"),
+            ("changed", "new"),
+            ("changed", "end"),
+        ]
+        assert len({event.since for event in events}) == 1
+    assert [events[0].recurring and events[0].recurring.count for events in told] == [None, None, 3]
+    last = told[2][-1]
+    assert [block.until for block in policy.past.occasions(last.since)] == [events[-1].timestamp for events in told]
 
 
 # -- drift -------------------------------------------------------------------------------------------------------------

@@ -60,9 +60,9 @@ def test_a_job_of_working_days_survives_the_weekend_and_one_of_a_weekday_needs_t
         block(2, io=-1, net=-1),
         block(2, temp=1),
         block(2, io=1, temp=1, mem=1, conn=1, fan=1),
-        block(2, minutes=13 * 60),
+        block(2, minutes=19 * 60),
     ],
-    ids=["the other way", "another feature", "mainly others", "more than half a day"],
+    ids=["the other way", "another feature", "mainly others", "no hour"],
 )
 def test_other_causes_and_blocks_without_an_hour_are_no_repetition(last: Block) -> None:
     assert told([block(0), block(1), last]) is None

@@ -8,7 +8,7 @@ import pytest
 from nightly import DAY, START, job_blocks, kept, server
 
 from gon_edge.training.absent import absent, due
-from gon_edge.training.habits import habits, learn
+from gon_edge.training.habits import Habit, habits, learn
 
 DAY_S = 86400.0
 
@@ -43,6 +43,23 @@ def test_a_job_of_every_day_is_missed_on_the_day_it_does_not_come(
         assert io.value == pytest.approx(8.0, abs=4.0)
 
 
+def test_other_work_at_its_hour_does_not_hide_that_a_job_has_not_come(tmp_path: Path) -> None:
+    rows = server(9, range(8))
+    begin = 8 * DAY + 280
+    rows[begin : begin + 120, 1:3] += [40.0, 25.0]  # moves the same as the job
+    with kept(tmp_path, rows, []) as store:
+        learn(store, "s", job_blocks(range(3)))
+        found = absent(store, "s", habits(store, "s")[0], at(8))
+    assert found is not None
+    assert [cause.feature for cause in found.causes] == ["io", "net"]
+
+
+def test_what_lasts_for_hours_is_a_state_and_not_looked_for() -> None:
+    for hours, is_due in ((6.0, True), (6.1, False)):
+        habit = Habit(((0.0, 3600.0 * hours),), {"io": 1})
+        assert (due(habit, 0.5 * DAY_S, 1.9 * DAY_S) is not None) == is_due
+
+
 def test_nothing_is_missed_before_a_week_of_it_is_stored(tmp_path: Path) -> None:
     with kept(tmp_path, server(7, range(6)), []) as store:
         learn(store, "s", job_blocks(range(3)))
@@ -63,7 +80,7 @@ def test_a_habit_is_looked_for_once_a_day_when_it_is_surely_over(tmp_path: Path)
     with kept(tmp_path, server(3, range(3)), []) as store:
         learn(store, "s", job_blocks(range(3)))
         (habit,) = habits(store, "s")
-    over = habit.spans[-1][1] + 5400.0
+    over = habit.spans[-1][0] + 4200.0 + 900.0
     assert due(habit, over - 9.0, over + 9.0) is None  # it came then: that is how it was learned
     assert due(habit, over, over + DAY_S - 1.0) is None
     assert due(habit, over + DAY_S - 1.0, over + DAY_S + 1.0) == pytest.approx(at(3), abs=1.0)

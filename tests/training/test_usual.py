@@ -38,16 +38,42 @@ def memory(*strengths: float) -> Memory:
     return blocks
 
 
-def test_what_ends_by_itself_in_the_first_week_is_learned(model: Model) -> None:
-    for kind in ("anomaly", "changed"):
-        assert spans(alert(5000.0, kind=kind), model, BUDGET, memory()) == ((5000.0, 8600.0),)
-        assert spans(alert(1000.0 + WEEK, kind=kind), model, BUDGET, memory()) == ()
-    for kind in ("missing", "drift", "overdue"):
-        assert spans(alert(5000.0, kind=kind), model, BUDGET, memory()) == ()
+@pytest.mark.parametrize(
+    ("met_on", "learned_on"),
+    [(0, "Thu Fri Sat Sun"), (2, "Sat Sun Mon Tue"), (4, "Mon Tue Sat Sun"), (1, "Fri Sat Sun Mon")],
+)
+def test_the_first_two_working_days_and_the_first_weekend_are_learned(
+    model: Model, met_on: int, learned_on: str
+) -> None:
+    lived = model.with_lineage(met=met_on * DAY)  # the first of January 1970 was a Thursday
+    names = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")
+    days = range(met_on, met_on + 8)
+    learned = [names[day % 7] for day in days if spans(alert((day + 0.5) * DAY), lived, BUDGET, memory())]
+    assert learned == learned_on.split()
 
 
-def test_what_has_lasted_for_more_than_half_a_day_is_not_learned(model: Model) -> None:
-    assert spans(alert(5000.0, hours=12.1), model, BUDGET, memory()) == ()
+def noons(model: Model, *days: int, **last: float) -> tuple[tuple[float, float], ...]:
+    """What is learned when the last of some alerts at noon, six hours each, has ended, in days."""
+    past = Memory()
+    for day in days:
+        past.add(Block((day + 0.5) * DAY, (day + 0.75) * DAY, 9.0, {"io": 1}))
+    if last:
+        past.add(Block((days[-1] + 0.5) * DAY, (days[-1] + 0.75) * DAY, 9.0, {"fan": 1}))
+    learned = spans(alert((days[-1] + 0.5) * DAY, hours=6.0), model.with_lineage(met=-2.0 * DAY), BUDGET, past)
+    return tuple(sorted((since / DAY, until / DAY) for since, until in learned))
+
+
+def test_in_the_first_week_what_comes_on_a_second_day_is_learned_with_the_first(model: Model) -> None:
+    assert noons(model, 0) == ()
+    assert noons(model, 0, 1) == ((0.5, 0.75), (1.5, 1.75))
+    assert noons(model, 0, 4) == ((0.5, 0.75), (4.5, 4.75))
+    assert noons(model, 0, 1, fan=1) == ()  # is another thing
+    assert noons(model, 12, 13) == ()  # is habits' from the second week on
+
+
+def test_what_has_lasted_for_more_than_three_quarters_of_a_day_is_not_learned(model: Model) -> None:
+    assert spans(alert(5000.0, hours=17.9), model, BUDGET, memory()) != ()
+    assert spans(alert(5000.0, hours=18.1), model, BUDGET, memory()) == ()
 
 
 def test_later_the_mildest_of_a_week_are_learned_as_far_as_there_are_more_than_the_budget_allows(model: Model) -> None:
