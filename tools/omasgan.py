@@ -374,6 +374,7 @@ def leave_out(
         "seconds": seconds,
         "reach": model.reach,
         "on_border": near,
+        "beyond": [float((distance > model.reach).mean()) for distance in scores[DISTANCE]],
         "auroc": auroc,
         "ap": {name: average_precision(*labelled(*both)) for name, both in scores.items()},
         "curve": {"steps": curve.moments, **curve.auroc},

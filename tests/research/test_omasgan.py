@@ -187,6 +187,8 @@ def test_the_tool_runs_both_ways(tmp_path):
         f"{task}, snapshots" for task in omasgan.TASKS
     }
     assert cell["curve"]["steps"] == [1, 2, 3]
+    beyond = cell["beyond"]
+    assert 0.0 <= beyond[0] < beyond[1] <= 1.0  # more of the left-out zeros than of the others lie past the border
     # At its last step a task is what it ends as, unless weights are averaged.
     assert [cell["curve"][task][-1] for task in omasgan.TASKS] == [cell["auroc"][task] for task in omasgan.TASKS]
     names = {path.name for path in tmp_path.glob("*.png")}
