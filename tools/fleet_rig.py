@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gon_edge.errors import UnreachableError
 from gon_edge.fleet.account import Unscored, account, judged_rows, settle, waiting_rows
 from gon_edge.fleet.jetstream import Errors, Fleet
 from gon_edge.fleet.look import Eye, Look
+from gon_edge.fleet.servers import Mosquitto
 from gon_edge.fleet.site import Devices, Site, SiteSettings
 from gon_edge.links.client import histogram_buckets, histogram_quantile
 
@@ -30,10 +31,12 @@ class Run:
     site : Site
         Started.
     fleet : Fleet
+    relay : Relay
+        To the first NATS server, where mosquitto's bridge goes by it.
     """
 
-    def __init__(self, site: Site, fleet: Fleet) -> None:
-        self.site, self.fleet = site, fleet
+    def __init__(self, site: Site, fleet: Fleet, relay: Relay) -> None:
+        self.site, self.fleet, self.relay = site, fleet, relay
         self.eye = Eye(fleet)
         self.unscored = Unscored()
         self.looks: list[Look] = []
@@ -117,16 +120,58 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 4)
 
 
+class Relay:
+    """A way to a port of this machine that can be cut: both ends see their connections end."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self._to = port
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Take connections, on the port of before where there was one."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        """End every connection at once, with what is on its way, and take no more."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            there, back = await asyncio.open_connection("127.0.0.1", self._to)
+            ends = {writer, back}
+            self._open |= ends
+            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+            self._open -= ends
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while some := await reader.read(1 << 16):
+                writer.write(some)
+                await writer.drain()
+        writer.close()
+
+
 @contextlib.asynccontextmanager
-async def running(folder: Path, settings: SiteSettings) -> AsyncIterator[Run]:
+async def running(folder: Path, settings: SiteSettings, *, by_relay: bool = False) -> AsyncIterator[Run]:
     """Run servers while the block lasts; workers and devices are the block's."""
     folder.mkdir(parents=True)
     site = Site(folder, settings)
+    relay = Relay(site.nats[0].ports.mqtt)
+    if by_relay:
+        await relay.start()
+        site.mosquitto = Mosquitto(folder, [replace(site.nats[0].ports, mqtt=relay.port)], ["telemetry/#"])
     await asyncio.to_thread(site.start)
     fleet = await site.connect()
     try:
-        yield Run(site, fleet)
+        yield Run(site, fleet, relay)
     finally:
+        relay.cut()
         with contextlib.suppress(*Errors):
             await asyncio.wait_for(fleet.client.close(), 5.0)
         await asyncio.to_thread(site.stop)

@@ -51,6 +51,9 @@ _FAULT = np.array([0.0, -0.6, 0.9, 0.0, 1.6, 6.0, 2.0, 0.0])
 _PERIOD_ROWS = 120
 """Rows of one wave of the load.  Not critical: two minutes at one a second, several of which a short look shows."""
 
+_TOGETHER_S = 0.01
+"""What is due within this is sent at once: thousands of devices would wake this process for each row.  Not critical."""
+
 _PATIENCE_S = 3600.0
 """How long a broker that is away is waited for.  Not critical: longer than any look."""
 
@@ -253,7 +256,7 @@ class _Gateway(threading.Thread):
             values = self._readings.row(number, self._faulty if self._asked.fault else 0).tolist()
             for at, device in enumerate(self.rows):
                 due = began + step_s * (number + device / fleet.devices)
-                if due - time.monotonic() > 0.0:
+                if due - time.monotonic() > _TOGETHER_S:
                     publisher.wait_until(due)
                 publisher.send(topics[at], body(timestamp, values[at]))
                 self.rows[device] += 1

@@ -54,6 +54,7 @@ ACK_S = 30.0
 
 _MOST_WAITING = 1024  # messages taken from the server that wait to be judged
 _REQUEST_S = 5.0  # not critical: a server that lives answers at once
+_SOURCE_S = 2.5  # not critical: two heartbeats of `ingest` and a half
 _RENEW_S = 1.0  # not critical: a pull that is to find out who is pinned
 
 Errors = (NatsError, OSError, asyncio.TimeoutError)
@@ -160,6 +161,8 @@ class Fleet:
     settings : FleetConfig
     names : Names
     time : ServerTime
+    is_fed : bool
+        Whether messages of devices came into their stream a moment ago, or would have.
     """
 
     def __init__(self, client: Client, config: Config) -> None:
@@ -167,6 +170,7 @@ class Fleet:
         self.names = Names(config.fleet.prefix)
         self._config = config
         self.time = ServerTime()
+        self.is_fed = True
         self.js = client.jetstream(timeout=_REQUEST_S)
 
     async def create(self) -> None:
@@ -305,6 +309,16 @@ class Fleet:
         if isinstance(answer.get("ts"), str):
             self.time.hear(datetime.fromisoformat(answer["ts"]).timestamp())
         return answer
+
+    async def look_at_source(self) -> None:
+        """Find out whether messages of devices come into their stream at all: no silence counts while they do not."""
+        try:
+            async with asyncio.timeout(_SOURCE_S):
+                info = await self.request(f"STREAM.INFO.{self.names.telemetry}")
+            self.is_fed = all(0 <= each["active"] <= _SOURCE_S * 1e9 for each in info["sources"])
+        except Errors:
+            self.is_fed = False
+            raise
 
     async def count(self, stream: str, subject: str, first: int) -> int:
         """How many messages a stream has under a subject, from a sequence on."""

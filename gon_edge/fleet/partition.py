@@ -372,11 +372,11 @@ class Partition:
         """Look for what may have been lost with a connection: a message of our own comes behind it, and shows it."""
         client = self._fleet.client
         lost = client.stats["reconnects"]
-        if client.is_connected and lost == self._connections:
+        if client.is_connected and self._fleet.is_fed and lost == self._connections:
             return
         self._judging.go_deaf()
         self._deaf_until = monotonic() + _AGAIN_S
-        if client.is_connected:
+        if client.is_connected and lost != self._connections:
             await self._wake()
             self._connections = lost
 

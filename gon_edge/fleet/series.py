@@ -29,11 +29,15 @@ class Series:
     """
 
     def __init__(self, registry: CollectorRegistry, partitions: int) -> None:
+        self._counters: list[Counter] = []
+
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"gon_edge_fleet_{name}", text, labels, registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"gon_edge_fleet_{name}", text, labels, registry=registry)
+            made = Counter(f"gon_edge_fleet_{name}", text, labels, registry=registry)
+            self._counters.append(made)
+            return made
 
         self.owned = gauge("partition_owned", "1 while this worker owns the partition.", "partition")
         self.streams = gauge("partition_streams", "Streams of readings of a partition owned here.", "partition")
@@ -65,7 +69,6 @@ class Series:
         self.trained = counter("trainings_total", "Trainings carried out for the fleet.")
         self.connected = gauge("nats_connected", "1 while there is a connection to NATS.")
         self.takeover_seconds = gauge("takeover_seconds", "Time the newest takeover took, up to its first new row.")
-        self._registry = registry
         for number in range(partitions):
             for labelled in (self.owned, self.streams, self.lag, self.epoch):
                 labelled.labels(number).set(0)
@@ -76,9 +79,8 @@ class Series:
 
     def counts(self) -> dict[str, float]:
         """Every counter as it stands, those of all partitions and results added up, by name without what all share."""
-        found: dict[str, float] = {}
-        for family in self._registry.collect():
-            name = family.name.removeprefix("gon_edge_fleet_")
-            if name != family.name and family.type == "counter":
-                found[name] = sum(sample.value for sample in family.samples)
-        return found
+        return {
+            family.name.removeprefix("gon_edge_fleet_"): sum(sample.value for sample in family.samples)
+            for counter in self._counters
+            for family in counter.collect()
+        }

@@ -52,6 +52,8 @@ class SiteSettings:
     direct : bool
         Devices speak MQTT 3.1.1 to NATS itself, without mosquitto and its bridge.
     partitions : int
+    interval_s : float
+        Between rows of a device.
     takeover_s, save_every_s, retention_s : float
         As in the section ``fleet`` of the configuration.
     store_dir : Path, optional
@@ -63,6 +65,7 @@ class SiteSettings:
     servers: int = 1
     direct: bool = False
     partitions: int = 8
+    interval_s: float = 1.0
     takeover_s: float = 3.0
     save_every_s: float = 10.0
     retention_s: float = 900.0
@@ -159,7 +162,7 @@ class Site:
             "limits": {"streams": 100_000},
             "streams": {
                 "defaults": {
-                    "interval": 1.0,
+                    "interval": chosen.interval_s,
                     "window": WINDOW,
                     "model": str(self.folder / "pumps.npz"),
                     "warmup_rows": 50_000,  # the model of their kind is all they need
@@ -213,6 +216,7 @@ class Site:
             math.floor(time.time()) + 2.0,
             protocol=self.protocol,
             connections=connections,
+            interval_s=self.settings.interval_s,
             faulty=max(1, count // 100),
             seed=seed,
             rows=rows,

@@ -294,6 +294,7 @@ class Worker:
             self._series.connected.set(client.is_connected)
             self._notifier.watchdog()
             try:
+                await fleet.look_at_source()
                 await self._say_alive(fleet, workshop)
                 if now - looked_at >= _SHARE_EVERY_S:
                     looked_at = now
