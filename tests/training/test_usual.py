@@ -52,6 +52,11 @@ def test_the_first_two_working_days_and_the_first_weekend_are_learned(
     assert learned == learned_on.split()
 
 
+def test_a_fault_that_a_person_makes_in_the_first_hour_is_not_learned(model: Model) -> None:
+    assert spans(alert(1000.0 + 3500.0, hours=0.1), model, BUDGET, memory()) == ()
+    assert spans(alert(1000.0 + 3700.0, hours=0.1), model, BUDGET, memory()) == ((4700.0, 5060.0),)
+
+
 def noons(model: Model, *days: int, **last: float) -> tuple[tuple[float, float], ...]:
     """What is learned when the last of some alerts at noon, six hours each, has ended, in days."""
     past = Memory()
