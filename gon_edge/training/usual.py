@@ -5,8 +5,9 @@ short warm-up has not seen raises alerts and is never learned, so that it raises
 fitted on rows below the one before sinks from training to training: in two weeks of a made server it went from 5.7 to
 3.1, and 32 alerts were false (docs/detection.md).  So in a machine's first week an alert that has ended by itself is
 learned on the first two days of their kind, working days and weekends, and on the others when it comes a second time.
-Not in its first hour: somebody tries what an alert looks like, and tries it once more.  At all times it is where it hardly passed the threshold, and where a week has more of them than the budget allows, the
-mildest first.
+The first hour is left out: somebody tries what an alert looks like, and tries it once more.  At all times an alert is
+learned where it hardly passed the threshold, and where a week has more of them than the budget allows, the mildest
+first.
 
 `habits` learns what comes again.  A person's word stands above both.  Pure.
 """
