@@ -33,9 +33,8 @@ PUBLIC = {
         "nab_cpu_asg_misconfiguration", begin=1_400_030_040.0, interval_s=300.0
     ),
     "recorded: server": Public("smd_machine-3-10"),
-    "recorded: air handling unit": Public("ahu_mzvav_sim"),
 }
-"""Those of the data sets that reach over weeks: nine of five minutes, four and five of minutes."""
+"""Those of the data sets that reach over weeks without a break: nine of five minutes, and four of minutes."""
 
 
 def recorded(name: str, root: Path | None = None) -> Recording:

@@ -2,9 +2,9 @@
 
 A habit that is learned raises no alert any more, so that nobody would miss it.  Once a day, when it should have begun,
 its features are looked up in the stored rows around its hour: of today, and of each of the seven days before.  A job
-shows by how its features jump at its beginning; longer work that has them high already does not jump there.  The job is
-absent when a feature jumped on each of the days before and has hardly jumped today.  So a job of working days is missed
-on none of its weekends, and a habit that fades away is missed once.
+shows by how its features jump at its beginning, or by where they are at its usual time, as other work may end there.
+It is absent when a feature showed it on each of the days before and hardly shows it today.  So a job of working days is
+missed on none of its weekends, and a habit that fades away is missed once.
 
 Pure but for the store it reads: no clock, no alert.
 """
@@ -33,16 +33,20 @@ LONGEST_JOB_S = 21600.0
 """What lasts for more than a quarter of a day is a state and no job: it comes and goes as the weather does."""
 
 _BEGINNING, _LONGEST_BEGINNING_S = 0.25, 900.0
-"""The first quarter of a job, and a quarter of an hour of it at most, says how far it jumps.  Not critical: an alert
-lasts some times as long as what raised it, so that the first quarter is of the job itself."""
+"""The first quarter of a job, and a quarter of an hour of it at most, is looked at.  Not critical: an alert lasts some
+times as long as what raised it, so that its first quarter is of the job itself."""
+
+_QUIET = 0.25
+"""Quantile of the rows around its hour that a job is held against at its usual time.  Not critical: a job is shorter
+than the rows around it, and longer work fills less than three quarters of them."""
 
 _CAME, _ABSENT = 0.5, 0.5
-"""A day on which a feature jumped half as far as usual has seen the job; it is absent when the feature jumped less than
-half as far as on the least of those days.  Not critical: a job of the made server jumped by twenty deviations."""
+"""A day on which a feature went half as far as usual has seen the job; it is absent when the feature went less than
+half as far as on the least of those days.  Not critical: a job of the made server moved them by twenty deviations."""
 
 _CLEAR = 5.0
-"""On each of the days before it jumped by so many times what is usual at that time of day from minute to minute: noise
-has a largest jump every day, too, of three to four times that."""
+"""On each of the days before it went so many times as far as features usually jump at that time of day: noise has a
+largest jump every day, too, of three to four times that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,9 @@ def absent(store: Store, stream: str, habit: Habit, since: float) -> Absent | No
     since : float
         As `due` gives it.
     """
-    days: dict[str, list[_Jump]] = {name: [] for name in habit.causes}  # today first
+    days: dict[str, list[_Shown]] = {name: [] for name in habit.causes}  # today first
     for before in range(_DAYS + 1):
-        found = _jumps(store, stream, habit, since - before * _DAY_S)
+        found = _all_shown(store, stream, habit, since - before * _DAY_S)
         for name in [*days]:
             if name in found:
                 days[name].append(found[name])
@@ -103,8 +107,8 @@ def absent(store: Store, stream: str, habit: Habit, since: float) -> Absent | No
     return Absent(since, since - _DAYS * _DAY_S, _DAYS, causes) if causes else None
 
 
-class _Jump(NamedTuple):
-    """The largest jump of a feature on a day, the level it led to, and what is usual at that time of day."""
+class _Shown(NamedTuple):
+    """How far a feature went on a day, where it was at the usual time, and by how much it usually jumps around it."""
 
     size: float
     level: float
@@ -116,8 +120,8 @@ def _beginning_s(habit: Habit) -> float:
     return min(_BEGINNING * (until - since), _LONGEST_BEGINNING_S)
 
 
-def _jumps(store: Store, stream: str, habit: Habit, at: float) -> dict[str, _Jump]:
-    """How the features of a habit jumped around a time, Unix seconds; without those that nobody knows."""
+def _all_shown(store: Store, stream: str, habit: Habit, at: float) -> dict[str, _Shown]:
+    """How the features of a habit show it around a time, Unix seconds; without those that nobody knows."""
     length = _beginning_s(habit)
     begin, end = at - _AROUND_S - length, at + _AROUND_S + length
     times: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in habit.causes}
@@ -133,35 +137,40 @@ def _jumps(store: Store, stream: str, habit: Habit, at: float) -> dict[str, _Jum
             break
     found = {}
     for name, way in habit.causes.items():
-        jump = _largest(np.concatenate(times[name]), np.concatenate(values[name]), at, length, way)
-        if jump is not None:
-            found[name] = jump
+        shown = _shown(np.concatenate(times[name]), np.concatenate(values[name]), at, length, way)
+        if shown is not None:
+            found[name] = shown
     return found
 
 
-def _largest(
+def _shown(
     times: NDArray[np.float64], values: NDArray[np.float64], at: float, length: float, way: int
-) -> _Jump | None:
-    """The largest jump of values (N,) from the ``length`` seconds before to those after, where a job may begin."""
-    first, here, last = (np.searchsorted(times, times + shift) for shift in (-length, 0.0, length))
+) -> _Shown | None:
+    """How far values (N,) jump, from the ``length`` seconds before to those after, where a job may begin.
+
+    Or how far they are from quiet ones at its usual time, where that is further.
+    """
+    first, begin, last = (np.searchsorted(times, times + shift) for shift in (-length, 0.0, length))
     total = np.concatenate([[0.0], np.cumsum(values)])
     off = np.abs(times - at)
-    whole = (here > first) & (off <= _AROUND_S)
+    whole = (begin > first) & (off <= _AROUND_S)
     if not whole.any():
         return None
-    first, here, last, off = first[whole], here[whole], last[whole], off[whole]
-    level = (total[last] - total[here]) / (last - here)
-    jump = level - (total[here] - total[first]) / (here - first)
+    first, begin, last, off = first[whole], begin[whole], last[whole], off[whole]
+    level = (total[last] - total[begin]) / (last - begin)
+    jump = level - (total[begin] - total[first]) / (begin - first)
     sizes = np.abs(jump) if way == 0 else way * jump
     allowed = np.array([same_time(apart, _DAY_S) for apart in off.tolist()], np.bool_)
     if not allowed.any():
         return None
-    best = int(np.where(allowed, sizes, -np.inf).argmax())
-    return _Jump(float(sizes[best]), float(level[best]), float(np.median(np.abs(jump))))
+    here = float(level[off.argmin()])
+    away = way * (here - float(np.quantile(values, _QUIET if way > 0 else 1.0 - _QUIET)))
+    size = max(float(sizes[allowed].max()), away)
+    return _Shown(size, here, float(np.median(np.abs(jump))))
 
 
-def _missed(days: Mapping[str, list[_Jump]]) -> tuple[Cause, ...]:
-    """The features that jumped on every day but today, the first of the days."""
+def _missed(days: Mapping[str, list[_Shown]]) -> tuple[Cause, ...]:
+    """The features that showed it on every day but today, the first of the days."""
     shares, levels = {}, {}
     for name, (today, *others) in days.items():
         sizes = sorted(other.size for other in others)
