@@ -37,6 +37,7 @@ class Sent:
     """A broker that keeps what is retained, and every event."""
 
     client_id = "gon-edge-test"
+    confirms = False
 
     def __init__(self) -> None:
         self.retained: dict[str, str] = {}

@@ -42,6 +42,7 @@ class Nobody:
     """A broker that nobody listens to."""
 
     client_id = "bench"
+    confirms = False
 
     def topic(self, *levels: str) -> str:
         """As `reporting.Broker`."""

@@ -255,6 +255,7 @@ class Single:
     """
 
     client_id = "single"
+    confirms = False
 
     def __init__(self) -> None:
         self.alerts: list[tuple[str, str]] = []

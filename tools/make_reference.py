@@ -424,6 +424,7 @@ _STATE_KEYS = {
     "threshold": "Its threshold, or null.",
     "is_anomaly": "Whether the score is above the threshold.",
     "alerts": "`id` of each open alert that no silence holds back.",
+    "untold": "`id` of each alert whose newest event no broker has acknowledged yet.",
     "missing": "Features that are silent for longer than is usual for them, or frozen. The first ten.",
     "missing_count": "How many there are.",
     "model_version": "The model in use, `shipped:NAME` for a starter, or null.",

@@ -8,13 +8,15 @@ an error with one line.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import random
 import signal
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -58,6 +60,9 @@ _THICK_S, _GATHER_S = 0.02, 0.005
 is later by this, and at 1,000 messages a second five are taken at once."""
 
 _BROKER_STATE = "broker"  # under which the store keeps what `MqttClient.state` says
+_ASK_AGAIN_S = 60.0
+"""Between two questions whether the broker takes the events now that it has refused: one event asks, and the others
+follow when it is taken.  Not critical: rights are put right by hand."""
 _TRIM_EVERY_S = 10.0  # not critical: giving memory back takes a few ms
 _REST_S = 10.0  # not critical: well below `_STOP_S`, and a full queue takes 4 s (docs/cost.md)
 _START_S, _STOP_S = 60.0, 30.0  # asked of the service manager: many models, or a slow disk
@@ -101,7 +106,7 @@ class Daemon:
         self._control: ControlServer | None = None
         lost = self._client.delivery.lost
         self._sessions = Tally(lambda: self._client.sessions, lambda _: self._reporter.remind(self._streams.values()))
-        self._connects = Tally(lambda: self._client.connects, lambda _: self._reporter.say_again())
+        self._connects = Tally(lambda: self._client.connects, lambda _: self._reporter.say_again(anew=True))
         self._tallies = [
             Tally(lambda: self._client.queue.dropped, self._reporter.dropped),
             Tally(lambda: self._client.delivery.events_dropped, self._telemetry.events_dropped),
@@ -128,7 +133,7 @@ class Daemon:
             config.node, self._reporter.tell_one, now=monotonic(), events=self._store.alerts(1, stream="")
         )
         self._reload_wanted = self._stopping = False
-        self._trimmed_at = self._took_at = self._stepped_at = 0.0
+        self._trimmed_at = self._took_at = self._stepped_at = self._asked_again_at = 0.0
 
     def _home_assistant(self) -> HomeAssistant:
         from gon_edge.links.homeassistant import HomeAssistant  # 0.4 MiB, where it is used
@@ -227,8 +232,7 @@ class Daemon:
             self._reporter.state(stream, force=True)  # the broker may still show how an earlier run left it
         kept = self._store.state(_BROKER_STATE)
         self._client.resume(kept)
-        if isinstance(kept, dict) and isinstance(unheard := kept.get("unheard"), list):
-            self._reporter.unheard = dict.fromkeys(map(str, unheard))
+        self._go_on_telling(kept)
         self._client.start()
         if self._web is not None:
             self._web.start()
@@ -239,6 +243,17 @@ class Daemon:
         self._viewer.begin()
         return_memory()
         self._notifier.ready(status_line(self._streams.values(), self._client))
+
+    def _go_on_telling(self, kept: Any) -> None:
+        """Remember which events an earlier run has left on their way, and which the broker did not take."""
+        untold = self._reporter.untold
+        for kept_event in self._client.delivery.outbox.events():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # of another topic
+                untold.sent(json.loads(kept_event.payload))
+        lost = kept.get("unheard") if isinstance(kept, dict) else None
+        for alert in lost if isinstance(lost, list) else ():
+            if (event := self._store.alert(str(alert))) is not None and event["id"] not in untold:
+                untold.lose(event["id"], event["stream"])
 
     def _listen_to_commands(self) -> None:
         try:
@@ -266,12 +281,12 @@ class Daemon:
     def _stop(self) -> None:
         self._notifier.stopping()
         self._notifier.extend_timeout(_STOP_S)
+        self._hear_of_losses()  # what the states say leaves with the rest
         self._client.stop()
         if self._stopping:  # and not for an error, which the next message may raise again
             self._take_the_rest()
         self._scoring.stop()
-        self._hear_of_losses()
-        self._store.put_state(_BROKER_STATE, self._broker_state())
+        self._keep_broker_state()
         self._store.flush(monotonic())
         if self._control is not None:
             self._control.stop()
@@ -280,9 +295,11 @@ class Daemon:
         self._store.close()
         log.info("stopped; %s", self._account())
 
-    def _broker_state(self) -> dict[str, object]:
-        """What the next run must know of the broker: what waits for it, and what it did not take."""
-        return {**self._client.state(), "unheard": [*self._reporter.unheard]}
+    def _keep_broker_state(self, *, urgent: bool = False) -> None:
+        """Keep what the next run must know of the broker: what waits for it, and what it did not take."""
+        waits = self._client.state()  # first: what leaves it meanwhile is settled then
+        urgent |= self._hear_of_losses()
+        self._store.put_state(_BROKER_STATE, {**waits, "unheard": [*self._reporter.untold.lost]}, urgent=urgent)
 
     def _account(self) -> str:
         """What became of the messages of this run, whose series end with it, for the log."""
@@ -327,7 +344,7 @@ class Daemon:
         if self._reload_wanted:
             self._reload()
         if self._store.due(now):
-            self._store.put_state(_BROKER_STATE, self._broker_state())
+            self._keep_broker_state()
         self._scoring.keep(now)
         if time.monotonic() - self._viewer.heartbeat_at > STATE_EVERY_S:
             self._beat(now)
@@ -371,13 +388,21 @@ class Daemon:
             self._trust.moved(delta_s, self._streams.values())
         deque(self._scoring.pass_time(now), 0)
 
-    def _hear_of_losses(self) -> None:
-        """Remember which alerts' events the broker has not taken since the last look."""
-        missed = self._client.delivery.missed
-        if missed:
-            while missed:
-                self._reporter.missed(missed.popleft())
-            self._store.put_state(_BROKER_STATE, self._broker_state(), urgent=True)
+    def _hear_of_losses(self) -> bool:
+        """Hear what became of events at the broker, and let states say so; return whether any was lost."""
+        lost = taken = False
+        said = set()
+        settled = self._client.delivery.settled
+        while settled:
+            payload, why = settled.popleft()
+            if (name := self._reporter.settle(payload, why)) is not None:
+                said.add(name)
+                lost, taken = lost or bool(why), taken or not why
+        if taken:
+            self._reporter.say_again(anew=False)
+        for name in said & self._streams.keys():
+            self._reporter.state(self._streams[name], force=True)
+        return lost
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
@@ -416,7 +441,11 @@ class Daemon:
         self._watch.look(*(part.thread for part in (self._client, self._web, self._control) if part is not None))
         for tally in self._tallies:
             tally.look()
-        self._hear_of_losses()
+        if self._hear_of_losses():
+            self._keep_broker_state(urgent=True)
+        if self._client.connected and now - self._asked_again_at > _ASK_AGAIN_S:
+            self._asked_again_at = now
+            self._reporter.say_again(anew=False, most=1)
         self._telemetry.undecided(self._pipeline.undecided)
         wall = time.time()
         if abs(self._clock.offset_s - self._pipeline.offset_s) <= CLOCK_STEP_S:  # else it has just been set

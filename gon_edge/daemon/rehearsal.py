@@ -276,6 +276,7 @@ class Rehearsal:
     # -- the broker --------------------------------------------------------------------------------------------------
 
     client_id = ""
+    confirms = False
 
     def topic(self, *levels: str) -> str:
         """The topic as the daemon's own; see `reporting.Broker`."""

@@ -7,7 +7,6 @@ stands in the steps and outcomes of ``stream.pipeline``.  A field of the state m
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from gon_edge.daemon.untold import Untold
 from gon_edge.events import Alert, AnswerWord, AwayReason, Cause, Dropped, Verdict
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.process.logs import Seldom
@@ -81,9 +81,12 @@ class Broker(Protocol):
     ----------
     client_id : str
         Under which nobody else publishes.
+    confirms : bool
+        Whether it says what became of each event (`Reporter.settle`).
     """
 
     client_id: str
+    confirms: bool
 
     def topic(self, *levels: str) -> str:
         """The topic of the daemon's own with these levels."""
@@ -119,8 +122,8 @@ class Reporter:
         The newest time in which the broker could not be heard: ``seconds``, ``until`` (Unix seconds), ``reason``.
     seldom : Seldom
         Complaints that repeat.
-    unheard : dict of str to None
-        Ids of alerts of which the broker did not take an event.
+    untold : Untold
+        Alerts of which the broker does not have the newest event.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class Reporter:
         self.latencies: deque[float] = deque(maxlen=_LATENCIES)
         self.away: dict[str, object] | None = None
         self.seldom = Seldom(log)
-        self.unheard: dict[str, None] = {}
+        self.untold = Untold()
         self._telemetry = telemetry
         self._client = client
         self._store = store
@@ -321,19 +324,38 @@ class Reporter:
                 self._publish(event)
             self.state(stream, force=True)
 
-    def missed(self, event: bytes) -> None:
-        """Remember an alert of which the broker has just not taken an event, as long as it is shown."""
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # an event of another topic
-            alert = json.loads(event)["id"]
-            if alert in self.alerts:
-                self.unheard[alert] = None
+    def settle(self, payload: bytes, why: str) -> str | None:
+        """Hear what became of an event at the broker, and why it was lost, if it was.
 
-    def say_again(self) -> None:
-        """Tell how alerts are now of which the broker did not take an event: it may take it by a new connection."""
-        unheard, self.unheard = self.unheard, {}
-        for alert in unheard:
-            if (event := self.alerts.get(alert)) is not None:
+        Returns the stream whose state says something else now.
+        """
+        try:
+            event = json.loads(payload)
+            newest = self._newest(event["id"])
+        except (ValueError, KeyError, TypeError):  # an event of another topic
+            return None
+        changed = newest is not None and self.untold.settle(event, newest, why)
+        return str(event["stream"]) if changed else None
+
+    def say_again(self, *, anew: bool, most: int | None = None) -> None:
+        """Tell how alerts are now of which the broker did not take an event: it may take it by now.
+
+        Parameters
+        ----------
+        anew : bool
+            By a new connection.
+        most : int, optional
+            The oldest so many of them only.
+        """
+        for alert in self.untold.again(anew=anew)[:most]:
+            if (event := self._newest(alert)) is None:
+                del self.untold.lost[alert]
+            else:
                 self._publish({key: value for key, value in event.items() if key not in _ANSWER})
+
+    def _newest(self, alert: str) -> Mapping[str, Any] | None:
+        """The newest event of an alert, also of one that is not shown any more."""
+        return self.alerts.get(alert) or self._store.alert(alert)
 
     def answered(self, alert: str, answer: AnswerWord, note: str) -> None:
         """Show what a person has said of an alert, as long as it is shown."""
@@ -358,6 +380,7 @@ class Reporter:
             "threshold": round(verdict.threshold, 6) if verdict else None,
             "is_anomaly": verdict.is_anomaly if verdict else False,
             "alerts": [alert.id for alert in stream.policy.audible],
+            "untold": self.untold.of(stream.name),
             "missing": list(missing[:TOP_FEATURES]),
             "missing_count": len(missing),
             "model_version": stream.scored_by.version if stream.scored_by else None,
@@ -370,6 +393,8 @@ class Reporter:
         """Publish an event; a broker that takes no more gets it without its causes."""
         causes = len(event.get("top_features", ()))
         short = {**event, "top_features": [], "more_features": causes + event.get("more_features", 0)}
+        if self._client.confirms:
+            self.untold.sent(event)
         self._client.publish(
             self._client.topic("alert"), json.dumps(event), shorter=json.dumps(short) if causes else ""
         )

@@ -186,17 +186,23 @@ class Scoring:
         try:
             said = json.loads(payload)
             name, names = str(said["stream"]), [str(alert) for alert in said["alerts"][:_RECALLED]]
+            untold = [str(alert) for alert in said.get("untold", [])[:_RECALLED]]
             is_ours = said["client_id"] == self._client_id
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return
         if not is_ours:  # of an earlier version, or of another gon-edge with the name of this node
             return
         held = {alert.id for stream in self.pipeline.streams.values() for alert in stream.policy.active}
-        for alert in names:
-            if alert not in held:
+        for alert in dict.fromkeys((*names, *untold)):
+            if alert in self.reporter.untold:  # it is on its way
+                continue
+            if alert in held and alert in untold:
+                self.reporter.untold.lose(alert, name)
+            elif alert not in held:
                 event = self.store.alert(alert) or self._made_up(alert, name)
                 over = event["type"] == "end"  # the event that said so may not have come through
                 self.reporter.end_orphan(event, event["timestamp"] if over else self._clock.wall())
+        self.reporter.say_again(anew=True)
         if name not in self.pipeline.streams:
             self.reporter.take_state_away(name)
 

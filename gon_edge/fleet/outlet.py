@@ -70,6 +70,9 @@ class Outlet:
         self._settings, self._node, self._publish, self._now = settings, node, publish, now
         self._sent: dict[str, tuple[float, tuple[Any, ...]]] = {}
 
+    confirms = False
+    """JetStream keeps an event until the broker has it."""
+
     def topic(self, *levels: str) -> str:
         """The topic of the fleet's own with these levels."""
         return own_topic(self._settings, self._node, *levels)

@@ -35,6 +35,7 @@ class Nobody:
     """A broker that keeps nothing."""
 
     client_id = ""
+    confirms = False
 
     def topic(self, *levels: str) -> str:
         return "/".join(levels)
@@ -158,15 +159,23 @@ def test_an_open_alert_stays_on_the_page_however_many_come_after_it(tmp_path):
 def test_an_alert_whose_event_the_broker_did_not_take_is_told_as_it_is_now_and_once(tmp_path, monkeypatch):
     # A subscriber believed in it for ever, although the rights were soon put right.
     alert = Alert("pump-1", "new", "anomaly", "pump", 1.0, 1.0, 3.0, 1.0, "warning", (), "1")
+    ended = replace(alert, type="end", timestamp=2.0)
     with scored(parse_config({**SMALLEST, "state_dir": str(tmp_path)})) as scoring:
         reporter, sent = scoring.reporter, []
         reporter.tell_one(alert)
         reporter.answered("pump-1", "wrong", "no")
-        reporter.missed(json.dumps(event_json(alert)).encode())
-        reporter.tell_one(replace(alert, type="end"))
+        assert reporter.settle(json.dumps(event_json(alert)).encode(), "refused") == "pump"
         for other in (b'{"ok": true}', b'{"id": "fan-1"}', b'{"id": []}', b"[1]", b"", b'"x"'):
-            reporter.missed(other)
+            assert reporter.settle(other, "refused") is None
+        reporter.tell_one(ended)
+        reporter.settle(json.dumps(event_json(ended)).encode(), "too_large")
+        for number in range(2 * ALERTS_SHOWN):  # many come after it, and it is shown no more
+            reporter.tell_one(replace(alert, id=f"fan-{number}", type="end"))
+        assert "pump-1" not in reporter.alerts
+        monkeypatch.setattr(Nobody, "confirms", True)
         monkeypatch.setattr(Nobody, "publish", lambda _, topic, payload, **__: sent.append(json.loads(payload)))
-        reporter.say_again()
-        reporter.say_again()
-    assert sent == [event_json(replace(alert, type="end"))]
+        reporter.say_again(anew=False)
+        assert sent == []  # too large for this connection, as it knows
+        reporter.say_again(anew=True)
+        reporter.say_again(anew=True)
+    assert sent == [event_json(ended)]

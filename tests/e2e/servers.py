@@ -196,6 +196,14 @@ class Mosquitto:
         self.stop()
         self.start()
 
+    def reload(self) -> None:
+        """Have it read its rights anew; nobody's connection ends."""
+        assert self._process is not None
+        said = "Reloading config."
+        before = self.log.count(said)
+        self._process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.log.count(said) > before, 10, "its reading of the rights")
+
     def publish(self, topic: str, payload: str | bytes, *, retain: bool = False, qos: int = 1) -> None:
         """Publish one message with mosquitto_pub and wait for its acknowledgement."""
         message = payload.encode() if isinstance(payload, str) else payload

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +222,91 @@ def test_the_end_of_an_alert_that_the_broker_refused_is_told_once_it_takes_it_al
             subscriber.connected()  # it tries again after a second, and the daemon starts in less
             daemon.connected()
             wait_until(lambda: subscriber.events()[-1]["type"] == "end", 20, "the end")
+    finally:
+        subscriber.stop()
+        broker.kill()
+
+
+@pytest.mark.parametrize("kind", ["end", "new"])
+def test_an_event_that_the_broker_refused_before_kill_9_is_told_by_the_next_run(tmp_path: Path, kind: str) -> None:
+    # The disk did not know of it yet, and the broker's state of the stream said that all was well.
+    rules = tmp_path / "acl"
+    denied = "pattern deny gon-edge/pi-1/alert\npattern readwrite #\n"
+    rules.write_text("pattern readwrite #\n")
+    rules.chmod(0o600)
+    broker = Mosquitto(tmp_path / "broker", settings=f"acl_file {rules}").start()
+    subscriber = Subscriber(broker, "gon-edge/pi-1/alert", tmp_path)
+    lost = 'gon_edge_mqtt_publications_lost_total{reason="refused"}'
+    model = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
+
+    def heard(stream: str, kind: str) -> list[str]:
+        return [
+            e["id"] for e in subscriber.events() if (e["stream"], e["type"], e["kind"]) == (stream, kind, "anomaly")
+        ]
+
+    def state() -> dict[str, Any]:
+        return json.loads(broker.retained("gon-edge/pi-1/state/pump") or "{}")
+
+    def deny() -> None:
+        rules.write_text(denied)
+        broker.reload()
+
+    try:
+        with DaemonProcess(tmp_path, broker, streams={"defaults": {"interval": "1s"}}) as daemon:
+            for stream in ("fan", "pump"):
+                ModelFolder(daemon.state_dir).install(stream, model)
+            daemon.connected()
+            broker.publish_lines("telemetry/fan", rows(60, seed=0))
+            broker.publish_lines("telemetry/pump", rows(60, seed=1))
+            broker.publish_lines("telemetry/fan", rows(60, start=START + 60, seed=0, fault=20.0))
+            wait_until(lambda: heard("fan", "new"), 20, "the alert after which the disk rests for a minute")
+            if kind == "new":
+                deny()
+            broker.publish_lines("telemetry/pump", rows(60, start=START + 60, seed=1, fault=20.0))
+            if kind == "end":
+                wait_until(lambda: heard("pump", "new"), 20, "the alert")
+                deny()
+                broker.publish_lines("telemetry/pump", rows(120, start=START + 120, seed=1))
+            wait_until(lambda: daemon.metric(lost), 20, "the refusal")
+            wait_until(lambda: state()["untold"] and bool(state()["alerts"]) == (kind == "new"), 20, "its state")
+            (alert,) = state()["untold"]
+            with Store.open(daemon.state_dir, read_only=True) as store:
+                assert [event["stream"] for event in store.alerts()] == ["fan"]
+            daemon.kill()
+            rules.write_text("pattern readwrite #\n")
+            broker.reload()
+            daemon.connected()
+            # One that nobody heard of, and of which the disk knows nothing, is over with its end.
+            wait_until(lambda: alert in heard("pump", "end"), 20, "its end")
+            wait_until(lambda: (state()["alerts"], state()["untold"]) == ([], []), 20, "its end in the state")
+    finally:
+        subscriber.stop()
+        broker.kill()
+
+
+def test_what_the_broker_refused_is_told_once_it_takes_it_without_another_connection(tmp_path: Path) -> None:
+    # Only a new connection told it, and a good one lasts for months.
+    rules = tmp_path / "acl"
+    rules.write_text("pattern deny gon-edge/pi-1/alert\npattern readwrite #\n")
+    rules.chmod(0o600)
+    broker = Mosquitto(tmp_path / "broker", settings=f"acl_file {rules}").start()
+    subscriber = Subscriber(broker, "gon-edge/pi-1/alert", tmp_path)
+    model = load_model(Path(__file__).parents[1] / "golden" / "pump.npz").with_lineage(version="1")
+    try:
+        with DaemonProcess(tmp_path, broker, streams={"defaults": {"interval": "1s"}}) as daemon:
+            for stream in ("fan", "pump"):
+                ModelFolder(daemon.state_dir).install(stream, model)
+            daemon.connected()
+            for seed, stream in enumerate(("fan", "pump")):
+                broker.publish_lines(f"telemetry/{stream}", rows(60, seed=seed))
+            broker.publish_lines("telemetry/fan", rows(60, start=START + 60, fault=20.0))
+            wait_until(
+                lambda: daemon.metric('gon_edge_mqtt_publications_lost_total{reason="refused"}'), 20, "a refusal"
+            )
+            rules.write_text("pattern readwrite #\n")
+            broker.reload()
+            broker.publish_lines("telemetry/pump", rows(60, start=START + 60, seed=1, fault=20.0))
+            wait_until(lambda: {e["stream"] for e in subscriber.events()} == {"fan", "pump"}, 20, "both alerts")
     finally:
         subscriber.stop()
         broker.kill()

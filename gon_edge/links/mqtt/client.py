@@ -169,6 +169,9 @@ class MqttClient:
         self._logged: set[str] = set()
         self.thread = threading.Thread(target=self._run, name="gon-edge mqtt", daemon=True)
 
+    confirms = True
+    """`delivery.settled` says what became of each event."""
+
     def topic(self, *levels: str) -> str:
         """Return ``<base_topic>/<node>/<levels...>``; what MQTT forbids in a level is percent-encoded."""
         return own_topic(self._settings, self._node, *levels)

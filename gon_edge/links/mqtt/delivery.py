@@ -26,7 +26,7 @@ _SLOW_S = 10.0  # not critical: a broker that lives answers within a second
 _UNANSWERED_S = 60.0  # not critical: paho waits for ever, and keep-alive does not see a path that swallows answers
 _KEPT_BYTES = 256 << 10  # not critical: some 250 events of the usual size; each flush may write them all
 _NAMED = 20  # not critical: topics remembered as trouble
-_MISSED = 200  # not critical: events between two looks of the daemon, which looks once a second
+_SETTLED = 10_000  # not critical: events between two looks of the daemon, which looks once a second
 
 
 class Delivery:
@@ -44,16 +44,17 @@ class Delivery:
         Events that went because `max_events` later ones were waiting.
     lost : dict of str to int
         Messages that the broker did not take, by reason.
-    missed : deque of bytes
-        Payloads of the newest events among these that another connection may take: whoever knows what they mean
-        takes them out, and says again what still counts.
+    settled : deque of (bytes, str)
+        Payloads of the newest events of which is known what became of them, each with why it was lost: one of
+        :data:`PUBLISH_LOSSES`, ``dropped``, or nothing where the broker has it.  Whoever knows what they mean takes
+        them out, and says again what still counts.
     """
 
     def __init__(self, max_events: int) -> None:
         self.outbox = Outbox(max_events)
         self.events_dropped = 0
         self.lost: dict[str, int] = dict.fromkeys(PUBLISH_LOSSES, 0)
-        self.missed: deque[bytes] = deque(maxlen=_MISSED)
+        self.settled: deque[tuple[bytes, str]] = deque(maxlen=_SETTLED)
         self._troubles: dict[tuple[str, PublishLoss], tuple[int, str]] = {}  # by topic and reason: how many, and what
         # What was on its way when a connection ended, and how often: an event by itself, a state by its topic.
         self._suspects: dict[Outgoing | str, int] = {}
@@ -68,7 +69,7 @@ class Delivery:
         if message.retain:
             self.outbox.put_state(message)
         else:
-            self.events_dropped += self.outbox.put_event(message)
+            self._drop(self.outbox.put_event(message))
         return idle
 
     def state(self) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class Delivery:
         """
         events = [Outgoing(str(topic), str(payload).encode()) for topic, payload in state["events"]]
         self.events_dropped += int(state["left_out"])
-        self.events_dropped += self.outbox.put_back(e for e in events if e.topic.startswith(f"{below}/"))
+        self._drop(self.outbox.put_back(e for e in events if e.topic.startswith(f"{below}/")))
         if events:
             log.info("%d events of an earlier run wait for the broker", len(events))
 
@@ -152,7 +153,7 @@ class Delivery:
                 again.append(message)
                 continue
             self._lose(message, "ends_connection", f"the broker has ended {count} connections for it")
-        self.events_dropped += self.outbox.put_back(again)
+        self._drop(self.outbox.put_back(again))
         return bool(left) and soon
 
     @property
@@ -176,14 +177,20 @@ class Delivery:
             self._lose(message, "refused", f"the broker refuses them: {refusal}")
             return
         self._troubles.pop((message.topic, "refused"), None)
-        if message.retain:  # of an event that was put aside nobody is told by a later one
+        if not message.retain:
+            self.settled.append((message.payload, ""))
+        else:  # of an event that was put aside nobody is told by a later one
             for why in PUBLISH_LOSSES:
                 self._troubles.pop((message.topic, why), None)
 
+    def _drop(self, events: list[Outgoing]) -> None:
+        self.events_dropped += len(events)
+        self.settled.extend((event.payload, "dropped") for event in events)
+
     def _lose(self, message: Outgoing, why: PublishLoss, detail: str) -> None:
         self.lost[why] += 1
-        if not message.retain and why != "ends_connection":
-            self.missed.append(message.payload)
+        if not message.retain:
+            self.settled.append((message.payload, why))
         key = (message.topic, why)
         count = self._troubles.get(key, (0, ""))[0] + 1
         what = "1 message" if count == 1 else f"{count} messages"

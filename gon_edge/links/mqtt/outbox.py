@@ -54,12 +54,12 @@ class Outbox:
             self._states[message.topic] = message
             self._unsent[message.topic] = None
 
-    def put_event(self, message: Outgoing) -> int:
-        """Append `message`; return how many older events had to go."""
+    def put_event(self, message: Outgoing) -> list[Outgoing]:
+        """Append `message`; return the older events that had to go."""
         with self._lock:
-            full = len(self._events) == self._events.maxlen
+            gone = [self._events[0]] if len(self._events) == self._events.maxlen else []
             self._events.append(message)
-            return int(full)
+            return gone
 
     def events(self) -> list[Outgoing]:
         """Return the events that wait, oldest first."""
@@ -85,8 +85,8 @@ class Outbox:
                 del self._states[topic]  # removed from the broker: nothing to repeat
             return message
 
-    def put_back(self, messages: Iterable[Outgoing]) -> int:
-        """Return to the front what was sent and never acknowledged; return how many events found no room."""
+    def put_back(self, messages: Iterable[Outgoing]) -> list[Outgoing]:
+        """Return to the front what was sent and never acknowledged; return the events that found no room."""
         with self._lock:
             events = []
             for message in messages:
@@ -95,6 +95,6 @@ class Outbox:
                 elif not message.payload:  # a removal; other states repeat themselves after the next CONNACK
                     self._states.setdefault(message.topic, message)
             room = (self._events.maxlen or 0) - len(self._events)
-            kept = events[-room:] if room else []
-            self._events.extendleft(reversed(kept))
-            return len(events) - len(kept)
+            gone = events[: max(0, len(events) - room)]
+            self._events.extendleft(reversed(events[len(gone) :]))
+            return gone

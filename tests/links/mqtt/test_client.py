@@ -550,7 +550,7 @@ def test_a_refused_publication_is_counted(tmp_path: Path) -> None:
             connected(mqtt)
             mqtt.publish("forbidden", "x")
             wait_until(lambda: mqtt.delivery.lost["refused"] == 1)
-            assert list(mqtt.delivery.missed) == [b"x"]
+            assert list(mqtt.delivery.settled) == [(b"x", "refused")]
             assert mqtt.connected
             (trouble,) = mqtt.troubles()
             assert "1 message to 'forbidden' lost" in trouble

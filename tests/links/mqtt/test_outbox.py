@@ -22,7 +22,7 @@ def test_events_leave_in_order_and_before_states_of_which_the_latest_counts() ->
     for message in (state("pump", "1"), state("fan", "1"), state("pump", "2")):
         outbox.put_state(message)
     for text in "ab":
-        assert outbox.put_event(event(text)) == 0
+        assert outbox.put_event(event(text)) == []
     assert len(outbox) == 4
     assert taken(outbox) == [event("a"), event("b"), state("pump", "2"), state("fan", "1")]
     assert len(outbox) == 0
@@ -30,7 +30,7 @@ def test_events_leave_in_order_and_before_states_of_which_the_latest_counts() ->
 
 def test_the_oldest_events_go_when_there_is_no_room_and_are_counted() -> None:
     outbox = Outbox(2)
-    assert [outbox.put_event(event(text)) for text in "abcd"] == [0, 0, 1, 1]
+    assert [outbox.put_event(event(text)) for text in "abcd"] == [[], [], [event("a")], [event("b")]]
     assert taken(outbox) == [event("c"), event("d")]
 
 
@@ -46,7 +46,7 @@ def test_states_are_repeated_and_removed_topics_are_not() -> None:
 def test_what_was_not_acknowledged_comes_before_what_waits_and_no_removal_is_forgotten() -> None:
     outbox = Outbox(3)
     outbox.put_event(event("c"))
-    assert outbox.put_back([event("x"), event("a"), state("fan", ""), event("b")]) == 1  # the oldest finds no room
+    assert outbox.put_back([event("x"), event("a"), state("fan", ""), event("b")]) == [event("x")]  # no room
     assert taken(outbox) == [event("a"), event("b"), event("c")]
     outbox.repeat_states()
     assert taken(outbox) == [state("fan", "")]
