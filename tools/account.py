@@ -6,8 +6,8 @@ must add up::
     sent <= accepted + late + invalid + dropped + ignored + undecided <= sent + delivered twice
 
 where what MQTT delivers twice (QoS 1 after a lost connection) is read from the broker's log.  A process that is stopped
-says in its log what it knew no result of.  Only one that is killed may take rows with it, at most those it had not
-counted.
+says in its log what it knew no result of.  Only one that is killed may take rows with it, at most those it had
+acknowledged, by the broker's log, and not counted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from gon_edge.state.store import Store
 
 GROWTH_BYTES = 1 << 20
 SETTLED_S = 300.0
+_READ_S = 0.5  # in which a broker reads what had left a process; not critical
 _QUIET_S = 30.0  # the longest wait until everything has arrived: several times what a reconnect takes
 
 Finding = tuple[bool, str, str]
@@ -56,7 +57,7 @@ class Window:
     before_kill : int
         Messages it had counted by then, since the last rest.
     owed : int
-        Messages of earlier windows that may still come: delivered twice, or given up with a process.
+        Messages of earlier windows that may still come, delivered twice.
     note : str
     """
 
@@ -111,6 +112,7 @@ class Run:
         self._before = dict.fromkeys(RESULTS, 0)  # of this life, at the last rest
         self._sent = 0
         self._twice = 0
+        self._acknowledged = 0
         self._lines = 0.0
         self._progress_ended = threading.Event()
         self._now = "starting"
@@ -145,7 +147,7 @@ class Run:
         """End the daemon in the middle; enter what it had counted, and what it may take along.
 
         One that is stopped says what it has counted until the end, and takes along what it knew no result of.  One that
-        is killed may take along all that it had not counted.
+        is killed may take along what it had acknowledged and not counted.
         """
         known = self.rig.counted()
         assert known is not None
@@ -161,7 +163,8 @@ class Run:
             window.counted[result] = window.counted.get(result, 0) + more
             window.before_kill += more
         if how != signal.SIGTERM:
-            window.allowed = max(window.allowed, self.sender.sent - self._sent - window.before_kill)
+            time.sleep(_READ_S)
+            window.allowed += max(0, self.rig.acknowledged() - self._acknowledged - window.before_kill)
         self._before = dict.fromkeys(RESULTS, 0)
 
     @property
@@ -206,7 +209,7 @@ class Run:
                     break
             time.sleep(0.25)
         assert last is not None
-        twice = self.rig.delivered_twice()
+        twice, self._acknowledged = self.rig.delivered_twice(), self.rig.acknowledged()
         for result in RESULTS:
             more = last[result] - self._before[result]
             window.counted[result] = window.counted.get(result, 0) + more
@@ -214,7 +217,7 @@ class Run:
         window.twice += twice - self._twice
         self._before, self._sent, self._twice = last, sender.sent, twice
         window.before_kill = 0
-        window.owed = max(0, sum(earlier.twice - earlier.difference for earlier in self.windows[:-1]))
+        window.owed = max(0, sum(earlier.twice - max(0, earlier.difference) for earlier in self.windows[:-1]))
         if not window.balanced:
             self._say(f"unaccounted: {window.what}: {window.difference:+d}")
 

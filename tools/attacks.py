@@ -45,21 +45,28 @@ class Attacks(Run):
         return f"SIGSTOP for {seconds:.0f} s"
 
     def _small_packets(self) -> str:
-        """A broker that takes no packet of a size that an event with its causes has."""
+        """A broker that takes no packet of a size that an event with its causes has, while a fault begins or ends."""
         most = self.rng.choice((400, 700, 1500))
         self.rig.configure_broker(most)
         self._broker_restarts(0.5)
-        self._go_on(3.0)
+        note = self._fault()
         self.rig.configure_broker()
         self._broker_restarts(0.5)
-        return f"at most {most} bytes"
+        return f"at most {most} bytes, {note}"
 
     def _denied(self) -> str:
-        """Alerts may not be published for a while."""
+        """Alerts may not be published for a while, in which a fault begins or ends."""
         self.rig.allow(ALERTS)
-        self._go_on(3.0)
+        note = self._fault()
         self.rig.allow()
-        return f"{ALERTS} is denied for 3 s"
+        return f"{ALERTS} is denied, {note}"
+
+    def _fault(self) -> str:
+        """A fault of one stream begins or ends."""
+        stream = self.rng.choice(self.sender.names)
+        self.sender.faulty ^= {stream}
+        self._go_on(4.0)
+        return f"{stream} {'is faulty' if stream in self.sender.faulty else 'is well again'}"
 
     def _daemon_stands_still(self) -> str:
         assert self.rig.daemon is not None

@@ -447,6 +447,16 @@ class Rig:
         given = sum(f" Sending PUBLISH to {CLIENT} (d1" in x for x in text)
         return taken + given
 
+    def acknowledged(self) -> int:
+        """How many messages the daemon has taken from the broker so far."""
+        text = (self.folder / "mosquitto.log").read_text(errors="replace")
+        return text.count(f"Received PUBACK from {CLIENT} ")
+
+    def opened(self) -> set[str]:
+        """Alerts that have begun, by the daemon's log."""
+        text = (self.folder / "daemon.log").read_text(errors="replace")
+        return set(re.findall(r" alert new .* \[(\S+)\]$", text, re.MULTILINE))
+
     def set_clock(self, ahead_s: int) -> None:
         """The daemon's wall clock, by what it is ahead."""
         with (self.folder / "clock").open("r+b" if (self.folder / "clock").exists() else "wb") as file:

@@ -105,6 +105,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the daemon under everything that goes wrong in the field.")
     parser.add_argument("--random", action="store_true", help="attacks drawn at random by the seed (make chaos)")
     parser.add_argument("--trained", type=int, default=0, metavar="N", help="random: N streams that have their models")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="random: attacks with one of these in their name")
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30; at least 5, random 1)")
     parser.add_argument("--report", type=Path, help="where to (build/soak.md, build/chaos.md)")
     parser.add_argument("--seed", type=int, default=0, help="of rows, garbage and choices (default: 0)")
@@ -151,7 +152,9 @@ def course(rig: Rig, args: argparse.Namespace) -> Soak | Chaos:
         names = STREAMS[: args.trained]
         for name in names:
             ModelFolder(rig.state).install(name, load_model(MODEL).with_lineage(version="1"))
-    return Chaos(rig, Sender(url, args.seed, names, backlog=0 if args.trained else 160), args.minutes, args.seed)
+    run = Chaos(rig, Sender(url, args.seed, names, backlog=0 if args.trained else 160), args.minutes, args.seed)
+    run.only = tuple(args.only or ())
+    return run
 
 
 if __name__ == "__main__":
