@@ -125,11 +125,12 @@ image: wheels  ## the container image gon-edge, for PLATFORM (linux/arm64), by d
 	$(BUILDER) --platform $(PLATFORM) $(if $(BASE),--build-arg BASE=$(BASE)) -f Dockerfile.arm64 -t gon-edge .
 
 # Where no index has pip-audit either, that is said, and is no failure: nobody can mend it here.
-audit: $(VENV)/.make-venv  ## known vulnerabilities of all that is pinned, where an advisory service answers
+audit: $(VENV)/.make-venv  ## known vulnerabilities of all that is pinned, and of Debian's packages, where a service answers
 	@if $(BIN)/python -c 'import pip_audit' 2>/dev/null \
 	  || $(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10'; then \
 	  $(BIN)/python tools/audit.py $(ARGS); \
 	else echo "NOTHING WAS AUDITED: pip-audit cannot be installed from here"; fi
+	@$(BIN)/python tools/audit_debian.py
 
 sbom: $(VENV)/.make-venv  ## the bill of materials of package and image, dist/gon-edge.cdx.json (CycloneDX)
 	$(BIN)/python tools/make_sbom.py dist/gon-edge.cdx.json

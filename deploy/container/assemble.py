@@ -51,6 +51,21 @@ def copy(source: Path, root: Path) -> None:
     shutil.copy2(source.resolve(), target)
 
 
+def list_packages(files: Iterable[Path], root: Path) -> None:
+    """Note which of Debian's packages files are of, where scanners of images look for it, and which Debian it is."""
+    listed = root / "var/lib/dpkg/status.d"
+    listed.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        places = {str(file), str(file.resolve())}
+        places |= {f"/usr{place}" for place in places} | {place.removeprefix("/usr") for place in places}
+        found = subprocess.run(["dpkg-query", "--search", *sorted(places)], capture_output=True, text=True).stdout
+        owners = [line.partition(": /")[0] for line in found.splitlines() if not line.startswith("diversion ")]
+        for package in {package for owner in owners for package in owner.split(", ")}:
+            status = subprocess.run(["dpkg-query", "--status", package], capture_output=True, text=True, check=True)
+            (listed / package.partition(":")[0]).write_text(status.stdout)
+    copy(Path("/etc/os-release"), root)
+
+
 def main() -> None:
     """Fill ROOT."""
     root, site = Path(sys.argv[1]), Path(sys.argv[2])
@@ -70,14 +85,15 @@ def main() -> None:
 
     extensions = [*(prefix / "lib" / version).rglob("*.so"), *(prefix / "lib" / version).rglob("*.so.*")]
     bundled = {path.name for path in extensions}
-    for file in libraries([python, *extensions]):
-        if file.name not in bundled:
-            copy(file, root)
+    loaded = [file for file in libraries([python, *extensions]) if file.name not in bundled]
+    for file in loaded:
+        copy(file, root)
     # Opened by name at run time, which ldd cannot see.
     for pattern in ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2", "libgcc_s.so.1"):
         for folder in ("/lib", "/usr/lib"):
             for file in Path(folder).glob(f"*/{pattern}"):
                 copy(file, root)
+    list_packages([*loaded, python, library / "os.py", Path("/usr/share/zoneinfo/UTC")], root)
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
     if certificates.exists():
         copy(certificates, root)
