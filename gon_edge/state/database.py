@@ -27,6 +27,9 @@ from gon_edge.errors import ConfigError, StoreError
 from gon_edge.process.files import make_file, make_folder
 
 SCHEMA_VERSION = 1  # of the tables below
+RENAMED_VERSION = 2
+"""Of the same tables once a stream has had another name (`streams.rename`): a gon-edge that does not know of former
+names would take its rows for damaged ones."""
 DATABASE = "state.db"
 LOCK = "lock"
 DAMAGED_KEPT = 2
@@ -35,6 +38,7 @@ DAMAGED_KEPT = 2
 PAGE_BYTES = 1024
 """A flush touches few pages and writes each twice: with SQLite's own 4096 bytes it would cost four times as much."""
 
+_VERSIONS = (SCHEMA_VERSION, RENAMED_VERSION)
 _BUSY_S = 1.0  # a reader holds its lock for milliseconds
 _READER_BUSY_S = 10.0  # not critical: a person waits, the scoring loop does not
 _CACHE_KIB = 256  # a flush touches fewer pages; SQLite's own is 2 MB
@@ -190,11 +194,8 @@ class Database:
         tables = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master")}
         version = self._version(db)
         if version == 0 and not tables:
-            db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; "
-                f"PRAGMA application_id={_APPLICATION_ID + SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != SCHEMA_VERSION or not tables.issuperset(_TABLES):  # what an administrator has added may stay
+            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {';'.join(_stamps(SCHEMA_VERSION))}; COMMIT;")
+        elif version not in _VERSIONS or not tables.issuperset(_TABLES):  # what an administrator has added may stay
             raise DamageError("not a database of gon-edge")
         self._check_length(db)
         self._files = self._named()
@@ -215,7 +216,7 @@ class Database:
         """Version of the tables; 0 in an empty file.  It stands there twice: damage must not look like a newer one."""
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (application_id,) = db.execute("PRAGMA application_id").fetchone()
-        if version > SCHEMA_VERSION and application_id == _APPLICATION_ID + version:
+        if version > max(_VERSIONS) and application_id == _APPLICATION_ID + version:
             raise StoreError(f"{self.path} was written by a newer gon-edge; upgrade, or move the file away")
         return int(version) if application_id in (0, _APPLICATION_ID + version) else -1
 
@@ -240,7 +241,7 @@ class Database:
             self.connection, version = self._open_for_reading(_READER_BUSY_S)
         except (*DATABASE_ERRORS, OSError) as error:
             raise StoreError(f"{self.path} cannot be read: {str(error) or 'it is damaged'}") from None
-        if version != SCHEMA_VERSION:
+        if version not in _VERSIONS:
             raise StoreError(f"{self.path} is not a database of this gon-edge; start the daemon once to set it right")
 
     def read_only_for_now(self) -> sqlite3.Connection | None:
@@ -248,7 +249,7 @@ class Database:
         self.stop_reading()
         with contextlib.suppress(*DATABASE_ERRORS, OSError, StoreError):
             db, version = self._open_for_reading(_BUSY_S)
-            if version == SCHEMA_VERSION:
+            if version in _VERSIONS:
                 self.reading = db
             else:
                 db.close()
@@ -407,6 +408,16 @@ def _file(path: Path) -> _File:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def stamp(db: sqlite3.Connection, version: int) -> None:
+    """Write the version of the tables to a file, inside a transaction of the caller."""
+    for pragma in _stamps(version):
+        db.execute(pragma)
+
+
+def _stamps(version: int) -> tuple[str, str]:
+    return f"PRAGMA user_version={version}", f"PRAGMA application_id={_APPLICATION_ID + version}"
 
 
 def said(error: Exception) -> str:

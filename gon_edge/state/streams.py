@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from gon_edge.state.database import RENAMED_VERSION, stamp
+
 _NAMES = "names"  # kind of the state that holds the names that a stream had before
 
 
@@ -30,6 +32,7 @@ def rename(db: sqlite3.Connection, old: str, new: str) -> None:
     Alerts keep their ids, which people and programs know.  A chunk that cannot be read stays one.
     """
     _rename_rows(db, old, new)
+    stamp(db, RENAMED_VERSION)
     events = db.execute("SELECT id, event FROM alert WHERE stream = ?", (old,)).fetchall()
     db.executemany(
         "UPDATE alert SET stream = ?, event = ? WHERE id = ?",
