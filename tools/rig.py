@@ -307,8 +307,13 @@ class Rig:
         # return of the client, without a word (docs/limits.md).
         lines = [*(f"pattern deny {topic}" for topic in denied), "pattern readwrite #"]
         (self.folder / "acl").write_text("\n".join(lines) + "\n")
-        if self.broker is not None:
-            self.broker.send_signal(signal.SIGHUP)
+        if self.broker is None:
+            return
+        log, said = self.folder / "mosquitto.log", "Reloading config."
+        before = log.read_text(errors="replace").count(said)
+        self.broker.send_signal(signal.SIGHUP)
+        # One that is told to end in the same moment loses its sessions (mosquitto 2.0.11).
+        wait_for(lambda: log.read_text(errors="replace").count(said) > before, 30, "the broker's new rights")
 
     def start_broker(self) -> None:
         """Start mosquitto; its state outlives it."""

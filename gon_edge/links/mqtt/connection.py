@@ -412,8 +412,9 @@ class Connection:
             self.most_packet = getattr(properties, "MaximumPacketSize", None)
             return
         reason = reason_of(code.value, otherwise="refused")
-        wrong_version = code.value == UNSUPPORTED_VERSION
-        self._ended = Lost(reason, f"the broker refuses us: {code}", concerns="login", wrong_version=wrong_version)
+        wrong = code.value == UNSUPPORTED_VERSION
+        text = f"the broker refuses us: {code}"
+        self._ended = Lost(reason, text, concerns="login", wrong_version=wrong, is_said=wrong)
 
     def _disconnected(
         self,

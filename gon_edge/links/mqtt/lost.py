@@ -42,16 +42,25 @@ class Lost(Exception):
         What to look at.
     wrong_version : bool
         Another version of MQTT may fare better.
+    is_said : bool
+        The broker says so; otherwise it gave no answer.
     """
 
     def __init__(
-        self, reason: ReconnectReason, detail: str, *, concerns: Concern = "address", wrong_version: bool = False
+        self,
+        reason: ReconnectReason,
+        detail: str,
+        *,
+        concerns: Concern = "address",
+        wrong_version: bool = False,
+        is_said: bool = False,
     ) -> None:
         super().__init__(detail)
         self.reason: ReconnectReason = reason
         self.detail = detail
         self.concerns: Concern = concerns
         self.wrong_version = wrong_version
+        self.is_said = is_said
 
 
 def reason_of(code: int, *, otherwise: ReconnectReason) -> ReconnectReason:

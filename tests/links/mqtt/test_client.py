@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -570,6 +572,50 @@ def test_a_broker_that_knows_no_mqtt_5_gets_3_1_1_and_refused_topics_are_named()
         assert broker.versions == [5, 4]
         wait_until(lambda: mqtt.subscribe_refused)
         assert list(mqtt.subscribe_refused) == ["t"]
+
+
+def closing_once(port: int) -> None:
+    """What is there for one connection, as a broker that starts or hangs: it takes it and says nothing."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.settimeout(30)
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_broker_that_was_not_well_for_a_moment_is_spoken_to_by_mqtt_5_again(
+    mosquitto: Mosquitto, restarted: bool
+) -> None:
+    # It was spoken to by 3.1.1 until the next restart, and by that it says nothing of what it denies.
+    with contextlib.ExitStack() as stack:
+        mqtt = stack.enter_context(client(mosquitto.url))
+        connected(mqtt)
+        state = mqtt.state()
+        if restarted:
+            mqtt.stop(2.0)
+        mosquitto.kill()
+        if restarted:
+            mqtt = stack.enter_context(client(mosquitto.url, state=state))
+        closing_once(mosquitto.port)
+        before = mqtt.connects
+        mosquitto.start()
+        connected(mqtt, before + 1)
+    assert " as gon-edge" in mosquitto.log
+    assert "(p2, " not in mosquitto.log  # 3.1.1
+
+
+def test_a_broker_that_was_replaced_by_an_old_one_that_says_nothing_is_spoken_to_by_3_1_1_soon() -> None:
+    broker = OldBroker(b"")  # it closes the connection, without a word
+    broker.start()
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    with client(url) as mqtt:
+        connected(mqtt)
+        state = {**mqtt.state(), "mqtt_5": True}
+    broker.versions.clear()
+    with client(url, state=state, reconnect_min_s=0.01, reconnect_max_s=0.02) as mqtt:
+        connected(mqtt)
+        assert broker.versions == [5, 5, 5, 5, 5, 4]
 
 
 def test_protocol_5_means_5_and_nothing_else() -> None:
