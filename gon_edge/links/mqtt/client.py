@@ -27,6 +27,7 @@ from gon_edge.links.mqtt.lost import Lost
 from gon_edge.links.mqtt.outbox import Outgoing
 from gon_edge.links.mqtt.queue import Message, MessageQueue
 from gon_edge.links.mqtt.tls import tls_context
+from gon_edge.links.mqtt.version import Version
 from gon_edge.process.clock import monotonic
 from gon_edge.process.identity import machine_code
 
@@ -40,10 +41,6 @@ log = logging.getLogger(__package__)
 _STABLE_S = 60.0  # a connection that lasted this long was a good one: the next backoff starts small again
 _QUICK_S = 10.0  # not critical: a broker that closes so soon after it has accepted us does so on purpose
 _QUICK_LOSSES = 3  # in a row; one or two are a broker that restarts
-_UNWELL = 5
-"""Attempts in a row at which a broker that has spoken MQTT 5 gives no answer, before the other version is tried: most
-likely it hangs or starts, and by 3.1.1 it could not say what it refuses.  Not critical: one that was replaced by an old
-one takes a minute longer."""
 _SUBACK_S = 5.0  # not critical: a broker that lives answers at once
 _RECALLS = 2  # a broker may end the connection for a subscription that it denies
 _MOST_LOGGED = 1000  # not critical: different texts remembered as said, each below 1 KiB
@@ -155,10 +152,8 @@ class MqttClient:
         self.last_error = "not connected yet"
         self.url = broker_url(settings)
 
-        self._versions = versions(settings)
-        self._mqtt_5 = self._versions[0]
+        self._version = Version(versions(settings))
         self._max_payload = max_payload
-        self._spoke_5 = False  # the broker has accepted MQTT 5, in an earlier run or in this
         self._accepted_at: float | None = None  # the newest connection, by time.monotonic
         self._accused = False  # one of our messages may have ended it
         self._unanswered: tuple[str, ...] = ()  # topic filters that it has not answered
@@ -184,7 +179,7 @@ class MqttClient:
     def state(self) -> dict[str, Any]:
         """Return what the next run goes on from, fit for JSON: what the broker holds for us, and events that wait."""
         broker = [self.url, self.client_id]
-        kept = {"broker": broker, "mqtt_5": self._spoke_5, "subscribed": sorted(self.subscribed)}
+        kept = {"broker": broker, "mqtt_5": self._version.spoke_5, "subscribed": sorted(self.subscribed)}
         return {**kept, **self.delivery.state()}
 
     def resume(self, state: Mapping[str, Any] | None) -> None:
@@ -198,7 +193,7 @@ class MqttClient:
                 self.delivery.resume(state, self.topic())
                 if state["broker"] == [self.url, self.client_id]:
                     self._remembers = True
-                    self._spoke_5 = bool(state.get("mqtt_5"))
+                    self._version.spoke_5 = bool(state.get("mqtt_5"))
                     self.subscribed |= {str(topic) for topic in state["subscribed"]}
         except (KeyError, TypeError, ValueError) as error:
             log.warning("what waited for the broker cannot be read: %r", error)
@@ -271,21 +266,9 @@ class MqttClient:
             failure = self._named(failure)
             failures = 1 if time.monotonic() - began > _STABLE_S else failures + 1
             self._report(failure)
-            if self._tries_the_other_version(failure, failures):
+            if self._version.failed(failure, failures):
                 continue  # the broker is there: no reason to wait
             self._stopping.wait(self._delay_s(failure, failures))
-
-    def _tries_the_other_version(self, failure: Lost, failures: int) -> bool:
-        """Choose the version of MQTT for the next attempt; whether it is 3.1.1 in the place of 5."""
-        if len(self._versions) == 1:
-            return False
-        if not failure.wrong_version:
-            self._mqtt_5 |= self._spoke_5
-            return False
-        self._spoke_5 &= not failure.is_said
-        unwell = self._mqtt_5 and self._spoke_5 and failures % _UNWELL
-        self._mqtt_5 = bool(unwell) or not self._mqtt_5
-        return not self._mqtt_5
 
     def _one_connection(self) -> Lost | None:
         """Connect and serve; return why that ended, ``None`` when it was to end."""
@@ -378,7 +361,7 @@ class MqttClient:
             will=Outgoing(self.topic("status"), b"offline", retain=True),
             max_payload=self._max_payload,
         )
-        connection = Connection(settings, session, mqtt_5=self._mqtt_5)
+        connection = Connection(settings, session, mqtt_5=self._version.is_5)
         self._hears = False
         connection.on_messages = self._take
         connection.on_cut = self._cut
@@ -421,7 +404,7 @@ class MqttClient:
             self.subscribed, self._remembers = frozenset(self._subscriptions), True
         connection.subscribe(self._subscriptions, send_retained=self.connects == 0)
         self._accepted_at = time.monotonic()
-        self._spoke_5 |= self._mqtt_5
+        self._version.accepted()
         self.sessions += self.connects == 0 or not session_present
         self.connects += 1
         self.connected = True
@@ -430,13 +413,13 @@ class MqttClient:
         log.info(
             "connected to %s, MQTT %s, %s session",
             self.url,
-            "5" if self._mqtt_5 else "3.1.1",
+            self._version,
             "resumed" if session_present else "new",
         )
 
     def _end_session(self) -> None:
         """Have the broker forget our session, and what it would send for it."""
-        connection = Connection(self._settings, Session(client_id=self.client_id), mqtt_5=self._mqtt_5)
+        connection = Connection(self._settings, Session(client_id=self.client_id), mqtt_5=self._version.is_5)
         try:
             connection.open()
             connection.await_connack(self._stopping.is_set, self._wake_fd)
