@@ -254,7 +254,10 @@ class RoundProgress(_OneLine):
         if "answer" in told:
             self._say(answered_text(told["answer"], told["rows"]))
             return
-        if "waiting" in told:
+        if "queued" in told:
+            text = f"waiting for {told['queued']}"
+            phase, share = text, None
+        elif "waiting" in told:
             text = f"{told['stream']}: waiting for the training of {told['waiting'] or 'another process'} to end"
             phase, share = text, None
         else:

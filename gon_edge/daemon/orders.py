@@ -35,7 +35,7 @@ from gon_edge.training import usual
 from gon_edge.training.absent import absent, due
 from gon_edge.training.answers import Answer, Span, fault_spans, overlap
 from gon_edge.training.conditions import Conditions
-from gon_edge.training.habits import habits, learn
+from gon_edge.training.habits import Habit, habits, learn
 from gon_edge.training.job import Order
 from gon_edge.training.operations import carry_out, keep_silences
 from gon_edge.training.rounds import Rounds, Training
@@ -246,6 +246,8 @@ class Orders:
             stream = self._pipeline.streams[name]
             self.store.put_state(f"alerts/{name}", stream.memory())
             self.store.put_state(f"columns/{name}", stream.aligner.columns.state())
+            if name in self._looked_at:
+                self.store.put_state(f"looked/{name}", self._looked_at[name])
             scores = self._schedules[name].drift.reference
             if stream.model is not None and scores is not None:
                 kept = {"version": stream.model.version, "scores": scores.round(4).tolist()}
@@ -403,22 +405,34 @@ class Orders:
                 log.info("stream %r: another training is due (%s)", name, why)
                 self.rounds.ask([Order(name, why)])
 
-    def _look_for_habits(self, stream: Stream) -> None:
-        """Say what comes every day and has not come today, by the time of the stream's rows."""
+    def overdue(self) -> list[str]:
+        """Streams of which the next `beat` looks in the stored rows for a habit that may not have come."""
+        return [name for name, stream in self._pipeline.streams.items() if self._due_habits(stream)]
+
+    def _due_habits(self, stream: Stream) -> list[tuple[Habit, float]]:
+        """Habits that should have come since the last look, and when, by the time of the stream's rows."""
         row, name = stream.last_row, stream.name
         if row is None or stream.model is None:
-            return
-        looked = self._looked_at.setdefault(name, row.timestamp)
+            return []
+        if name not in self._looked_at:
+            kept = self.store.state(f"looked/{name}")
+            self._looked_at[name] = float(kept) if isinstance(kept, int | float) else row.timestamp
+        looked = self._looked_at[name]
         if 0.0 <= row.timestamp - looked < _LOOK_FOR_HABITS_S:
-            return
-        self._looked_at[name] = row.timestamp
+            return []
         known = habits(self.store, name)
         known += usual.jobs(stream.model, stream.policy.past, known)
         faults = fault_spans(self.store, name) if known else ()
-        for habit in known:
-            since = None if habit.meets(faults) else due(habit, looked, row.timestamp)
-            if since is None:
-                continue
+        times = ((habit, due(habit, looked, row.timestamp)) for habit in known if not habit.meets(faults))
+        return [(habit, since) for habit, since in times if since is not None]
+
+    def _look_for_habits(self, stream: Stream) -> None:
+        """Say what comes every day and has not come today."""
+        wanted, row, name = self._due_habits(stream), stream.last_row, stream.name
+        if row is None or 0.0 <= row.timestamp - self._looked_at.get(name, row.timestamp) < _LOOK_FOR_HABITS_S:
+            return
+        self._looked_at[name] = row.timestamp
+        for habit, since in wanted:
             missed = absent(self.store, name, habit, since)
             came = Recurring(missed.days, missed.first, "day") if missed is not None else None
             causes = missed.causes if missed is not None else ()

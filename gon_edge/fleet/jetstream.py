@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 EVENTS_KEPT_S = 30 * 86400.0
 """Events of alerts are kept for a month.  Not critical: a few a day, half a kilobyte each."""
 
-CHUNKS_KEPT = 256
-"""Chunks of rows kept of each stream of readings: 20 hours at a row a second, and a chunk every five minutes."""
+CHUNKS_KEPT = 2500
+"""Chunks of rows kept of each stream of readings: eight days at a chunk every five minutes, since a habit that stays
+away is looked for in eight days.  ``fleet.max_size`` bounds those of all streams before that."""
 
 _CONNECT_S = 5.0
 TRAINING_S = 3600.0
@@ -199,6 +200,7 @@ class Fleet:
                 max_msgs_per_subject=CHUNKS_KEPT,
                 max_bytes=settings.max_bytes // 2,
                 discard=DiscardPolicy.OLD,
+                allow_rollup_hdrs=True,
             ),
             StreamConfig(
                 name=names.trainings,

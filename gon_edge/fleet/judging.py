@@ -54,6 +54,8 @@ class Judging:
         Streams with news that are not saved: since which message, and which tick.
     forgotten : list of str
         Streams that are no more, until somebody takes them out.
+    known : Known
+        Streams that have the newest message already.
     deaf : bool
         Nobody has watched since some time: a silence may be no device's.
     """
@@ -64,13 +66,13 @@ class Judging:
         self.dirty: dict[str, tuple[int, float]] = {}
         self.forgotten: list[str] = []
         self.deaf = True
-        self._known = Known({})
+        self.known = Known({})
         self._scoring, self._pipeline = scoring, scoring.pipeline
         self._failed, self._partition = series.failed.labels(number), number
 
     def resume(self, owner: Mapping[str, Any], known: dict[str, int]) -> None:
         """Go on from what the owner before has left, `names`; streams know their messages up to a sequence."""
-        self.sequence, self._known.until = int(owner["sequence"]), known
+        self.sequence, self.known.until = int(owner["sequence"]), known
         self.tick = -math.inf if owner["at"] is None else float(owner["at"])
         self._watched_until = -math.inf if owner["alive"] is None else float(owner["alive"])
 
@@ -83,6 +85,16 @@ class Judging:
         self.dirty.setdefault(stream, (sequence, self.tick))
         self.rows += rows
 
+    def forget(self, stream: str) -> None:
+        """Say that a stream is no more."""
+        self.dirty.pop(stream, None)
+        self.forgotten.append(stream)
+
+    def reach(self, message: Delivered) -> None:
+        """Let time pass to a message, which is the newest one now."""
+        self.let_pass(message.at)
+        self.sequence = self.known.sequence = message.sequence
+
     def take(self, messages: Sequence[Delivered]) -> None:
         """Judge messages, and let time pass up to the newest.
 
@@ -93,11 +105,11 @@ class Judging:
             if self.deaf or message.at >= self.tick + TICK_S:
                 self._judge(heard)
                 self.let_pass(message.at)
-            self.sequence = self._known.sequence = message.sequence
+            self.sequence = self.known.sequence = message.sequence
             levels = message.subject.split(".", 2)[2]
             if levels != WAKE:
                 with self._or_left_out(message):
-                    known = self._known
+                    known = self.known
                     heard.append(
                         (message, self._pipeline.hear(topic_of(levels), message.data, message.at, known=known))
                     )
@@ -112,8 +124,7 @@ class Judging:
             with self._or_left_out(message):
                 self._scoring.tell(each)
             for stream in each.forgotten:
-                self.dirty.pop(stream.name, None)
-                self.forgotten.append(stream.name)
+                self.forget(stream.name)
             for step in each.steps:
                 self.news(step.stream.name, message.sequence, len(step.outcomes))
         heard.clear()

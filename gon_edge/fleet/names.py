@@ -5,20 +5,22 @@ All of them begin with ``fleet.prefix``, so that several fleets can share a serv
 - Stream ``fleet-telemetry``, subjects ``fleet.0.>`` to ``fleet.7.>``: messages of devices, each for ``retention``.  The
   levels after the partition are those of the topic, as NATS' MQTT gateway writes them (`topic_of`).  Its consumers
   ``partition-0`` to ``partition-7`` are pinned to one worker each; their pending messages are the lag.
+  What people ask for is a message of its partition like any other, under ``fleet.PARTITION.$ask`` (`requests`).
 - Stream ``fleet-events``, subjects ``fleet.events.PARTITION``: events of alerts as JSON, as they go out by MQTT, each
   once, and ``{"type": "takeover", "partition", "worker", "epoch", "timestamp"}`` where a partition has changed hands.
   Its consumer ``mqtt`` sends the former on to the broker of ``mqtt.url``.
 - Stream ``fleet-rows``, subjects ``fleet.rows.PARTITION.KEY``: rows to learn from, a chunk a message, the newest of
-  each stream of readings.
+  each stream of readings, and marks of rows that must not, or may, be learned after all (`rows`).
 - Stream ``fleet-trainings``, subject ``fleet.trainings``: trainings that wait, for whoever has free memory; its
   consumer is ``workers``.  What came of one goes to the worker that asked.
 - Bucket ``fleet-states``, key ``PARTITION.KEY``: what is known of one stream of readings, JSON: ``{"stream",
   "sequence", "owner", "epoch", "model_version", "model", "models": [it, and those before it], "alerts": [open events],
-  "state": {the retained state message}, "rows", "memory", "columns", "drift", "frozen"}``.  ``sequence`` is that of the
-  newest message that counts in it.  Empty for a stream that is no more.
+  "state": {the retained state message}, "rows", "memory", "columns", "drift", "answers", "habits", "looked",
+  "frozen"}``.  ``sequence`` is that of the newest message that counts in it.  Empty for a stream that is no more.
 - Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since", "sequence", "at", "alive", "leaders",
-  "births"}``, Unix seconds; the epoch rises with each takeover, and ``worker`` is empty once one has left.  A successor
-  reads the telemetry again from behind ``sequence``.
+  "births", "silences", "answers": [the newest], "asked": [requests that are not answered yet]}``, Unix seconds; the
+  epoch rises with each takeover, and ``worker`` is empty once one has left.  A successor reads the telemetry again from
+  behind ``sequence``.
 - Bucket ``fleet-workers``, key NAME: a sign of life every second or so, gone a while after a worker has ended:
   ``{"worker", "host", "pid", "version", "at", "url", "memory_bytes", "training", "partitions": {"3": {"epoch",
   "streams", "lag", "rows", "latency_p99_s"}}, "counts": {name of a series of `series`: total since its start}}``.
@@ -35,6 +37,9 @@ from dataclasses import dataclass
 
 WAKE = "$wake"
 """Level of a message that only wakes a partition; no topic of a device begins so."""
+
+ASK = "$ask"
+"""Level of a message that asks for something: an answer to an alert, a silence, a training."""
 
 GROUP = "workers"
 """The one priority group of each consumer of a partition."""
@@ -110,6 +115,10 @@ class Names:
     def wake(self, number: int) -> str:
         """Subject of a message that says nothing: with it the server gives a partition that nobody owns to somebody."""
         return f"{self.prefix}.{number}.{WAKE}"
+
+    def ask(self, number: int) -> str:
+        """Subject of what people ask of the streams of a partition."""
+        return f"{self.prefix}.{number}.{ASK}"
 
     def events_of(self, partition: int) -> str:
         """Subject of the events of a partition."""

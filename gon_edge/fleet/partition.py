@@ -13,26 +13,26 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from nats.js.errors import APIError
 
-from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet import training
 from gon_edge.fleet.frozen import FrozenError
-from gon_edge.fleet.jetstream import Delivered, Fleet, Pulls
+from gon_edge.fleet.jetstream import Delivered, Pulls
 from gon_edge.fleet.judging import TICK_S, Judging
 from gon_edge.fleet.outlet import Outlet
-from gon_edge.fleet.saved import OwnerError, Saved, go_on
-from gon_edge.fleet.series import Series
-from gon_edge.links.prometheus import Telemetry
+from gon_edge.fleet.requests import Requests
+from gon_edge.fleet.rows import KeptRows
+from gon_edge.fleet.saved import KEPT, OwnerError, Saved, go_on
+from gon_edge.fleet.surroundings import Surroundings
 from gon_edge.process.clock import Clock, monotonic
+from gon_edge.stream.silences import Silences
 
 log = logging.getLogger(__name__)
 
@@ -51,36 +51,8 @@ _DAYS_EVERY_S = 1800.0
 """What an owner that is killed had seen since then of the hours of the day is missing in what the next week is held
 against.  Not critical: two of its quarters of an hour."""
 
-_URGENT = (0, -math.inf)  # since when a stream waits to be saved that must not wait
 _LOOK_EVERY_S = 1.0  # as a daemon's beat
-_ROWS_EVERY_PARTS = 3.0  # rows are kept elsewhere so often in a retention
 _WRONG_SEQUENCE = 10071  # of JetStream's API: somebody else has published in between
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all partitions of one worker share.
-
-    Attributes
-    ----------
-    fleet : Fleet
-    config : Config
-    telemetry : Telemetry
-    series : Series
-    worker : str
-    inbox : str
-        Where answers to trainings go.
-    publish : callable
-        Sends a retained message to the broker, see `Outlet`.
-    """
-
-    fleet: Fleet
-    config: Config
-    telemetry: Telemetry
-    series: Series
-    worker: str
-    inbox: str
-    publish: Callable[[str, str, str], None]
 
 
 class Partition:
@@ -102,40 +74,28 @@ class Partition:
     """
 
     def __init__(self, around: Surroundings, number: int, pulls: Pulls, folder: Path) -> None:
-        fleet, config = around.fleet, around.config
-        self.number = number
+        fleet, config = around.fleet, around.own_config(folder)
+        self.number, self._around = number, around
         self.lag = 0
         self._fleet, self._pulls, self._telemetry, self._series = fleet, pulls, around.telemetry, around.series
         self._worker, self._folder, self._inbox = around.worker, folder, around.inbox
         self._saved = Saved(fleet, number, around.worker, around.series)
+        self._urgent: set[str] = set()  # streams that must not wait to be saved
         self._outlet = Outlet(config.mqtt, config.fleet.prefix, around.publish, monotonic)
         self._counted = 0  # of the newest message, as the consumer counts them
         self._connections = fleet.client.stats["reconnects"]  # when what was on its way was looked for last
         self._deaf_until = math.inf  # monotonic seconds
         self._event_sequence = 0
-        self._chunk = 0
         self._looked_at = self._saved_at = self._kept_at = self._days_at = 0.0
         self._trainings = 0
         shutil.rmtree(folder, ignore_errors=True)
         clock = Clock(monotonic=fleet.time.now, wall=fleet.time.now)
         machine = Machine(clock, conditions=None, trainer=lambda _, models: self._elsewhere(models))
-        self._scoring = Scoring(self._own(config, folder), around.telemetry, self._outlet, machine)
+        self._scoring = Scoring(config, around.telemetry, self._outlet, machine)
         self._judging = Judging(self._scoring, around.series, number)
         self._streams = self._scoring.pipeline.streams
-
-    @staticmethod
-    def _own(config: Config, folder: Path) -> Config:
-        """The configuration of a daemon that has this partition alone."""
-        fleet, total = config.fleet, config.alerts.total_budget
-        share = None if total is None else total / fleet.partitions
-        every_s = min(config.store.flush_every_s, fleet.retention_s / _ROWS_EVERY_PARTS)
-        return replace(
-            config,
-            state_dir=folder,
-            node=fleet.prefix,
-            alerts=replace(config.alerts, total_budget=share),
-            store=replace(config.store, flush_every_s=every_s),
-        )
+        self._rows = KeptRows(fleet, number, self._scoring.store, self._alive)
+        self._requests = Requests(fleet, number, self._scoring, self._rows, self._saved)
 
     def _elsewhere(self, models: Any) -> training.Elsewhere:
         self._training = training.Elsewhere(models, self._installed)
@@ -193,8 +153,11 @@ class Partition:
         pipeline = self._scoring.pipeline
         pipeline.groups.resume({"id": name, "group": name, "since": at} for name, at in owner["leaders"])
         pipeline.resume_births(owner["births"], fleet.time.now())
+        self._scoring.orders.silences = Silences(owner["silences"])
         await self._open_all(list(states.values()))
-        self._judging.resume(owner, {name: int(value["sequence"]) for name, value in states.items()})
+        known = {name: int(value["sequence"]) for name, value in states.items()}
+        self._judging.resume(owner, known)
+        self._requests.resume(known)
         first, self._counted = self._pulls.waiting[0].sequence, self._pulls.waiting[0].number - 1
         await self._warn_of_gap(first)
         self._outlet.quiet = True
@@ -228,8 +191,8 @@ class Partition:
             file = self._scoring.models.file(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        for key in ("memory", "columns", "drift"):
-            store.put_state(f"{'alerts' if key == 'memory' else key}/{name}", value[key])
+        for key, kind in KEPT.items():
+            store.put_state(f"{kind}/{name}", value.get(key))
         orders.open(name)
         try:
             go_on(self._streams[name], value)
@@ -237,6 +200,7 @@ class Partition:
             log.warning("stream %r: its windows begin anew: %s", name, error)
             orders.open(name)  # one that has taken a part of it is of no use
             go_on(self._streams[name], {**value, "frozen": ""})
+        self._streams[name].silence(orders.silences.features(name, self._fleet.time.now()))
         self._scoring.pipeline.resumed(self._streams[name])
         if value["state"] is not None:
             self._outlet.states[name] = value["state"]
@@ -265,11 +229,11 @@ class Partition:
         async for message in read:
             some.append(message)
             if len(some) == _AT_ONCE:
-                self._judging.take(some)
+                await self._judge(some)
                 some.clear()
                 await self._alive()
             again += 1
-        self._judging.take(some)
+        await self._judge(some)
         self._series.redelivered.labels(self.number).inc(again)
         return again
 
@@ -300,13 +264,12 @@ class Partition:
         OwnerError, NatsError
             It cannot be saved; the next owner reads more again.
         """
-        self._scoring.orders.rounds.stop()
         await self._tell()
         await self._keep()
         await self._saved.save(self._scoring, [*self._judging.dirty], self.sequence, self._outlet.states)
         self._judging.dirty.clear()
         self._scoring.store.flush(self._fleet.time.now())
-        await self._send_rows()
+        await self._rows.send()
         await self._saved.save_days(self._streams.values())
         await self._keep()
         await self._saved.leave()
@@ -338,7 +301,7 @@ class Partition:
         if waiting and waiting[0].number != self._counted + 1:
             await self._read_to(waiting[0].sequence)
         some = self._next()
-        self._judging.take(some)
+        await self._judge(some)
         self._series.messages.labels(self.number).inc(len(some))
         await self._look_at_connection()
         if not waiting and (not self._judging.deaf or monotonic() > self._deaf_until):
@@ -367,6 +330,24 @@ class Partition:
             some.append(message)
             self.lag = message.pending + len(waiting)
         return some
+
+    async def _judge(self, some: Sequence[Delivered]) -> None:
+        """Judge messages, and carry out what people ask between them."""
+        readings: list[Delivered] = []
+        for message in some:
+            if message.subject != self._fleet.names.ask(self.number):
+                readings.append(message)
+                continue
+            self._judging.take(readings)
+            readings.clear()
+            self._judging.reach(message)
+            stream = await self._requests.take(message, self._judging.known)
+            if stream in self._streams:
+                self._judging.news(stream, message.sequence, 0)
+                self._urgent.add(stream)
+            elif stream:
+                self._judging.forget(stream)
+        self._judging.take(readings)
 
     async def _look_at_connection(self) -> None:
         """Look for what may have been lost with a connection: a message of our own comes behind it, and shows it."""
@@ -408,8 +389,11 @@ class Partition:
         for stream, outcomes in scoring.catch_up():
             if outcomes:
                 self._judging.news(stream.name, self.sequence + 1, len(outcomes))
+        scoring.orders.config = self._around.budgeted(scoring.config, len(self._streams))
         scoring.orders.step(now)
         if monotonic() - self._saved_at >= _LOOK_EVERY_S:
+            in_alarm = [name for name, stream in self._streams.items() if stream.policy.active]
+            await self._rows.recall([*scoring.orders.overdue(), *in_alarm])  # they look back at older rows
             scoring.orders.beat(now, now)
             self._flush(now)
             self._show()
@@ -418,7 +402,7 @@ class Partition:
         for wanted in self._training.wanted:
             self._trainings += 1
             name = f"{self.number}-{self.epoch}-{self._trainings}"
-            await self._send_rows()
+            await self._rows.send()
             champion = next(iter(self._saved.models.get(wanted.stream, ())), "")
             await training.ask(self._fleet, self.number, wanted, champion, name, self._inbox)
             self._training.asked_for(wanted.stream, name)
@@ -439,16 +423,18 @@ class Partition:
     def _installed(self, stream: str, name: str) -> None:
         """A new model is in use: that is saved before anything else of the stream."""
         self._saved.installed(stream, name)
-        self._judging.dirty[stream] = _URGENT
+        self._judging.news(stream, self.sequence + 1, 0)
+        self._urgent.add(stream)
 
     async def _save(self, elapsed_s: float) -> None:
         """Save those streams that wait longest, so many that each has its turn once in ``save_every``."""
         settings = self._fleet.settings
         count = math.ceil(len(self._streams) * elapsed_s / settings.save_every_s)
         waiting = sorted(self._judging.dirty, key=self._judging.dirty.__getitem__)
-        names = waiting[: max(count, sum(since == _URGENT for since in self._judging.dirty.values()))]
+        waiting.sort(key=lambda name: name not in self._urgent)
+        names = waiting[: max(count, len(self._urgent))]
         is_time = monotonic() - self._kept_at >= settings.save_every_s / _SAVES
-        if names or self._judging.forgotten or is_time:
+        if names or self._judging.forgotten or self._requests.news or is_time:
             await self._keep()  # refused where the partition has another owner: no state is written then either
         forgotten, self._judging.forgotten = self._judging.forgotten, []
         await self._saved.forget(name for name in forgotten if name not in self._streams)
@@ -457,9 +443,11 @@ class Partition:
             await self._saved.save(self._scoring, names, sequence, self._outlet.states)
             for name in names:
                 del self._judging.dirty[name]
+        self._urgent.difference_update(names)
+        await self._requests.send()
         if is_time:
             self._kept_at = monotonic()
-            await self._send_rows()
+            await self._rows.send()
         if monotonic() - self._days_at >= _DAYS_EVERY_S:
             self._days_at = monotonic()
             await self._saved.save_days(self._streams.values())
@@ -467,11 +455,5 @@ class Partition:
     async def _keep(self) -> None:
         """Write from where a successor has to read."""
         first, at = min(self._judging.dirty.values(), default=(self.sequence + 1, self._judging.tick))
-        await self._saved.keep(first - 1, at if math.isfinite(at) else None, self._scoring)
-
-    async def _send_rows(self) -> None:
-        """Keep what the store has written since the last time where every worker finds it."""
-        names = self._fleet.names
-        for number, stream, features, payload in self._scoring.store.packed(self._chunk):
-            await self._fleet.js.publish(names.rows_of(self.number, stream), training.chunk_message(features, payload))
-            self._chunk = number
+        more, self._requests.news = self._requests.state(), False
+        await self._saved.keep(first - 1, at if math.isfinite(at) else None, self._scoring, more)

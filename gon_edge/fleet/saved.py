@@ -34,6 +34,16 @@ _MOST_BYTES = 900 << 10
 
 log = logging.getLogger(__name__)
 
+KEPT = {
+    "memory": "alerts",
+    "columns": "columns",
+    "drift": "drift",
+    "answers": "answers",
+    "habits": "habits",
+    "looked": "looked",
+}
+"""Under which name a state has what the store of its owner keeps of a stream, and of what kind that is there."""
+
 
 class OwnerError(Exception):
     """The partition has another owner."""
@@ -76,7 +86,16 @@ class Saved:
         self.epoch = 0
         self.models: dict[str, list[str]] = {}
         self.dropped: list[str] = []
-        self.owner: dict[str, Any] = {"sequence": 0, "at": None, "alive": None, "leaders": [], "births": {}}
+        self.owner: dict[str, Any] = {
+            "sequence": 0,
+            "at": None,
+            "alive": None,
+            "leaders": [],
+            "births": {},
+            "silences": [],
+            "answers": [],
+            "asked": [],
+        }
         self._fleet, self._number, self._worker, self._series = fleet, number, worker, series
         self._states: KeyValue | None = None
         self._owners: KeyValue | None = None
@@ -123,11 +142,15 @@ class Saved:
         self.models[stream] = every[:VERSIONS_KEPT]
         self.dropped += every[VERSIONS_KEPT:]
 
-    async def keep(self, sequence: int, at: float | None, scoring: Scoring) -> None:
+    def use(self, stream: str, version: str) -> None:
+        """Take a version of a stream's models as the one in use."""
+        self.models[stream] = sorted(self.models.get(stream, []), key=lambda name: version_of(name) != version)
+
+    async def keep(self, sequence: int, at: float | None, scoring: Scoring, more: Mapping[str, Any]) -> None:
         """Say from where a successor has to read, and what is of no single stream; raises as `take` does."""
         pipeline, wall = scoring.pipeline, self._fleet.time.now()
         self.owner.update(
-            sequence=sequence, at=at, alive=wall, leaders=pipeline.groups.leaders, births=pipeline.births(wall)
+            sequence=sequence, at=at, alive=wall, leaders=pipeline.groups.leaders, births=pipeline.births(wall), **more
         )
         await self._write_owner()
 
@@ -195,9 +218,7 @@ class Saved:
             "alerts": [alert_json(alert) for alert in stream.policy.active],
             "state": told,
             "rows": stream.rows,
-            "memory": stream.memory(),
-            "columns": stream.aligner.columns.state(),
-            "drift": scoring.store.state(f"drift/{name}"),
+            **{key: scoring.store.state(f"{kind}/{name}") for key, kind in KEPT.items()},
             "frozen": "",
         }
         with contextlib.suppress(FrozenError):
@@ -226,6 +247,17 @@ class Saved:
         self._revisions[name] = await self._states.update(key, content, last=self._revisions.get(name, 0))
         self._series.saved.inc()
         self._series.saved_bytes.inc(len(content))
+
+
+def version_of(name: str) -> str:
+    """The version of the model in an object, `names`.
+
+    Examples
+    --------
+    >>> version_of("pump=201.7.3-1-1")
+    '7'
+    """
+    return name.partition(".")[2].rpartition(".")[0]
 
 
 def go_on(stream: Stream, value: dict[str, Any]) -> None:

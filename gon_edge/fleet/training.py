@@ -24,12 +24,11 @@ from nats.js.object_store import ObjectStore
 
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError, ModelFileError, RetrainBusy
-from gon_edge.events import Row
 from gon_edge.fleet.jetstream import ACK_S, TRAINING_S, Delivered, Errors, Fleet, Pulls
 from gon_edge.fleet.names import key_of
+from gon_edge.fleet.rows import fetch
 from gon_edge.fleet.series import Series
 from gon_edge.model.file import Model, load_model
-from gon_edge.state.chunk import decode
 from gon_edge.state.folder import ModelFolder
 from gon_edge.state.history import RetrainRecord
 from gon_edge.state.store import Store
@@ -151,11 +150,6 @@ def _failed(job: Job, reason: str) -> RetrainRecord:
     return RetrainRecord(job.stream, "", job.trained_at, 0.0, "failed", 0, 0, reason)
 
 
-def chunk_message(features: str, payload: bytes) -> bytes:
-    """A chunk of rows as the fleet keeps it: its features as JSON in a line, then the chunk as the store packed it."""
-    return features.encode() + b"\n" + payload
-
-
 async def ask(fleet: Fleet, partition: int, wanted: Job, champion: str, name: str, inbox: str) -> None:
     """Put a job into the queue under a name unlike any other; what comes of it goes to ``inbox``.
 
@@ -252,7 +246,9 @@ class Workshop:
         try:
             if job.champion:
                 file.write_bytes(await model_bytes(self._fleet, job.champion))
-            await self._fetch_rows(job, partition, folder)
+            store = self._config.store
+            with Store.open(folder, max_bytes=store.max_bytes, rows_per_stream=store.rows) as rows:
+                await fetch(self._fleet, partition, job.stream, rows)
             trainer = Trainer(folder, models)
             trainer.start(
                 replace(
@@ -271,24 +267,3 @@ class Workshop:
             trainer.stop()
         record, model = ended
         return record, file.read_bytes() if model is not None else b""
-
-    async def _fetch_rows(self, job: Job, partition: int, folder: Path) -> None:
-        names = self._fleet.names
-        last = (await self._fleet.js.stream_info(names.rows)).state.last_seq
-        store = self._config.store
-        with Store.open(
-            folder, max_bytes=store.max_bytes, rows_per_stream=store.rows, flush_every_s=store.flush_every_s
-        ) as rows:
-            async for message in self._fleet.read(names.rows, names.rows_of(partition, job.stream), 1, last):
-                head, _, payload = message.data.partition(b"\n")
-                features = tuple(json.loads(head))
-                try:
-                    chunk = decode((job.stream,), features, payload)
-                except ValueError as error:
-                    log.warning("stream %r: a chunk of its rows cannot be read: %s", job.stream, error)
-                    continue
-                for i, timestamp in enumerate(chunk.timestamps.tolist()):
-                    values = chunk.values[i]
-                    row = Row(job.stream, timestamp, features, values, values != values, bool(chunk.restart[i]))
-                    rows.add_row(row, bool(chunk.quarantined[i]), 0.0)
-            rows.flush(0.0)

@@ -33,12 +33,14 @@ import gon_edge
 from gon_edge.config.schema import Config
 from gon_edge.errors import StoreError, UnreachableError
 from gon_edge.fleet import jetstream
+from gon_edge.fleet.desk import Desk
 from gon_edge.fleet.forward import Forwarder
 from gon_edge.fleet.jetstream import Errors, Fleet, Pulls
 from gon_edge.fleet.names import GROUP
-from gon_edge.fleet.partition import Partition, Surroundings
+from gon_edge.fleet.partition import Partition
 from gon_edge.fleet.saved import OwnerError
 from gon_edge.fleet.series import Series
+from gon_edge.fleet.surroundings import Surroundings
 from gon_edge.fleet.training import Workshop, model_bytes
 from gon_edge.links.mqtt.client import MqttClient
 from gon_edge.links.prometheus import Telemetry
@@ -62,6 +64,7 @@ _GATHER_S = 0.02
 
 _TRIM_EVERY_S = 10.0  # as a daemon's
 _FRESH_S = 2.5  # a sign of life, and one and a half more on a busy machine
+_OTHERS = 4  # tasks of a worker that are no partition's
 _SHARE_EVERY_S = 2.0  # not critical: a partition moves in seconds
 
 
@@ -102,6 +105,7 @@ class Worker:
         self._beginning: set[int] = set()
         self._left_at: dict[int, float] = {}  # partitions that are, or shall be, somebody else's; monotonic seconds
         self._share = config.fleet.partitions
+        self._streams_elsewhere = 0  # that other workers own
         self._stopping = asyncio.Event()
         self._notifier = Notifier()
         self._started_at = time.time()
@@ -124,6 +128,10 @@ class Worker:
             queue_length=lambda: sum(partition.lag for partition in list(self._owned.values())),
         )
         return client
+
+    @property
+    def _streams_here(self) -> int:
+        return sum(partition.streams for partition in list(self._owned.values()))
 
     @property
     def url(self) -> str:
@@ -169,6 +177,7 @@ class Worker:
             self._beat(fleet, client, workshop),
             Forwarder(fleet, self._config, self._series).run(),
             workshop.run(),
+            Desk(fleet, client, self._config.state_dir).run(),
             *(self._hold(fleet, number) for number in range(self._config.fleet.partitions)),
         ]
         self._notifier.ready(f"worker {self.name}")
@@ -179,10 +188,10 @@ class Worker:
             self._notifier.stopping()
             failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
             self._stopping.set()
-            holds = tasks[3:]
-            for task in (stopped, *tasks[:3]):
+            others, holds = tasks[:_OTHERS], tasks[_OTHERS:]
+            for task in (stopped, *others):
                 task.cancel()
-            await asyncio.gather(*holds, stopped, *tasks[:3], return_exceptions=True)
+            await asyncio.gather(*holds, stopped, *others, return_exceptions=True)
             await self._say_goodbye(fleet)
             await asyncio.to_thread(self._mqtt.stop)
             if self._web is not None:
@@ -250,6 +259,7 @@ class Worker:
             self.name,
             self._inbox,
             publish=lambda topic, payload, shorter: self._mqtt.publish(topic, payload, retain=True, shorter=shorter),
+            part=lambda streams: streams / max(streams, self._streams_elsewhere + self._streams_here),
         )
         partition = Partition(around, number, pulls, self._folder / str(number))
         alive = asyncio.create_task(pulls.keep_on(every_s))
@@ -355,12 +365,14 @@ class Worker:
         bucket = await fleet.js.key_value(fleet.names.workers)
         subjects = {"subjects_filter": f"$KV.{fleet.names.workers}.>"}
         listed = await fleet.request(f"STREAM.INFO.KV_{fleet.names.workers}", subjects)
-        held = {}
+        held, streams = {}, 0
         for subject in listed["state"].get("subjects") or ():
             with contextlib.suppress(KeyNotFoundError):
                 told = json.loads((await bucket.get(subject.rpartition(".")[2])).value or b"{}")
                 if told["worker"] != self.name and fleet.time.now() - told["at"] < _FRESH_S:
                     held[told["worker"]] = len(told["partitions"])
+                    streams += sum(each["streams"] for each in told["partitions"].values())
+        self._streams_elsewhere = streams
         return held
 
     async def _wake(self, fleet: Fleet, alive: set[str]) -> None:

@@ -27,6 +27,9 @@ from gon_edge.errors import GonEdgeError, StoreError, UnreachableError
 
 SOCKET = "control.sock"
 
+FLEET_LOCK = "control.lock"
+"""Held by the one worker of a fleet that listens for all of this machine; in no state directory of a daemon."""
+
 LINE_BYTES = 64 << 10
 """Longest request.  Not critical: the longest a command writes names a stream and is under 2 KiB."""
 

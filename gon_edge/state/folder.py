@@ -58,6 +58,10 @@ class ModelFolder:
         """The file of a stream's model; any stream name is one folder, inside this one."""
         return self.path / _file_name(stream) / "model.npz"
 
+    def copy(self, stream: str, version: str) -> Path:
+        """The file of one version of a stream's model."""
+        return self.file(stream).with_name(f"model-{_file_name(version)}.npz")
+
     def load(self, stream: str, version: str | None = None) -> tuple[Model | None, str]:
         """Return the model in use, or else the newest that can be read.
 
@@ -76,7 +80,7 @@ class ModelFolder:
             What was wrong with the one in use; empty when nothing was.
         """
         wrong = ""
-        for candidate in self._candidates(stream) if version is None else (self._copy(stream, version),):
+        for candidate in self._candidates(stream) if version is None else (self.copy(stream, version),):
             if not candidate.exists():
                 continue
             try:
@@ -140,7 +144,7 @@ class ModelFolder:
         OSError
             The folder cannot be written; the model in use stays.
         """
-        save_model(model, self._copy(stream, model.version))
+        save_model(model, self.copy(stream, model.version))
         self._use(stream, model)
         surplus = [found for found in self.versions(stream) if not found.current][VERSIONS_KEPT - 1 :]
         for found in surplus:
@@ -184,7 +188,7 @@ class ModelFolder:
         yield file
         copies = [found.path for found in self._copies(stream)]
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            named = self._copy(stream, file.with_name("current").read_text(encoding="utf-8").strip())
+            named = self.copy(stream, file.with_name("current").read_text(encoding="utf-8").strip())
             copies.sort(key=lambda copy: copy != named)
         yield from copies
 
@@ -192,9 +196,6 @@ class ModelFolder:
         file = self.file(stream)
         save_model(model, file)
         write_atomically(file.with_name("current"), model.version.encode())
-
-    def _copy(self, stream: str, version: str) -> Path:
-        return self.file(stream).with_name(f"model-{_file_name(version)}.npz")
 
     def _copies(self, stream: str) -> list[ModelVersion]:
         """Copies that can be read, the newest first."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,14 @@ class Store:
 
     Attributes
     ----------
-    persistent : bool
-        False while nothing reaches the disk (read-only, full at start, not writable); the rest works from memory.
     recovered : bool
         True when a damaged file was set aside since `open`; `recovered_reason` says why.
-    last_error : str or None
-        What the last attempt to read or write failed with; `None` after a success.
     write_errors : int
         Flushes that failed, or found that those before them went to a file nobody can find.
     replaced : int
         Times the file had been deleted or replaced while it was open.
-    rows_dropped : int
-        Rows given up because the disk refused them for too long.
-    damaged_chunks : int
-        Chunks that could not be read back, and were left out.
+    marked : callable
+        Gets what `quarantine` (True) and `release` (False) get, for who keeps rows elsewhere as well.
 
     Examples
     --------
@@ -79,6 +73,7 @@ class Store:
         self.recovered = False
         self.recovered_reason: str | None = None
         self.write_errors = self.replaced = 0
+        self.marked: Callable[[str, float, float, bool], None] = lambda stream, since, until, quarantined: None
         self._database = Database(state_dir, read_only=read_only)
         self._rows = Rows(self._database, max_bytes=max_bytes, rows_per_stream=rows_per_stream)
         self._history = History(self._database)
@@ -92,7 +87,7 @@ class Store:
 
     @property
     def persistent(self) -> bool:
-        """Whether a file is open that flushes go to."""
+        """Whether a file is open that flushes go to; without one, as on a full disk, the rest works from memory."""
         return self._database.connection is not None
 
     @property
@@ -107,7 +102,7 @@ class Store:
 
     @property
     def last_error(self) -> str | None:
-        """What the last attempt to read or write failed with."""
+        """What the last attempt to read or write failed with; `None` after a success."""
         return self._database.last_error
 
     @property
@@ -257,6 +252,7 @@ class Store:
     def quarantine(self, stream: str, since: float, until: float) -> int:
         """Mark the rows from `since` to `until` (Unix seconds, both included) as not to be learned; count them."""
         self._database.require_writable()
+        self.marked(stream, since, until, True)
         return self._rows.requarantine(stream, since, until, True)
 
     def release(self, stream: str, since: float, until: float) -> int:
@@ -266,6 +262,7 @@ class Store:
         that refuses changes none of its rows: `last_error` says why.
         """
         self._database.require_writable()
+        self.marked(stream, since, until, False)
         return self._rows.requarantine(stream, since, until, False)
 
     def newest_chunk(self) -> int:
@@ -299,6 +296,12 @@ class Store:
         """Delete all there is of a stream; raises `StoreError` where the disk refuses, and nothing has changed."""
         with self._at_once(now, stream) as db:
             streams.remove(db, stream)
+        self._rows.forget(stream)
+
+    def remove_rows(self, stream: str, now: float) -> None:
+        """Delete the rows of a stream and nothing else of it; raises as `remove_stream` does."""
+        with self._at_once(now, stream) as db:
+            streams.remove_rows(db, stream)
         self._rows.forget(stream)
 
     def rename_stream(self, old: str, new: str, now: float) -> None:

@@ -19,11 +19,16 @@ _NAMES = "names"  # kind of the state that holds the names that a stream had bef
 
 def remove(db: sqlite3.Connection, stream: str) -> None:
     """Delete all there is of a stream: rows, alerts, training rounds and states."""
-    db.execute("DELETE FROM chunk WHERE stream IN (SELECT id FROM stream WHERE name = ?)", (stream,))
-    db.execute("DELETE FROM stream WHERE name = ?", (stream,))
+    remove_rows(db, stream)
     db.execute("DELETE FROM alert WHERE stream = ?", (stream,))
     db.execute("DELETE FROM retrain WHERE stream = ?", (stream,))
     db.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in _keys(db, stream)])
+
+
+def remove_rows(db: sqlite3.Connection, stream: str) -> None:
+    """Delete the rows of a stream."""
+    db.execute("DELETE FROM chunk WHERE stream IN (SELECT id FROM stream WHERE name = ?)", (stream,))
+    db.execute("DELETE FROM stream WHERE name = ?", (stream,))
 
 
 def rename(db: sqlite3.Connection, old: str, new: str) -> None:

@@ -163,6 +163,8 @@ class AlertPolicy:
             Whether something was silenced and no longer is.
         """
         before = self._silenced
+        if features == before:
+            return False
         is_over = features is not None and (before is None or not before <= features)
         if features is None or is_over:
             self._recent.clear()  # what is raised after the silence begins after it

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from gon_edge.config.schema import Config
-from gon_edge.errors import GonEdgeError, StoreError
-from gon_edge.links.control import listens, request
+from gon_edge.errors import GonEdgeError, StoreError, UnreachableError
+from gon_edge.links.control import FLEET_LOCK, listens, request
 from gon_edge.model.file import Model
 from gon_edge.process.clock import Clock
 from gon_edge.process.files import make_folder
@@ -60,6 +60,8 @@ def ask(config: Config, asked: Mapping[str, Any], progress: Progress = lambda to
     """
     if listens(config.state_dir) and not asked.get("apart"):
         return request(config.state_dir, asked, progress=progress)
+    if (config.state_dir / FLEET_LOCK).exists():
+        raise UnreachableError(f"{config.state_dir} is of workers of a fleet, and none runs here: ask where one does")
     client = _Caller(progress)
     with _Here(config, writes=asked["do"] in _WRITING and not asked.get("dry_run")) as here:
         carry_out(here, asked, client)

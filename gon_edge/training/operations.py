@@ -323,7 +323,7 @@ def _write_or_refuse(site: Site) -> None:
 def _kept_stream(site: Site, asked: Asked) -> str:
     name, known = asked["stream"], _all_streams(site)
     if not isinstance(name, str) or name not in known:
-        raise _unknown(str(name), known)
+        raise unknown_stream(str(name), known)
     return name
 
 
@@ -391,7 +391,7 @@ def orders(asked: Asked, known: Collection[str]) -> list[Order]:
         raise InputError(f"not a request for training: {error}") from None
     for name in names:
         if name not in known and not common["rows_file"]:
-            raise _unknown(name, known)
+            raise unknown_stream(name, known)
     if not names:
         raise InputError("there is no stream yet: no message has arrived on a subscribed topic")
     return [Order(name, "asked", **common) for name in dict.fromkeys(names)]  # type: ignore[arg-type]
@@ -405,11 +405,11 @@ def _stream(site: Site, asked: Asked) -> str:
     """The stream that is asked for, which there is."""
     name = asked["stream"]
     if not isinstance(name, str) or not site.knows(name):
-        raise _unknown(str(name), site.streams())
+        raise unknown_stream(str(name), site.streams())
     return name
 
 
-def _unknown(name: str, known: Collection[str]) -> InputError:
+def unknown_stream(name: str, known: Collection[str]) -> InputError:
     """The error that says which streams there are."""
     shown = ", ".join(sorted(known)[:_STREAMS_NAMED]) or "none yet"
     return InputError(f"no stream {name!r}; there are: {shown}{', ...' if len(known) > _STREAMS_NAMED else ''}")

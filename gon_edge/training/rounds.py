@@ -167,6 +167,11 @@ class Rounds:
         """Whether a round of this stream runs or waits."""
         return stream in self._runs or any(order.stream == stream for order, _ in self._waiting)
 
+    def asked_by(self, client: Client) -> list[Order]:
+        """The orders of a client that run or wait."""
+        every = [*((run.order, run.batch) for run in self._runs.values()), *self._waiting]
+        return [order for order, batch in every if batch is not None and batch.client is client]
+
     def ask(self, orders: Sequence[Order], client: Client | None = None, *, wait: bool = False) -> None:
         """Take orders; the client gets one answer when all of them are done.
 

@@ -22,8 +22,9 @@ from gon_edge.daemon.scoring import Scoring
 from gon_edge.events import Verdict
 from gon_edge.fleet.jetstream import Fleet, Pulls
 from gon_edge.fleet.names import GROUP, key_of, topic_of
-from gon_edge.fleet.partition import Partition, Surroundings
+from gon_edge.fleet.partition import Partition
 from gon_edge.fleet.series import Series
+from gon_edge.fleet.surroundings import Surroundings
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.file import load_model
 from gon_edge.process.clock import Clock
@@ -103,6 +104,17 @@ async def publish(fleet: Fleet, stream: str, payloads: Iterable[bytes], partitio
         await fleet.js.publish(f"{fleet.names.prefix}.{partition}.telemetry.{stream}", payload)
 
 
+async def ask(fleet: Fleet, stream: str, asked: dict[str, Any]) -> None:
+    """Ask something of a stream in partition 0; what comes of it is told under ``answers``."""
+    message = {"asked": asked, "stream": stream, "reply": "answers"}
+    await fleet.js.publish(fleet.names.ask(0), json.dumps(message).encode())
+
+
+def missed(stream: str, at: float) -> dict[str, Any]:
+    """To be asked: there was a fault, so many seconds after the first row."""
+    return {"do": "missed", "stream": stream, "at": {"at": BEGAN + at}, "note": "", "by": "me"}
+
+
 class Heard(Telemetry):
     """Series that remember every verdict."""
 
@@ -140,7 +152,14 @@ class Owner:
             await self.pulls.wait(0.2)
         keep = lambda topic, payload, _: self.retained.update({topic: payload})  # noqa: E731
         around = Surroundings(
-            self.fleet, self._settings, self.heard, self.series, self.folder.name, self.inbox, publish=keep
+            self.fleet,
+            self._settings,
+            self.heard,
+            self.series,
+            self.folder.name,
+            self.inbox,
+            publish=keep,
+            part=lambda streams: 1.0,
         )
         self.partition = Partition(around, self._number, self.pulls, self.folder)
         await self.partition.begin()
@@ -148,7 +167,7 @@ class Owner:
 
     async def work(self, until: Callable[[], Any]) -> None:
         """Work until something is so."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not until():
                 await self.pulls.keep(0.2)
                 await self.partition.work()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e.servers import Mosquitto, wait_until
 from fleet.fleets import config, events_of, fleet_of, publish, rows, run, with_models
+from fleet.programs import Program, owners, until_owned
 
-from gon_edge.config.file import effective
 from gon_edge.fleet.jetstream import Errors, Fleet
 from gon_edge.fleet.servers import NatsServer
 
@@ -24,29 +21,6 @@ pytestmark = pytest.mark.e2e
 
 STREAMS = [f"pump-{number}" for number in range(4)]
 FAULT = range(100, 130)
-
-
-class Program:
-    """``gon-edge fleet worker`` in a process of its own."""
-
-    def __init__(self, folder: Path, name: str, settings: Any) -> None:
-        self.name, self._log = name, folder / f"{name}.log"
-        file = folder / f"{name}.yaml"
-        file.write_text(json.dumps(effective(settings)))
-        command = [sys.executable, "-m", "gon_edge", "fleet", "worker", "--config", str(file), "--name", name]
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.process.pid, number)
-
-    def end(self) -> int:
-        self.signal(signal.SIGTERM)
-        return self.process.wait(30)
 
 
 class Publishing:
@@ -79,24 +53,6 @@ class Publishing:
         self._task.cancel()
 
 
-async def owners(fleet: Fleet) -> set[str]:
-    """Who owns the partitions that have streams."""
-    bucket = await fleet.js.key_value(fleet.names.owners)
-    found = set()
-    for number in range(len(STREAMS)):
-        try:
-            found.add(json.loads((await bucket.get(str(number))).value)["worker"])
-        except Errors:
-            found.add("")
-    return found
-
-
-async def until_owned(fleet: Fleet, *names: str) -> None:
-    async with asyncio.timeout(40):
-        while await owners(fleet) != {*names}:
-            await asyncio.sleep(0.1)
-
-
 async def until_judged(fleet: Fleet, rows_of_each: int) -> None:
     bucket = await fleet.js.key_value(fleet.names.states)
     async with asyncio.timeout(40):
@@ -121,15 +77,15 @@ def test_workers_are_killed_frozen_and_stopped_and_no_row_or_alert_is_lost_or_to
                     await with_models(fleet, [stream], number)
                 running += [Program(tmp_path, name, settings) for name in ("a", "b")]
                 publishing = Publishing(fleet)
-                await until_owned(fleet, "a", "b")
+                await until_owned(fleet, len(STREAMS), "a", "b")
                 await publishing.to(60)
                 running[0].signal(signal.SIGKILL)
-                await until_owned(fleet, "b")
+                await until_owned(fleet, len(STREAMS), "b")
                 running.append(Program(tmp_path, "c", settings))
-                await until_owned(fleet, "b", "c")
+                await until_owned(fleet, len(STREAMS), "b", "c")
                 await publishing.to(110)  # in the middle of the fault
                 running[2].signal(signal.SIGSTOP)
-                await until_owned(fleet, "b")
+                await until_owned(fleet, len(STREAMS), "b")
                 running[2].signal(signal.SIGCONT)
                 await asyncio.to_thread(wait_until, lambda: "what was saved is the other's" in running[2].log, 20)
                 server.kill()
@@ -141,9 +97,9 @@ def test_workers_are_killed_frozen_and_stopped_and_no_row_or_alert_is_lost_or_to
                 told = [(event["stream"], event["kind"], event["type"]) for event in await events_of(fleet)]
                 assert told == [("pump-0", "anomaly", "new"), ("pump-0", "anomaly", "end")]
                 running[1].signal(signal.SIGKILL)
-                await until_owned(fleet, "c")  # though no device says anything any more
+                await until_owned(fleet, len(STREAMS), "c")  # though no device says anything any more
                 assert running[2].end() == 0
-                assert await owners(fleet) == {""}
+                assert await owners(fleet, len(STREAMS)) == {""}
                 assert mosquitto.retained(f"gon-edge/{settings.fleet.prefix}/state/pump-1") is not None
         finally:
             for program in running:

@@ -1,0 +1,133 @@
+"""What people ask, by the commands of a daemon on a fleet of real workers, one of which is killed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet.fleets import BEGAN, config, events_of, fleet_of, publish, rows, run, with_models
+from fleet.programs import Program, until_owned
+
+from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.look import entries
+from gon_edge.fleet.servers import NatsServer
+
+pytestmark = pytest.mark.e2e
+
+STREAMS = ["pump-0", "pump-1", "pump-2"]
+FAULT = range(100, 130)
+
+
+async def typed(program: Program, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "gon_edge", *words, "--config", str(program.file)]
+    return await asyncio.to_thread(subprocess.run, line, capture_output=True, text=True, timeout=100)
+
+
+async def command(program: Program, *words: str) -> Any:
+    """What a command prints as JSON."""
+    done = await typed(program, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+async def refusal(program: Program, *words: str) -> str:
+    done = await typed(program, *words)
+    assert done.returncode != 0
+    return done.stderr
+
+
+async def until_saved(fleet: Fleet, count: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                found = await entries(fleet, fleet.names.states)
+                if len(found) == len(STREAMS) and all(each["rows"] >= count for each in found.values()):
+                    return
+            except Errors:
+                pass
+            await asyncio.sleep(0.1)
+
+
+def test_commands_of_a_daemon_reach_the_owner_of_a_stream_and_outlive_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = NatsServer(tmp_path)
+        server.start()
+        running: list[Program] = []
+        try:
+            settings = config(tmp_path, server.url, fleet={"partitions": len(STREAMS)})
+            async with fleet_of(settings) as fleet:
+                for number, stream in enumerate(STREAMS):
+                    await with_models(fleet, [stream], number)
+                running.append(Program(tmp_path, "a", settings))
+                for number, stream in enumerate(STREAMS):
+                    await publish(fleet, stream, rows(number, range(200), FAULT if number == 0 else ()), number)
+                await until_owned(fleet, len(STREAMS), "a")
+                await until_saved(fleet, 200)
+                event = (await events_of(fleet))[0]
+                first = running[0]
+
+                listed = await command(first, "streams", "list")
+                assert [(one["stream"], one["rows"], one["scored"]) for one in listed] == [
+                    (s, 200, True) for s in STREAMS
+                ]
+                silence = await command(first, "silence", "add", "pump-1", "--for", "1h", "--reason", "new bearing")
+                assert (silence["stream"], silence["reason"]) == ("pump-1", "new bearing")
+                assert "no stream 'fan'; there are: pump-0, pump-1, pump-2" in await refusal(
+                    first, "silence", "add", "fan", "--for", "1h"
+                )
+                (trained,) = await command(first, "feedback", event["id"], "true")
+                assert (trained["stream"], trained["outcome"]) == ("pump-0", "promoted"), trained
+
+                first.signal(signal.SIGKILL)
+                running.append(second := Program(tmp_path, "b", settings))
+                await until_owned(fleet, len(STREAMS), "b")
+                assert [one["reason"] for one in await command(second, "silence", "list")] == ["new bearing"]
+                state = (await entries(fleet, fleet.names.states))[fleet.names.state(0, "pump-0")]
+                assert [(one["id"], one["answer"]) for one in state["answers"]] == [(event["id"], "true")]
+                (again,) = await command(second, "feedback", "pump-0", "wrong", "--note", "it was a test")
+                assert again["outcome"] == "promoted", again
+                state = (await entries(fleet, fleet.names.states))[fleet.names.state(0, "pump-0")]
+                assert state["model_version"] == again["version"]
+                back = await typed(second, "models", "rollback", "pump-0")
+                assert f"is scored by version {trained['version']}, from the next row on" in back.stdout, back
+
+                removed = await command(second, "streams", "remove", "pump-2")
+                assert removed["rows"] == 200
+                assert [one["stream"] for one in await command(second, "streams", "list")] == STREAMS[:2]
+                assert second.end() == 0
+                assert "none runs here" in await refusal(second, "streams", "list")
+        finally:
+            for program in running:
+                program.process.kill()
+            server.stop()
+
+    run(work())
+
+
+def test_what_was_asked_while_nobody_owned_the_stream_is_done_by_the_next_worker(nats_server, tmp_path: Path) -> None:
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await with_models(fleet, STREAMS[:1])
+            await publish(fleet, STREAMS[0], rows(0, range(150)))
+            replies = await fleet.client.subscribe("answer")
+            at = {"at": BEGAN + 100.0}
+            asked = {"do": "missed", "stream": STREAMS[0], "at": at, "note": "", "by": "me"}
+            message = {"asked": asked, "stream": STREAMS[0], "reply": "answer"}
+            await fleet.js.publish(fleet.names.ask(0), json.dumps(message).encode())
+            worker = Program(tmp_path, "a", settings)
+            try:
+                while "ok" not in (told := json.loads((await replies.next_msg(timeout=60)).data)):
+                    pass
+                assert told["ok"], told
+                assert told["rounds"][0]["outcome"] == "promoted"
+            finally:
+                worker.end()
+
+    run(work())
