@@ -17,7 +17,7 @@ from gon_edge.daemon.scoring import Scoring
 from gon_edge.errors import GonEdgeError, InputError, UnreachableError
 from gon_edge.fleet.jetstream import Delivered, Errors, Fleet
 from gon_edge.fleet.rows import KeptRows
-from gon_edge.fleet.saved import Known, Saved, version_of
+from gon_edge.fleet.saved import Known, OwnerError, Saved, version_of
 from gon_edge.fleet.training import model_bytes
 from gon_edge.training.answers import answers
 from gon_edge.training.job import Order
@@ -144,28 +144,36 @@ class Requests:
         reply = Reply(to, message.sequence, stream)
         self._open.append(reply)
         self.news = True
-        if asked.get("do") in NOT_HERE:
-            reply.refuse(InputError(f"a fleet cannot {asked['do']}; see docs/fleet.md"))
-            return ""
         try:
-            await self._look_back(asked, stream)
+            return await self._carry_out(asked, reply)
+        except OwnerError:
+            raise
         except Errors as error:
             reply.refuse(UnreachableError(f"NATS: {error}; try again"))
+        except Exception as error:  # else every worker in turn would end by it
+            log.exception("partition %d: request %d is left out", self._number, message.sequence)
+            reply.refuse(f"the worker failed: {error!r}; see its log")
+        return ""
+
+    async def _carry_out(self, asked: Mapping[str, Any], reply: Reply) -> str:
+        do, stream, streams = asked.get("do"), reply.stream, self._scoring.pipeline.streams
+        if do in NOT_HERE:
+            reply.refuse(InputError(f"a fleet cannot {do}; see docs/fleet.md"))
             return ""
-        streams = self._scoring.pipeline.streams
-        known_streams, before = dict(streams), streams.get(stream)
+        await self._look_back(do, stream)
+        there, before = dict(streams), streams.get(stream)
         carry_out(self._scoring.orders, asked, reply)
         for held in _held(reply.result or {}):  # the store here knows what came since the takeover
             held["models"] = [version_of(name) for name in self._saved.models.get(held["stream"], ())]
-            held["rows"] = known_streams[held["stream"]].rows
+            held["rows"] = there[held["stream"]].rows
         if before is None:
             return ""
-        log.info("stream %r: %s was asked for", stream, asked["do"])
-        if stream not in self._scoring.pipeline.streams:
+        log.info("stream %r: %s was asked for", stream, do)
+        if stream not in streams:
             await self._remove(stream)
         elif before.model is not None:
             self._saved.use(stream, before.model.version)
-        if asked["do"] in _LOOK_BACK and (newest := answers(self._scoring.store, stream)[-1:]):
+        if do in _LOOK_BACK and (newest := answers(self._scoring.store, stream)[-1:]):
             self._answers = [*self._answers, asdict(newest[0])][-_ANSWERS_SHOWN:]
         return stream
 
@@ -178,7 +186,7 @@ class Requests:
                 self._open.remove(reply)
                 self.news = True
 
-    async def _look_back(self, asked: Mapping[str, Any], stream: str) -> None:
+    async def _look_back(self, do: Any, stream: str) -> None:
         """Bring here what the operation looks at and what an owner before has left in JetStream."""
         fleet, names = self._fleet, self._fleet.names
         if not self._has_alerts:
@@ -188,9 +196,9 @@ class Requests:
                 event = json.loads(message.data)
                 if event["type"] != "takeover":
                     self._scoring.store.add_alert(event)
-        if asked.get("do") in _LOOK_BACK:
+        if do in _LOOK_BACK:
             await self._rows.recall([stream])
-        if asked.get("do") == "rollback":
+        if do == "rollback":
             for name in self._saved.models.get(stream, ())[1:]:
                 copy = self._scoring.models.copy(stream, version_of(name))
                 copy.write_bytes(await model_bytes(fleet, name))

@@ -78,7 +78,7 @@ def test_a_job_of_each_day_that_does_not_come_is_told_by_an_owner_who_never_saw_
             stream.last_row = row(hour(8, 6) + 50)
             await first.work(lambda: PUMP in first.partition._scoring.orders._looked_at)
             assert not [event for event in await events_of(fleet) if event["kind"] == "overdue"]
-            first.partition._dirty[PUMP] = (3, 0.0)
+            first.partition._judging.news(PUMP, 1, 0)
             await first.partition.leave()
             await first.pulls.give_back()
 
