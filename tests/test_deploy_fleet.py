@@ -288,7 +288,7 @@ def test_mosquitto_hands_on_what_a_device_with_a_password_sends(server: Server, 
         ("listener 8883", f"listener {port} 127.0.0.1" + ("\nuser root" if os.geteuid() == 0 else "")),
         ("/etc/mosquitto/certs/", f"{secrets}/certs/"),
         ("/mosquitto/config/", f"{config}/"),
-        ("/var/lib/mosquitto/", f"{home}/"),
+        ("/mosquitto/data/", f"{home}/"),
         ("addresses nats-1:8883 nats-2:8883 nats-3:8883", f"addresses localhost:{server.mqtt}"),
     ):
         assert shipped in text
@@ -349,6 +349,92 @@ def test_the_configuration_of_a_worker_is_valid_and_fits_the_servers(secrets: Pa
     assert topics == ["telemetry/#"]
     assert [each.topic for each in config.subscriptions] == ["telemetry/{stream}"]
     assert load_config(secrets / "fleet.yaml").http.host == "0.0.0.0"
+
+
+COMPOSE = yaml.safe_load((FLEET / "compose.yaml").read_text())
+SERVICES: dict[str, dict] = COMPOSE["services"]
+
+# Of the Compose specification: what a service may say, as far as anybody would here, and how values are written.
+SPECIFIED = {
+    "image": r"(gon-edge|docker\.io/[a-z-]+/[a-z-]+:v?[0-9][0-9.]*(-alpine)?)",
+    "user": r"[0-9]+:[0-9]+",
+    "restart": r"unless-stopped",
+    "mem_limit": r"[0-9]+[mg]",
+    "stop_grace_period": r"[0-9]+s",
+    "env_file": r"secrets/[a-z.]+",
+    "pids_limit": r"[0-9]+",
+    "read_only": r"True",
+    **dict.fromkeys(("command", "cap_drop", "security_opt", "ports", "volumes", "tmpfs", "depends_on"), list),
+    **dict.fromkeys(("environment", "logging", "deploy"), dict),
+}
+WRITTEN_BY_ITS_USER = {
+    "eclipse-mosquitto": "/mosquitto/data",
+    "prometheus": "/prometheus",
+    "grafana": "/var/lib/grafana",
+}
+"""Folders that an image has for its user; a volume elsewhere belongs to root."""
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_says_what_compose_understands_and_names_what_there_is(name: str) -> None:
+    service = SERVICES[name]
+    for key, value in service.items():
+        rule = SPECIFIED[key]
+        assert isinstance(value, rule) if isinstance(rule, type) else re.fullmatch(rule, str(value)), (key, value)
+    assert {*service.get("depends_on", ())} <= SERVICES.keys()
+    assert all(re.fullmatch(r"127\.0\.0\.1:([0-9]+):\1", port) for port in service.get("ports", ()))
+    assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    image = service["image"].split("/")[-1].split(":")[0]
+    for source, target, *_ in (mount.split(":") for mount in service.get("volumes", ())):
+        if not source.startswith("."):
+            assert source in COMPOSE["volumes"]
+            assert target == WRITTEN_BY_ITS_USER.get(image) or service["user"] == "0:0", target
+
+
+def test_each_program_finds_its_configuration_and_its_neighbours(secrets: Path) -> None:
+    mounted = {name: [m.split(":")[1] for m in each.get("volumes", ())] for name, each in SERVICES.items()}
+
+    def sees(service: str, path: str) -> bool:
+        return any(path == target or path.startswith(f"{target}/") for target in mounted[service])
+
+    assert all(sees(f"nats-{i}", SERVICES[f"nats-{i}"]["command"][1]) for i in (1, 2, 3))
+    assert all(sees("nats-1", f"/etc/nats/{path}") for path in ("nats.conf", "certs/server.crt"))
+    assert sees("prometheus", SERVICES["prometheus"]["command"][0].partition("=")[2])
+    prometheus = yaml.safe_load((FLEET / "prometheus.yml").read_text())
+    assert all(sees("prometheus", f"/etc/prometheus/{file}") for file in prometheus["rule_files"])
+    (found,) = prometheus["scrape_configs"][0]["dns_sd_configs"]
+    worker = load_config(secrets / "fleet.yaml")
+    assert (found["names"], found["port"]) == (["worker"], worker.http.port)
+    assert "http://127.0.0.1:9109/healthz" in (ROOT / "Dockerfile.arm64").read_text()
+    command = SERVICES["worker"]["command"]
+    assert sees("worker", command[command.index("--config") + 1])
+    assert any(mount.startswith(f"{worker.state_dir}:") for mount in SERVICES["worker"]["tmpfs"])
+    folder = SERVICES["worker"]["environment"]["CREDENTIALS_DIRECTORY"]
+    secret = [worker.mqtt.password_file, worker.mqtt.ca_file, worker.fleet.password_file, worker.fleet.ca_file]
+    assert all(sees("worker", f"{folder}/{Path(str(file)).name}") for file in secret)
+    assert all((secrets / "worker" / Path(str(file)).name).exists() for file in secret)
+    config = (secrets / "mosquitto" / "mosquitto.conf").read_text()
+    files = re.findall(
+        r"^(?:acl_file|password_file|persistence_location|\w*cafile|certfile|keyfile) (\S+)$", config, re.M
+    )
+    assert len(files) >= 6
+    assert all(sees("mosquitto", file.rstrip("/")) for file in files), files
+    hosts = {re.sub(r"^\w+://|:[0-9]+$", "", url) for url in (*worker.fleet.servers, worker.mqtt.url)}
+    hosts |= {address.partition(":")[0] for address in re.findall(r"nats-[0-9]:8883", config)}
+    sources = yaml.safe_load((FLEET / "grafana" / "fleet.yaml").read_text())["datasources"]
+    hosts |= {each["url"].removeprefix("http://").partition(":")[0] for each in sources}
+    assert hosts == {"nats-1", "nats-2", "nats-3", "mosquitto", "prometheus"} <= SERVICES.keys()
+    names = re.search(r"\{NAMES:-([^}]+)\}", (FLEET / "secrets.sh").read_text())
+    assert names is not None
+    assert {host for host in hosts if host != "prometheus"} <= {*names[1].split()}
+
+
+def test_every_variable_of_the_servers_has_a_value(secrets: Path) -> None:
+    text = (FLEET / "nats.conf").read_text() + (FLEET / "nats-cluster.conf").read_text()
+    wanted = {*re.findall(r": \$([A-Z_]+)", text)}
+    assert len(wanted) >= 6
+    for i in (1, 2, 3):
+        assert wanted <= {*passwords(secrets), *SERVICES[f"nats-{i}"]["environment"]}
 
 
 def test_containers_mount_files_that_are_there_or_that_the_script_makes(secrets: Path) -> None:

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "events": ("stream/test_pipeline.py", "data without logic, which passes through here"),
     "fleet/command": ("e2e/test_fleet.py", "runs fleet up, status and view as a shell does"),
     "fleet/forward": ("fleet/test_worker.py", "hears at a real broker what it sends on"),
+    "fleet/front": ("fleet/test_desk.py", "hears at a real broker what people say"),
     "fleet/outlet": ("fleet/test_worker.py", "is what a worker tells by"),
     "fleet/site": ("e2e/test_fleet.py", "is the fleet it runs"),
     "fleet/up": ("e2e/test_fleet.py", "runs fleet up as a shell does"),

@@ -34,15 +34,21 @@ cp "$to/certs/ca.crt" "$to/worker/ca.crt"
 sed "s/CHANGE-ME/$BRIDGE_PASSWORD/" "$here/mosquitto-bridge.conf" >"$to/mosquitto/bridge.conf"
 sed -e 's|^acl_file .*|acl_file /mosquitto/config/acl|' -e 's|^password_file .*|password_file /mosquitto/config/passwd|' \
     -e '/^max_queued/d' -e '/^max_inflight/d' "$here/../mosquitto/gon-edge.conf" >"$to/mosquitto/mosquitto.conf"
-cat "$to/mosquitto/bridge.conf" >>"$to/mosquitto/mosquitto.conf"
+sed 's|^persistence_location .*|persistence_location /mosquitto/data/|' "$to/mosquitto/bridge.conf" \
+    >>"$to/mosquitto/mosquitto.conf"
 rm "$to/mosquitto/bridge.conf"
 cat >"$to/mosquitto/acl" <<'ACL'
-# Workers write what a daemon writes, in the fleet's name and their own.
+# Workers write what a daemon writes, in the fleet's name and their own, and hear what people say.
 user fleet
 topic write gon-edge/#
-# Whoever wants to be told, and `gon-edge fleet view`: reads everything, writes nothing.
+topic write homeassistant/#
+topic read gon-edge/fleet/feedback
+topic read gon-edge/fleet/homeassistant/#
+# Whoever wants to be told, and `gon-edge fleet view`: reads everything, writes nothing.  Who may answer can have a fault
+# learned as normal; allow it where mqtt.feedback is set.
 user operator
 topic read gon-edge/#
+# topic write gon-edge/fleet/feedback
 # A device writes its own telemetry.
 pattern write telemetry/%u
 ACL

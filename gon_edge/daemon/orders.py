@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gon_edge.config.schema import Config
+from gon_edge.config.schema import Config, HomeAssistantConfig
 from gon_edge.daemon.reporting import Reporter
 from gon_edge.errors import GonEdgeError
 from gon_edge.events import ALERT_KINDS, Alert, Recurring, Verdict
@@ -147,14 +147,7 @@ class Orders:
 
     def act(self, name: str, wanted: str) -> None:
         """Do with a stream what Home Assistant's switch and buttons say."""
-        by = "Home Assistant"
-        if wanted == "silence":
-            asked = {"do": "silence", "stream": name, "for_s": self.config.homeassistant.silence_s, "reason": by}
-        elif wanted == "unsilence":
-            asked = {"do": "unsilence", "stream": name, "feature": ""}
-        else:
-            asked = {"do": "feedback", "alert": name, "answer": wanted, "by": by}
-        self.heed(asked, _HomeAssistant())
+        self.heed(wished(name, wanted, self.config.homeassistant), HomeAssistantsClient())
 
     def heed(self, asked: Mapping[str, Any], client: Client) -> None:
         """Carry out what came by the broker."""
@@ -466,7 +459,17 @@ class Orders:
         self._reporter.state(stream, force=True)
 
 
-class _HomeAssistant:
+def wished(name: str, wanted: str, settings: HomeAssistantConfig) -> dict[str, Any]:
+    """What Home Assistant's switch and buttons of a stream ask for, as an operation (`operations`)."""
+    by = "Home Assistant"
+    if wanted == "silence":
+        return {"do": "silence", "stream": name, "for_s": settings.silence_s, "reason": by}
+    if wanted == "unsilence":
+        return {"do": "unsilence", "stream": name, "feature": ""}
+    return {"do": "feedback", "alert": name, "answer": wanted, "by": by}
+
+
+class HomeAssistantsClient:
     """Home Assistant's switch and buttons as a client: it hears of what they do by the state that is shown."""
 
     gone = False
@@ -478,4 +481,5 @@ class _HomeAssistant:
         """Nothing is to be said."""
 
     def refuse(self, error: GonEdgeError | str) -> None:
+        """Say it in the log."""
         log.warning("Home Assistant's switch or button has no effect: %s", error)

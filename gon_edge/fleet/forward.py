@@ -14,6 +14,7 @@ from typing import Any
 
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError
+from gon_edge.fleet.grouping import Grouping
 from gon_edge.fleet.jetstream import Errors, Fleet, Pulls
 from gon_edge.fleet.names import GROUP
 from gon_edge.fleet.series import Series
@@ -41,6 +42,7 @@ class Forwarder:
         self._fleet, self._settings, self._series = fleet, config.mqtt, series
         self._topic = own_topic(config.mqtt, config.fleet.prefix, "alert")
         self._publisher: Publisher | None = None
+        self._grouping: Grouping | None = None  # of the events until the newest one sent
         self._seldom = Seldom(log)
 
     async def run(self) -> None:
@@ -54,11 +56,14 @@ class Forwarder:
                 if pulls.refused:  # by now another worker sends them
                     pulls.refused, pulls.pin = False, ""
                     pulls.waiting.clear()
+                    self._grouping = None
                 if not await pulls.wait(every_s):
                     await self._rest()
                     continue
                 some = [pulls.waiting.popleft() for _ in range(min(_AT_ONCE, len(pulls.waiting)))]
-                fresh = [message.data for message in some if message.sequence > last]
+                if self._grouping is None:
+                    self._grouping = await self._read_groups(some[0].sequence - 1)
+                fresh = [self._grouped(message.data) for message in some if message.sequence > last]
                 while not await asyncio.to_thread(self._send, fresh):
                     await pulls.keep(every_s)
                     await asyncio.sleep(1.0)
@@ -68,6 +73,17 @@ class Forwarder:
             except Errors as error:
                 self._seldom.say("nats", logging.WARNING, f"events cannot be sent on: {error}")
                 await asyncio.sleep(1.0)
+
+    async def _read_groups(self, last: int) -> Grouping:
+        """The groups of what was told before."""
+        grouping, names = Grouping(), self._fleet.names
+        async for message in self._fleet.read(names.events, f"{names.prefix}.events.>", 1, last):
+            grouping.take(json.loads(message.data))
+        return grouping
+
+    def _grouped(self, event: bytes) -> bytes:
+        assert self._grouping is not None
+        return json.dumps(self._grouping.take(json.loads(event)), ensure_ascii=False).encode()
 
     async def _rest(self) -> None:
         """Let the connection go while there is nothing to send: a broker ends one that says nothing."""

@@ -14,12 +14,15 @@ from typing import Any
 
 from nats.js.errors import BucketNotFoundError, NotFoundError
 
-from gon_edge.commands.text import cause_text, duration_text, table, visible
+from gon_edge.commands.text import cause_text, duration_text, silences_text, table, visible
 from gon_edge.errors import UnreachableError
+from gon_edge.fleet.grouping import Grouping
 from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.stream.silences import Silence
 
 _MIB = 1 << 20
 _PAGE = 256  # consumers in one answer of JetStream's API
+_ANSWERS = 10  # shown to a person; not critical
 _EVENTS = 10_000  # kept of events.  Not critical: 5 MB, and more than a day's
 
 
@@ -110,6 +113,10 @@ class Look:
         The newest event of each alert that is open.
     alerts_raised : int
         Alerts that have begun, of those JetStream still knows.
+    silences : tuple of mapping
+        What nobody wants to hear of now, the first to end first.
+    answers : tuple of mapping
+        What people have said of alerts and rows, the newest first.
     """
 
     at: float
@@ -118,6 +125,8 @@ class Look:
     kept: tuple[Kept, ...]
     alerts: tuple[Mapping[str, Any], ...] = ()
     alerts_raised: int = 0
+    silences: tuple[Mapping[str, Any], ...] = ()
+    answers: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def lag(self) -> int:
@@ -163,12 +172,14 @@ class Told:
     sequence: int = 0
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_EVENTS))
     _seen: set[tuple[str, str, float]] = field(default_factory=set)
+    _grouping: Grouping = field(default_factory=Grouping)
 
     def take(self, event: dict[str, Any]) -> None:
         """Take an event, oldest first."""
         if event["type"] == "takeover":
             self.takeovers += 1
             return
+        event = self._grouping.take(event)
         key = (event["id"], event["type"], event["timestamp"])
         self.repeated += key in self._seen
         self._seen.add(key)
@@ -206,7 +217,8 @@ class Eye:
             info = await self._fleet.request(f"STREAM.INFO.{names.telemetry}")
             said = await entries(self._fleet, names.workers)
             workers = [_working(each) for each in said.values()]
-            partitions = await self._partitions(await entries(self._fleet, names.owners), said)
+            owners = await entries(self._fleet, names.owners)
+            partitions = await self._partitions(owners, said)
             await self._read_events()
             kept = [_kept(info)]
             for name in (names.events, names.rows, names.trainings):
@@ -219,13 +231,18 @@ class Eye:
             ) from None
         except Errors as error:
             raise UnreachableError(f"the fleet {names.prefix!r} cannot be seen: {error}; see fleet.servers") from None
+        at = self._fleet.time.now()
+        silences = [Silence(**one) for owner in owners.values() for one in owner.get("silences", ())]
+        answers = [one for owner in owners.values() for one in owner.get("answers", ())]
         return Look(
-            at=self._fleet.time.now(),
+            at=at,
             workers=tuple(sorted(workers, key=lambda each: each.name)),
             partitions=tuple(partitions),
             kept=tuple(kept),
             alerts=tuple(self.told.open.values()),
             alerts_raised=self.told.raised,
+            silences=tuple(asdict(one) for one in sorted(silences, key=lambda one: one.until) if one.active(at)),
+            answers=tuple(sorted(answers, key=lambda one: -one["at"])),
         )
 
     async def _partitions(
@@ -366,17 +383,22 @@ def look_text(look: Look) -> str:
                 f"{stream.replicas}{behind}",
             ]
         )
-    alerts = [_alert_line(event) for event in look.alerts]
+    alerts = [_alert_line(event) for event in sorted(look.alerts, key=lambda event: (event["group"], event["since"]))]
     head = f"{len(look.workers)} workers, {look.streams} streams of readings, {look.lag} messages wait, "
     head += f"{len(alerts)} alerts open"
     nobody = [f"nobody owns partition {ranges(look.orphans)}"] if look.orphans else []
-    pages = [[head, *nobody], table(workers), table(partitions), table(kept), alerts]
+    silences = silences_text([dict(one) for one in look.silences]).splitlines() if look.silences else []
+    answers = [["ANSWERED", "IT WAS", "BY", "NOTE"]]
+    answers += [[one["id"], one["answer"], one["by"], one["note"]] for one in look.answers[:_ANSWERS]]
+    said = table(answers) if look.answers else []
+    pages = [[head, *nobody], table(workers), table(partitions), table(kept), alerts, silences, said]
     return "\n\n".join("\n".join(page) for page in pages if page) + "\n"
 
 
 def _alert_line(event: Mapping[str, Any]) -> str:
     causes = ", ".join(cause_text(cause) for cause in event["top_features"][:3]) or "cause unknown"
-    return visible(f"{event['severity']} {event['kind']} on {event['stream']}: {causes}")
+    joined = "" if event["group"] == event["id"] else f", with {event['group']}"
+    return visible(f"{event['severity']} {event['kind']} on {event['stream']}: {causes} [{event['id']}{joined}]")
 
 
 def ranges(numbers: tuple[int, ...]) -> str:

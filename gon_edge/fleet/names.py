@@ -18,9 +18,9 @@ All of them begin with ``fleet.prefix``, so that several fleets can share a serv
   "state": {the retained state message}, "rows", "memory", "columns", "drift", "answers", "habits", "looked",
   "frozen"}``.  ``sequence`` is that of the newest message that counts in it.  Empty for a stream that is no more.
 - Bucket ``fleet-owners``, key ``PARTITION``: ``{"worker", "epoch", "since", "sequence", "at", "alive", "leaders",
-  "births", "silences", "answers": [the newest], "asked": [requests that are not answered yet]}``, Unix seconds; the
-  epoch rises with each takeover, and ``worker`` is empty once one has left.  A successor reads the telemetry again from
-  behind ``sequence``.
+  "births", "together": {which silent stream is told by which}, "silences", "answers": [the newest], "asked": [requests
+  that are not answered yet]}``, Unix seconds; the epoch rises with each takeover, and ``worker`` is empty once one has
+  left.  A successor reads the telemetry again from behind ``sequence``.
 - Bucket ``fleet-workers``, key NAME: a sign of life every second or so, gone a while after a worker has ended:
   ``{"worker", "host", "pid", "version", "at", "url", "memory_bytes", "training", "partitions": {"3": {"epoch",
   "streams", "lag", "rows", "latency_p99_s"}}, "counts": {name of a series of `series`: total since its start}}``.

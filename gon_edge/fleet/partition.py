@@ -23,6 +23,7 @@ from nats.js.errors import APIError
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet import training
+from gon_edge.fleet.front import home_of
 from gon_edge.fleet.frozen import FrozenError
 from gon_edge.fleet.jetstream import Delivered, Pulls
 from gon_edge.fleet.judging import TICK_S, Judging
@@ -95,6 +96,7 @@ class Partition:
         self._judging = Judging(self._scoring, around.series, number)
         self._streams = self._scoring.pipeline.streams
         self._rows = KeptRows(fleet, number, self._scoring.store, self._alive)
+        self._home = home_of(config, lambda topic, payload: around.publish(topic, payload, ""))
         self._requests = Requests(fleet, number, self._scoring, self._rows, self._saved)
 
     def _elsewhere(self, models: Any) -> training.Elsewhere:
@@ -153,6 +155,7 @@ class Partition:
         pipeline = self._scoring.pipeline
         pipeline.groups.resume({"id": name, "group": name, "since": at} for name, at in owner["leaders"])
         pipeline.resume_births(owner["births"], fleet.time.now())
+        pipeline.silences.resume(owner["together"])
         self._scoring.orders.silences = Silences(owner["silences"])
         await self._open_all(list(states.values()))
         known = {name: int(value["sequence"]) for name, value in states.items()}
@@ -419,6 +422,11 @@ class Partition:
         for stream in self._streams.values():
             self._telemetry.stream_state(stream.name, stream.state)
             self._telemetry.causes(stream.name, stream.causes())
+            if self._home is not None:
+                silenced = self._scoring.orders.silenced(stream.name) is None
+                self._home.update(stream, monotonic(), silenced=silenced)
+        if self._home is not None:
+            self._home.keep(self._streams.keys())
 
     def _installed(self, stream: str, name: str) -> None:
         """A new model is in use: that is saved before anything else of the stream."""

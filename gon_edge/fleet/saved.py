@@ -92,6 +92,7 @@ class Saved:
             "alive": None,
             "leaders": [],
             "births": {},
+            "together": {},
             "silences": [],
             "answers": [],
             "asked": [],
@@ -150,8 +151,9 @@ class Saved:
         """Say from where a successor has to read, and what is of no single stream; raises as `take` does."""
         pipeline, wall = scoring.pipeline, self._fleet.time.now()
         self.owner.update(
-            sequence=sequence, at=at, alive=wall, leaders=pipeline.groups.leaders, births=pipeline.births(wall), **more
-        )
+            sequence=sequence, at=at, alive=wall, leaders=pipeline.groups.leaders, births=pipeline.births(wall),
+            together=pipeline.silences.state(), **more,
+        )  # fmt: skip
         await self._write_owner()
 
     async def leave(self) -> None:

@@ -35,6 +35,7 @@ from gon_edge.errors import StoreError, UnreachableError
 from gon_edge.fleet import jetstream
 from gon_edge.fleet.desk import Desk
 from gon_edge.fleet.forward import Forwarder
+from gon_edge.fleet.front import Front
 from gon_edge.fleet.jetstream import Errors, Fleet, Pulls
 from gon_edge.fleet.names import GROUP
 from gon_edge.fleet.partition import Partition
@@ -64,7 +65,7 @@ _GATHER_S = 0.02
 
 _TRIM_EVERY_S = 10.0  # as a daemon's
 _FRESH_S = 2.5  # a sign of life, and one and a half more on a busy machine
-_OTHERS = 4  # tasks of a worker that are no partition's
+_OTHERS = 5  # tasks of a worker that are no partition's
 _SHARE_EVERY_S = 2.0  # not critical: a partition moves in seconds
 
 
@@ -88,7 +89,6 @@ class Worker:
     def __init__(self, config: Config) -> None:
         check_starters(config)
         check_state_dir(config.state_dir)
-        _say_what_has_no_effect(config)
         self._config = config
         self.name = config.fleet.name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self._folder, self._lock = _own_folder(config.state_dir / "workers", self.name)
@@ -173,11 +173,14 @@ class Worker:
             log.info("metrics at %smetrics", self._web.url)
         log.info("gon-edge %s, worker %s of the fleet %r", gon_edge.__version__, self.name, self._config.fleet.prefix)
         workshop = Workshop(fleet, self._config, self._series, self._folder / "training")
+        desk = Desk(fleet, client, self._config.state_dir)
+        self._front = Front(self._config, desk, self._telemetry)
         works: list[Awaitable[None]] = [
             self._beat(fleet, client, workshop),
             Forwarder(fleet, self._config, self._series).run(),
             workshop.run(),
-            Desk(fleet, client, self._config.state_dir).run(),
+            desk.run(),
+            self._front.run(),
             *(self._hold(fleet, number) for number in range(self._config.fleet.partitions)),
         ]
         self._notifier.ready(f"worker {self.name}")
@@ -352,6 +355,7 @@ class Worker:
         """
         held = await self._held(fleet)
         self._share = math.ceil(self._config.fleet.partitions / (len(held) + 1))
+        await self._front.hear(self.name == min({self.name, *held}))
         for number, left_at in list(self._left_at.items()):
             if number not in self._owned and monotonic() - left_at > self._config.fleet.takeover_s:
                 del self._left_at[number]
@@ -413,15 +417,6 @@ class Worker:
             heartbeat_at=self._beat_at,
             ready=True,
         )
-
-
-def _say_what_has_no_effect(config: Config) -> None:
-    for option, is_set in (
-        ("homeassistant.enabled", config.homeassistant.enabled),
-        ("mqtt.feedback", config.mqtt.feedback),
-    ):
-        if is_set:
-            log.warning("%s has no effect in a fleet: streams have no commands, answers and silences there", option)
 
 
 def _own_folder(parent: Path, name: str) -> tuple[Path, IO[bytes]]:

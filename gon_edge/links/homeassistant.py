@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 
 from gon_edge.config.schema import HomeAssistantConfig
@@ -117,6 +117,8 @@ class HomeAssistant:
     ----------
     subscriptions : tuple of str
         Topic filters whose messages belong to :meth:`take`.
+    commands : tuple of str
+        Those of them by which people want something.
 
     Examples
     --------
@@ -158,12 +160,11 @@ class HomeAssistant:
         self._birth = f"{prefix}/status"
         self._commands = topic("homeassistant", "silence", "")
         self._answers = topic("homeassistant", "answer", "")
-        self.subscriptions = (
-            self._birth,
-            f"{prefix}/device/{self._device}/+/config",
+        self.commands = (
             *((f"{self._commands}+",) if settings.silence_s is not None else ()),
             *((f"{self._answers}+",) if settings.feedback else ()),
         )
+        self.subscriptions = (self._birth, f"{prefix}/device/{self._device}/+/config", *self.commands)
 
     def start(self) -> None:
         """Announce gon-edge itself."""
@@ -193,6 +194,10 @@ class HomeAssistant:
                 self._act(name, answer)
             return True
         return False
+
+    def know(self, names: Iterable[str]) -> None:
+        """Take streams that somebody else shows, so that what people want of them is understood here."""
+        self._names = {_identifier(name): name for name in names}
 
     def step(self, now: float) -> None:
         """Do what is due: answer Home Assistant's birth, remove devices of streams there are no more."""

@@ -70,6 +70,8 @@ class Pipeline:
         By name, in the order in which they began.
     groups : Groups
         Of the alerts of all streams.
+    silences : CommonSilences
+        Which silent streams are told by which.
     behind : dict of str to Stream
         Those that have, or had, rows that wait for their score; whoever scores them takes out what has none.
     max_streams : int
@@ -93,7 +95,7 @@ class Pipeline:
     ) -> None:
         self.streams: dict[str, Stream] = {}
         self.groups = Groups()
-        self._silences = CommonSilences()
+        self.silences = CommonSilences()
         self._dues = Dues()
         self.behind: dict[str, Stream] = {}
         self.max_streams = config.limits.streams
@@ -289,7 +291,7 @@ class Pipeline:
 
     def due_at(self) -> float:
         """Monotonic seconds up to which `pass_time` changes nothing while no message comes; may be infinite."""
-        return min(self._silences.due_at, self._dues.next_at)
+        return min(self.silences.due_at, self._dues.next_at)
 
     def pass_time(self, now: float) -> Iterator[Step]:
         """Let time pass; every message received by ``now`` (monotonic seconds) has been taken.
@@ -303,12 +305,12 @@ class Pipeline:
             yield self._judge(moved(stream, stream.advance(now)))
             if self.streams.get(stream.name) is stream:
                 self._dues.touch(stream)
-        if has_stopped or self._silences.tells:
+        if has_stopped or self.silences.tells:
             yield from self.stopped(now)
 
     def stopped(self, now: float) -> Iterator[Step]:
         """Say which streams have stopped by ``now`` (monotonic seconds) without letting rows fall due."""
-        for stream, alerts in self._silences.stops(self.streams, min(now, self.heard_until), self.offset_s):
+        for stream, alerts in self.silences.stops(self.streams, min(now, self.heard_until), self.offset_s):
             yield step_of(moved(stream, []), [], alerts)
 
     def away(self, seconds: float) -> None:

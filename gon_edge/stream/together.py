@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from gon_edge.events import Alert, Together
 from gon_edge.stream.groups import reach_s
@@ -33,6 +34,15 @@ class CommonSilences:
     def __init__(self) -> None:
         self._told_by: dict[str, tuple[str, float]] = {}  # by whom, and when the stream was heard last
         self._returned_at: dict[str, float] = {}  # streams that tell others and are back; monotonic seconds
+
+    def state(self) -> dict[str, Any]:
+        """Return what an owner elsewhere goes on from, fit for JSON; its monotonic clock must be this one."""
+        return {"told_by": self._told_by, "returned_at": self._returned_at}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._told_by = {name: (str(by), float(at)) for name, (by, at) in state.get("told_by", {}).items()}
+        self._returned_at = {name: float(at) for name, at in state.get("returned_at", {}).items()}
 
     def stops(
         self, streams: Mapping[str, Stream], until: float, offset_s: float

@@ -19,7 +19,8 @@ import psutil
 import pytest
 import yaml
 
-from e2e.servers import free_port, require, wait_until
+from e2e.daemons import DaemonProcess, rows
+from e2e.servers import Mosquitto, free_port, require, wait_until
 from e2e.test_prometheus import filled, running
 from gon_edge.errors import UnreachableError
 from gon_edge.process.child import python
@@ -159,3 +160,34 @@ def test_status_without_a_server_says_so_and_ends(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == UnreachableError.exit_code
     assert done.stderr == f"gon-edge: no NATS at {fleet['servers'][0]}; see fleet.servers\n"
+
+
+@pytest.mark.e2e
+def test_a_daemon_at_a_site_is_seen_at_the_centre_by_what_it_says_anyway(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    bridge = f"connection centre\naddress 127.0.0.1:{mosquitto.port}\ntopic gon-edge/# out 1\nrestart_timeout 1 2\n"
+    site = Mosquitto(tmp_path / "site", settings=bridge).start()
+
+    def view(*options: str) -> tuple[int, dict[str, Any]]:
+        command = python("-m", "gon_edge", "fleet", "view", "--json", "--broker", mosquitto.url, *options)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def standing() -> str:
+        return next((each["standing"] for each in view()[1]["daemons"]), "")
+
+    try:
+        with DaemonProcess(tmp_path, site).connected() as daemon:
+            site.publish_lines("telemetry/pump", rows(320))
+            daemon.wait_for_state("pump", "scoring")
+            wait_until(lambda: standing() == "ok", 30, "a daemon that is well")
+            site.publish_lines("telemetry/pump", rows(60, start=1_700_000_320.0, seed=2, fault=8.0))
+            wait_until(lambda: standing() == "alarm", 30, "its alert")
+            code, found = view()
+            (seen,) = found["daemons"]
+            assert (code, seen["node"], seen["status"]) == (1, "pi-1", "online")
+            assert [alarm["stream"] for alarm in seen["alarms"]] == ["pump"]
+            assert found["unread"] == 0
+        wait_until(lambda: standing() == "offline", 30, "what it says when it stops")
+    finally:
+        site.kill()

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.servers import Mosquitto, wait_until
 from fleet.fleets import BEGAN, config, events_of, fleet_of, publish, rows, run, with_models
 from fleet.programs import Program, until_owned
 
 from gon_edge.fleet.jetstream import Errors, Fleet
-from gon_edge.fleet.look import entries
+from gon_edge.fleet.look import Eye, entries
 from gon_edge.fleet.servers import NatsServer
 
 pytestmark = pytest.mark.e2e
@@ -129,5 +130,69 @@ def test_what_was_asked_while_nobody_owned_the_stream_is_done_by_the_next_worker
                 assert told["rounds"][0]["outcome"] == "promoted"
             finally:
                 worker.end()
+
+    run(work())
+
+
+def test_answers_by_mqtt_and_switches_of_home_assistant_reach_a_fleet_over_the_death_of_who_hears_them(
+    tmp_path: Path, nats_server: NatsServer, mosquitto: Mosquitto
+) -> None:
+    async def work() -> None:
+        home = {"enabled": True, "feedback": True, "silence": "1h"}
+        mqtt = {"url": mosquitto.url, "feedback": True}
+        settings = config(tmp_path, nats_server.url, mqtt=mqtt, homeassistant=home, fleet={"partitions": 2})
+        base = f"gon-edge/{settings.fleet.prefix}"
+        heard = tmp_path / "heard"
+        topics = ["-t", f"{base}/feedback/result", "-t", f"{base}/alert"]
+        command = ["mosquitto_sub", "-p", str(mosquitto.port), "-q", "1", "-v", *topics]
+        listener = subprocess.Popen(command, stdout=heard.open("wb"))
+        running: list[Program] = []
+
+        def told(level: str) -> list[dict[str, Any]]:
+            lines = [line.split(" ", 1) for line in heard.read_text().splitlines()]
+            return [json.loads(payload) for topic, payload in lines if topic == f"{base}/{level}"]
+
+        def say(topic: str, payload: str) -> None:
+            line = ["mosquitto_pub", "-p", str(mosquitto.port), "-q", "1", "-t", f"{base}/{topic}", "-m", payload]
+            subprocess.run(line, check=True, timeout=20)
+
+        def shown(stream: str) -> dict[str, Any]:
+            return json.loads(mosquitto.retained(f"{base}/homeassistant/{stream}") or b"{}")
+
+        try:
+            async with fleet_of(settings) as fleet:
+                for number in range(2):
+                    await with_models(fleet, [STREAMS[number]], number)
+                    await publish(fleet, STREAMS[number], rows(number, range(150), FAULT), number)
+                running += [Program(tmp_path, name, settings) for name in ("a", "b")]
+                await until_owned(fleet, 2, "a", "b")
+                await asyncio.to_thread(wait_until, lambda: len(told("alert")) == 4, 40, "two alerts, begun and ended")
+                assert {event["group"] for event in told("alert")} == {told("alert")[0]["id"]}
+                config_topic = f"homeassistant/device/gon-edge_{settings.fleet.prefix}/pump-1/config"
+                await asyncio.to_thread(wait_until, lambda: mosquitto.retained(config_topic), 20, "a device")
+                await asyncio.to_thread(
+                    wait_until, lambda: mosquitto.retained(f"{base}/status") == b"online", 20, "who hears"
+                )
+                say("homeassistant/silence/pump-1", "ON")
+                await asyncio.to_thread(wait_until, lambda: shown("pump-1")["silenced"] == "ON", 30, "a silence")
+                say("feedback", json.dumps({"alert": "fan", "answer": "wrong"}))
+                await asyncio.to_thread(wait_until, lambda: len(told("feedback/result")) == 1, 30, "a refusal")
+                assert "no stream 'fan'" in told("feedback/result")[0]["error"]
+
+                running[0].signal(signal.SIGKILL)  # it has heard all of this
+                say("feedback", json.dumps({"alert": "pump-0", "answer": "true", "note": "bearing"}))
+                await asyncio.to_thread(wait_until, lambda: len(told("feedback/result")) == 2, 60, "an answer")
+                result = told("feedback/result")[1]
+                assert (result["ok"], result["alert"]) == (True, "pump-0"), result
+                await asyncio.to_thread(wait_until, lambda: shown("pump-1")["silenced"] == "ON", 30, "the silence")
+                look = await Eye(fleet).look()
+                assert [one["reason"] for one in look.silences] == ["Home Assistant"]
+                assert [(one["answer"], one["by"], one["note"]) for one in look.answers] == [
+                    ("true", "MQTT", "bearing")
+                ]
+        finally:
+            listener.kill()
+            for program in running:
+                program.process.kill()
 
     run(work())

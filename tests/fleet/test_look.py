@@ -13,6 +13,8 @@ ALERT = {
     "kind": "anomaly",
     "severity": "critical",
     "stream": "pump",
+    "group": "pump-1",
+    "since": 4.0,
     "timestamp": 5.0,
     "top_features": [{"feature": "flow", "value": 1.0, "expected": 2.0, "contribution": 0.9}],
 }
@@ -42,7 +44,25 @@ def test_the_page_shows_workers_partitions_streams_and_open_alerts() -> None:
     assert "\n2          nobody  0        7    1            1" in page
     assert "within 50 ms" in page
     assert "fleet-telemetry  100       3.0 MiB  1024 MiB  3, 1 behind" in page
-    assert page.endswith("critical anomaly on pump: flow 1 (expected 2, 90 %)\n")
+    assert page.endswith("critical anomaly on pump: flow 1 (expected 2, 90 %) [pump-1]\n")
+
+
+def test_the_page_shows_what_is_silenced_and_what_people_have_said() -> None:
+    silence = {"stream": "fan", "feature": "", "since": 50.0, "until": 7200.0, "reason": "new \x1b[2Jbearing"}
+    answer = {"id": "pump-1", "answer": "wrong", "by": "eva", "note": "filter", "at": 90.0}
+    page = look_text(replace(LOOK, silences=(silence,), answers=(answer,)))
+    assert "fan     (all)    1970-01-01 02:00:00 UTC  new " in page
+    assert page.endswith("ANSWERED  IT WAS  BY   NOTE\npump-1    wrong   eva  filter\n")
+    assert "\x1b" not in page
+
+
+def test_an_alert_of_another_partition_that_began_with_one_is_shown_with_it() -> None:
+    told = Told()
+    other = {**ALERT, "id": "fan-1", "group": "fan-1", "stream": "fan", "since": 30.0}
+    for event in (ALERT, other, {**ALERT, "id": "oven-1", "group": "oven-1", "since": 300.0}):
+        told.take(event)
+    assert [event["group"] for event in told.open.values()] == ["pump-1", "pump-1", "oven-1"]
+    assert "[fan-1, with pump-1]" in look_text(replace(LOOK, alerts=tuple(told.open.values())))
 
 
 def test_foreign_text_cannot_steer_the_terminal() -> None:

@@ -124,9 +124,9 @@ def test_a_base_topic_of_several_levels() -> None:
 
 
 @pytest.mark.e2e
-def test_what_800_daemons_have_left_with_a_broker_is_all_found(mosquitto: Mosquitto) -> None:
+def test_what_2000_daemons_have_left_with_a_broker_is_all_found(mosquitto: Mosquitto) -> None:
     with Publisher(config(mosquitto.url)) as daemons:
-        for number in range(800):
+        for number in range(2000):
             node = f"pi-{number}"
             daemons.send(
                 own_topic(config(), node, "status"), b"offline" if number % 500 == 7 else b"online", retain=True
@@ -136,4 +136,4 @@ def test_what_800_daemons_have_left_with_a_broker_is_all_found(mosquitto: Mosqui
         assert daemons.drain()
     view = View()
     gather(config(mosquitto.url), view)
-    assert view.counts() == {"alarm": 8, "offline": 2, "silent": 0, "ok": 790}
+    assert view.counts() == {"alarm": 20, "offline": 4, "silent": 0, "ok": 1976}

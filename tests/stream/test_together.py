@@ -130,3 +130,14 @@ def test_after_a_restart_the_alert_goes_on_and_no_other_begins():
         stream.heard_at = 1000.0
     assert said(again.run(200, dead=set(again.streams))) == []
     assert said(again.run(100, dead=set())) == [("end", "pump00", 5)]
+
+
+def test_who_goes_on_elsewhere_tells_after_all_who_does_not_come_back():
+    fleet = Fleet(6)
+    fleet.run(20)
+    fleet.run(120, dead=set(fleet.streams))
+    state = json.loads(json.dumps(fleet.silences.state()))
+    fleet.silences = CommonSilences()
+    fleet.silences.resume(state)
+    news = fleet.run(100, dead={"pump04"})
+    assert ("new", "pump04", 1) in said(news)
