@@ -157,10 +157,7 @@ class AlertPolicy:
     def silence(self, features: frozenset[str] | None) -> bool:
         """Hold back alerts of these features from now on; ``None`` is the whole stream, the empty set is no silence.
 
-        Returns
-        -------
-        bool
-            Whether something was silenced and no longer is.
+        Says whether something was silenced and no longer is.
         """
         before = self._silenced
         if features == before:
