@@ -23,6 +23,7 @@ from gon_edge.errors import GonEdgeError
 from gon_edge.events import Alert, Cause, Row, Verdict
 from gon_edge.process.clock import monotonic
 from gon_edge.state.folder import ModelFolder
+from gon_edge.stream.stream import Stream
 from gon_edge.training.answers import answers
 from gon_edge.training.ask import ask
 from gon_edge.training.fit import fit_model
@@ -258,12 +259,20 @@ def test_a_job_of_every_day_that_does_not_come_is_told_once_and_nothing_is_told_
         daemon._stop()
 
 
+def hours_old(orders: Orders) -> Stream:
+    """The pump with a model, hours after it was met: its first one is over."""
+    asked(orders, do="retrain", streams=["pump"])
+    model = orders.model("pump")
+    assert model is not None
+    orders.use("pump", model.with_lineage(met=1000.0 - 2 * 3600.0))
+    return orders._pipeline.streams["pump"]
+
+
 @pytest.mark.parametrize("is_fault", [False, True])
 def test_what_ended_by_itself_on_the_first_day_is_learned_unless_a_person_called_it_a_fault(
     orders: Orders, is_fault: bool
 ) -> None:
-    asked(orders, do="retrain", streams=["pump"])
-    stream = orders._pipeline.streams["pump"]
+    stream = hours_old(orders)
     causes = (Cause("a", 9.0, 0.5, 1.0),)
     alert = Alert("pump-anomaly-1", "new", "anomaly", "pump", 1210.0, 1215.0, 5.0, 3.0, "warning", causes, "1")
     orders._reporter.tell(stream, (alert,))
@@ -276,8 +285,7 @@ def test_what_ended_by_itself_on_the_first_day_is_learned_unless_a_person_called
 
 
 def test_what_goes_on_as_a_change_is_learned_when_that_has_ended(orders: Orders) -> None:
-    asked(orders, do="retrain", streams=["pump"])
-    stream = orders._pipeline.streams["pump"]
+    stream = hours_old(orders)
     left = []
     for at in range(1210, 1251):
         is_odd = at < 1220
