@@ -33,6 +33,11 @@ class Run:
     fleet : Fleet
     relay : Relay
         To the first NATS server, where mosquitto's bridge goes by it.
+
+    Attributes
+    ----------
+    started : dict of float to float
+        The histogram of latencies when the start was over, if that is known: `account` tells them with and without it.
     """
 
     def __init__(self, site: Site, fleet: Fleet, relay: Relay) -> None:
@@ -40,7 +45,7 @@ class Run:
         self.eye = Eye(fleet)
         self.unscored = Unscored()
         self.looks: list[Look] = []
-        self.dead: set[str] = set()
+        self.started: dict[float, float] = {}
 
     async def workers(self, count: int) -> None:
         """Start so many workers, and wait until each has said something."""
@@ -90,7 +95,8 @@ class Run:
             "alerts_repeated": self.eye.told.repeated,
             "takeovers": sum(max(0, each.epoch - 1) for each in look.partitions),
             "longest_unscored_s": round(self.unscored.longest_s, 1),
-            **{f"p{percent}_s": _rounded(histogram_quantile(latency, percent / 100)) for percent in (50, 99)},
+            **quantiles(latency),
+            **quantiles(since(latency, self.started), "_after_the_start"),
         }
 
     def latency(self) -> dict[float, float]:
@@ -116,8 +122,15 @@ class Run:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)
+def since(now: dict[float, float], before: dict[float, float]) -> dict[float, float]:
+    """What a histogram has counted since it was read before."""
+    return {bound: count - before.get(bound, 0.0) for bound, count in now.items()}
+
+
+def quantiles(histogram: dict[float, float], of: str = "") -> dict[str, float | None]:
+    """Seconds within which half and 99 % of verdicts came."""
+    found = {percent: histogram_quantile(histogram, percent / 100) for percent in (50, 99)}
+    return {f"p{percent}_s{of}": None if each is None else round(each, 4) for percent, each in found.items()}
 
 
 class Relay:

@@ -71,7 +71,7 @@ class FleetConfig:
     retention_s: float = option(values.duration(60), 900.0)
     max_bytes: int = option(values.size(1 << 20), 1 << 30, key="max_size")
     takeover_s: float = option(values.duration(1, 3600), 10.0)
-    save_every_s: float = option(values.duration(1, 3600), 60.0)
+    save_every_s: float = option(values.duration(1, 3600), 120.0)
 
     def check(self, at: Place) -> None:
         """Refuse a secret or certificate without what it belongs to, and a retention too short for a takeover."""

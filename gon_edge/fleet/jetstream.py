@@ -322,37 +322,14 @@ class Fleet:
             self.is_fed = False
             raise
 
-    async def count(self, stream: str, subject: str, first: int) -> int:
-        """How many messages a stream has under a subject, from a sequence on."""
-        async with self._reader(stream, subject, first) as (_, pending):
-            return pending
+    async def read(self, stream: str, subject: str, first: int, last: float) -> AsyncIterator[Delivered]:
+        """Every message of a stream from one sequence to another, both included, under a subject, in their order.
 
-    async def read(self, stream: str, subject: str, first: int, last: int) -> AsyncIterator[Delivered]:
-        """Every message of a stream from one sequence to another, both included, under a subject, in their order."""
+        What there is to read the leader of the stream says: another server may just have come back, and know less.
+        """
+        last = min(last, await self._newest(stream, subject))
         if last < first:
             return
-        async with self._reader(stream, subject, first) as (name, left):
-            pulls, count = Pulls(self, stream, name), 0
-            await pulls.start()
-            try:
-                while left > 0:
-                    await pulls.keep(_REQUEST_S)
-                    if not pulls.waiting and not await pulls.wait(_REQUEST_S):
-                        raise NatsError(f"{stream} gives no more of {subject}")
-                    while pulls.waiting:
-                        message = pulls.waiting.popleft()
-                        left, count = message.pending, count + 1
-                        if message.number != count:  # the connection was lost in between
-                            raise NatsError(f"{stream}: some messages of {subject} did not come")
-                        if message.sequence > last:
-                            return
-                        yield message
-            finally:
-                await pulls.stop()
-
-    @contextlib.asynccontextmanager
-    async def _reader(self, stream: str, subject: str, first: int) -> AsyncIterator[tuple[str, int]]:
-        """A consumer of a stream from a sequence on, for a while: its name, and how many messages it has to give."""
         name = f"read-{time.monotonic_ns()}"
         config = {
             "name": name,
@@ -364,12 +341,37 @@ class Fleet:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        made = await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+        await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+        pulls, count = Pulls(self, stream, name), 0
+        await pulls.start()
         try:
-            yield name, int(made.get("num_pending", 0))
+            while True:
+                await pulls.keep(_REQUEST_S)
+                if not pulls.waiting and not await pulls.wait(_REQUEST_S):
+                    raise NatsError(f"{stream} gives no more of {subject}")
+                while pulls.waiting:
+                    message = pulls.waiting.popleft()
+                    count += 1
+                    if message.number != count:  # the connection was lost in between
+                        raise NatsError(f"{stream}: some messages of {subject} did not come")
+                    if message.sequence <= last:
+                        yield message
+                    if message.sequence >= last:
+                        return
         finally:
+            await pulls.stop()
             with contextlib.suppress(*Errors):
                 await self.request(f"CONSUMER.DELETE.{stream}.{name}")
+
+    async def _newest(self, stream: str, subject: str) -> int:
+        """Sequence of the newest message under a subject, 0 without one."""
+        try:
+            found = await self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except NatsError as error:
+            if "no message found" in str(error):
+                return 0
+            raise
+        return int(found["message"]["seq"])
 
 
 class Pulls:

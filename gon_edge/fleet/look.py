@@ -7,6 +7,7 @@ how full the streams are.  Nothing here changes anything, and it needs no more r
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -302,17 +303,9 @@ async def entries(fleet: Fleet, bucket: str) -> dict[str, dict[str, Any]]:
     ------
     NatsError
     """
-    store = await fleet.js.key_value(bucket)
-    watcher = await store.watchall(ignore_deletes=True)
-    found: dict[str, dict[str, Any]] = {}
-    try:
-        async for entry in watcher:
-            if entry is None:
-                break
-            found[entry.key] = json.loads(entry.value or b"{}")
-    finally:
-        await watcher.stop()  # type: ignore[no-untyped-call]
-    return found
+    kept = fleet.read(f"KV_{bucket}", f"$KV.{bucket}.>", 1, math.inf)
+    found = {entry.subject.split(".", 2)[2]: entry.data async for entry in kept}
+    return {key: json.loads(value) for key, value in found.items() if value}
 
 
 def _working(said: Mapping[str, Any]) -> Working:

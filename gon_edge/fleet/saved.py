@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -123,17 +124,13 @@ class Saved:
         self.owner = {**self.owner, "worker": self._worker, "epoch": self.epoch, "since": since}
         await self._write_owner()
         found: dict[str, dict[str, Any]] = {}
-        watcher = await self._states.watch(f"{self._number}.>")
-        try:
-            async for entry in watcher:
-                if entry is None:
-                    break
-                self._revisions[stream_of(entry.key.partition(".")[2])] = entry.revision or 0
-                if entry.value:
-                    value = json.loads(entry.value)
-                    found[value["stream"]] = value
-        finally:
-            await watcher.stop()  # type: ignore[no-untyped-call]
+        kept = self._fleet.read(f"KV_{names.states}", f"$KV.{names.states}.{self._number}.>", 1, math.inf)
+        async for state in kept:
+            self._revisions[stream_of(state.subject.split(".", 3)[3])] = state.sequence
+            if state.data:
+                self._series.read_bytes.inc(len(state.data))
+                value = json.loads(state.data)
+                found[value["stream"]] = value
         self.models = {name: value["models"] for name, value in found.items() if value["models"]}
         return found
 

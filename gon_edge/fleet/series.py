@@ -64,6 +64,7 @@ class Series:
         self.refused = counter("writes_refused_total", "Writes refused because another worker owns the partition now.")
         self.saved = counter("states_saved_total", "States of streams written to JetStream.")
         self.saved_bytes = counter("states_saved_bytes_total", "Bytes of these states.")
+        self.read_bytes = counter("states_read_bytes_total", "Bytes of states read at takeovers.")
         self.published = counter("events_total", "Events of alerts by what JetStream made of them.", "result")
         self.forwarded = counter("events_forwarded_total", "Events of alerts the broker has acknowledged.")
         self.trained = counter("trainings_total", "Trainings carried out for the fleet.")

@@ -27,7 +27,7 @@ def test_one_server_may_stand_without_a_list():
         ({"name": "a.b"}, "letters, digits"),
         ({"password_file": "p"}, "needs fleet.username"),
         ({"key_file": "p"}, "needs fleet.cert_file"),
-        ({"retention": "2m"}, r"at least twice save_every and takeover together \(140s\)"),
+        ({"retention": "2m"}, r"at least twice save_every and takeover together \(260s\)"),
     ],
 )
 def test_a_mistake_is_said_with_what_to_write_and_without_a_secret(options, what):
