@@ -61,8 +61,12 @@ class Judge:
         )
         self.head = nn.Linear(_FEATURES, images.classes)
         half = len(images.test) // 2
-        x = torch.from_numpy(unit(images.test[:half]))
-        y = torch.from_numpy(images.test_labels[:half])
+        test, labels = images.test, images.test_labels
+        if set(labels[:half]) != set(labels[half:]):  # a file sorted by class: each half would lack some of them
+            order = np.random.default_rng(seed).permutation(len(test))
+            test, labels = test[order], labels[order]
+        x = torch.from_numpy(unit(test[:half]))
+        y = torch.from_numpy(labels[:half])
         adam = torch.optim.Adam([*self.body.parameters(), *self.head.parameters()], lr=2e-3)
         draw = torch.Generator().manual_seed(seed)
         for _ in range(steps):
@@ -70,8 +74,8 @@ class Judge:
             adam.zero_grad()
             nn.functional.cross_entropy(self.head(self.body(x[rows])), y[rows]).backward()  # type: ignore[no-untyped-call]
             adam.step()
-        self._real = unit(images.test[half:])
-        self._real_labels = images.test_labels[half:]
+        self._real = unit(test[half:])
+        self._real_labels = labels[half:]
         _, self._real_features = self._look(self._real)
         self._real_pairwise = _pairwise(self._real, self._real_labels)
 

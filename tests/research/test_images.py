@@ -1,5 +1,6 @@
 """Pictures from folders, tarballs and scikit-learn, believed only by checksum; and who judges generated ones."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -184,3 +185,14 @@ def test_the_judge_tells_digits_from_noise_and_sees_when_all_are_alike():
     assert noise.frechet > 5 * real.frechet
     assert real.pairwise == pytest.approx(1.0, abs=0.1)
     assert same.pairwise == 0.0
+
+
+def test_the_judge_knows_every_class_of_a_file_that_is_sorted_by_class():
+    from gon_edge.research.judge import Judge
+
+    images = load_images("digits8")
+    order = np.argsort(images.test_labels, kind="stable")
+    apart = dataclasses.replace(images, test=images.test[order], test_labels=images.test_labels[order])
+    merit = Judge(apart, steps=300)(unit(images.train[images.train_labels == 1][:50]), np.ones(50, np.int64))
+    assert merit.accuracy > 0.8
+    assert np.isfinite(merit.frechet)
