@@ -35,8 +35,14 @@ or later (docs/detection.md, "Time of day")."""
 
 _DAY_SLOTS = 96
 DAYS = 7  # so that the same weekday is among them
-_RING = (DAYS + 1) * _DAY_SLOTS
-"""Slots that are kept: a day more than are looked at, for the one that is being filled."""
+_KEPT_SLOTS = (DAYS + 1) * _DAY_SLOTS
+"""Slots that count: a day more than are looked at, for the one that is being filled."""
+
+_PART_SLOTS = 24
+"""Slots whose memory is taken together.  Not critical: a quarter of a day of 8 readings has 1.5 KiB, where a whole week
+at once took 48 from the first minute on."""
+
+_PARTS = _KEPT_SLOTS // _PART_SLOTS + 1  # the oldest goes for the newest
 
 _BEFORE = -np.arange(1, DAYS + 1)
 _AROUND = np.concatenate([_BEFORE, -_BEFORE])
@@ -51,6 +57,8 @@ DAY_S = 86_400.0  # a day
 LEAST_SPAN_S = 2.5 * DAY_S
 """Seconds that stored rows must span before a model is given differences: two days to compare, and some rows of a
 third.  Shorter recordings are judged as they always were."""
+
+_NOTHING = np.empty((2, DAYS, 0), np.float32)
 
 _BLOCK_ROWS = 16
 """Rows that are remembered at once.  Not critical: one by one they took 4 us each, so they take 1."""
@@ -106,7 +114,7 @@ def local_offset_s(timestamp: float) -> float:
 class DayMemory:
     """The last week of one stream: the lowest and highest value of each reading in every quarter of an hour.
 
-    It takes 6 KiB for each reading once it has seen a week, whatever the interval between rows.
+    It takes 6 KiB for each reading once it has seen a week, whatever the interval between rows, and less before.
 
     Parameters
     ----------
@@ -126,16 +134,14 @@ class DayMemory:
     def __init__(self, offset_s: Callable[[float], float] = local_offset_s) -> None:
         self._offset_s = offset_s
         self._place: dict[str, int] = {}
-        self._low = np.empty((_RING, 0), np.float32)
-        self._high = np.empty((_RING, 0), np.float32)
-        self._slots = np.full(_RING, -1, np.int32)  # which quarter of an hour since 1970 each place is of
+        self._parts: dict[int, NDArray[np.float32]] = {}  # ranges (2, _PART_SLOTS, F), infinite where nothing was
+        self._newest = 0  # slot, a quarter of an hour since 1970
         self._columns: dict[tuple[str, ...], Columns] = {}
-        self._every = np.arange(0)  # of all readings
         self._quarter = (-1, 0)  # of UTC, and the same on the local clock
         self._looked_at: tuple[int, tuple[str, ...]] | None = None
         self._waiting: tuple[int, tuple[str, ...]] = (-1, ())  # the quarter and the readings of rows that wait
         self._block, self._rows = np.zeros((_BLOCK_ROWS, 0), np.float32), 0
-        self._earlier = np.empty((0, 2, DAYS, 0), np.float32)
+        self._earlier = _NOTHING
 
     def add(self, timestamps: ArrayLike, names: tuple[str, ...], values: ArrayLike) -> None:
         """Remember rows.
@@ -160,9 +166,11 @@ class DayMemory:
         self._remember()
         table = np.asarray(values, np.float32)
         columns = self._columns_of(names)
+        newest = self._newest
         for slot, rows in self._quarters(timestamps):
-            if self._slots[slot % _RING] <= slot:
+            if slot > newest - _KEPT_SLOTS:
                 self._widen(slot, columns, table[rows])
+                self._newest = newest = max(slot, newest)
 
     def add_row(self, timestamp: float, names: tuple[str, ...], values: NDArray[np.float32]) -> None:
         """Remember one row (F,), as `add` does."""
@@ -220,7 +228,7 @@ class DayMemory:
         if not gap[0].any():  # as yesterday: most rows are, and the rest is a third of the time
             told: NDArray[np.float32] = gap[0]
         else:
-            told = gap[np.abs(gap).argmin(axis=0), self._every[: len(values)]]
+            told = gap[np.abs(gap).argmin(axis=0), np.arange(len(values))]
         return told
 
     def _quarters(self, timestamps: ArrayLike) -> Iterator[tuple[int, slice]]:
@@ -243,43 +251,53 @@ class DayMemory:
         if columns is None:
             fresh = [name for name in names if name not in self._place]
             self._place.update({name: len(self._place) + i for i, name in enumerate(fresh)})
-            self._low = self._widened(self._low, len(fresh), np.inf)
-            self._high = self._widened(self._high, len(fresh), -np.inf)
+            if fresh:
+                empty = _empty(len(fresh))
+                self._parts = {number: np.concatenate([part, empty], axis=2) for number, part in self._parts.items()}
             self._looked_at = None
             columns = sliced(np.array([self._place[name] for name in names], np.intp))
-            self._every = np.arange(len(self._place))
             self._columns[names] = columns
         return columns
 
-    def _widened(self, table: NDArray[np.float32], readings: int, nothing: float) -> NDArray[np.float32]:
-        """The table with room for more readings; quarters that nobody has seen are not touched and take no memory."""
-        known = np.flatnonzero(self._slots >= 0)
-        wider = np.zeros((_RING, table.shape[1] + readings), np.float32)
-        wider[known, : table.shape[1]] = table[known]
-        wider[known, table.shape[1] :] = nothing
-        return wider
-
     def _widen(self, slot: int, columns: Columns, values: NDArray[np.float32]) -> None:
         """Let the ranges of a quarter of an hour hold these values (N, F)."""
-        at = slot % _RING
-        if self._slots[at] != slot:
-            self._slots[at] = slot
-            self._low[at], self._high[at] = np.inf, -np.inf
+        if slot != self._newest:
+            self._newest = slot
             self._looked_at = None
+        low, high = self._part(slot // _PART_SLOTS)[:, slot % _PART_SLOTS]
         known = np.isfinite(values)
-        self._low[at, columns] = np.minimum(self._low[at, columns], np.where(known, values, np.inf).min(axis=0))
-        self._high[at, columns] = np.maximum(self._high[at, columns], np.where(known, values, -np.inf).max(axis=0))
+        low[columns] = np.minimum(low[columns], np.where(known, values, np.inf).min(axis=0))
+        high[columns] = np.maximum(high[columns], np.where(known, values, -np.inf).max(axis=0))
+
+    def _part(self, number: int) -> NDArray[np.float32]:
+        """The ranges of some quarters of an hour; the first time, those that are too old go for them."""
+        part = self._parts.get(number)
+        if part is None:
+            self._parts = {other: kept for other, kept in self._parts.items() if (other - number) % _PARTS}
+            part = self._parts[number] = _empty(len(self._place))
+        return part
 
     def _ranges(
         self, slot: int, columns: Columns, days: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Lowest and highest values (D, F) of days, by their distance (D,), around this time; empty where unknown."""
-        slots = slot + _DAY_SLOTS * days[:, None] + np.arange(-1, 2)  # (D, 3)
-        at = slots % _RING
-        known = (self._slots[at] == slots)[..., None]
-        low = np.where(known, self._low[at][..., columns], np.float32(np.inf)).min(axis=1)
-        high = np.where(known, self._high[at][..., columns], np.float32(-np.inf)).max(axis=1)
-        return low, high
+        ranges = np.empty((2, len(days), 3, len(self._place)), np.float32)
+        ranges[0], ranges[1] = np.inf, -np.inf
+        for d, day in enumerate((slot + _DAY_SLOTS * days).tolist()):
+            for near in range(3):
+                at = day + near - 1
+                part = self._parts.get(at // _PART_SLOTS)
+                if part is not None and at > self._newest - _KEPT_SLOTS:
+                    ranges[:, d, near] = part[:, at % _PART_SLOTS]
+        low, high = ranges[..., columns]
+        return low.min(axis=1), high.max(axis=1)
+
+
+def _empty(readings: int) -> NDArray[np.float32]:
+    """Ranges of a part in which nothing was yet."""
+    part = np.empty((2, _PART_SLOTS, readings), np.float32)
+    part[0], part[1] = np.inf, -np.inf
+    return part
 
 
 def _difference(
