@@ -20,6 +20,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -312,6 +313,9 @@ class FeatureConfig:
     missing_after_s: float | None = option(values.optional(values.or_never(values.duration(0))), None)
 
 
+_feature = lru_cache(FeatureConfig)  # thousands of features are under a few rules
+
+
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
     """One stream: its grid, its warm-up, its features, its alerts."""
@@ -346,7 +350,7 @@ class StreamConfig:
             if fnmatchcase(name, pattern):
                 max_hold_s = max_hold_s if own.max_hold_s is None else own.max_hold_s
                 missing_after_s = missing_after_s if own.missing_after_s is None else own.missing_after_s
-        return FeatureConfig(max_hold_s, missing_after_s)
+        return _feature(max_hold_s, missing_after_s)
 
     def wants(self, name: str) -> bool:
         """Whether `include` and `exclude` leave a feature in."""

@@ -243,7 +243,7 @@ class Orders:
                 self.store.put_state(f"looked/{name}", self._looked_at[name])
             scores = self._schedules[name].drift.reference
             if stream.model is not None and scores is not None:
-                kept = {"version": stream.model.version, "scores": scores.round(4).tolist()}
+                kept = {"version": stream.model.version, "scores": [round(float(score), 4) for score in scores]}
                 self.store.put_state(f"drift/{name}", kept)
 
     def training_of(self, name: str) -> str:

@@ -192,7 +192,9 @@ class Scoring:
             return
         if not is_ours:  # of an earlier version, or of another gon-edge with the name of this node
             return
-        held = {alert.id for stream in self.pipeline.streams.values() for alert in stream.policy.active}
+        held: set[str] = set()
+        if names or untold:  # hardly ever, and every stream has such a state
+            held = {alert.id for stream in self.pipeline.streams.values() for alert in stream.policy.active}
         for alert in dict.fromkeys((*names, *untold)):
             if alert in self.reporter.untold:  # it is on its way
                 continue

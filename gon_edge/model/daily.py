@@ -60,8 +60,7 @@ third.  Shorter recordings are judged as they always were."""
 
 _NOTHING = np.empty((2, DAYS, 0), np.float32)
 
-_BLOCK_ROWS = 16
-"""Rows that are remembered at once.  Not critical: one by one they took 4 us each, so they take 1."""
+_BLOCK_ROWS = 8  # remembered at once.  Not critical: one by one they took 4 us each, so they take 1
 
 MOST_FEATURES = 32
 """With more readings none is given a difference: they double what a model weighs, and a row of many readings says much
@@ -78,7 +77,9 @@ def columns(features: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]
 
 def sliced(columns: NDArray[np.intp]) -> Columns:
     """The same columns as a slice where they stand in a row: a view, and not a copy at every row."""
-    if len(columns) and (np.diff(columns) == 1).all():
+    if not len(columns):
+        return slice(0, 0)
+    if (np.diff(columns) == 1).all():
         return slice(int(columns[0]), int(columns[-1]) + 1)
     return columns
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,28 @@ says."""
 _NOTHING = 1e-4
 """Standard deviations from zero that are rounding.  Not critical: -1e-6 is what a person was told to expect of a
 network card at rest."""
+
+
+class _Met(NamedTuple):
+    """Where the model's features stand in rows of some features."""
+
+    names: tuple[str, ...]
+    columns: NDArray[np.intp]
+    """Of each, -1 for one that is not there."""
+    chosen: Columns
+    """The same of those that are there."""
+    present: Columns
+    """Those that are."""
+    has_all: bool
+    """The readings, which are all but differences."""
+
+
+@cache
+def _of_each(features: int) -> tuple[NDArray[np.bool_], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """What detectors of as many features share: none of them (F,), and how far each may lie out, lowest and highest."""
+    none, most = np.zeros(features, np.bool_), np.full(features, CLIP)
+    none.flags.writeable = False
+    return none, (-most, most)
 
 
 class Detector:
@@ -82,24 +105,16 @@ class Detector:
         self._levels = model.levels()
         self._decision = Decision(model.threshold)
         self._changed = False
-        self._columns = np.empty(0, np.intp)  # where the model's features stand in a row, -1 for one that is not there
-        self._chosen: Columns = slice(0)  # the same of those that are there
-        self._has_all = False  # the readings, which are all but differences
-        self._present: Columns = slice(0)  # those that are
-        self._seen_features: tuple[str, ...] | None = None
+        self._met: _Met | None = None  # the features of the newest row
         self._rows = 0
         self._moved_at = np.zeros(len(model.features), np.int64)  # row at which each was another than in the one before
         self._frozen_from = 0  # no row before it has a frozen feature
         self._last = np.full(len(model.features), np.nan, np.float32)  # as it came, stale or not
         self._known = self._last  # of it what was usable
-        self._is_counter = model.is_counter
-        self._masked = np.zeros(len(model.features), np.bool_)
-        self._lowest = np.full_like(self._last, np.nan) if model.lowest is None else model.lowest
-        self._none = np.zeros(len(model.features), np.bool_)
+        self._none, self._clip = _of_each(len(model.features))
+        self._masked = self._none
+        self._is_counter = model.is_counter if model.rising else self._none
         self._is_whole = not (model.rising or self._compared)  # where each reading has a value, each feature has
-        self._clip_high = np.full(len(model.features), CLIP)
-        self._clip_low = -self._clip_high
-        self._patience = np.maximum(_FROZEN * model.longest_run.astype(np.int64), _FROZEN_ROWS)
 
     def update(self, row: Row) -> Verdict:
         """Judge a row by itself and the rows before it, and say what makes it anomalous if it is."""
@@ -120,7 +135,8 @@ class Detector:
         if unusable is self._none and self._is_whole and not restart and self._levels.skip():  # nearly every row
             self._masked = unusable
             place = (values - model.scaler.mean) / model.scaler.scale
-            z = np.maximum(np.minimum(place, self._clip_high), self._clip_low)  # the window makes it float32
+            low, high = self._clip
+            z = np.maximum(np.minimum(place, high), low)  # the window makes it float32
         else:
             place = model.scaler.standardise(values)
             left, begins = self._levels.take(place, restart=restart)
@@ -348,13 +364,14 @@ class Detector:
 
         A difference to other days is never missing: its reading is.
         """
-        if row.features is not self._seen_features:
-            self._meet(row.features)
+        met = self._met
+        if met is None or row.features is not met.names:
+            met = self._met = self._meet(row.features)
         self._rows += 1
-        if row.is_whole and self._has_all and self._rows < self._frozen_from:
-            values, unusable, missing = self._whole(row, restart), self._none, self._none
+        if row.is_whole and met.has_all and self._rows < self._frozen_from:
+            values, unusable, missing = self._whole(row, met, restart), self._none, self._none
         else:
-            values, unusable, missing = self._partial(row, restart)
+            values, unusable, missing = self._partial(row, met, restart)
         if self._compared:
             readings = self._known[self._of]
             difference = self._days.of_row(row.timestamp, self._compared, readings)
@@ -366,41 +383,44 @@ class Detector:
                 unusable[self._differences] = missing[self._differences] = False
         return values, unusable, missing
 
-    def _meet(self, features: tuple[str, ...]) -> None:
+    def _meet(self, features: tuple[str, ...]) -> _Met:
         """Look where the model's features stand in rows of these."""
         place = {name: i for i, name in enumerate(features)}
-        self._columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
-        present = self._columns >= 0
-        self._chosen, self._present = daily.sliced(self._columns[present]), daily.sliced(np.flatnonzero(present))
+        columns = np.array([place.get(name, -1) for name in self.model.features], np.intp)
+        present = columns >= 0
         absent = np.flatnonzero(~present)
-        self._has_all = bool(np.isin(absent, np.arange(len(present))[self._differences]).all())
-        self._seen_features = features
+        has_all = bool(np.isin(absent, np.arange(len(present))[self._differences]).all())
+        return _Met(
+            features, columns, daily.sliced(columns[present]), daily.sliced(np.flatnonzero(present)), has_all=has_all
+        )
 
-    def _whole(self, row: Row, restart: bool) -> Float:
+    def _whole(self, row: Row, met: _Met, restart: bool) -> Float:
         """What `_select` gives where each reading has a fresh value and none is frozen: nearly every row."""
         if self._compared:
-            came = np.full(len(self._columns), np.nan, np.float32)
-            came[self._present] = row.values[self._chosen]
+            came = np.full(len(met.columns), np.nan, np.float32)
+            came[met.present] = row.values[met.chosen]
         else:
-            came = row.values[self._chosen]
+            came = row.values[met.chosen]
         self._note(came)
         return self._rated(came, restart)
 
-    def _partial(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_], NDArray[np.bool_]]:
+    def _partial(self, row: Row, met: _Met, restart: bool) -> tuple[Float, NDArray[np.bool_], NDArray[np.bool_]]:
         """What `_select` gives of any row, but for differences."""
-        absent = self._columns < 0
-        came = np.where(absent, np.float32(np.nan), row.values[self._columns])
+        columns = met.columns
+        absent = columns < 0
+        came = np.where(absent, np.float32(np.nan), row.values[columns])
         self._note(came)
-        unusable = absent | row.stale[self._columns] | ~np.isfinite(came)
+        unusable = absent | row.stale[columns] | ~np.isfinite(came)
         values = self._rated(np.where(unusable, np.float32(np.nan), came), restart)
-        frozen = self._rows - self._moved_at > self._patience
-        self._frozen_from = int((self._moved_at + self._patience).min()) + 1
+        patience = np.maximum(_FROZEN * self.model.longest_run.astype(np.int64), _FROZEN_ROWS)
+        frozen = self._rows - self._moved_at > patience
+        self._frozen_from = int((self._moved_at + patience).min()) + 1
         if frozen.any():
-            frozen &= (values != 0.0) & (values != self._lowest)
+            frozen &= (values != 0.0) & (values != self.model.extremes[0])
         missing = unusable | frozen
         if row.excused is None:
             return values, missing, missing
-        excused = row.excused[self._columns] & ~absent
+        excused = row.excused[columns] & ~absent
         return values, unusable | (frozen & ~excused), missing & ~excused
 
     def _note(self, came: Float) -> None:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -273,7 +274,7 @@ def loads(blob: bytes, path: Path) -> Model:
                 path, "is damaged (its checksum does not match); restore it or let the daemon train anew"
             )
         _check_header(header)
-        features = tuple(header["features"])
+        features = tuple(map(sys.intern, header["features"]))  # most streams of a site have the same
         rows_of = [rows for rows, *_ in header["scales"]]
         _check_sizes(len(features), [(rows, *arrays[f"prototypes{s}"].shape) for s, rows in enumerate(rows_of)])
         scales = []
@@ -292,7 +293,7 @@ def loads(blob: bytes, path: Path) -> Model:
         return Model(
             features=features,
             scaler=Scaler(arrays["mean"], arrays["scale"]),
-            discriminator=Discriminator(scales, len(features), header["bias"]),
+            discriminator=Discriminator(scales, len(features), header["bias"]).with_less_memory(),
             smoothing=header["smoothing"],
             threshold=header["threshold"],
             typical=header["typical"],

@@ -107,9 +107,6 @@ class Discriminator:
         self.bias = bias
         self.window = self.scales[-1].rows
         self._basis = tuple(orthonormal_rows(scale.weight.dequantize()) for scale in self.scales)  # (H, rows*F) each
-        self._blocks = _blocks([scale.rows for scale in self.scales], self.window)
-        self._tau = np.array([scale.tau for scale in self.scales])  # (S,)
-        self._share = np.array([scale.share for scale in self.scales])  # (S,)
         self._shares = float(self._share.sum())
         self._one: _OneWindow | None = None  # made with the first window: training makes many that never see one
 
@@ -117,6 +114,23 @@ class Discriminator:
     def basis(self) -> tuple[Float, ...]:
         """The first layers R_s, (H, rows * F) each, shortest scale first."""
         return self._basis
+
+    @property
+    def _tau(self) -> NDArray[np.float64]:
+        return np.array([scale.tau for scale in self.scales])  # (S,)
+
+    @property
+    def _share(self) -> NDArray[np.float64]:
+        return np.array([scale.share for scale in self.scales])  # (S,)
+
+    def with_less_memory(self) -> Discriminator:
+        """The same network, which makes its int8 weights of the first layer when somebody asks for them."""
+        other = copy(self)
+        other.scales = tuple(
+            replace(scale, weight=scale.weight.spanned_by(basis))
+            for scale, basis in zip(self.scales, self._basis, strict=True)
+        )
+        return other
 
     def with_parameters(self, parameters: dict[str, NDArray[np.floating]]) -> Discriminator:
         """A copy with other trained parameters, in the form of :meth:`parameters`; all else is shared."""
@@ -134,7 +148,6 @@ class Discriminator:
         other = copy(self)
         other._one = None
         other.scales = tuple(replace(scale, tau=float(t)) for scale, t in zip(self.scales, tau, strict=True))
-        other._tau = np.array([scale.tau for scale in other.scales])
         return other
 
     def parameters(self) -> dict[str, NDArray[np.floating]]:
@@ -173,6 +186,7 @@ class Discriminator:
         """
         if self._one is None:
             self._one = _OneWindow(self.scales, self._basis)
+            self.scales = self._one.scales  # the same parameters, and no second copy of them
         return self._one.energies(view.reshape(-1))
 
     def forward(self, x: Float) -> NDArray[np.float64]:
@@ -286,7 +300,9 @@ class Discriminator:
         ndarray, shape (N, W, F)
             A new array.
         """
-        space = _RowSpace(self._basis, self._blocks, self.features)
+        blocks = _blocks([scale.rows for scale in self.scales], self.window)
+        space = _RowSpace(self._basis, blocks, self.features)
+        tau, share = self._tau, self._share
         kappa = np.array([scale.kappa for scale in self.scales])
         gain = np.concatenate([scale.gain for scale in self.scales])
         sees = space.sees  # (J, S): block j lies inside scale s
@@ -308,7 +324,7 @@ class Discriminator:
             starts = hidden[:-1]
             unseen = length @ sees - np.add.reduceat(p * p, starts, axis=1)  # (N, S)
             energy = _energy(np.add.reduceat(gap * gap, starts, axis=1), kappa, np.maximum(unseen, 0.0))
-            d_energy = self._share / (self._tau + energy)  # (N, S)
+            d_energy = share / (tau + energy)  # (N, S)
             shrink = 2.0 * (d_energy * kappa) @ sees.T  # (N, J): curvature of the rows of block j
             rate = 1.0 / np.maximum(shrink, 1e-12)  # (N, J)
             d_p = (
@@ -354,6 +370,11 @@ class _OneWindow:
     """What :class:`Discriminator` needs for one window: the scales' units side by side, filled up with zeros.
 
     A scale with fewer prototypes has its first one several times.
+
+    Attributes
+    ----------
+    scales : tuple of Scale
+        With gains and prototypes that are views of those here.
     """
 
     def __init__(self, scales: Sequence[Scale], basis: Sequence[Float]) -> None:
@@ -362,13 +383,16 @@ class _OneWindow:
         self._p = np.zeros((len(scales), 1, units), np.float32)
         self._gain = np.zeros_like(self._p)
         self._prototypes = np.zeros((len(scales), most, units), np.float32)
-        self._products = []
+        self._products, own_scales = [], []
         for s, (scale, each) in enumerate(zip(scales, basis, strict=True)):
             own = slice(len(each))
             self._gain[s, 0, own] = scale.gain
             self._prototypes[s, :, own] = scale.prototypes[0]
             self._prototypes[s, : len(scale.prototypes), own] = scale.prototypes
             self._products.append((-each.shape[1], each.dot, self._p[s, 0, own], scale.kappa))
+            prototypes = self._prototypes[s, : len(scale.prototypes), own]
+            own_scales.append(replace(scale, gain=self._gain[s, 0, own], prototypes=prototypes))
+        self.scales = tuple(own_scales)
 
     def energies(self, flat: Float) -> list[float]:
         """e_s of the window at the end of rows (R * F,), one number for each scale."""

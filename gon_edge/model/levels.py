@@ -94,18 +94,17 @@ class Levels:
     def __init__(self, lowest: NDArray[np.floating], highest: NDArray[np.floating]) -> None:
         width = np.asarray(highest, np.float64) - lowest
         width = np.where(width > 0.0, width, _CONSTANT_WIDTH)
-        self._width = width
-        self._low, self._high = lowest - MARGIN * width, highest + MARGIN * width
-        self._far_low, self._far_high = lowest - _FAR * width, highest + _FAR * width
+        near, far = MARGIN * width, _FAR * width
+        self._bounds = np.array([lowest - near, highest + near, lowest - far, highest + far, width])  # in one piece
         features = len(width)
         self.shift = np.zeros(features)
         self._away = np.zeros(features, np.bool_)
-        self._home_rows = np.zeros(features, np.intp)
+        self._home_rows: NDArray[np.int32] | int = 0  # in a row, of each feature once one has been away
         self._age = 0
         self._kept = 0
         self._is_away = False  # any of them
         self._values = np.full((_SAMPLES, features), np.nan, np.float32)
-        self._outside = np.zeros((_SAMPLES, features), np.bool_)
+        self._outside = np.zeros((_SAMPLES, (features + 7) // 8), np.uint8)  # a bit for each
 
     @property
     def away(self) -> bool:
@@ -115,7 +114,7 @@ class Levels:
     def never_left(self, z: NDArray[np.floating]) -> bool:
         """Whether rows (T, F) can't move any level: none is away, and none of them lies outside."""
         with np.errstate(invalid="ignore"):
-            return not self.away and not bool(((z < self._low) | (z > self._high)).any())
+            return not self.away and not bool(self.outside(z).any())
 
     def skip(self) -> bool:
         """Pass over one more row, no restart, if all are at home and it is none of those that are looked at."""
@@ -141,11 +140,11 @@ class Levels:
         if not early and self._age % _EVERY:
             return Moved(None, came_home)
         now = z - self.shift
-        low, high = (self._far_low, self._far_high) if early else (self._low, self._high)
+        low, high = self._bounds[2:4] if early else self._bounds[:2]
         place = self._kept % _SAMPLES
         self._values[place] = z
         with np.errstate(invalid="ignore"):
-            self._outside[place] = (now < low) | (now > high)
+            self._outside[place] = np.packbits((now < low) | (now > high))
         self._kept += 1
         if early and self._age < _FIRST_ROWS:
             return Moved(None, came_home)
@@ -156,7 +155,8 @@ class Levels:
 
     def outside(self, z: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which values (F,), standardised, lie outside the training range; NaN does not."""
-        found: NDArray[np.bool_] = (z < self._low) | (z > self._high)
+        low, high = self._bounds[:2]
+        found: NDArray[np.bool_] = (z < low) | (z > high)
         return found
 
     def state(self) -> dict[int, float]:
@@ -169,8 +169,9 @@ class Levels:
             self.shift[f], self._away[f], self._is_away = shift, True, True
 
     def _come_home(self, z: NDArray[np.floating], *, restart: bool) -> bool:
-        inside = (z >= self._low) & (z <= self._high)
-        self._home_rows = np.where(inside, self._home_rows + 1, 0)
+        low, high = self._bounds[:2]
+        inside = (z >= low) & (z <= high)
+        self._home_rows = np.where(inside, self._home_rows + 1, 0).astype(np.int32)
         home = self._away & inside & (restart or self._home_rows >= _HOME_ROWS)
         if not home.any():
             return False
@@ -181,19 +182,21 @@ class Levels:
 
     def _follow(self, z: NDArray[np.floating]) -> None:
         """Bring the places of what is away nearer to where it is."""
-        step = np.clip(z - self.shift, -self._width, self._width) / _MEMORY_ROWS
+        width = self._bounds[4]
+        step = np.clip(z - self.shift, -width, width) / _MEMORY_ROWS
         self.shift += np.where(self._away & np.isfinite(step), step, 0.0)
 
     def _leave(self, rows: int) -> NDArray[np.bool_] | None:
         """Move the features that were outside in nearly all of the newest ``rows`` samples."""
         if self._kept < rows:
             return None
-        left: NDArray[np.bool_] = self._outside[:rows].sum(axis=0) >= _NEARLY_ALL * rows
+        outside = np.unpackbits(self._outside[:rows], axis=1, count=len(self.shift))
+        left: NDArray[np.bool_] = outside.sum(axis=0) >= _NEARLY_ALL * rows
         if not left.any():
             return None
         self.shift[left] = np.nanmedian(self._values[:rows][:, left], axis=0)
         self._away |= left
         self._is_away = True
-        self._home_rows[left] = 0
-        self._outside[:, left] = False
+        self._home_rows = np.where(left, 0, self._home_rows).astype(np.int32)
+        self._outside &= ~np.packbits(left)
         return left

@@ -30,7 +30,7 @@ _CHUNK_BYTES = 256 << 10
 """Of float64, held at once while a scaler is fitted.  Not critical: small beside the rows."""
 
 
-_SPARE_ROWS = 32  # until the window is moved; not critical: more take memory, fewer time
+_SPARE_ROWS = 8  # until the window is moved; not critical: more take memory, fewer time
 
 
 class SlidingWindow:

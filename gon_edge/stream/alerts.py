@@ -18,7 +18,6 @@ a stream with silenced features, alerts are held back whose causes are mainly th
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -103,11 +102,11 @@ class AlertPolicy:
                 self._reset()
 
     def _reset(self) -> None:
-        self._recent: deque[tuple[float, bool]] = deque(maxlen=self._settings.raise_of)
+        self._recent: list[tuple[float, bool]] = []  # rows in which one may be raised: time, is it anomalous
         self._normal_rows = 0
         self._ended_at: float | None = None
         self._anomaly: Held | None = None
-        self._ended: deque[Held] = deque(maxlen=_FLAPPING)  # the first to end first
+        self._ended: list[Held] = []  # the first to end first
         self.past = Memory()
         self._others: dict[AlertKind, Alert] = {}  # newest events of the open alerts that are of no anomaly
         self._moved: tuple[Cause, ...] = ()  # what the newest change was found by
@@ -173,7 +172,7 @@ class AlertPolicy:
     def configure(self, settings: AlertsConfig) -> None:
         """Go on with other settings; what is open stays open."""
         self._settings = settings
-        self._recent = deque(self._recent, maxlen=settings.raise_of)
+        del self._recent[: -settings.raise_of]
 
     def _is_silenced(self, causes: Sequence[Cause]) -> bool:
         return self._silenced is None or are_mainly(causes, self._silenced)
@@ -231,6 +230,7 @@ class AlertPolicy:
 
     def _count(self, verdict: Verdict) -> None:
         self._recent.append((verdict.timestamp, verdict.is_anomaly))
+        del self._recent[: -self._settings.raise_of]
         self._normal_rows = self._normal_rows + 1 if is_normal(verdict, self._settings.clear_ratio) else 0
 
     def _update_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
@@ -239,7 +239,7 @@ class AlertPolicy:
         for ended in self._ended:
             ended.rows_since_end += 1
         while self._ended and self._ended[0].rows_since_end > _SOON * settings.clear_rows:
-            self._ended.popleft()
+            del self._ended[0]
 
         held = self._anomaly
         if held is None:
@@ -257,7 +257,7 @@ class AlertPolicy:
             self._ended_at = verdict.timestamp
             self._recent.clear()  # the next alert begins after this one
             held.rows_since_end = 0
-            self._ended.append(held)
+            self._ended = [*self._ended, held][-_FLAPPING:]
             block = held.block(verdict.timestamp)
             again = self.past.look(block)
             self.past.add(block)
@@ -481,12 +481,13 @@ class AlertPolicy:
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state["version"] != _STATE_VERSION or state["stream"] != self._stream:
             raise ValueError("the state of another stream or version")
-        self._recent.extend((float(timestamp), bool(anomalous)) for timestamp, anomalous in state["recent"])
+        recent = [(float(timestamp), bool(anomalous)) for timestamp, anomalous in state["recent"]]
+        self._recent = recent[-self._settings.raise_of :]
         self._normal_rows = int(state["normal_rows"])
         self._ended_at = state["ended_at"]
         if state["anomaly"] is not None:
             self._anomaly = Held.of(state["anomaly"])
-        self._ended.extend(Held.of(held) for held in state.get("ended", ()))
+        self._ended = [Held.of(held) for held in state.get("ended", ())][-_FLAPPING:]
         self.past = Memory(state.get("habits", ()))
         for event in map(alert_of, state["others"]):
             self._others[event.kind] = event

@@ -6,10 +6,10 @@ Single `Row` objects that live on here and there in the heap keep memory from go
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gon_edge.events import Row
 
@@ -55,7 +55,7 @@ class Backlog:
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
-        self._blocks: deque[_Block] = deque()
+        self._blocks: list[_Block] = []  # few: BACKLOG_BYTES
         self._bytes = 0
         self._rows = 0
 
@@ -84,7 +84,7 @@ class Backlog:
         row = first.pop(self._stream)
         self._rows -= 1
         if first.begin == first.end:
-            self._blocks.popleft()
+            del self._blocks[0]
             self._bytes -= first.size_bytes
         return row
 
@@ -106,14 +106,15 @@ class Newest:
             self._pushed = 0
             self._timestamps = array("d", bytes(8 * self._length))
             self._values = np.empty((self._length, len(row.features)), np.float32)
-            self._stale = np.zeros((self._length, len(row.features)), np.bool_)
+            self._stale: dict[int, NDArray[np.bool_]] = {}  # of the few rows that are not whole, by their place
             self._flags = bytearray(self._length)  # 1 for a restart, 2 for a row that is whole
         at = self._pushed % self._length
         self._timestamps[at] = row.timestamp
         self._values[at] = row.values
         self._flags[at] = row.restart + 2 * row.is_whole
+        self._stale.pop(at, None)
         if not row.is_whole:
-            self._stale[at] = row.stale
+            self._stale[at] = row.stale.copy()
         self._pushed += 1
 
     def rows(self, stream: str) -> Iterator[Row]:
@@ -122,7 +123,7 @@ class Newest:
             at = i % self._length
             assert self._features is not None
             is_restart, is_whole = bool(self._flags[at] & 1), bool(self._flags[at] & 2)
-            stale = np.zeros_like(self._stale[at]) if is_whole else self._stale[at].copy()
+            stale = np.zeros(len(self._features), np.bool_) if is_whole else self._stale[at].copy()
             yield Row(
                 stream,
                 self._timestamps[at],

@@ -34,6 +34,9 @@ _BLOCK_ROWS = 16
 _QUARTER_S = 900.0  # offsets of all time zones are whole ones of it
 
 
+_NO_DAYS, _NO_TIMES = np.empty(0, np.int64), np.empty(0)  # of every stream that has no day yet
+
+
 class Day(NamedTuple):
     """Numbers of all readings (F,) on one day; NaN where too little is known."""
 
@@ -79,9 +82,9 @@ class DayMeans:
 
     def _clear(self) -> None:
         width = len(self.names)
-        self.numbers, self.begins = np.empty(0, np.int64), np.empty(0)
-        self._rows = np.empty(0, np.int64)  # that each day had, known or not
-        self.means, self.lows, self.highs = (np.empty((0, width), np.float32) for _ in Day._fields)
+        self.numbers = self._rows = _NO_DAYS  # rows that each day had, known or not
+        self.begins = _NO_TIMES
+        self.means = self.lows = self.highs = np.empty((0, width), np.float32)
         self._begin(-1, 0.0)
 
     def _begin(self, day: int, timestamp: float) -> None:
@@ -96,10 +99,13 @@ class DayMeans:
         """Take rows of these readings from now on; days of those that are not among them are forgotten."""
         if names == self.names:
             return
-        self.means, self.lows, self.highs = (
-            rearranged(table, self.names, names) for table in (self.means, self.lows, self.highs)
-        )
-        self.names = names
+        before, self.names = self.names, names
+        if len(self.numbers):
+            self.means, self.lows, self.highs = (
+                rearranged(table, before, names) for table in (self.means, self.lows, self.highs)
+            )
+        else:
+            self.means = self.lows = self.highs = np.empty((0, len(names)), np.float32)
         self._begin(self._day, self._began)  # a day of two models is half a day for most
 
     def take(self, timestamp: float, values: NDArray[np.floating], *, counts: bool) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +25,8 @@ _BLOCK_ROWS = 8  # looked at together.  Not critical: one by one they took 5 us 
 class ScoreHistory:
     """The highest score of each quarter of a minute in the last hour, and the threshold it stood against.
 
-    By the rows' own time, in two arrays of fixed size: 2 kB a stream, where as many Python floats take 15.
+    By the rows' own time, in arrays of fixed size: 1 kB a stream, and 2 once its threshold has moved, where as many
+    Python floats take 15.
 
     Examples
     --------
@@ -40,7 +40,8 @@ class ScoreHistory:
 
     def __init__(self) -> None:
         self._scores = array("f", [math.nan]) * HISTORY_BUCKETS
-        self._thresholds = array("f", [math.nan]) * HISTORY_BUCKETS
+        self._threshold = math.nan
+        self._thresholds: array[float] | None = None  # where it has not been the same in all of them
         self._bucket: int | None = None  # the newest, counted from 1970
         self._copy: tuple[float, array[float], array[float]] | None = None
 
@@ -54,9 +55,19 @@ class ScoreHistory:
             self._forget(bucket)
         if self._scores[at] >= score:  # not so when there is none
             return
+        if threshold != self._threshold:
+            self._thresholds = None if math.isnan(self._threshold) else self._all_thresholds()
+            self._threshold = threshold
         self._scores[at] = score
-        self._thresholds[at] = threshold
+        if self._thresholds is not None:
+            self._thresholds[at] = threshold
         self._copy = None
+
+    def _all_thresholds(self) -> array[float]:
+        """The threshold of each bucket, NaN for none."""
+        if self._thresholds is not None:
+            return self._thresholds
+        return array("f", [self._threshold if score == score else math.nan for score in self._scores])
 
     def copy(self) -> tuple[float, array[float], array[float]]:
         """Return the end of the newest bucket in Unix seconds, scores and thresholds, oldest first, NaN for none.
@@ -66,10 +77,11 @@ class ScoreHistory:
         if self._copy is None:
             bucket = self._bucket or 0
             at = (bucket + 1) % HISTORY_BUCKETS
+            thresholds = self._all_thresholds()
             self._copy = (
                 float((bucket + 1) * HISTORY_BUCKET_S),
                 self._scores[at:] + self._scores[:at],
-                self._thresholds[at:] + self._thresholds[:at],
+                thresholds[at:] + thresholds[:at],
             )
         return self._copy
 
@@ -81,7 +93,9 @@ class ScoreHistory:
         else:
             stale = range(newest + 1, bucket + 1) if bucket > newest else range(bucket + 1, newest + 1)
         for other in stale:
-            self._scores[other % HISTORY_BUCKETS] = self._thresholds[other % HISTORY_BUCKETS] = math.nan
+            self._scores[other % HISTORY_BUCKETS] = math.nan
+            if self._thresholds is not None:
+                self._thresholds[other % HISTORY_BUCKETS] = math.nan
 
 
 class ReadingHistory:
@@ -114,7 +128,7 @@ class ReadingHistory:
         self._bucket: int | None = None  # the newest, counted from 1970
         self._expected_in: int | None = None
         self._newest = _empty(0)
-        self._past: deque[bytes] = deque(maxlen=READING_BUCKETS - 1)  # before it, b"" where no row was
+        self._past: list[bytes] = []  # the buckets before it, b"" where no row was
         self._copy: tuple[float, tuple[bytes, ...]] | None = None
 
     def add(self, row: Row) -> None:
@@ -185,8 +199,8 @@ class ReadingHistory:
         self._look()
         steps = bucket - self._bucket if self._bucket is not None else READING_BUCKETS
         if 0 < steps < READING_BUCKETS:
-            self._past.append(self._newest.tobytes())
-            self._past.extend([b""] * (steps - 1))
+            self._past += [self._newest.tobytes(), *[b""] * (steps - 1)]
+            del self._past[: 1 - READING_BUCKETS]
         elif -len(self._past) < steps < 0:
             for _ in range(-steps):
                 self._past.pop()

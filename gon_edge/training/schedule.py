@@ -7,6 +7,7 @@ draws.  `daemon.orders` owns one `StreamSchedule` for each stream, feeds it ever
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +56,7 @@ class ScoreDrift:
 
     Attributes
     ----------
-    reference : ndarray of float64, shape (SAMPLE,), or None
+    reference : ndarray of float32, shape (SAMPLE,), or None
         Sorted; None until it is complete.
 
     Examples
@@ -71,23 +72,21 @@ class ScoreDrift:
         self._window = window
         self._rows = 0
         self._far = 0  # samples in a row that are far from the reference
-        self._sample = np.empty(SAMPLE)
-        self._filled = 0
-        self.reference: NDArray[np.float64] | None = None
+        self._sample = array("f")
+        self.reference: NDArray[np.float32] | None = None
         if reference is not None and len(reference) == SAMPLE:
-            self.reference = np.sort(np.asarray(reference, np.float64))
+            self.reference = np.sort(np.asarray(reference, np.float32))
 
     def add(self, score: float) -> bool:
         """Take the score of a normal row; return whether it completes the evidence that scores have moved."""
         self._rows += 1
         if self._rows % self._window or not math.isfinite(score):
             return False
-        self._sample[self._filled] = score
-        self._filled += 1
-        if self._filled < SAMPLE:
+        self._sample.append(score)
+        if len(self._sample) < SAMPLE:
             return False
-        sample = np.sort(self._sample)
-        self._filled = 0
+        sample = np.sort(np.frombuffer(self._sample, np.float32))
+        self._sample = array("f")
         if self.reference is None:
             self.reference = sample
             return False
@@ -98,12 +97,12 @@ class ScoreDrift:
         return True
 
 
-def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Kolmogorov-Smirnov distance of two samples: the largest difference of their distribution functions.
 
     Parameters
     ----------
-    a, b : ndarray of float64, shape (N,) and (M,)
+    a, b : ndarray, shape (N,) and (M,)
         Sorted.
 
     Examples

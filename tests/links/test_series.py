@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from gon_edge.links.series import Durations, StreamSeries
+from gon_edge.links.series import Durations, StreamSeries, page
 
 EDGES = (0.001, 0.01, 0.25, 2.5)
 
@@ -31,3 +33,19 @@ def test_the_series_of_a_stream_are_there_from_its_first_question_on() -> None:
     assert registry.get_sample_value("gon_edge_rows_total", {"stream": "pump"}) == 1.0
     assert registry.get_sample_value("gon_edge_model_info", {"stream": "pump", "version": "1"}) is None
     assert registry.get_sample_value("gon_edge_alerts_total", {"stream": "pump", "kind": "drift"}) == 0.0
+
+
+def test_a_scrape_gets_what_the_library_writes_in_a_fraction_of_its_memory() -> None:
+    registry, series = CollectorRegistry(), StreamSeries()
+    registry.register(series)
+    for name in ('a "pump"', "line\nbreak", *(f"s{number}" for number in range(300))):
+        series.of(name).rows += 1
+    series.of("s0").model_version = "1"
+    sizes = {}
+    for write in (generate_latest, page):
+        tracemalloc.start()
+        written = write(registry)
+        sizes[write] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert written == generate_latest(registry)
+    assert sizes[page] < 0.5 * sizes[generate_latest]

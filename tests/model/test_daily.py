@@ -222,3 +222,14 @@ def test_a_model_with_differences_is_the_same_from_its_file(model: Model, tmp_pa
     assert again.features == model.features
     assert again.readings == NAMES
     assert dumps(again) == dumps(model)
+
+
+def test_memory_is_taken_as_days_come_and_goes_with_the_oldest() -> None:
+    memory = DayMemory(utc)
+    timestamps, values = house(12.0, interval_s=900.0)
+    held = []
+    for day in range(12):
+        memory.add(timestamps[96 * day :][:96], NAMES, values[96 * day :][:96])
+        held.append(sum(part.nbytes for part in memory._parts.values()))
+    assert held[0] == 96 * 2 * 2 * 4
+    assert held[-1] == held[-2] <= 9 * held[0]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gon_edge.model.gon import orthonormal_rows
 from gon_edge.model.quantize import QuantizedLinear
 
 
@@ -42,3 +43,20 @@ def test_quantizing_the_quantized_changes_nothing():
     weight = np.random.default_rng(1).normal(size=(4, 30)).astype(np.float32)
     once = QuantizedLinear.from_float(weight)
     np.testing.assert_array_equal(QuantizedLinear.from_float(once.dequantize()).values, once.values)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 17), columns=st.integers(1, 400), power=st.integers(-15, 15))
+def test_weights_made_of_their_orthonormal_rows_are_the_same_to_the_last_bit(seed, rows, columns, power):
+    rng = np.random.default_rng(seed)
+    weight = (rng.normal(size=(rows, columns)) * 10.0 ** rng.uniform(-3, 3, (rows, 1)) * 10.0**power).astype(np.float32)
+    quantized = QuantizedLinear.from_float(weight)
+    spanned = quantized.spanned_by(orthonormal_rows(quantized.dequantize()))
+    np.testing.assert_array_equal(spanned.values, quantized.values)
+    np.testing.assert_array_equal(spanned.dequantize(), quantized.dequantize())
+
+
+def test_weights_that_their_basis_does_not_give_are_kept_as_they_are():
+    quantized = QuantizedLinear.from_float(np.float32([[1.0, -1.0], [0.5, 1.0]]))
+    assert quantized.spanned_by(np.zeros((2, 2), np.float32)) is quantized
+    assert quantized.spanned_by(orthonormal_rows(quantized.dequantize())) is not quantized

@@ -42,6 +42,16 @@ def test_the_history_forgets_what_is_older_than_its_span_and_what_a_gap_skipped(
     assert [score for score in history.copy()[1] if score == score] == [7.0]
 
 
+def test_each_score_keeps_its_threshold_when_that_moves_and_comes_back() -> None:
+    history = ScoreHistory()
+    for bucket, threshold in enumerate((4.0, 4.0, 5.0, 4.0)):
+        history.add(BEGIN + HISTORY_BUCKET_S * bucket, 1.0 + bucket, threshold)
+    history.add(BEGIN + HISTORY_BUCKET_S * 5, 1.0, 4.0)  # nothing came in the bucket before
+    _, scores, thresholds = history.copy()
+    assert str(scores[-6:].tolist()) == "[1.0, 2.0, 3.0, 4.0, nan, 1.0]"
+    assert str(thresholds[-6:].tolist()) == "[4.0, 4.0, 5.0, 4.0, nan, 4.0]"
+
+
 def test_a_clock_that_is_set_back_takes_the_history_after_it_along() -> None:
     history = ScoreHistory()
     for bucket in (5, 6, 7, 5):

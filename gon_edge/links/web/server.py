@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from gon_edge.config.schema import HttpConfig
 from gon_edge.errors import GonEdgeError
+from gon_edge.links.series import page
 from gon_edge.links.snapshot import Snapshot
 from gon_edge.links.web import api
 from gon_edge.links.web.guard import Guard, Tls
@@ -256,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/":
             body = self.server.page.body
         elif path == "/metrics":
-            body = generate_latest(self.server.registry)
+            body = page(self.server.registry)
         else:
             status, body = self.server.answer(path, query)
         return status, CONTENT_TYPES[path], body
