@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -68,9 +68,10 @@ class StreamSeries(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Each family, whose samples are made while somebody goes through them."""
-        for family, text, kind, label, values in _FAMILIES:
-            metric = Metric(f"gon_edge_{family}", text, kind)
-            metric.samples = _Samples(self.streams, metric.name + "_total" * (kind == "counter"), label, values)  # type: ignore[assignment]
+        for kind, family, text, label, values in _FAMILIES:
+            metric = kind(f"gon_edge_{family}", text, labels=["stream", label] if label else ["stream"])
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            metric.samples = _Samples(self.streams, name, label, values)  # type: ignore[assignment]
             yield metric
 
 
@@ -91,62 +92,68 @@ class _Samples:
                 yield Sample(self._name, labels, number)
 
 
-_FAMILIES: tuple[tuple[str, str, str, str, _Values], ...] = (
-    ("rows", "Rows of the regular grid.", "counter", "", lambda s: [("", s.rows)]),
-    ("last_row_timestamp_seconds", "Unix time of the newest row.", "gauge", "", lambda s: [("", s.last_row)]),
-    ("anomaly_score", "Newest score; high is anomalous.", "gauge", "", lambda s: [("", s.score)]),
-    ("anomaly_threshold", "Threshold of the score.", "gauge", "", lambda s: [("", s.threshold)]),
+_Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
+_FAMILIES: tuple[tuple[_Family, str, str, str, _Values], ...] = (
+    (CounterMetricFamily, "rows", "Rows of the regular grid.", "", lambda s: [("", s.rows)]),
+    (GaugeMetricFamily, "last_row_timestamp_seconds", "Unix time of the newest row.", "", lambda s: [("", s.last_row)]),
+    (GaugeMetricFamily, "anomaly_score", "Newest score; high is anomalous.", "", lambda s: [("", s.score)]),
+    (GaugeMetricFamily, "anomaly_threshold", "Threshold of the score.", "", lambda s: [("", s.threshold)]),
     (
+        GaugeMetricFamily,
         "missing_features",
         "Features silent for longer than is usual for them, or frozen.",
-        "gauge",
         "",
         lambda s: [("", s.missing)],
     ),
     (
+        GaugeMetricFamily,
         "stream_state",
         "1 for the state a stream is in.",
-        "gauge",
         "state",
         lambda s: [(state, s.state == state) for state in STREAM_STATES],
     ),
     (
+        GaugeMetricFamily,
         "alert_active",
         "1 while an alert is open.",
-        "gauge",
         "kind",
         lambda s: [(kind, kind in s.open) for kind in ALERT_KINDS],
     ),
+    (GaugeMetricFamily, "model_info", "1 for the model in use.", "version", lambda s: _of_model(s.model_version, s, 1)),
     (
-        "model_info",
-        "1 for the model in use.",
-        "gauge",
-        "version",
-        lambda s: [(s.model_version, 1)] if s.model_version is not None else [],
-    ),
-    (
+        GaugeMetricFamily,
         "model_trained_timestamp_seconds",
         "Unix time of the model's training.",
-        "gauge",
         "",
-        lambda s: [("", s.trained_at)] if s.model_version is not None else [],
+        lambda s: _of_model("", s, s.trained_at),
     ),
-    ("alerts", "Alerts opened.", "counter", "kind", lambda s: [(kind, s.alerts.get(kind, 0)) for kind in ALERT_KINDS]),
     (
+        CounterMetricFamily,
+        "alerts",
+        "Alerts opened.",
+        "kind",
+        lambda s: [(kind, s.alerts.get(kind, 0)) for kind in ALERT_KINDS],
+    ),
+    (
+        CounterMetricFamily,
         "feedback",
         "What people have said of alerts.",
-        "counter",
         "answer",
         lambda s: [(said, s.answers.get(said, 0)) for said in ANSWERS],
     ),
     (
+        CounterMetricFamily,
         "retrain_rounds",
         "Trainings by outcome.",
-        "counter",
         "outcome",
         lambda s: [(how, s.rounds.get(how, 0)) for how in TRAINING_OUTCOMES],
     ),
 )
+
+
+def _of_model(label: str | None, series: OfStream, number: float) -> list[tuple[str, float]]:
+    """What is said of a model, of a stream that has one."""
+    return [] if series.model_version is None else [(label or "", number)]
 
 
 class Messages(Collector):

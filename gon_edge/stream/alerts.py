@@ -481,8 +481,7 @@ class AlertPolicy:
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state["version"] != _STATE_VERSION or state["stream"] != self._stream:
             raise ValueError("the state of another stream or version")
-        recent = [(float(timestamp), bool(anomalous)) for timestamp, anomalous in state["recent"]]
-        self._recent = recent[-self._settings.raise_of :]
+        self._recent = [(float(t), bool(anomalous)) for t, anomalous in state["recent"]][-self._settings.raise_of :]
         self._normal_rows = int(state["normal_rows"])
         self._ended_at = state["ended_at"]
         if state["anomaly"] is not None:
