@@ -58,7 +58,7 @@ def stream_rows(model: Model, count: int, *, faulty: bool = False) -> list[Row]:
     if faulty:
         values[:, :2] += 4.0 * model.scaler.scale[:2].astype(np.float32)
     stale = np.zeros(len(model.features), np.bool_)
-    return [Row("bench", WALL + t, model.features, row, stale) for t, row in enumerate(values)]
+    return [Row("bench", WALL + t, model.features, row, stale, is_whole=True) for t, row in enumerate(values)]
 
 
 def score(model: Model, count: int) -> None:

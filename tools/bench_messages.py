@@ -92,6 +92,8 @@ def measure(folder: Path, streams: int, features: int, count: int) -> dict[str, 
         ModelFolder(folder).install(f"s{stream}", model)
     scoring = Scoring(config, Telemetry(CollectorRegistry(), version="0"), Nobody(), Machine())
     scoring.resume()
+    for _ in range(streams):
+        scoring.remember()  # as the daemon does between its first messages
     bodies = [json.dumps(dict(zip(names, row.round(4).tolist(), strict=True)))[1:] for row in rows]
     took: dict[int, list[float]] = {way: [] for way in AT_ONCE}
     sent = 0

@@ -120,7 +120,10 @@ def measure(window: int, features: int, rounds: int) -> dict[str, object]:
     settings = FitSettings(window=window)
     detector = Detector(fit_model(raw[:600], settings=settings, rng=np.random.default_rng(0)))
     names, stale = detector.model.features, np.zeros(features, np.bool_)
-    stream = [Row("bench", float(t), names, values.astype(np.float32), stale) for t, values in enumerate(raw[600:])]
+    stream = [
+        Row("bench", float(t), names, values.astype(np.float32), stale, is_whole=True)  # as of a stream
+        for t, values in enumerate(raw[600:])
+    ]
     low, high = raw[:600].min(axis=0), raw[:600].max(axis=0)
     unit = np.clip((raw - low) / (high - low), 0.0, 1.0)
     trained = ReferenceGON(window=window).fit(unit[:600])

@@ -193,7 +193,7 @@ class Detector:
         """
         looks, normal, shares = self._explained()
         shares, columns = self._by_reading(shares)
-        largest = np.argsort(-shares, kind="stable")[: self._top]
+        largest = (-shares).argsort(kind="stable")[: self._top]
         parts = shares[largest].tolist()
         count = sum(part > (SMALLEST_SHARE if i else 0.0) for i, part in enumerate(parts))
         told = largest[:count]
@@ -220,20 +220,24 @@ class Detector:
         the nearest of what they had.
         """
         rows, each = len(normal), np.arange(len(told))
-        measured, view = self._measured.view().take(columns, axis=1), self._window.view().take(columns, axis=1)
-        near = np.empty_like(view)
+        measured, near = self._measured.view().take(columns, axis=1), self._window.view().take(columns, axis=1)
+        move = near.copy()
         near[rows:] = normal.take(columns, axis=1)
-        near[:rows] = view[:rows] if len(looks) == 1 else explainer(self._net).first(looks[1]).take(columns, axis=1)
-        move = np.abs(near - view)
+        if len(looks) > 1:
+            near[:rows] = looks[1].first.take(columns, axis=1)
+        move -= near
+        np.abs(move, out=move)
         move *= np.isfinite(measured)
-        early, late = move[:rows], move[rows:]
-        worst, earlier = late.argmax(axis=0), early.argmax(axis=0)
-        furthest = late[worst, each]
-        worst = np.where(2.0 * late[-1] >= furthest, rows - 1, worst) + rows
-        worst = np.where(early[earlier, each] > 2.0 * furthest, earlier, worst)
-        values, expected = self._measured.view()[worst, told], self._expected(near[worst, each], columns)
+        shown = []
+        for i, (early, late) in enumerate(zip(*move.reshape(2, rows, -1).argmax(axis=1).tolist(), strict=True)):
+            furthest = move[rows + late, i]
+            if move[early, i] > 2.0 * furthest:
+                shown.append(early)
+            else:
+                shown.append(2 * rows - 1 if 2.0 * move[-1, i] >= furthest else rows + late)
+        values, expected = self._measured.view()[shown, told], self._expected(near[shown, each], columns)
         if self._compared:
-            expected = np.where(columns == told, expected, values - measured[worst, each])
+            expected = np.where(columns == told, expected, values - measured[shown, each])
         return values.tolist(), expected.tolist()
 
     def _by_reading(self, share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

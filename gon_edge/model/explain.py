@@ -67,18 +67,31 @@ class Look:
         dD/dx.
     to_mean : ndarray, shape (F,)
         What D would gain, to first order, by moving each feature alone to its mean.
-    to_first : ndarray, shape (F,)
-        The same of moving it to where the first step leads.
     step : _Step
-        Where that is.
+        Where the first step of a climb leads.
+    pace : ndarray, shape (W,)
+        How far that goes along the slope of each row.
     """
 
     window: Float
     abnormality: float
     slope: Float
     to_mean: Float
-    to_first: Float
     step: _Step
+    pace: Float
+
+    @property
+    def first(self) -> Float:
+        """The window (W, F) where the first step of a climb leads; a new array."""
+        move = self.slope * self.pace[:, None]
+        move += self.window
+        return move
+
+    @property
+    def to_first(self) -> Float:
+        """As ``to_mean``, but for moving each feature to where the first step leads."""
+        gain: Float = self.pace.dot(self.slope * self.slope)
+        return gain
 
     def excess(self, typical: float) -> float:
         """By how much the window is more abnormal than a typical one, above 0."""
@@ -162,10 +175,10 @@ class Explainer:
         lengths = np.add.reduceat(flat * flat, self._begins[::-1])[::-1]  # ||x_j||²
         abnormality, step = self._step(self._p, lengths)
         slope = self._rebuilt(step.u)
-        slope -= (1.0 / step.rate).take(self._block_of)[:, None] * window
+        pace = step.rate.take(self._block_of)
+        slope -= window / pace[:, None]
         to_mean = -self._ones.dot(window * slope)
-        to_first = step.rate.take(self._block_of).dot(slope * slope)
-        return Look(window, abnormality, slope, to_mean, to_first, step)
+        return Look(window, abnormality, slope, to_mean, step, pace)
 
     def climb(self, look: Look, typical: float, *, steps: int = _CLIMB_STEPS) -> Float:
         """The nearest window that looks normal: as far up the slope as it takes to be no more abnormal than typical.
@@ -200,12 +213,6 @@ class Explainer:
         normal = self._rebuilt(step.u)
         normal *= step.rate.take(self._block_of)[:, None]
         return normal
-
-    def first(self, look: Look) -> Float:
-        """The window (W, F) where the first step of a climb leads."""
-        move = look.slope * look.step.rate.take(self._block_of)[:, None]
-        move += look.window
-        return move
 
     def _step(self, p: Float, lengths: Float) -> tuple[float, _Step]:
         """The abnormality of a window by its ``p`` (SH,) and its ``||x_j||²`` (J,), and where the next step leads."""
