@@ -23,6 +23,8 @@ StreamState = Literal["warming-up", "training", "scoring", "stale"]
 MessageResult = Literal["accepted", "invalid", "late", "dropped", "ignored"]
 UnscoredReason = Literal["warming_up", "training"]
 """Why a row has no score."""
+TrainingWait = Literal["place", "heat", "load", "battery", "retry"]
+"""What keeps a training: others that run, the machine, or (``retry``) another process that trains or a full disk."""
 Withheld = Literal["alert", "silenced", "stale"]
 """Why a row must not be learned."""
 ReconnectReason = Literal["refused", "lost", "timeout", "taken_over", "auth", "protocol"]
@@ -44,6 +46,7 @@ ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)[:-1]
 STREAM_STATES: tuple[StreamState, ...] = get_args(StreamState)
 MESSAGE_RESULTS: tuple[MessageResult, ...] = get_args(MessageResult)
 UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
+TRAINING_WAITS: tuple[TrainingWait, ...] = get_args(TrainingWait)
 RECONNECT_REASONS: tuple[ReconnectReason, ...] = get_args(ReconnectReason)
 PUBLISH_LOSSES: tuple[PublishLoss, ...] = get_args(PublishLoss)
 AWAY_REASONS: tuple[AwayReason, ...] = get_args(AwayReason)

@@ -136,6 +136,16 @@ def report(results: list[dict]) -> None:
             f"{r['streams']:7d}   {100 * r['cpu']:7.1f} %      {start:7.1f} MiB   {end:7.1f} MiB {shown}"
             f"   {r['ready_s']:8.1f} s   {r['accounted']:.0f} of {r['sent']}"
         )
+    if len(results) > 2:
+        for what, key, unit, by in (("resident", "rss_bytes", "KiB", 1024), ("of a core", "cpu", "%", 0.01)):
+            print(linear(what, [r["streams"] for r in results], [r[key] / by for r in results], unit))
+
+
+def linear(what: str, streams: list[int], costs: list[float], unit: str) -> str:
+    """Say whether a cost is linear in streams: by the line through all of them, and how far they are from it."""
+    each, fixed = np.polyfit(streams, costs, 1)
+    off = np.abs(np.array(costs) / (fixed + each * np.array(streams)) - 1.0).max()
+    return f"{what}: {fixed:.3g} {unit} + {each:.3g} {unit} a stream; no measurement is more than {100 * off:.0f} % off"
 
 
 if __name__ == "__main__":

@@ -517,6 +517,12 @@ def operations() -> Json:
                       6, unit="bytes", low=0,
                       overrides=[matching("budget .*", custom__lineStyle={"fill": "dash", "dash": [10, 10]})],
                       text="Of the last training, in a process of its own. 0 before the first."),
+                graph("Trainings that run or wait",
+                      [query(f"sum by (instance) (gon_edge_retrain_running{ON})", "running {{instance}}"),
+                       query(f"sum by (wait) (gon_edge_retrain_waiting{ON}) > 0", "waiting: {{wait}}")],
+                      6, stack="normal", low=0,
+                      text="place: others run. heat, load, battery: retrain.max_temperature, max_load, on_battery. "
+                           "retry: it is about to begin, another process trains, or the disk refuses its files."),
                 graph("Trainings",
                       [query(f"sum by (outcome) (increase(gon_edge_retrain_rounds_total{ON}[$__rate_interval]))",
                              "{{outcome}}")], 6, bars=True, stack="normal", low=0),

@@ -451,6 +451,7 @@ class Daemon:
         if abs(self._clock.offset_s - self._pipeline.offset_s) <= CLOCK_STEP_S:  # else it has just been set
             self._trust.look(wall, monotonic())
         self._orders.beat(now, wall)
+        self._telemetry.trainings(self._orders.rounds.going, self._orders.rounds.waiting)
         self._offline.look(self._client.connected, now, wall)
         if any(stream.has_stopped(now) for stream in self._streams.values()):
             self._client.ask_for_a_sign()  # is it the stream that is silent, or the broker?

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ from gon_edge.events import (
     PUBLISH_LOSSES,
     REASONS,
     RECONNECT_REASONS,
+    TRAINING_WAITS,
     UNSCORED_REASONS,
     Alert,
     AlertKind,
@@ -46,6 +47,7 @@ from gon_edge.events import (
     PublishLoss,
     StreamState,
     TrainingOutcome,
+    TrainingWait,
     UnscoredReason,
     Verdict,
 )
@@ -184,6 +186,11 @@ class Telemetry:
         )
         self._retrain_peak = declare.gauge("retrain_peak_memory_bytes", "Peak resident memory of the last training.")
         self._budget = declare.gauge("memory_budget_bytes", "Memory one training may use.")
+        self._trainings = declare.gauge("retrain_running", "Trainings that go on now.")
+        self._trainings_waiting = declare.gauge(
+            "retrain_waiting", "Trainings that wait, by what they wait for.", "wait"
+        )
+        self.trainings(0, {})
 
     def _declare_daemon(self, declare: _Declare) -> None:
         self._store_errors = declare.counter(
@@ -359,6 +366,12 @@ class Telemetry:
             self._remove_cause(stream, feature)
 
     # Training, state, configuration
+
+    def trainings(self, running: int, waiting: Mapping[TrainingWait, int]) -> None:
+        """Show how many trainings go on, and how many wait for what."""
+        self._trainings.set(running)
+        for wait in TRAINING_WAITS:
+            self._trainings_waiting.labels(wait).set(waiting.get(wait, 0))
 
     def retrain(self, stream: str, outcome: TrainingOutcome, *, duration_s: float, peak_bytes: int) -> None:
         """Count a training of `stream` that has ended."""

@@ -18,14 +18,14 @@ import logging
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gon_edge.config.schema import RetrainConfig
 from gon_edge.errors import GonEdgeError, NotEnoughData, OverBudget, RetrainBusy, RetrainError
-from gon_edge.events import TrainingOutcome
+from gon_edge.events import TrainingOutcome, TrainingWait
 from gon_edge.model.file import Model
 from gon_edge.state.history import RetrainRecord
 from gon_edge.training.capacity import capacity
@@ -77,6 +77,13 @@ class Training(Protocol):
 
     def stop(self, stream: str | None = None) -> None:
         """End the training of a stream, by default of all; nothing comes of it."""
+
+
+class _Obstacle(NamedTuple):
+    """What keeps rounds from going on: in a word, and for people."""
+
+    wait: TrainingWait
+    said: str
 
 
 class _Batch:
@@ -146,7 +153,8 @@ class Rounds:
         self._conditions = conditions
         self._waiting: deque[tuple[Order, _Batch | None]] = deque()
         self._runs: dict[str, _Run] = {}  # by stream
-        self._obstacles: tuple[str, str] = ("", "")  # for every round, for those nobody asked for
+        self._hard: _Obstacle | None = None  # for every round
+        self._soft: _Obstacle | None = None  # for those nobody asked for
         self._looked_at = self._told_at = self._polled_at = float("-inf")
         self._not_before = float("-inf")
         self._said = ""
@@ -155,6 +163,26 @@ class Rounds:
     def running(self) -> tuple[Order, ...]:
         """The orders that are being carried out."""
         return tuple(run.order for run in self._runs.values())
+
+    @property
+    def going(self) -> int:
+        """How many rounds run, and are not held."""
+        return sum(not run.held for run in self._runs.values())
+
+    @property
+    def waiting(self) -> Counter[TrainingWait]:
+        """How many rounds wait for what; one that stands still for the machine waits, too."""
+        waits: Counter[TrainingWait] = Counter()
+        for run in self._runs.values():
+            if run.held and (obstacle := self._obstacle(run.order)) is not None:
+                waits[obstacle.wait] += 1
+        for order, _ in self._waiting:
+            obstacle = self._obstacle(order)
+            if obstacle is not None:
+                waits[obstacle.wait] += 1
+            else:
+                waits["retry" if self._has_place(order) else "place"] += 1
+        return waits
 
     def training_of(self, stream: str) -> str:
         """How far the running round of a stream is, or why it stands still, for people; empty when none runs."""
@@ -301,7 +329,7 @@ class Rounds:
     def _start(self, order: Order, batch: _Batch | None, now: float, site: Site) -> bool:
         """Start a round; false where nothing can start for now."""
         self._look(now)
-        if order.scheduled and any(self._obstacles):
+        if order.scheduled and (self._hard or self._soft):
             self._not_before = now + _LOOK_EVERY_S
             return False
         try:
@@ -354,25 +382,27 @@ class Rounds:
             return
         self._looked_at = now
         celsius = conditions.celsius() if settings.max_temperature is not None else None
-        hard = soft = ""
+        self._hard = self._soft = None
         if celsius is not None and settings.max_temperature is not None and celsius >= settings.max_temperature:
-            hard = f"the machine is hot: {celsius:.0f} °C, retrain.max_temperature is {settings.max_temperature:g}"
+            said = f"the machine is hot: {celsius:.0f} °C, retrain.max_temperature is {settings.max_temperature:g}"
+            self._hard = _Obstacle("heat", said)
         elif conditions.throttled():
-            hard = "the processor is slowed down, for heat or because the supply's voltage is too low"
+            said = "the processor is slowed down, for heat or because the supply's voltage is too low"
+            self._hard = _Obstacle("heat", said)
         if settings.max_load is not None:
             own = sum(not run.stopped for run in self._runs.values()) / (os.cpu_count() or 1)
             load = conditions.load_per_core() - own
             if load >= settings.max_load:
-                soft = f"the load is {load:.1f} a core, retrain.max_load is {settings.max_load:g}"
-        if not settings.on_battery and not soft and conditions.on_battery():
-            soft = "the machine runs on battery; see retrain.on_battery"
-        self._obstacles = hard, soft
+                said = f"the load is {load:.1f} a core, retrain.max_load is {settings.max_load:g}"
+                self._soft = _Obstacle("load", said)
+        if not settings.on_battery and not self._soft and conditions.on_battery():
+            self._soft = _Obstacle("battery", "the machine runs on battery; see retrain.on_battery")
 
     def _hold(self, now: float) -> None:
         """Stop or continue the children, as machine and ``cpu_share`` want it."""
         resting = self.settings.cpu_share < 1.0 and now % 1.0 >= self.settings.cpu_share
         for stream, run in self._runs.items():
-            run.held = self._obstacle(run.order)
+            run.held = self._reason(run.order)
             stop = bool(run.held) or resting
             if stop == run.stopped:
                 continue
@@ -386,12 +416,16 @@ class Rounds:
                 with contextlib.suppress(OSError):  # it has just ended
                     os.kill(pid, signal.SIGSTOP if stop else signal.SIGCONT)
         orders = self.running or [order for order, _ in self._waiting][:1]
-        self.held = next(filter(None, map(self._obstacle, orders)), "")
+        self.held = next(filter(None, map(self._reason, orders)), "")
 
-    def _obstacle(self, order: Order) -> str:
+    def _obstacle(self, order: Order) -> _Obstacle | None:
         """What keeps an order from being carried out now."""
-        hard, soft = self._obstacles
-        return hard or (soft if order.scheduled else "")
+        return self._hard or (self._soft if order.scheduled else None)
+
+    def _reason(self, order: Order) -> str:
+        """The same, for people."""
+        obstacle = self._obstacle(order)
+        return "" if obstacle is None else obstacle.said
 
     def _make_room(self) -> None:
         """Put renewals that are held back into the queue while something waits that may start in their place."""

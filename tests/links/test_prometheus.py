@@ -13,7 +13,7 @@ from e2e.servers import require
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gon_edge import events
-from gon_edge.events import Alert, Cause, Verdict
+from gon_edge.events import TRAINING_WAITS, Alert, Cause, Verdict
 from gon_edge.links.prometheus import MAX_CONTRIBUTIONS, TOP_FEATURES, Telemetry
 
 PROMISED = [
@@ -21,6 +21,8 @@ PROMISED = [
     "mqtt_connected",
     "mqtt_reconnects_total",
     "messages_total",
+    "retrain_running",
+    "retrain_waiting",
     "rows_total",
     "anomaly_score",
     "anomaly_threshold",
@@ -81,6 +83,18 @@ def populate(telemetry: Telemetry, stream: str) -> None:
     telemetry.alert(alert(stream, "new"))
     telemetry.model(stream, "v1", 1.6e9)
     telemetry.retrain(stream, "promoted", duration_s=12.0, peak_bytes=50 << 20)
+
+
+def test_trainings_are_counted_by_what_they_wait_for(registry: CollectorRegistry, telemetry: Telemetry) -> None:
+    def shown() -> list[float | None]:
+        waits = [registry.get_sample_value("gon_edge_retrain_waiting", {"wait": wait}) for wait in TRAINING_WAITS]
+        return [registry.get_sample_value("gon_edge_retrain_running"), *waits]
+
+    assert shown() == [0.0] * (1 + len(TRAINING_WAITS))
+    telemetry.trainings(2, {"heat": 1, "place": 5})
+    assert shown() == [2.0, 5.0, 1.0, 0.0, 0.0, 0.0]
+    telemetry.trainings(0, {})
+    assert shown() == [0.0] * (1 + len(TRAINING_WAITS))
 
 
 def test_the_page_passes_promtool(registry: CollectorRegistry, telemetry: Telemetry) -> None:

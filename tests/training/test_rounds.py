@@ -143,8 +143,10 @@ def test_a_second_one_is_busy_or_waits_and_comes_before_what_starts_by_itself(ma
     with pytest.raises(RetrainBusy, match="--wait"):
         here.rounds.ask([Order("pump", "asked")], second)
     here.rounds.ask([Order("pump", "asked", force=True)], second, wait=True)
+    assert (here.rounds.going, here.rounds.waiting) == (1, {"place": 2})
     here.until(lambda: len(here.ended_rounds) == 3, "three rounds", 0.6)
     assert here.ended_rounds == ["pump", "pump", "boiler"]
+    assert (here.rounds.going, here.rounds.waiting) == (0, {})
     assert second.told[0] == {"stream": "pump", "waiting": "pump"}
 
 
@@ -171,6 +173,7 @@ def test_a_hot_machine_stops_a_round_and_lets_it_go_on_when_it_has_cooled(machin
     assert here.stands_still(True)
     assert "the machine is hot: 80 °C" in here.rounds.held
     assert "hot" in person.told[-1]["held"]
+    assert (here.rounds.going, here.rounds.waiting) == (0, {"heat": 1})
     here.celsius(60)
     here.step(10.0)
     assert here.rounds.held == ""
@@ -201,6 +204,7 @@ def test_a_loaded_machine_holds_back_what_nobody_asked_for_and_nothing_else(mach
         here.step(10.0)
     assert not here.trainer.streams
     assert "retrain.max_load" in here.rounds.held
+    assert here.rounds.waiting["load"] >= 1
     person = Person()
     here.rounds.ask([Order("boiler", "asked")], person)
     here.until(lambda: person.results, "the person's")
