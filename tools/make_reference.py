@@ -319,8 +319,8 @@ _VALUES = {  # what is not said by the word itself
 _MORE = {  # behind the line that `/metrics` itself has room for
     "gon_edge_alert_active": "0 while a silence holds it back.",
     "gon_edge_retrain_running": "Of a daemon; workers of a fleet count their jobs.",
-    "gon_edge_retrain_waiting": "For a `place` while others run, for `heat`, `load` or `battery` (one that stands still, "
-    "too), or to `retry`: it is about to begin, or another process trains, or the disk refuses its files.",
+    "gon_edge_retrain_waiting": "For a `place` while others run, for `heat`, `load` or `battery` (one that stands "
+    "still, too), or to `retry`: it is about to begin, or another process trains, or the disk refuses its files.",
     "gon_edge_anomaly_contribution_ratio": "0 to 1; 200 of all streams together. Gone when the row is normal.",
     "gon_edge_anomaly_expected_value": "By the model, in the unit of the feature.",
     "gon_edge_anomaly_score": "By the starter until the stream has its own model; NaN before there is either.",
