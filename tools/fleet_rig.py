@@ -96,7 +96,7 @@ class Run:
             "takeovers": sum(max(0, each.epoch - 1) for each in look.partitions),
             "longest_unscored_s": round(self.unscored.longest_s, 1),
             **quantiles(latency),
-            **quantiles(since(latency, self.started), "_after_the_start"),
+            **(quantiles(since(latency, self.started), "_after_the_start") if self.started else {}),
         }
 
     def latency(self) -> dict[float, float]:

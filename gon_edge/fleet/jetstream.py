@@ -456,9 +456,7 @@ class Pulls:
         pinned = {group.get("pinned_client_id", "") for group in info.get("priority_groups") or ()} - {""}
         if pinned and pinned != {self.pin}:
             return False
-        if not pinned:
-            self.pin = ""
-        self.refused = False
+        self.pin, self.refused = self.pin if pinned else "", False
         await self._pull(_RENEW_S)
         return True
 

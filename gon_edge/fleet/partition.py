@@ -25,7 +25,7 @@ from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet import training
 from gon_edge.fleet.front import home_of
 from gon_edge.fleet.frozen import FrozenError
-from gon_edge.fleet.jetstream import Delivered, Pulls
+from gon_edge.fleet.jetstream import Delivered, Errors, Pulls
 from gon_edge.fleet.judging import TICK_S, Judging
 from gon_edge.fleet.outlet import Outlet
 from gon_edge.fleet.requests import Requests
@@ -212,9 +212,8 @@ class Partition:
         """Say that messages were kept for too short a time."""
         info = (await self._fleet.request(f"STREAM.INFO.{self._fleet.names.telemetry}"))["state"]
         gone = min(first, int(info["first_seq"])) - 1 - self.sequence
-        is_known = (
-            self._judging.tick >= datetime.fromisoformat(info["first_ts"]).timestamp()
-        )  # others' messages came since
+        # All that is gone may have been others' messages.
+        is_known = self._judging.tick >= datetime.fromisoformat(info["first_ts"]).timestamp()
         if self.sequence and gone > 0 and not is_known:
             self._series.gone.labels(self.number).inc(gone)
             log.error(
@@ -304,7 +303,11 @@ class Partition:
         if waiting and waiting[0].number != self._counted + 1:
             await self._read_to(waiting[0].sequence)
         some = self._next()
-        await self._judge(some)
+        try:
+            await self._judge(some)
+        except Errors:
+            self._counted, self._connections = 0, -1  # what was taken from those that wait is read again
+            raise
         self._series.messages.labels(self.number).inc(len(some))
         await self._look_at_connection()
         if not waiting and (not self._judging.deaf or monotonic() > self._deaf_until):
@@ -400,8 +403,8 @@ class Partition:
             scoring.orders.beat(now, now)
             self._flush(now)
             self._show()
-            await self._save(monotonic() - self._saved_at)
-            self._saved_at = monotonic()
+            passed_s, self._saved_at = monotonic() - self._saved_at, monotonic()
+            await self._save(passed_s)
         for wanted in self._training.wanted:
             self._trainings += 1
             name = f"{self.number}-{self.epoch}-{self._trainings}"
