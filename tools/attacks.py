@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from account import Run
 from rig import ALERTS, garbage, wait_for
 
+from gon_edge.config.schema import LimitsConfig
 from gon_edge.state.folder import ModelFolder
 
 
@@ -20,6 +21,7 @@ class Attacks(Run):
 
     def _flood(self) -> str:
         flood = garbage(4000, self.rng)
+        flood.append((f"telemetry/{self.sender.names[0]}", b"x" * (LimitsConfig().payload_bytes + 1)))
         self.sender.flood = flood
         wait_for(lambda: not self.sender.flood, 60, "the flood")
         return f"{len(flood)} messages, {sum(len(p) for _, p in flood) / 1e6:.1f} MB"

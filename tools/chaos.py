@@ -51,8 +51,11 @@ class Chaos(Attacks):
         self._calm_before = self._calm()
         only = self.only or ("",)
         attacks = [(what, attack) for what, attack in self._attacks() if any(part in what for part in only)]
-        while self.at_s < self.total_s - 25.0:
-            chosen = self.rng.sample(attacks, self.rng.choice((1, 1, 2, 3)))
+        calm = len(self.windows)
+        while (
+            len(self.windows) == calm or self.at_s < self.total_s - 25.0
+        ):  # one at least, however long the models took
+            chosen = self.rng.sample(attacks, min(len(attacks), self.rng.choice((1, 1, 2, 3))))
             with self._window("; ".join(what for what, _ in chosen)) as window:
                 window.note = ", ".join(note for _, attack in chosen if (note := attack(window)))
         with self._window("one stream has a fault that stays"):
