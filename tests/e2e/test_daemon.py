@@ -361,7 +361,7 @@ def test_a_clock_that_is_set_makes_no_gap(mosquitto: Mosquitto, tmp_path: Path) 
         publish(100.0, 40)  # 1970: no clock yet
         publish(START, 40)  # then NTP
         wait_until(lambda: daemon.messages("accepted") >= 79, 10, "every reading")
-        assert daemon.metric("gon_edge_clock_steps_total") == 1.0
+        wait_until(lambda: daemon.metric("gon_edge_clock_steps_total") == 1.0, 10, "the step")
         assert daemon.metric('gon_edge_rows_total{stream="pi"}') == pytest.approx(80, abs=3)
         assert daemon.messages("late") <= 1
 
