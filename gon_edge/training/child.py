@@ -188,7 +188,8 @@ def _fit_and_judge(job: Job, source: Source, count: int) -> Model:
             carry = material.carry(champion, known, held_out, before)
         model = material.fit(learned, (_READ_SHARE, _HALFWAY), carry)
         _tell_progress("gate", _HALFWAY)
-        report = material.judge(held_out, model, champion, widened=is_new)
+        withheld = source.withheld(_known_until(champion)) if is_new else 0.0
+        report = material.judge(held_out, model, champion, widened=is_new, withheld=withheld)
         if report.passed or (job.force and report.finite):
             model = material.fit(count, (_HALFWAY, _FITTED_SHARE), carry)
             report = _with_whole(report, material.judge(material.learned, model, None))
@@ -377,6 +378,7 @@ class _Material:
         champion: Model | None,
         *,
         widened: bool = False,
+        withheld: float = 0.0,
     ) -> GateReport:
         """What the gate says of some of the rows."""
         part = self.part(chosen)
@@ -390,6 +392,7 @@ class _Material:
             seed=self.job.seed,
             rule=self.rule,
             widened=widened,
+            withheld=withheld,
         )
 
     def _heeded(self, model: Model) -> Model:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -191,6 +191,7 @@ def judge(
     seed: int,
     rule: AlertRule = DEFAULT_RULE,
     widened: bool = False,
+    withheld: float = 0.0,
 ) -> GateReport:
     """Compare two models on rows neither was fitted on.
 
@@ -215,12 +216,16 @@ def judge(
     widened : bool
         A person has called rows normal that the champion does not know.  ``rows`` are others, which both must know: the
         challenger may tell faults in them less well, but not much less.
+    withheld : float
+        For how much of the time of these rows the champion had an alert: what lay under it is not among them.
     """
     finite = challenger.finite
     error = max(_tilt(scale.weight.dequantize()) for scale in challenger.discriminator.scales)
     model_bytes = len(dumps(challenger))
     reasons = [] if finite else ["it holds values that are not finite"]
     new, old = _scores(challenger, champion, rows, restart, features, seed) if finite else (GateScores(1.0, {}), None)
+    if old is not None:
+        old = replace(old, alarm_rate=max(old.alarm_rate, withheld))
     latency = [_latency_s(model, rows, features) for model in (challenger, champion) if finite and model is not None]
     if error > QUANTIZATION_ERROR:
         reasons.append(f"int8 rounding bent its first layer by {error:.3f}; at most {QUANTIZATION_ERROR:g} is allowed")

@@ -160,6 +160,15 @@ class Source:
         read = RowChunk(features, timestamps[taken], values[taken], restart[taken], np.zeros(at - first, np.bool_))
         return read, still.longest_run()[known], len(twice)
 
+    def withheld(self, since: float) -> float:
+        """Which share of the rows after a time, Unix seconds, is quarantined."""
+        count = quarantined = 0
+        for chunk in self._outlines():
+            newer = (chunk.timestamps > since) & (chunk.timestamps <= self._job.until)
+            count += int(newer.sum())
+            quarantined += int((newer & chunk.quarantined).sum())
+        return quarantined / count if count else 0.0
+
     def named(self, span: Span) -> tuple[RowChunk, int] | None:
         """Rows of a span that a person named, whether they may be learned or not; the first of them if it is long.
 

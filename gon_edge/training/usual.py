@@ -4,10 +4,10 @@ Rows under an alert are kept from training, so that no fault becomes normal.  Th
 short warm-up has not seen raises alerts and is never learned, so that it raises them for ever.  And a threshold that is
 fitted on rows below the one before sinks from training to training: in two weeks of a made server it went from 5.7 to
 3.1, and 32 alerts were false (docs/detection.md).  So in a machine's first week an alert that has ended by itself is
-learned on the first two days of their kind, working days and weekends, and on the others when it comes a second time.
-The first hour is left out: somebody tries what an alert looks like, and tries it once more.  At all times an alert is
-learned where it hardly passed the threshold, and where a week has more of them than the budget allows, the mildest
-first.
+learned on the first two days of their kind, working days and weekends, and on the others when it comes a second time
+or was mild.  The first hour is left out: somebody tries what an alert looks like, and tries it once more.  Later an
+alert is learned where it hardly passed the threshold, and where a week has more of them than the budget allows, the
+mildest first.
 
 `habits` learns what comes again.  A person's word stands above both.  Pure.
 """
@@ -42,6 +42,9 @@ _THURSDAY, _SATURDAY = 3, 5  # the first of January 1970 was one; weekdays count
 _NEAR = 1.25
 """Times the threshold: an alert that is no stronger says as much of the threshold as of the machine, and is learned.  A
 judgement, and as much as a threshold may rise in a training (`carry`)."""
+
+_NEAR_AT_FIRST = 2.0
+"""The same in the first week, when thresholds rest on a few days: as much as makes an alert critical by default."""
 
 _FAULTS = 2
 """Alerts of a week, the strongest, that are taken for faults, beside those that the budget allows.  A
@@ -91,11 +94,12 @@ def spans(alert: Alert, model: Model, budget: float, past: Memory) -> tuple[Span
     if is_new(model, alert.since) and _is_of_new_kind(model, alert.since):
         found = [Block(alert.since, alert.timestamp, alert.score, {})]
     else:
+        near = _NEAR_AT_FIRST if is_new(model, alert.since) else _NEAR
         most = math.ceil(budget * WEEK_S / _DAY_S) + _FAULTS
         found = [
             block
             for place, block in enumerate(lately)
-            if place >= most or (block.since == alert.since and block.strength <= _NEAR * alert.threshold)
+            if place >= most or (block.since == alert.since and block.strength <= near * alert.threshold)
         ]
         if is_new(model, alert.since):
             found += _twice(alert.since, lately)

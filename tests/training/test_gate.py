@@ -9,7 +9,18 @@ import pytest
 
 import gon_edge.training.gate
 from gon_edge.training.fit import fit_model
-from gon_edge.training.gate import COARSER, FAULTS, GateReport, GateScores, _blurred, _percent, _worse, judge, roc_auc
+from gon_edge.training.gate import (
+    COARSER,
+    FAULTS,
+    GateReport,
+    GateScores,
+    _blurred,
+    _percent,
+    _worse,
+    judge,
+    roc_auc,
+    scored,
+)
 from gon_edge.training.settings import FitSettings
 
 SMALL = FitSettings(window=10, hidden=4, prototypes=2)
@@ -83,6 +94,20 @@ def test_a_model_of_the_new_normal_replaces_one_in_alarm_there(good):
     report = judged(fitted(moved), good, waves(400, seed=3) + np.float32(5.0))
     assert report.champion.alarm_rate > 0.9
     assert report.passed
+
+
+def test_a_new_machines_model_may_be_in_alarm_as_long_as_the_one_in_use_had_alerts_which_are_not_among_the_rows(
+    good, again
+):
+    rows = waves(400, seed=3)
+    scores, whole = scored(again, rows, np.arange(400) == 0, NAMES)
+    eager = dataclasses.replace(again, threshold=float(np.quantile(scores[whole], 0.9)))
+    strict = judged(eager, good, rows, widened=True)
+    assert "abnormal, the model in use" in strict.reasons[0]
+    fair = judged(eager, good, rows, widened=True, withheld=0.2)
+    assert fair.reasons == ()
+    assert fair.champion.alarm_rate == 0.2
+    assert judged(eager, good, rows, widened=True, withheld=0.05).reasons != ()
 
 
 def test_where_a_person_called_more_rows_normal_half_of_what_was_told_apart_must_be_left():

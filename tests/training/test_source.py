@@ -29,6 +29,15 @@ def test_all_usable_rows_are_read_in_order_with_restarts_where_some_are_left_out
     assert Source(everything).usable == 2401
 
 
+def test_how_many_of_the_newest_rows_are_withheld_is_counted_with_the_time(tmp_path):
+    source = Source(plain_job(stored(tmp_path, 3000, quarantined=range(1000, 1300)), until=3499.0))
+    newest = 3499.0 - 1000.0  # rows are a second apart from 1000 on
+    assert source.withheld(0.0) == pytest.approx(300 / (newest + 1.0))
+    assert source.withheld(2199.0) == pytest.approx(100 / 1300)
+    assert source.withheld(2300.0) == 0.0
+    assert source.withheld(9999.0) == 0.0
+
+
 def test_a_sample_begins_a_piece_at_each_block_and_keeps_rows_together(tmp_path):
     asked = plain_job(stored(tmp_path, 9000))
     rows, _, _ = Source(asked).read(3000)

@@ -76,6 +76,16 @@ def test_in_the_first_week_what_comes_on_a_second_day_is_learned_with_the_first(
     assert noons(model, 12, 13) == ()  # is habits' from the second week on
 
 
+@pytest.mark.parametrize(("strength", "is_learned"), [(8.0, True), (8.1, False)])
+def test_in_the_first_week_what_was_no_critical_alert_is_learned(
+    model: Model, strength: float, is_learned: bool
+) -> None:
+    ended, past = alert(5.5 * DAY), Memory()  # the third working day after a Wednesday, against a threshold of 4
+    past.add(Block(ended.since, ended.timestamp, strength, {"io": 1}))
+    lived = model.with_lineage(met=-0.5 * DAY)
+    assert (spans(ended, lived, BUDGET, past) != ()) == is_learned
+
+
 def test_what_has_lasted_for_more_than_three_quarters_of_a_day_is_not_learned(model: Model) -> None:
     assert spans(alert(5000.0, hours=17.9), model, BUDGET, memory()) != ()
     assert spans(alert(5000.0, hours=18.1), model, BUDGET, memory()) == ()
