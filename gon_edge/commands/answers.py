@@ -35,10 +35,15 @@ def _add_alerts(add: AddCommand) -> None:
 
 def _alerts(options: argparse.Namespace) -> int:
     from gon_edge.commands.text import alerts_text
+    from gon_edge.errors import UnreachableError
+    from gon_edge.links.control import is_of_fleet
     from gon_edge.state.store import Store
     from gon_edge.training.answers import answers
 
-    with Store.open(config_of(options).state_dir, read_only=True) as store:
+    state_dir = config_of(options).state_dir
+    if is_of_fleet(state_dir):
+        raise UnreachableError(f"{state_dir} is of workers of a fleet, whose alerts gon-edge fleet status shows")
+    with Store.open(state_dir, read_only=True) as store:
         found = store.alerts(options.n, stream=options.stream)
         streams = [options.stream] if options.stream is not None else sorted(store.streams())
         given = [asdict(one) for stream in streams for one in answers(store, stream)]

@@ -35,6 +35,7 @@ _TELL_EVERY_S = 5.0  # a command gives up on who says nothing for half a minute
 _SILENCE_S = 60.0
 """An owner that works says how far it is each second.  Not critical: two takeovers, and some lag."""
 
+_Addressed = tuple[int, Mapping[str, Any], str]
 _OF_ALL = ("silences", "streams")
 
 
@@ -92,10 +93,7 @@ class Desk:
 
     async def _serve(self, asked: Mapping[str, Any], client: Client) -> None:
         try:
-            addressed = await self._addressed(asked)
-            each = [self._ask(number, what, stream, client) for number, what, stream in addressed]
-            answers = await asyncio.gather(*each)
-            client.answer(**_together(answers))
+            client.answer(**await self._ask_each(await self._addressed(asked, client), client))
         except GonEdgeError as error:
             client.refuse(error)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -103,13 +101,23 @@ class Desk:
         except Errors as error:
             client.refuse(UnreachableError(f"NATS: {error}; see fleet.servers"))
 
-    async def _addressed(self, asked: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any], str]]:
+    async def _ask_each(self, addressed: Iterable[_Addressed], client: Client) -> dict[str, Any]:
+        each = [self._ask(number, what, stream, client) for number, what, stream in addressed]
+        return _together(await asyncio.gather(*each))
+
+    def _to_all(self, asked: Mapping[str, Any]) -> list[_Addressed]:
+        return [(number, asked, "") for number in range(self._fleet.settings.partitions)]
+
+    async def _addressed(self, asked: Mapping[str, Any], client: Client) -> list[_Addressed]:
         """Partitions with what is asked of each, and the stream that is meant there; empty for all of them."""
         if asked["do"] in _OF_ALL:
-            return [(number, asked, "") for number in range(self._fleet.settings.partitions)]
+            return self._to_all(asked)
         streams = await self.streams()
         if asked["do"] == "retrain":
-            wanted = list(dict.fromkeys(asked.get("streams") or sorted(streams)))
+            wanted = list(dict.fromkeys(asked.get("streams") or ()))
+            if not wanted:
+                listed = await self._ask_each(self._to_all({"do": "streams"}), client)
+                wanted = [one["stream"] for one in listed["streams"] if one["stream"] in streams]
             if asked.get("rows_file") or asked.get("dry_run"):
                 raise InputError(
                     "a fleet learns from the rows it keeps, on any worker: --from and --dry-run need a daemon"
@@ -121,7 +129,7 @@ class Desk:
         return [(_of(name, streams), asked, name)]
 
     async def streams(self) -> dict[str, int]:
-        """The partition of each stream of which a state is saved."""
+        """The partition of each stream of which a state is, or was, saved: what is empty now has its name still."""
         bucket = f"KV_{self._fleet.names.states}"
         asked = {"subjects_filter": f"$KV.{self._fleet.names.states}.>"}
         found: dict[str, int] = {}

@@ -398,8 +398,7 @@ class Partition:
         scoring.orders.config = self._around.budgeted(scoring.config, len(self._streams))
         scoring.orders.step(now)
         if monotonic() - self._saved_at >= _LOOK_EVERY_S:
-            in_alarm = [name for name, stream in self._streams.items() if stream.policy.active]
-            await self._rows.recall([*scoring.orders.overdue(), *in_alarm])  # they look back at older rows
+            await self._rows.recall([*scoring.orders.overdue(), *self._recurring()])  # these look back at older rows
             scoring.orders.beat(now, now)
             self._flush(now)
             self._show()
@@ -412,6 +411,14 @@ class Partition:
             champion = next(iter(self._saved.models.get(wanted.stream, ())), "")
             await training.ask(self._fleet, self.number, wanted, champion, name, self._inbox)
             self._training.asked_for(wanted.stream, name)
+
+    def _recurring(self) -> list[str]:
+        """Streams with an open alert that has come before: at its end it may be learned as a habit."""
+        return [
+            name
+            for name, stream in self._streams.items()
+            if any(alert.recurring is not None for alert in stream.policy.active)
+        ]
 
     def _flush(self, now: float) -> None:
         """Pack rows when it is time to: the store is scratch, and everything else in it is in the states."""

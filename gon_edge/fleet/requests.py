@@ -173,8 +173,9 @@ class Requests:
             await self._remove(stream)
         elif before.model is not None:
             self._saved.use(stream, before.model.version)
-        if do in _LOOK_BACK and (newest := answers(self._scoring.store, stream)[-1:]):
-            self._answers = [*self._answers, asdict(newest[0])][-_ANSWERS_SHOWN:]
+        newest = [asdict(one) for one in answers(self._scoring.store, stream)[-1:]]
+        if newest and newest[0] not in self._answers:
+            self._answers = [*self._answers, *newest][-_ANSWERS_SHOWN:]
         return stream
 
     async def send(self) -> None:
@@ -192,10 +193,13 @@ class Requests:
         if not self._has_alerts:
             self._has_alerts = True
             last = (await fleet.js.stream_info(names.events)).state.last_seq
+            store, told = self._scoring.store, dict[str, Mapping[str, Any]]()
             async for message in fleet.read(names.events, names.events_of(self._number), 1, last):
                 event = json.loads(message.data)
-                if event["type"] != "takeover":
-                    self._scoring.store.add_alert(event)
+                if event["type"] != "takeover" and (event["id"] in told or store.alert(event["id"]) is None):
+                    told[event["id"]] = event
+            for event in told.values():
+                store.add_alert(event)
         if do in _LOOK_BACK:
             await self._rows.recall([stream])
         if do == "rollback":
@@ -207,8 +211,10 @@ class Requests:
         """Delete what JetStream has of a stream that is removed, but for its state."""
         try:
             await self._rows.forget(stream)
+            days = await self._fleet.js.key_value(self._fleet.names.days)
+            await days.delete(self._fleet.names.state(self._number, stream))
         except Errors as error:
-            log.warning("stream %r is removed, and its rows stay in JetStream: %s", stream, error)
+            log.warning("stream %r is removed, and some of its rows stay in JetStream: %s", stream, error)
         self._saved.dropped += self._saved.models.pop(stream, [])
 
 

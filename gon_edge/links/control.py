@@ -61,6 +61,11 @@ def socket_path(state_dir: Path) -> Path:
     return path
 
 
+def is_of_fleet(state_dir: Path) -> bool:
+    """Whether workers of a fleet have this folder: what is known of streams is not in it."""
+    return (state_dir / FLEET_LOCK).exists()
+
+
 class Request:
     """One request, for the thread that acts on it.
 

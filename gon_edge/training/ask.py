@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError, StoreError, UnreachableError
-from gon_edge.links.control import FLEET_LOCK, listens, request
+from gon_edge.links.control import is_of_fleet, listens, request
 from gon_edge.model.file import Model
 from gon_edge.process.clock import Clock
 from gon_edge.process.files import make_folder
@@ -60,7 +60,7 @@ def ask(config: Config, asked: Mapping[str, Any], progress: Progress = lambda to
     """
     if listens(config.state_dir) and not asked.get("apart"):
         return request(config.state_dir, asked, progress=progress)
-    if (config.state_dir / FLEET_LOCK).exists():
+    if is_of_fleet(config.state_dir):
         raise UnreachableError(f"{config.state_dir} is of workers of a fleet, and none runs here: ask where one does")
     client = _Caller(progress)
     with _Here(config, writes=asked["do"] in _WRITING and not asked.get("dry_run")) as here:

@@ -82,6 +82,9 @@ def test_commands_of_a_daemon_reach_the_owner_of_a_stream_and_outlive_it(tmp_pat
                 assert "no stream 'fan'; there are: pump-0, pump-1, pump-2" in await refusal(
                     first, "silence", "add", "fan", "--for", "1h"
                 )
+                assert "a fleet cannot rename" in await refusal(first, "streams", "rename", "pump-1", "fan")
+                assert "need a daemon" in await refusal(first, "retrain", "pump-1", "--dry-run")
+                assert "gon-edge fleet status shows" in await refusal(first, "alerts")
                 (trained,) = await command(first, "feedback", event["id"], "true")
                 assert (trained["stream"], trained["outcome"]) == ("pump-0", "promoted"), trained
 
@@ -101,6 +104,12 @@ def test_commands_of_a_daemon_reach_the_owner_of_a_stream_and_outlive_it(tmp_pat
                 removed = await command(second, "streams", "remove", "pump-2")
                 assert removed["rows"] == 200
                 assert [one["stream"] for one in await command(second, "streams", "list")] == STREAMS[:2]
+                (accepted,) = await command(second, "accept", "pump-1", "--since", "100s")
+                assert (accepted["stream"], accepted["outcome"]) == ("pump-1", "promoted"), accepted
+                trained = await command(second, "retrain", "--all")
+                assert [(one["stream"], one["outcome"]) for one in trained] == [
+                    (stream, "promoted") for stream in STREAMS[:2]
+                ], trained
                 assert second.end() == 0
                 assert "none runs here" in await refusal(second, "streams", "list")
         finally:
