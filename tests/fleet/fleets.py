@@ -224,9 +224,9 @@ async def single_daemon(
     return {key: only for key, (only,) in heard.verdicts.items()}, sent.events
 
 
-def run(work: Awaitable[None]) -> None:
+def run(work: Awaitable[None], limit_s: float = 120.0) -> None:
     async def within() -> None:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(limit_s):
             await work
 
     asyncio.run(within())

@@ -104,8 +104,6 @@ def test_commands_of_a_daemon_reach_the_owner_of_a_stream_and_outlive_it(tmp_pat
                 removed = await command(second, "streams", "remove", "pump-2")
                 assert removed["rows"] == 200
                 assert [one["stream"] for one in await command(second, "streams", "list")] == STREAMS[:2]
-                (accepted,) = await command(second, "accept", "pump-1", "--since", "100s")
-                assert (accepted["stream"], accepted["outcome"]) == ("pump-1", "promoted"), accepted
                 trained = await command(second, "retrain", "--all")
                 assert [(one["stream"], one["outcome"]) for one in trained] == [
                     (stream, "promoted") for stream in STREAMS[:2]
@@ -117,7 +115,7 @@ def test_commands_of_a_daemon_reach_the_owner_of_a_stream_and_outlive_it(tmp_pat
                 program.process.kill()
             server.stop()
 
-    run(work())
+    run(work(), 300.0)  # many commands, and trainings
 
 
 def test_what_was_asked_while_nobody_owned_the_stream_is_done_by_the_next_worker(nats_server, tmp_path: Path) -> None:
@@ -140,7 +138,7 @@ def test_what_was_asked_while_nobody_owned_the_stream_is_done_by_the_next_worker
             finally:
                 worker.end()
 
-    run(work())
+    run(work(), 300.0)  # many commands, and trainings
 
 
 def test_answers_by_mqtt_and_switches_of_home_assistant_reach_a_fleet_over_the_death_of_who_hears_them(
@@ -204,4 +202,4 @@ def test_answers_by_mqtt_and_switches_of_home_assistant_reach_a_fleet_over_the_d
             for program in running:
                 program.process.kill()
 
-    run(work())
+    run(work(), 300.0)  # many commands, and trainings

@@ -38,7 +38,7 @@ def test_a_training_that_a_person_waits_for_goes_on_with_the_next_owner(nats_ser
             await ask(fleet, PUMP, missed(PUMP, 100.0))
             await first.work(lambda: first.partition.training.names)  # somebody was asked for it, and nobody works
             sequence = await sequence_of(fleet)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await entries(fleet, fleet.names.states))[fleet.names.state(0, PUMP)]["sequence"] < sequence:
                     await first.partition.work()
             assert [len(asked["orders"]) for asked in (await owner_of(fleet))["asked"]] == [1]
@@ -64,7 +64,7 @@ def test_a_training_that_a_person_waits_for_goes_on_with_the_next_owner(nats_ser
             await second.work(lambda: not second.partition._requests.news)
             assert (await owner_of(fleet))["asked"] == []
 
-    run(work())
+    run(work(), 300.0)
 
 
 def test_a_request_is_carried_out_again_where_its_effect_was_not_saved_and_else_not(
