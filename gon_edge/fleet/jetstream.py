@@ -42,8 +42,7 @@ EVENTS_KEPT_S = 30 * 86400.0
 """Events of alerts are kept for a month.  Not critical: a few a day, half a kilobyte each."""
 
 CHUNKS_KEPT = 2500
-"""Chunks of rows kept of each stream of readings: eight days at one every five minutes, as `training.absent` looks at;
-``fleet.max_size`` bounds those of all streams before that."""
+"""Chunks of rows kept of each stream of readings: eight days, as `training.absent` wants, of one every five minutes."""
 
 _CONNECT_S = 5.0
 TRAINING_S = 3600.0

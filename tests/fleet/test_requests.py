@@ -40,6 +40,7 @@ def test_a_training_that_a_person_waits_for_goes_on_with_the_next_owner(nats_ser
             sequence = await sequence_of(fleet)
             async with asyncio.timeout(60):
                 while (await entries(fleet, fleet.names.states))[fleet.names.state(0, PUMP)]["sequence"] < sequence:
+                    await first.pulls.keep(0.2)
                     await first.partition.work()
             assert [len(asked["orders"]) for asked in (await owner_of(fleet))["asked"]] == [1]
             await first.pulls.stop()  # as if it were killed here
