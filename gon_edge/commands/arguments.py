@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import os
 import re
 import sys
@@ -412,6 +411,8 @@ def note(text: str) -> None:
 
 def write_json(value: object) -> None:
     """Print `value` as JSON for a script; what could steer a terminal is written as an escape of JSON."""
+    import json  # 2 ms, which a command that prints none need not wait for
+
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     sys.stdout.write("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) + "\n")
 
