@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.model.gon import Discriminator, Float, Scale
-from gon_edge.model.prediction import Prediction
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.training.rows import TrainingRows
 from gon_edge.training.settings import FitSettings
@@ -51,15 +50,6 @@ _FLOOR = 1e-2
 keeps rounding from being news in a record that hardly moves."""
 
 
-_FEW_ROWS, _HALF = 5, 0.5
-"""The scale of so few rows and the prediction both see what happens within some rows, and share one vote.  A whole vote
-for each, or for one of them alone, was nearly as good (docs/detection.md)."""
-
-_RIDGE = 0.1
-"""Of the prediction, in variances of a reading.  Not critical: 0.05, 0.1 and 0.2 gave mean average precisions of 0.731,
-and F1 of 0.525, 0.532 and 0.528."""
-
-
 def untrained(
     data: TrainingRows, ends: NDArray[np.intp], lengths: Sequence[int], settings: FitSettings, rng: np.random.Generator
 ) -> Discriminator:
@@ -80,7 +70,7 @@ def untrained(
             prototypes=np.zeros((1, len(weight)), np.float32),
             kappa=1.0 / ridge,
             tau=1.0,
-            share=_HALF if rows == _FEW_ROWS else 1.0,
+            share=1.0,
         )
         scales.append(scale)
     net = Discriminator(scales, features, bias=0.0)
@@ -107,39 +97,14 @@ def _with_rare(
     return net.with_parameters({**net.parameters(), **prototypes})
 
 
-def foretelling(net: Discriminator, data: TrainingRows, ends: NDArray[np.intp]) -> Discriminator:
-    """The network with a prediction of each row from the one before, from the rows at ``ends`` (N,).
-
-    Least squares with a ridge, in one pass.  A row that begins a piece has none before it.
-    """
-    if net.window == 1:
-        return net
-    basis = net.basis[0]
-    moment, product, square = np.zeros((len(basis),) * 2), np.zeros((len(basis), net.features)), np.zeros(net.features)
-    follow = ends[data.age[ends] > 1]
-    for batch in data.batches(follow):
-        p, z = (data.z[batch - 1] @ basis.T).astype(np.float64), data.z[batch].astype(np.float64)
-        moment += p.T @ p
-        product += p.T @ z
-        square += np.einsum("nf,nf->f", z, z)
-    rows = max(1, len(follow))
-    ahead = np.linalg.solve(moment + _RIDGE * rows * np.eye(len(basis)), product)  # (H, F)
-    missed = square + np.einsum("hf,hf->f", ahead, moment @ ahead - 2.0 * product)
-    variance = np.maximum(missed, 0.0) / rows
-    gain = 1.0 / (variance + max(float(variance.mean()), _SMALLEST_VARIANCE))
-    weight = QuantizedLinear.from_float(ahead.T.astype(np.float32))
-    usual = max(float(gain @ variance), floor(1, net.features))
-    return net.with_prediction(Prediction(weight, gain.astype(np.float32), tau=usual, share=_HALF))
-
-
 def sampled(ends: NDArray[np.intp], most: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """``ends`` (N,), or ``most`` of them at random, in order."""
     return ends if len(ends) <= most else np.sort(rng.choice(ends, most, replace=False))
 
 
 def levels(energies: Float, net: Discriminator) -> NDArray[np.float64]:
-    """Levels tau (E,) from energies (N, E) of normal windows."""
-    lowest = [floor(term.rows, net.features) for term in net.terms]
+    """Levels tau (S,) from energies (N, S) of normal windows."""
+    lowest = [floor(scale.rows, net.features) for scale in net.scales]
     return np.maximum(np.quantile(energies, _TAU_QUANTILE, axis=0), lowest)
 
 

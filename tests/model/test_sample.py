@@ -30,7 +30,7 @@ def test_generated_windows_look_as_normal_as_a_typical_one_and_are_not_all_alike
     made = sample.generated_windows(model, 8, np.random.default_rng(0))
     net = model.discriminator
     abnormality = net.abnormality(net.energies(model.scaler.transform(made)))
-    np.testing.assert_allclose(abnormality, model.typical, rtol=0.05)
+    np.testing.assert_allclose(abnormality, model.typical, rtol=0.02)
     assert made[:, :, 0].mean(axis=1).std() > 5.0
 
 

@@ -49,14 +49,11 @@ def test_records_of_any_length_can_be_learned(rows, window):
     assert np.isfinite(detector.threshold_)
 
 
-def test_half_a_minute_to_learn_from_is_seldom_a_permanent_alarm():
-    # Twenty held-out rows, whose averages hang together, may all be calmer than what follows: one seed's are.
-    shares = []
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        detector = GONDetector(random_state=seed).fit(rng.normal(size=(60, 10)))
-        shares.append(detector.predict(rng.normal(size=(1000, 10))).mean())
-    assert np.count_nonzero(np.array(shares) > 0.1) <= 1
+@pytest.mark.parametrize("seed", range(4))
+def test_half_a_minute_to_learn_from_is_no_permanent_alarm(seed):
+    rng = np.random.default_rng(seed)
+    detector = GONDetector(random_state=seed).fit(rng.normal(size=(60, 10)))
+    assert detector.predict(rng.normal(size=(1000, 10))).mean() < 0.1
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not():
