@@ -522,7 +522,7 @@ def operations() -> Json:
             [
                 graph("Trainings that run or wait",
                       [query(f"sum by (instance) (gon_edge_retrain_running{ON})", "running {{instance}}"),
-                       query(f"sum by (wait) (gon_edge_retrain_waiting{ON}) > 0", "waiting: {{wait}}")],
+                       query(f"sum by (wait) (gon_edge_retrain_waiting{ON})", "waiting: {{wait}}")],
                       8, stack="normal", low=0,
                       text="place: others run. heat, load, battery: retrain.max_temperature, max_load, on_battery. "
                            "retry: it is about to begin, another process trains, or the disk refuses its files."),
