@@ -180,7 +180,7 @@ class GONDetector:
 
     def _scores(self, data: TrainingRows) -> NDArray[np.float64]:
         net, model = self.model_.discriminator, self.model_
-        energies = np.empty((len(data), len(net.scales)), np.float32)
+        energies = np.empty((len(data), len(net.terms)), np.float32)
         for batch in _batches(len(data)):
             energies[batch] = net.energies(data.windows(batch))
         raw = net.abnormality_after_restart(energies, data.age, model.typical)

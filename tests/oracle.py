@@ -14,6 +14,7 @@ import torch
 from scipy.stats import genpareto
 
 from gon_edge.model.gon import Discriminator, Scale
+from gon_edge.model.prediction import Prediction
 from gon_edge.model.quantize import QuantizedLinear
 
 # -- windows, scores ---------------------------------------------------------------------------------------------------
@@ -97,7 +98,10 @@ def pareto(excess, shapes):
 
 
 def a_discriminator(rng, *, window, features, hidden=5, prototypes=3):
-    """A network with random parameters.  gain² <= kappa, as ``fit`` makes it and ``generate`` relies on."""
+    """A network with random parameters.  gain² <= kappa, as ``fit`` makes it and ``generate`` relies on.
+
+    It has a prediction where a window has a row before the last one.
+    """
     scales = []
     for rows in sorted({1, max(1, window // 3), window}):
         length = rows * features
@@ -114,7 +118,13 @@ def a_discriminator(rng, *, window, features, hidden=5, prototypes=3):
                 share=rng.uniform(0.5, 1.5),
             )
         )
-    return Discriminator(scales, features, bias=rng.normal())
+    net = Discriminator(scales, features, bias=rng.normal())
+    if window == 1:
+        return net
+    units = len(scales[0].gain)
+    weight = QuantizedLinear.from_float(rng.normal(size=(features, units)).astype(np.float32))
+    gain = rng.uniform(0.2, 1.0, features).astype(np.float32)
+    return net.with_prediction(Prediction(weight, gain, tau=rng.uniform(0.2, 1.0) * features, share=0.5))
 
 
 def first_layer(scale):
@@ -130,7 +140,7 @@ def first_layer(scale):
 
 
 def energies(net, x):
-    """e_s of one window (W, F), sum by sum."""
+    """e_s of one window (W, F), and what was not foretold of its last row, sum by sum."""
     out = []
     for scale in net.scales:
         x_s = [float(value) for row in x[len(x) - scale.rows :] for value in row]
@@ -142,6 +152,11 @@ def energies(net, x):
             )
         unseen = sum(v * v for v in x_s) - sum(p_h * p_h for p_h in p)
         out.append(min(distances) + scale.kappa * max(unseen, 0.0))
+    if net.prediction is not None:
+        before, now = (np.asarray(row, np.float64) for row in x[-2:])
+        ahead = net.prediction.weight.values.astype(np.float64) * net.prediction.weight.step[:, None]
+        missed = now - ahead @ (first_layer(net.scales[0]) @ before)
+        out.append(sum(g * m * m for g, m in zip(net.prediction.gain.tolist(), missed.tolist(), strict=True)))
     return out
 
 
@@ -149,20 +164,20 @@ def logit(net, x):
     """D of one window (W, F)."""
     terms = [
         scale.share * math.log(1.0 + energy / scale.tau)
-        for scale, energy in zip(net.scales, energies(net, x), strict=True)
+        for scale, energy in zip(net.scales, energies(net, x), strict=False)
     ]
     return net.bias - sum(terms)
 
 
 def abnormality_after_restart(net, energies, age, typical):
-    """``bias - D`` of one window, scale by scale; a scale that has not seen all its rows takes its share of typical."""
+    """The score of one window, term by term; one that has not seen all its rows takes its share of typical."""
     shares = sum(scale.share for scale in net.scales)
     total = 0.0
-    for scale, energy in zip(net.scales, energies, strict=True):
-        if age >= scale.rows:
-            total += scale.share * math.log(1.0 + energy / scale.tau)
+    for term, energy in zip(net.terms, energies, strict=True):
+        if age >= term.rows:
+            total += term.share * math.log(1.0 + energy / term.tau)
         else:
-            total += typical * scale.share / shares
+            total += typical * term.share / shares
     return total
 
 

@@ -85,7 +85,7 @@ def unrounded(model, weights):
         replace(scale, weight=Exact(weight))
         for scale, weight in zip(net.scales, weights[-len(net.scales) :], strict=True)
     ]
-    return replace(model, discriminator=Discriminator(scales, net.features, net.bias))
+    return replace(model, discriminator=Discriminator(scales, net.features, net.bias, net.prediction))
 
 
 def mean(table, score):

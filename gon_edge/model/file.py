@@ -30,14 +30,15 @@ from gon_edge.model.counters import Judged, Rows
 from gon_edge.model.daily import is_difference
 from gon_edge.model.gon import Discriminator, Scale
 from gon_edge.model.levels import Levels
+from gon_edge.model.prediction import Prediction
 from gon_edge.model.quantize import QuantizedLinear
 from gon_edge.model.smoothing import Smoother
 from gon_edge.model.window import Scaler
 from gon_edge.process.digest import sha256
 from gon_edge.process.files import adopt, make_folder, read_regular
 
-FORMAT_VERSION = 2
-"""2 knows counters and the range of each feature; files of 1 are read, and have none."""
+FORMAT_VERSION = 3
+"""2 knows counters and the range of each feature, 3 a prediction of rows; files of 1 and 2 are read, and have none."""
 
 _LARGEST = 64 << 20
 """Bytes of a model file that are read; 500 features need 1 MB."""
@@ -129,17 +130,21 @@ class Model:
     @property
     def parameters(self) -> int:
         """Number of weights, first layer included."""
-        return sum(
+        ahead = self.discriminator.prediction
+        scales = sum(
             s.weight.values.size + s.weight.step.size + s.gain.size + s.prototypes.size + 3
             for s in self.discriminator.scales
         )
+        return scales + (ahead.weight.values.size + ahead.weight.step.size + ahead.gain.size + 2 if ahead else 0)
 
     @property
     def finite(self) -> bool:
         """Whether every value that a score depends on is finite."""
-        levels = [self.threshold, self.typical, self.discriminator.bias]
-        levels += [value for scale in self.discriminator.scales for value in (scale.kappa, scale.tau, scale.share)]
-        arrays = [a for scale in self.discriminator.scales for a in (scale.gain, scale.prototypes, scale.weight.step)]
+        net = self.discriminator
+        levels = [self.threshold, self.typical, net.bias, *(scale.kappa for scale in net.scales)]
+        levels += [value for term in net.terms for value in (term.tau, term.share)]
+        arrays = [a for term in net.terms for a in (term.gain, term.weight.step)]
+        arrays += [scale.prototypes for scale in net.scales]
         known = np.isfinite([*levels, *self.scaler.mean, *self.scaler.scale]).all()
         return bool(known) and all(bool(np.isfinite(array).all()) for array in arrays)
 
@@ -227,11 +232,15 @@ def dumps(model: Model) -> bytes:
         arrays[f"step{s}"] = scale.weight.step
         arrays[f"gain{s}"] = scale.gain
         arrays[f"prototypes{s}"] = scale.prototypes
+    ahead = model.discriminator.prediction
+    if ahead is not None:
+        arrays |= {"ahead": ahead.weight.values, "ahead_step": ahead.weight.step, "ahead_gain": ahead.gain}
     header: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "features": list(model.features),
         "bias": model.discriminator.bias,
         "scales": [[s.rows, s.kappa, s.tau, s.share] for s in model.discriminator.scales],
+        "prediction": [ahead.tau, ahead.share] if ahead is not None else [],
         "smoothing": model.smoothing,
         "threshold": model.threshold,
         "typical": model.typical,
@@ -282,18 +291,15 @@ def loads(blob: bytes, path: Path) -> Model:
             weight = QuantizedLinear(arrays[f"weight{s}"], arrays[f"step{s}"])
             units = len(weight.values)
             _require(f"weight{s}", weight.values, np.int8, (units, rows * len(features)))
-            _require(f"step{s}", weight.step, np.float32, (units,))
-            _require(f"gain{s}", arrays[f"gain{s}"], np.float32, (units,))
-            _require(f"prototypes{s}", arrays[f"prototypes{s}"], np.float32, (len(arrays[f"prototypes{s}"]), units))
-            for name in (f"step{s}", f"gain{s}", f"prototypes{s}"):
-                if not arrays[name].size or not (np.abs(arrays[name]) <= _LARGEST_WEIGHT).all():  # NaN is not
-                    raise ValueError(f"{name} holds what no row can be scored by")
+            prototypes = (len(arrays[f"prototypes{s}"]), units)
+            _require_factors(arrays, {f"step{s}": (units,), f"gain{s}": (units,), f"prototypes{s}": prototypes})
             scales.append(Scale(rows, weight, arrays[f"gain{s}"], arrays[f"prototypes{s}"], kappa, tau, share))
         _check_columns(arrays, len(features))
+        ahead = _prediction(header, arrays, scales[0], scales[-1].rows)
         return Model(
             features=features,
             scaler=Scaler(arrays["mean"], arrays["scale"]),
-            discriminator=Discriminator(scales, len(features), header["bias"]).with_less_memory(),
+            discriminator=Discriminator(scales, len(features), header["bias"], ahead).with_less_memory(),
             smoothing=header["smoothing"],
             threshold=header["threshold"],
             typical=header["typical"],
@@ -308,6 +314,21 @@ def loads(blob: bytes, path: Path) -> Model:
         raise
     except Exception as error:  # one wrong bit makes zipfile, zlib, numpy or json raise nearly anything
         raise ModelFileError(path, f"is not a gon-edge model or is damaged ({error})") from error
+
+
+def _prediction(
+    header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], first: Scale, window: int
+) -> Prediction | None:
+    """The prediction in a file, None where it has none; raises ValueError where no row could be scored by it."""
+    if not header.get("prediction"):
+        return None
+    tau, share = header["prediction"]
+    units, features = first.weight.values.shape
+    if first.rows != 1 or window < 2:
+        raise ValueError("there is a prediction, and no scale that sees a row by itself and one that sees two")
+    _require("ahead", arrays["ahead"], np.int8, (features, units))
+    _require_factors(arrays, {"ahead_step": (features,), "ahead_gain": (features,)})
+    return Prediction(QuantizedLinear(arrays["ahead"], arrays["ahead_step"]), arrays["ahead_gain"], tau, share)
 
 
 def save_model(model: Model, path: Path) -> None:
@@ -389,6 +410,13 @@ def _require(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tup
         raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
 
 
+def _require_factors(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        _require(name, arrays[name], np.float32, shape)
+        if not arrays[name].size or not (np.abs(arrays[name]) <= _LARGEST_WEIGHT).all():  # NaN is not
+            raise ValueError(f"{name} holds what no row can be scored by")
+
+
 def _check_header(header: Mapping[str, Any]) -> None:
     """Raise ValueError where the checksum is right and yet no row could be scored by what stands here."""
     lowest = {"bias": -math.inf, "typical": -math.inf, "threshold": -math.inf, "interval_s": 0.0, "smoothing": 1e-6}
@@ -409,6 +437,10 @@ def _check_header(header: Mapping[str, Any]) -> None:
             or not all(_is_number(factor, 1e-12, _LARGEST_WEIGHT) for factor in factors)
         ):
             raise ValueError(f"a scale is {[rows, *factors]!r:.80}")
+    ahead = header.get("prediction", [])
+    is_pair = isinstance(ahead, list) and len(ahead) in (0, 2)
+    if not is_pair or not all(_is_number(factor, 1e-12, _LARGEST_WEIGHT) for factor in ahead):
+        raise ValueError(f"prediction is {ahead!r:.40}")
     if not isinstance(lineage, dict) or _levels(lineage) > _DEEPEST:
         raise ValueError("lineage is no history of a model")
     for key, low, high in _TIMES:

@@ -13,6 +13,8 @@ covariance.  Its tails are heavy, so one wild sensor does not drown the scales t
 R, g and kappa, k-means gives c: that alone is a good detector.  Adversarial training moves c and the bias.  The gains g
 and the shares v stay as they are, because moving them made detection of real faults worse (docs/detection.md).
 
+A row's score also counts how far it lies from what the row before foretold (`prediction`); D does not.
+
 ``generate`` climbs D from given windows: the GON step.  The whole climb happens in the row space of the first layer
 (ARCHITECTURE.md, D4).  The window stays ``beta_j x_j + sum_s R_sj' a_js`` on each block of rows j, so a step costs
 (S H)² instead of W F H, and windows are only built again at the end.
@@ -32,7 +34,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gon_edge.model.quantize import QuantizedLinear
+from gon_edge.model.prediction import Forecast, Prediction
+from gon_edge.model.quantize import QuantizedLinear, orthonormal_rows
 
 Float = NDArray[np.float32]
 _Number = TypeVar("_Number", float, Float, NDArray[np.float64])
@@ -67,23 +70,6 @@ class Scale:
     share: float
 
 
-def orthonormal_rows(weight: NDArray[np.floating]) -> Float:
-    """Rows (H, n) spanning the same space as ``weight``'s, orthonormal to float32 rounding.
-
-    int8 rounding tilts the rows a little; orthonormal again, ``||x||² - ||R x||²`` is exactly what R does not see.
-
-    Gram-Schmidt, twice over each row, which is as exact as ``numpy.linalg.qr``: the rows are nearly orthogonal, and
-    the daemon needs nothing else of LAPACK, whose pages would cost it 1 MiB.
-    """
-    basis = np.zeros(weight.shape)
-    for h, row in enumerate(weight.astype(np.float64)):
-        for _ in range(2):
-            row = row - (basis[:h] @ row) @ basis[:h]
-        length = float(np.sqrt(row @ row))
-        basis[h] = row / length if length > 0.0 else 0.0
-    return basis.astype(np.float32)
-
-
 class Discriminator:
     """The network of the module header, ready to use.
 
@@ -94,20 +80,27 @@ class Discriminator:
     features : int
         F.
     bias : float
+    prediction : Prediction, optional
+        Counts in scores beside D.  The first scale has one row then, and the last one more.
 
     Attributes
     ----------
     window, features : int
     scales : tuple of Scale
+    prediction : Prediction or None
     """
 
-    def __init__(self, scales: Sequence[Scale], features: int, bias: float) -> None:
+    def __init__(
+        self, scales: Sequence[Scale], features: int, bias: float, prediction: Prediction | None = None
+    ) -> None:
         self.scales = tuple(scales)
         self.features = features
         self.bias = bias
         self.window = self.scales[-1].rows
         self._basis = tuple(orthonormal_rows(scale.weight.dequantize()) for scale in self.scales)  # (H, rows*F) each
         self._shares = float(self._share.sum())
+        self.prediction = prediction
+        self._forecast = None if prediction is None else Forecast(prediction, self._basis[0])
         self._one: _OneWindow | None = None  # made with the first window: training makes many that never see one
 
     @property
@@ -144,11 +137,26 @@ class Discriminator:
         return other
 
     def with_levels(self, tau: NDArray[np.floating]) -> Discriminator:
-        """A copy whose scales count from energies ``tau`` (S,) on."""
+        """A copy whose terms count from energies ``tau`` (E,) on."""
         other = copy(self)
         other._one = None
-        other.scales = tuple(replace(scale, tau=float(t)) for scale, t in zip(self.scales, tau, strict=True))
+        count = len(self.scales)
+        other.scales = tuple(replace(scale, tau=float(t)) for scale, t in zip(self.scales, tau[:count], strict=True))
+        if self.prediction is not None:
+            other.prediction = replace(self.prediction, tau=float(tau[count]))
         return other
+
+    def with_prediction(self, prediction: Prediction) -> Discriminator:
+        """A copy whose scores count how far rows are from what the ones before foretold."""
+        other = copy(self)
+        other._one = None
+        other.prediction, other._forecast = prediction, Forecast(prediction, self._basis[0])
+        return other
+
+    @property
+    def terms(self) -> tuple[Scale | Prediction, ...]:
+        """What the E energies are of: the S scales, and the prediction where there is one."""
+        return self.scales if self.prediction is None else (*self.scales, self.prediction)
 
     def parameters(self) -> dict[str, NDArray[np.floating]]:
         """What adversarial training moves: ``prototypes0`` (K, H), ``prototypes1``, ..., and ``bias`` (1,)."""
@@ -162,7 +170,7 @@ class Discriminator:
         return [self._project(x, s)[1] * scale.gain for s, scale in enumerate(self.scales)]
 
     def energies(self, x: Float) -> Float:
-        """e_s of each window.
+        """e_s of each window, and what was not foretold of its last row.
 
         Parameters
         ----------
@@ -170,22 +178,24 @@ class Discriminator:
 
         Returns
         -------
-        ndarray, shape (N, S)
+        ndarray, shape (N, E)
         """
-        energy = np.empty((len(x), len(self.scales)), np.float32)
+        energy = np.empty((len(x), len(self.terms)), np.float32)
         for s, scale in enumerate(self.scales):
             seen = self._see(x, s)
             energy[:, s] = _energy(seen.closest, scale.kappa, np.maximum(seen.unseen, 0.0))
+        if self._forecast is not None:
+            energy[:, -1] = self._forecast.energies(x)
         return energy
 
     def energies_one(self, view: Float) -> list[float]:
-        """e_s of a single window (W, F): what :meth:`energies` gives, in a third of the time.
+        """The E energies of a single window (W, F): what :meth:`energies` gives, in a third of the time.
 
         Its products are the only ones written out twice: those of BLAS for vectors, which do not take a batch.  What is
         left is done for all scales at once.
         """
         if self._one is None:
-            self._one = _OneWindow(self.scales, self._basis)
+            self._one = _OneWindow(self.scales, self._basis, self._forecast)
             self.scales = self._one.scales  # the same parameters, and no second copy of them
         return self._one.energies(view.reshape(-1))
 
@@ -194,25 +204,26 @@ class Discriminator:
         return self.bias - self.abnormality(self.energies(x))
 
     def abnormality(self, energies: NDArray[np.floating]) -> NDArray[np.float64]:
-        """``sum_s v_s log(1 + e_s / tau_s)`` for energies (..., S): ``bias - D``, the score before smoothing."""
-        terms = self._share * np.log1p(energies.astype(np.float64) / self._tau)
+        """``sum_s v_s log(1 + e_s / tau_s)`` for energies (..., E): ``bias - D``, which knows no prediction."""
+        terms = self._share * np.log1p(energies[..., : len(self.scales)].astype(np.float64) / self._tau)
         abnormality: NDArray[np.float64] = terms @ np.ones(len(self.scales))
         return abnormality
 
     def abnormality_after_restart(
         self, energies: NDArray[np.floating], age: NDArray[np.integer], typical: float
     ) -> NDArray[np.float64]:
-        """:meth:`abnormality_one` of N windows: energies (N, S), ages (N,); shape (N,), equal to the last bit."""
-        ratios = energies.astype(np.float64) / self._tau
+        """:meth:`abnormality_one` of N windows: energies (N, E), ages (N,); shape (N,), equal to the last bit."""
+        ratios = energies.astype(np.float64) / np.array([term.tau for term in self.terms])
         # With AVX-512 NumPy's logarithm is another than math's, in the last bit.
         logs = np.fromiter(map(math.log1p, ratios.flat), np.float64, ratios.size).reshape(ratios.shape)
-        abnormality: NDArray[np.float64] = (self._share * logs).sum(axis=1)  # a product adds in another order
+        share = np.array([term.share for term in self.terms])
+        abnormality: NDArray[np.float64] = (share * logs).sum(axis=1)  # a product adds in another order
         for t in np.flatnonzero(age < self.window):
             abnormality[t] = self.abnormality_one(energies[t].tolist(), int(age[t]), typical)
         return abnormality
 
     def abnormality_one(self, energies: Sequence[float], age: int, typical: float) -> float:
-        """:meth:`abnormality` for the energies (S,) of a window that ends at the ``age``-th row of a piece, from 1.
+        """The score before smoothing, by the energies (E,) of a window that ends at the ``age``-th row of a piece.
 
         A scale whose rows are not all there yet sees repetitions of the first row, as no normal window does.  Until
         they are there it counts as in a window of abnormality ``typical``.  Taken at its word, such a scale gave every
@@ -220,11 +231,11 @@ class Discriminator:
         a short record.
         """
         abnormality = 0.0
-        for energy, scale in zip(energies, self.scales, strict=True):
-            if age >= scale.rows:
-                abnormality += scale.share * math.log1p(energy / scale.tau)  # NumPy takes ten times as long for one
+        for energy, term in zip(energies, self.terms, strict=True):
+            if age >= term.rows:
+                abnormality += term.share * math.log1p(energy / term.tau)  # NumPy takes ten times as long for one
             else:
-                abnormality += typical * scale.share / self._shares
+                abnormality += typical * term.share / self._shares
         return abnormality
 
     def input_gradient(self, x: Float) -> Float:
@@ -377,7 +388,7 @@ class _OneWindow:
         With gains and prototypes that are views of those here.
     """
 
-    def __init__(self, scales: Sequence[Scale], basis: Sequence[Float]) -> None:
+    def __init__(self, scales: Sequence[Scale], basis: Sequence[Float], forecast: Forecast | None) -> None:
         units = max(len(each) for each in basis)
         most = max(len(scale.prototypes) for scale in scales)
         self._p = np.zeros((len(scales), 1, units), np.float32)
@@ -393,9 +404,10 @@ class _OneWindow:
             prototypes = self._prototypes[s, : len(scale.prototypes), own]
             own_scales.append(replace(scale, gain=self._gain[s, 0, own], prototypes=prototypes))
         self.scales = tuple(own_scales)
+        self._forecast = forecast
 
     def energies(self, flat: Float) -> list[float]:
-        """e_s of the window at the end of rows (R * F,), one number for each scale."""
+        """Energies of the window at the end of rows (R * F,), one number for each term."""
         unseen = []
         for start, project, p, kappa in self._products:
             x_s = flat[start:]
@@ -403,7 +415,10 @@ class _OneWindow:
             unseen.append(kappa * max(float(x_s.dot(x_s)) - float(p.dot(p)), 0.0))
         gap = self._p * self._gain - self._prototypes  # (S, K, H)
         distances = np.einsum("skh,skh->sk", gap, gap).tolist()
-        return [min(near) + far for near, far in zip(distances, unseen, strict=True)]
+        energies = [min(near) + far for near, far in zip(distances, unseen, strict=True)]
+        if self._forecast is not None:
+            energies.append(self._forecast.energy_one(flat))
+        return energies
 
 
 def _energy(closest: _Number, kappa: Any, unseen: _Number) -> _Number:

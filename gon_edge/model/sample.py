@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from gon_edge.errors import InputError
 from gon_edge.model.file import Model
-from gon_edge.model.gon import Discriminator, Float, orthonormal_rows
+from gon_edge.model.gon import Discriminator, Float
+from gon_edge.model.quantize import orthonormal_rows
 from gon_edge.model.smoothing import fill
 
 _CLIMB_STEPS = 50

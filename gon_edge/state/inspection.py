@@ -68,11 +68,13 @@ def _training(found: Found, state_dir: Path) -> dict[str, Any] | None:
 
 
 def memory_bytes(model: Model) -> int:
-    """Memory the arrays of a model take while it scores: the file's, and the first layer in float32."""
+    """Memory the arrays of a model take while it scores: the file's, and its int8 layers in float32."""
     arrays: list[NDArray[Any]] = [model.scaler.mean, model.scaler.scale, model.longest_run]
     for scale in model.discriminator.scales:
-        arrays += [scale.weight.values, scale.weight.step, scale.gain, scale.prototypes]
-    layer = sum(scale.weight.values.size for scale in model.discriminator.scales)
+        arrays.append(scale.prototypes)
+    for term in model.discriminator.terms:
+        arrays += [term.weight.values, term.weight.step, term.gain]
+    layer = sum(term.weight.values.size for term in model.discriminator.terms)
     return sum(array.nbytes for array in arrays) + 4 * layer  # bytes of a float32
 
 

@@ -29,7 +29,7 @@ from gon_edge.training.adversarial import train_adversarially
 from gon_edge.training.habits import come_again
 from gon_edge.training.rows import TrainingRows, extremes, longest_runs, standardise
 from gon_edge.training.settings import FitSettings
-from gon_edge.training.subspaces import floor, levels, sampled, untrained
+from gon_edge.training.subspaces import floor, foretelling, levels, sampled, untrained
 from gon_edge.training.threshold import fit_threshold
 
 Progress = Callable[[str, float, float | None], None]
@@ -270,7 +270,8 @@ def fit_discriminator(
 ) -> Discriminator:
     """A trained network from the windows that end at rows ``ends`` (N,); ``tell`` hears the share done and the loss."""
     ends = sampled(ends, settings.max_windows, rng)
-    return train_adversarially(untrained(data, ends, settings.scales, settings, rng), data, ends, rng, tell)
+    net = train_adversarially(untrained(data, ends, settings.scales, settings, rng), data, ends, rng, tell)
+    return foretelling(net, data, ends)
 
 
 def _held_out(rows: int, window: int) -> NDArray[np.intp]:

@@ -93,8 +93,8 @@ class TrainingRows:
         return views
 
     def energies(self, net: Discriminator, ends: NDArray[np.intp]) -> Float:
-        """Energies of the windows that end at rows ``ends`` (N,) on each scale of ``net``, shape (N, S)."""
-        energies = np.empty((len(ends), len(net.scales)), np.float32)
+        """Energies of the windows that end at rows ``ends`` (N,) by each term of ``net``, shape (N, E)."""
+        energies = np.empty((len(ends), len(net.terms)), np.float32)
         at = 0
         for batch in self.batches(ends):
             energies[at : at + len(batch)] = net.energies(self.windows(batch))

@@ -244,7 +244,7 @@ def in_alarm(model, streams):
     bad = [replace(row, values=3.0 * row.values) for row in rows]
     detectors = []
     for _ in range(streams):
-        net = model.discriminator.with_levels(np.array([scale.tau for scale in model.discriminator.scales]))
+        net = model.discriminator.with_levels(np.array([term.tau for term in model.discriminator.terms]))
         detectors.append(Detector(replace(model, discriminator=net)))
         detectors[-1].score(rows[0])
     return detectors, rows, bad

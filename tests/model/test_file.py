@@ -141,7 +141,23 @@ def test_a_scale_that_is_no_scale_is_refused_though_its_checksum_is_right(blob, 
         loads(with_right_checksum(blob, {"scales": header["scales"]}), HERE)
 
 
-@pytest.mark.parametrize("name", ["step0", "gain1", "prototypes2"])
+@pytest.mark.parametrize(
+    "prediction", [[1.0], [1.0, 0.5, 1.0], [None, 0.5], [0.0, 0.5], [1.0, 1e308], {}, "ab"], ids=str
+)
+def test_a_prediction_that_is_none_is_refused_though_its_checksum_is_right(blob, prediction):
+    with pytest.raises(ModelFileError, match="prediction is"):
+        loads(with_right_checksum(blob, {"prediction": prediction}), HERE)
+
+
+def test_a_prediction_from_a_scale_that_sees_no_row_by_itself_is_refused(model):
+    net = model.discriminator
+    beheaded = Discriminator(net.scales[1:], net.features, net.bias)
+    beheaded = beheaded.with_prediction(net.prediction)
+    with pytest.raises(ModelFileError, match="no scale that sees a row by itself"):
+        loads(dumps(replace(model, discriminator=beheaded)), HERE)
+
+
+@pytest.mark.parametrize("name", ["step0", "gain1", "prototypes2", "ahead_step", "ahead_gain"])
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38])
 def test_a_weight_no_row_could_be_scored_by_is_refused_though_its_checksum_is_right(blob, name, number):
     # Found by fuzzing: every score was NaN, which is above no threshold.
@@ -222,6 +238,24 @@ def test_a_file_of_the_first_format_is_read_and_has_no_counters(blob, model):
     rows = np.random.default_rng(1).normal(size=(60, 3))
     one, other = GONDetector(), GONDetector()
     one.model_, other.model_ = model, old
+    np.testing.assert_array_equal(one.decision_function(rows), other.decision_function(rows))
+
+
+def test_a_file_of_the_second_format_is_read_and_foretells_nothing(model):
+    net = model.discriminator
+    old = replace(model, discriminator=Discriminator(net.scales, net.features, net.bias))
+    parts = members(dumps(old))
+    header = json.loads(np.load(io.BytesIO(parts["header.npy"])).tobytes())
+    arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(part)) for name, part in parts.items()}
+    del header["checksum"], header["prediction"], arrays["header"]
+    header["format_version"] = 2
+    header["checksum"] = _checksum(header, arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    again = loads(packed({f"{name}.npy": npy(array) for name, array in arrays.items()}), HERE)
+    assert again.discriminator.prediction is None
+    rows = np.random.default_rng(1).normal(size=(60, 3))
+    one, other = GONDetector(), GONDetector()
+    one.model_, other.model_ = old, again
     np.testing.assert_array_equal(one.decision_function(rows), other.decision_function(rows))
 
 

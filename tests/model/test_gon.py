@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 
-from gon_edge.model.gon import orthonormal_rows
+from gon_edge.model.quantize import orthonormal_rows
 
 # (N, W, F): a single row of a single sensor, a long window of one sensor, one row of many, the sizes of the daemon.
 SHAPES = [(1, 1, 1), (3, 1, 4), (4, 7, 1), (5, 6, 3), (2, 15, 8), (2, 40, 38)]
@@ -56,14 +56,15 @@ def test_a_scale_counts_as_typical_until_its_rows_are_there(shape):
         expected = [oracle.abnormality_after_restart(net, e, age, 1.7) for e in energies]
         assert_close(net.abnormality_after_restart(energies, np.full(len(x), age), 1.7), expected)
     whole = np.full(len(x), shape[1])
-    assert_close(net.abnormality_after_restart(energies, whole, 1.7), net.abnormality(energies))
+    beside = 0.0 if net.prediction is None else 0.5 * np.log1p(energies[:, -1] / net.prediction.tau)
+    assert_close(net.abnormality_after_restart(energies, whole, 1.7), net.abnormality(energies) + beside)
 
 
 @shapes
 def test_one_window_is_as_abnormal_as_in_a_batch_to_the_last_bit(shape):
     # Thresholds come from batches, the scores held against them from single windows.
     net, _, rng = a_case(shape, seed=21)
-    energies = rng.gamma(1.0, 5.0, (200, len(net.scales))).astype(np.float32)
+    energies = rng.gamma(1.0, 5.0, (200, len(net.terms))).astype(np.float32)
     age = rng.integers(1, 2 * shape[1] + 1, 200)
     one = [net.abnormality_one(e.tolist(), int(n), 1.7) for e, n in zip(energies, age, strict=True)]
     np.testing.assert_array_equal(net.abnormality_after_restart(energies, age, 1.7), one)
@@ -214,7 +215,7 @@ def test_a_far_window_has_finite_gradients_and_a_finite_climb():
 def test_copies_with_other_levels_leave_the_network_alone():
     net, x, _ = a_case((3, 6, 3), seed=19)
     before = net.forward(x)
-    net.with_levels(np.full(len(net.scales), 9.0))
+    net.with_levels(np.full(len(net.terms), 9.0))
     other = net.with_parameters({key: value + 1.0 for key, value in net.parameters().items()})
     assert not np.array_equal(other.forward(x), before)
     np.testing.assert_array_equal(net.forward(x), before)

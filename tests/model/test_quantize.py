@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gon_edge.model.gon import orthonormal_rows
-from gon_edge.model.quantize import QuantizedLinear
+from gon_edge.model.quantize import QuantizedLinear, orthonormal_rows
 
 
 @settings(max_examples=60)
