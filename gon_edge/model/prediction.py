@@ -58,12 +58,12 @@ class Forecast:
         First layer of the row scale.
     """
 
+    __slots__ = ("_ahead", "_basis", "_before", "_gain", "_now")
+
     def __init__(self, prediction: Prediction, basis: Float) -> None:
         self._basis, self._ahead, self._gain = basis, prediction.weight.dequantize(), prediction.gain
         features = len(prediction.gain)
         self._before, self._now = slice(-2 * features, -features), slice(-features, None)
-        self._p = np.empty(len(basis), np.float32)  # of the row before, made once
-        self._missed = np.empty(features, np.float32)
 
     def energies(self, x: Float) -> Float:
         """Energy of each window (N, W, F), W at least 2; shape (N,)."""
@@ -73,9 +73,5 @@ class Forecast:
 
     def energy_one(self, flat: Float) -> float:
         """The same of the window at the end of rows (R * F,)."""
-        p, missed = self._p, self._missed
-        self._basis.dot(flat[self._before], p)
-        self._ahead.dot(p, missed)
-        missed -= flat[self._now]
-        missed *= missed
-        return float(missed.dot(self._gain))
+        missed = flat[self._now] - self._ahead.dot(self._basis.dot(flat[self._before]))
+        return float((missed * missed).dot(self._gain))
