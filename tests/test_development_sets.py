@@ -79,13 +79,12 @@ def precision():
 
 
 def unrounded(model, weights):
-    """The model with the last fit's first layers in place of their int8 ones."""
+    """The model with the last fit's layers in place of their int8 ones."""
     net = model.discriminator
-    scales = [
-        replace(scale, weight=Exact(weight))
-        for scale, weight in zip(net.scales, weights[-len(net.scales) :], strict=True)
+    *scales, prediction = [
+        replace(term, weight=Exact(weight)) for term, weight in zip(net.terms, weights[-len(net.terms) :], strict=True)
     ]
-    return replace(model, discriminator=Discriminator(scales, net.features, net.bias, net.prediction))
+    return replace(model, discriminator=Discriminator(scales, net.features, net.bias, prediction))
 
 
 def mean(table, score):

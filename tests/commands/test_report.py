@@ -99,7 +99,7 @@ def test_the_page_tells_what_happened(state_dir: Path):
     page = Page(stream_report(state_dir, NAME, DAY))
     assert page.open == []
     assert "critical anomaly" in page.text
-    assert "</svg><script>alert(1)</script> 2" in page.text  # the feature to blame, with its value
+    assert "</svg><script>alert(1)</script> 30.84 (expected" in page.text  # the feature to blame, with its value
     assert "warning missing" in page.text
     assert "pressure is missing" in page.text
     assert "rejected" in page.text
