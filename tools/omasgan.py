@@ -12,9 +12,9 @@ For a GPU: pictures --data CIFAR-FOLDER --divergence kl-wgan --width 64 --steps 
 Pictures: leave-one-out, a class at a time: that class is abnormal, the others normal.  The figure is the AUROC of the
 discriminator of Task 1 (a plain GAN's), of Task 3 and of J, each also with its score averaged over the snapshots of the
 second half of its training, and beside them that of the distance to the nearest of 512 normal pictures, which needs no
-network (in the variant "features": the distance in features of D).  Curves of AUROC over steps are drawn; nothing is
-chosen by them.  Runs go to OUT/toy.jsonl and OUT/omasgan.jsonl as they end; the same command goes on after the last of
-them.
+network (in the variants "features" and "encoder": the distance in features of D, and of the encoder).  Curves of AUROC
+over steps are drawn; nothing is chosen by them.  Runs go to OUT/toy.jsonl and OUT/omasgan.jsonl as they end; the same
+command goes on after the last of them.
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ from gon_edge.research.metrics import average_precision, roc_auc  # noqa: E402
 from gon_edge.research.omasgan import (  # noqa: E402
     Omasgan,
     OmasganSettings,
+    anomalies,
+    two_modes,
+)
+from gon_edge.research.omasgan_networks import (  # noqa: E402
     PictureGenerator,
     PointGenerator,
-    anomalies,
     perceptron,
     picture_discriminator,
-    two_modes,
 )
 
 TASKS = ("task 1", "task 3", "task 3 J")
@@ -64,16 +66,20 @@ chosen by B's samples for the digits 1 to 9: with those of the plane it was spec
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "pixels": {},
+    "no-climb": {"climb": 0.0},
+    "no-spread": {"spread": 0.0},
     "published": {"border": "published", "spread": 0.3},
     "averaged": {"average": 0.99},
     "spectral": {"spectral": True},
     "nearer": {"distance": 0.7},
     "features": {"border": "features"},
+    "encoder": {"border": "encoder"},
+    "climbed": {"border": "climbed"},
     "latent": {"border": "latent"},
     "together": {"border": "latent", "average": 0.99, "spectral": True},
 }
-"""What is tried on pictures, each a change of the first: another border, a nearer one, averaged weights, spectral
-normalisation."""
+"""What is tried on pictures, each a change of the first: a border that is not climbed or not spread, another or a
+nearer one, averaged weights, spectral normalisation."""
 
 
 def main(arguments: list[str] | None = None) -> int:

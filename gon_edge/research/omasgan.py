@@ -10,9 +10,10 @@ module of its own.  What its Task 2 calls a decreasing function of the divergenc
 held back only by the distance to the nearest sample; beside it (``border="published"``) stands a well (``"well"``):
 ``exp(-d/τ) + d/τ·exp(-d*/τ)``, which has its one minimum at distance d = d* from the data, and D *climbed* on it, so
 that samples are the most normal-looking ones at that distance, as the name of the method (minimum anomaly score) has
-it.  Distances of pictures are then between pixels.  Two more borders are the same well elsewhere: ``"features"`` takes
-distances between what D's last layer is given, and ``"latent"`` leaves G as it is and moves its noise only, so that
-every sample is one that G can draw.
+it.  Distances of pictures are then between pixels.  Four more borders are the same well elsewhere.  ``"features"``
+takes distances between what D's last layer is given, and ``"encoder"`` between features of a network of its own, which
+learns from normal pictures which way up they are.  ``"latent"`` leaves G as it is and moves its noise only, so that
+every sample is one that G can draw.  ``"climbed"`` has no generator: real samples climb to the border, each by itself.
 
 Data are tensors (N, ...) on the CPU; networks are on the device of the settings.
 """
@@ -23,7 +24,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -31,13 +31,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gon_edge.research.divergences import DIVERGENCES
+from gon_edge.research.omasgan_networks import MovedNoise, MovedSamples, WhichTurn
 
 Array = NDArray[np.float64]
-Border = Literal["well", "features", "latent", "published"]
+Border = Literal["well", "features", "encoder", "latent", "climbed", "published"]
 
 _SCORED_AT_ONCE = 512
 
@@ -51,7 +51,7 @@ class OmasganSettings:
     divergence : str
         A key of ``DIVERGENCES``.
     border : str
-        ``well``, ``features``, ``latent`` or ``published``.
+        ``well``, ``features``, ``encoder`` (of pictures), ``latent``, ``climbed`` or ``published``.
     steps : int
         Of each task.
     batch : int
@@ -96,99 +96,6 @@ class OmasganSettings:
     average: float = 0.0
     seed: int = 0
     device: str = "cpu"
-
-
-class PointGenerator(nn.Module):
-    """Noise (B, 2) to points (B, 2): a perceptron added to the noise."""
-
-    latent = 2
-
-    def __init__(self, hidden: int = 64) -> None:
-        super().__init__()
-        self.layers = perceptron(2, *[hidden] * 3, 2)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Return points."""
-        return torch.as_tensor(z + self.layers(z))
-
-
-class PictureGenerator(nn.Module):
-    """Noise (B, 100) to pictures (B, C, P, P) in [-1, 1]: transposed convolutions from 4x4 on.
-
-    Parameters
-    ----------
-    channels : int
-    side : int
-        P, a power of two from 8.
-    width : int
-        Channels at the largest size but one; doubled towards 4x4.  The public code's is 64.
-    """
-
-    latent = 100
-
-    def __init__(self, channels: int, side: int, width: int) -> None:
-        super().__init__()
-        self.widest = width * side // 8
-        self.first = nn.Linear(self.latent, self.widest * 16)
-        layers: list[nn.Module] = []
-        before = self.widest
-        while before > width:
-            layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, before // 2, 4, 2, 1)]
-            before //= 2
-        last = [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, channels, 4, 2, 1)]
-        self.layers = nn.Sequential(*layers, *last, nn.Tanh())
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Return pictures."""
-        # Of mean 0 and variance 1: else what all noise has in common is three quarters of what the first layer gives,
-        # and all pictures look alike.
-        centred = (z - 0.5) * math.sqrt(12.0)
-        return torch.as_tensor(self.layers(self.first(centred).reshape(len(z), self.widest, 4, 4)))
-
-
-def perceptron(*sizes: int) -> nn.Sequential:
-    """Linear layers with ReLU between."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-class MovedNoise(nn.Module):
-    """A generator that stays as it is, and a perceptron that moves its noise (B, L) first."""
-
-    def __init__(self, generator: nn.Module, latent: int) -> None:
-        super().__init__()
-        self.generator = generator.requires_grad_(False)
-        self.move = perceptron(latent, 128, latent)
-
-    def train(self, mode: bool = True) -> MovedNoise:
-        """Keep the generator in evaluation, so that it undoes no move by normalising over a batch."""
-        super().train(mode)
-        self.generator.eval()
-        return self
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Return samples."""
-        return torch.as_tensor(self.generator(z + self.move(z)))
-
-
-def picture_discriminator(channels: int, side: int, width: int, *, spectral: bool = False) -> nn.Sequential:
-    """Pictures (B, C, P, P) to outputs (B, 1).
-
-    In training it normalises over the batch, since without it the generator ends in a single picture; in evaluation by
-    what it saw in training, so that a score does not depend on its neighbours.  ``spectral`` divides the weights of
-    each layer by their largest singular value instead.
-    """
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.ELU()]
-    while side > 8:
-        normalise = [] if spectral else [nn.BatchNorm2d(2 * width)]
-        layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), *normalise, nn.ELU()]
-        side, width = side // 2, 2 * width
-    layers += [nn.Flatten(), nn.Linear(width * 16, 64), nn.ELU(), nn.Linear(64, 1)]
-    return nn.Sequential(
-        *(spectral_norm(layer) if spectral and hasattr(layer, "weight") else layer for layer in layers)
-    )
 
 
 class Omasgan:
@@ -271,9 +178,13 @@ class Omasgan:
         """Train B; with the published border D goes on learning against it, with the well D stays."""
         if self.settings.border == "features":
             self._measure_by(copy.deepcopy(self.discriminator[:-1]).eval().requires_grad_(False))  # type: ignore[index]
+        elif self.settings.border == "encoder":
+            self._measure_by(self._encoder())
         self.border = copy.deepcopy(self.generator)
         if self.settings.border == "latent":
             self.border = MovedNoise(self.border, self._latent).train().to(self.settings.device)
+        elif self.settings.border == "climbed":
+            self.border = MovedSamples(self._real(self.settings.reservoir)).to(self.settings.device)
         # Normalising over B's own batch, as it did over G's in training: by what it remembers of those it calls speckle
         # normal.
         judge = copy.deepcopy(self.discriminator).train()
@@ -355,6 +266,15 @@ class Omasgan:
 
         self._repeat("task 3 J", step, progress, self.detector)
 
+    def _encoder(self) -> nn.Module:
+        """Features of normal pictures, learned by a network like D in as many steps as a task has."""
+        last: nn.Linear = self.discriminator[-1]  # type: ignore[index,assignment]
+        learner = WhichTurn(copy.deepcopy(self.discriminator[:-1]), last.in_features).to(self.settings.device)  # type: ignore[index]
+        adam = self._adam(learner)
+        for _ in range(self.settings.steps):
+            _take(adam, learner.loss(self._real()))
+        return learner.body.eval().requires_grad_(False)
+
     def _well(self, distance: Tensor) -> Tensor:
         """Falls and rises again with the distance; least at ``reach``."""
         tau = self.reach * 2.0 / 3.0
@@ -423,8 +343,8 @@ class Omasgan:
     def _says(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.discriminator(x).flatten())
 
-    def _real(self) -> Tensor:
-        rows = torch.randint(len(self._samples), (self.settings.batch,), generator=self._draw)
+    def _real(self, count: int | None = None) -> Tensor:
+        rows = torch.randint(len(self._samples), (count or self.settings.batch,), generator=self._draw)
         return self._samples[rows].to(self.settings.device)
 
     def _noise(self, count: int | None = None) -> Tensor:
