@@ -39,7 +39,7 @@ from gon_edge.errors import GonEdgeError, InputError  # noqa: E402
 from gon_edge.research import pictures  # noqa: E402
 from gon_edge.research.cells import append_cell, read_cells  # noqa: E402
 from gon_edge.research.ganomaly import COMBINED, GANOMALY, GRADCON, Ganomaly, padded  # noqa: E402
-from gon_edge.research.images import DIGITS8, Images, load_images  # noqa: E402
+from gon_edge.research.images import DIGITS8, Images, Split, load_images  # noqa: E402
 from gon_edge.research.metrics import roc_auc  # noqa: E402
 
 Key = tuple[int, str, int, str]
@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.data is None and not options.quick:
             raise InputError("--data is needed: a folder, tarball or .npz of pictures, or digits8 (see --help)")
         images = load_images(options.data or DIGITS8)
+        images = images.shrunk(options.side) if options.side else images
         run(images, options)
     except GonEdgeError as error:
         print(f"ganomaly_gradcon: {error}", file=sys.stderr)
@@ -99,6 +100,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--systems", type=listed, default=list(SYSTEMS), help=f"default: {','.join(SYSTEMS)}")
     parser.add_argument("--show", type=int, default=1, metavar="CLASS", help="normal class that is drawn (default 1)")
     parser.add_argument("--steps", type=int, help="training steps (default 800, 60 in --quick)")
+    parser.add_argument("--side", type=int, default=0, metavar="P", help="shrink pictures to PxP (default: do not)")
     parser.add_argument("--width", type=int, default=8, help="channels of the first convolution (default 8)")
     parser.add_argument("--latent", type=int, default=32, help="(default 32)")
     parser.add_argument("--train", type=int, default=0, metavar="N", help="normal pictures (default 0: all)")
@@ -162,27 +164,14 @@ def key(cell: dict[str, Any]) -> Key:
 
 def asked(images: Images, options: argparse.Namespace) -> dict[str, Any]:
     """Return what makes cells comparable."""
-    names = ("steps", "width", "latent", "train", "test")
+    names = ("steps", "side", "width", "latent", "train", "test")
     return {"data": images.name, **{name: getattr(options, name) for name in names}}
 
 
-def split(images: Images, seed: int, protocol: str, label: int, options: argparse.Namespace) -> tuple[np.ndarray, ...]:
-    """Return normal training pictures, normal and abnormal test pictures, and the classes of both test parts."""
+def split(images: Images, seed: int, protocol: str, label: int, options: argparse.Namespace) -> Split:
+    """Return the pictures of a cell."""
     rng = np.random.default_rng([seed, label])
-    one_class = protocol == "one-class"
-    train = images.train[(images.train_labels == label) == one_class]
-    is_normal = (images.test_labels == label) == one_class
-    chosen = []
-    for which in (is_normal, ~is_normal):
-        rows = rng.permutation(np.flatnonzero(which))
-        chosen.append(rows[: options.test] if options.test else rows)
-    if one_class:
-        chosen[1] = chosen[1][: len(chosen[0])]  # half and half
-    return (
-        train[rng.permutation(len(train))[: options.train or None]],
-        *(images.test[rows] for rows in chosen),
-        *(images.test_labels[rows] for rows in chosen),
-    )
+    return images.split(label, rng, one_class=protocol == "one-class", train=options.train, test=options.test)
 
 
 def measure(
@@ -195,14 +184,14 @@ def measure(
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], Ganomaly]:
     """Train and judge one model."""
-    train, normal, abnormal, _, _ = split(images, seed, protocol, label, options)
+    of = split(images, seed, protocol, label, options)
     settings = replace(SYSTEMS[system], steps=options.steps, width=options.width, latent=options.latent, seed=seed)
-    _, channels, side, _ = padded(train[:1]).shape
+    _, channels, side, _ = padded(of.train[:1]).shape
     started = time.perf_counter()
-    model = Ganomaly(channels, side, settings, options.device).fit(train, progress=progress)
+    model = Ganomaly(channels, side, settings, options.device).fit(of.train, progress=progress)
     train_s = time.perf_counter() - started
-    test = np.concatenate([normal, abnormal])
-    truth = np.arange(len(test)) >= len(normal)
+    test = np.concatenate([of.normal, of.abnormal])
+    truth = np.arange(len(test)) >= len(of.normal)
     started = time.perf_counter()
     scores = model.score(test)
     score_ms = 1e3 * (time.perf_counter() - started) / len(test)
@@ -218,8 +207,8 @@ def measure(
         "system": system,
         "asked": asked(images, options),
         "settings": asdict(settings),
-        "train": len(train),
-        "test": [len(normal), len(abnormal)],
+        "train": len(of.train),
+        "test": [len(of.normal), len(of.abnormal)],
         "parameters": model.parameters,
         "train_s": train_s,
         "score_ms": score_ms,
@@ -279,8 +268,8 @@ def gains(cells: dict[Key, dict[str, Any]]) -> list[list[str]]:
 def show(images: Images, options: argparse.Namespace, progress: Callable[[int], None]) -> None:
     """Draw what one model of class --show sees in all classes, with the figures beside it."""
     cell, model = measure(images, 0, "one-class", options.show, "both", options, progress)
-    _, normal, abnormal, normal_labels, abnormal_labels = split(images, 0, "one-class", options.show, options)
-    test, labels = np.concatenate([normal, abnormal]), np.concatenate([normal_labels, abnormal_labels])
+    of = split(images, 0, "one-class", options.show, options)
+    test, labels = np.concatenate([of.normal, of.abnormal]), np.concatenate([of.normal_labels, of.abnormal_labels])
     truth = labels != options.show
     scores = model.score(test)
     figures: dict[str, Any] = {"cell": cell, "history": model.history}
@@ -310,7 +299,7 @@ def show(images: Images, options: argparse.Namespace, progress: Callable[[int], 
         axes[0, 1].set(xlabel="step", title="cosine with the running mean")
         axes[0, 0].legend(fontsize=7)
     with torch.no_grad():
-        z = padded(test[[*range(8), *range(len(normal), len(normal) + 8)]]).to(model.device)
+        z = padded(test[[*range(8), *range(len(of.normal), len(of.normal) + 8)]]).to(model.device)
         made = model.net["decoder"](model.net["encoder"](z))
     pictures.sheet([z.cpu().numpy(), made.cpu().numpy()], options.out / "reconstructions.png")
     (options.out / "show.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -31,7 +31,6 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from torch.nn import functional  # noqa: E402
 
 from gon_edge.commands.terminal import Progress  # noqa: E402
 from gon_edge.commands.text import table  # noqa: E402
@@ -249,6 +248,7 @@ def run_pictures(options: argparse.Namespace) -> None:
     if options.data is None and not options.quick:
         raise InputError("--data is needed: a folder, tarball or .npz of pictures, or digits8 (see --help)")
     images = load_images(options.data or DIGITS8)
+    images = images.shrunk(options.side) if options.side else images
     classes = options.classes or ([0, 1] if options.quick else list(range(images.classes)))
     steps = options.steps or (40 if options.quick else 400)
     seeds = 1 if options.quick else options.seeds
@@ -339,14 +339,8 @@ def leave_out(
     images: Images, variant: str, label: int, seed: int, steps: int, options: argparse.Namespace, tell: Any
 ) -> dict[str, Any]:
     """Train on all classes but one, judge with single pictures in mixed order, and draw."""
-    rng = np.random.default_rng([seed, label])
-    train = images.train[images.train_labels != label]
-    train = train[rng.permutation(len(train))[: options.train or None]]
-    parts = []
-    for which in (images.test_labels != label, images.test_labels == label):
-        chosen = rng.permutation(np.flatnonzero(which))
-        parts.append(shrunk(padded(images.test[chosen[: options.test or None]]), options.side))
-    samples = shrunk(padded(train), options.side)
+    of = images.split(label, np.random.default_rng([seed, label]), train=options.train, test=options.test)
+    samples, *parts = (padded(pixels) for pixels in (of.train, of.normal, of.abnormal))
     _, channels, side, _ = samples.shape
     changes = {**ON_PICTURES, **VARIANTS[variant]}
     spectral = changes.pop("spectral", False)
@@ -375,7 +369,7 @@ def leave_out(
         draw_scores(model, drawn, auroc, options.out / f"{name}-scores.png")
     return {
         "settings": asdict(settings),
-        "train": len(train),
+        "train": len(samples),
         "test": [len(part) for part in parts],
         "seconds": seconds,
         "reach": model.reach,
@@ -385,11 +379,6 @@ def leave_out(
         "ap": {name: average_precision(*labelled(*both)) for name, both in scores.items()},
         "curve": {"steps": curve.moments, **curve.auroc},
     }
-
-
-def shrunk(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Pictures (N, C, P, P) as means over blocks, (N, C, side, side); as they are where side is 0."""
-    return functional.adaptive_avg_pool2d(pictures, side) if side else pictures
 
 
 def draw_curves(cells: list[dict[str, Any]], path: Path) -> None:

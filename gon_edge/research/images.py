@@ -106,10 +106,78 @@ class Images:
             test_labels=self.test_labels[chosen[1]],
         )
 
+    def shrunk(self, side: int) -> Images:
+        """Pictures of P = ``side``, each pixel the mean of a block; what is no power of two gets a black border first.
+
+        Raises
+        ------
+        InputError
+            When so many blocks do not fit.
+        """
+        power = 1 << (self.shape[-1] - 1).bit_length()
+        if not 0 < side <= power or power % side:
+            raise InputError(f"pictures of {power}x{power} cannot be shrunk to {side}x{side}: take a power of two")
+        before, after = (power - self.shape[-1]) // 2, power - self.shape[-1] - (power - self.shape[-1]) // 2
+        blocks = (-1, self.shape[0], side, power // side, side, power // side)
+
+        def small(pixels: Pixels) -> Pixels:
+            bordered = np.pad(pixels, ((0, 0), (0, 0), (before, after), (before, after)))
+            means: Pixels = np.rint(bordered.reshape(blocks).mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8)
+            return means
+
+        return replace(self, train=small(self.train), test=small(self.test))
+
+    def split(
+        self, label: int, rng: np.random.Generator, *, one_class: bool = False, train: int = 0, test: int = 0
+    ) -> Split:
+        """Normal pictures to learn, and normal and abnormal ones to judge, in random order.
+
+        Parameters
+        ----------
+        label : int
+            The class that is abnormal.
+        rng : numpy.random.Generator
+        one_class : bool
+            It is the one class that is normal, and as many abnormal pictures as normal ones are judged.
+        train, test : int
+            At most so many to learn, and of each kind to judge; 0 is all.
+        """
+        learned = self.train[(self.train_labels == label) == one_class]
+        is_normal = (self.test_labels == label) == one_class
+        normal, abnormal = (rng.permutation(np.flatnonzero(of))[: test or None] for of in (is_normal, ~is_normal))
+        if one_class:
+            abnormal = abnormal[: len(normal)]
+        return Split(
+            train=learned[rng.permutation(len(learned))[: train or None]],
+            normal=self.test[normal],
+            abnormal=self.test[abnormal],
+            normal_labels=self.test_labels[normal],
+            abnormal_labels=self.test_labels[abnormal],
+        )
+
     def shots(self, count: int) -> Images:
         """The first ``count`` training pictures of each class: few-shot learning."""
         chosen = np.concatenate([np.flatnonzero(self.train_labels == c)[:count] for c in np.unique(self.train_labels)])
         return replace(self, train=self.train[chosen], train_labels=self.train_labels[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What is learned, and what is judged.
+
+    Attributes
+    ----------
+    train : ndarray of uint8, shape (N, C, P, P)
+        Normal pictures.
+    normal, abnormal : ndarray of uint8, shape (M, C, P, P)
+    normal_labels, abnormal_labels : ndarray of int, shape (M,)
+    """
+
+    train: Pixels
+    normal: Pixels
+    abnormal: Pixels
+    normal_labels: Labels
+    abnormal_labels: Labels
 
 
 def unit(pixels: Pixels) -> NDArray[np.float32]:

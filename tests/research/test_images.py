@@ -158,6 +158,35 @@ def test_subsets_keep_pictures_and_labels_together():
     assert one.train.mean() == mean[0]
 
 
+def test_pictures_are_shrunk_to_means_of_blocks_with_a_black_border():
+    images = load_images("digits8")
+    pixels = np.arange(0, 144, 4, dtype=np.uint8).reshape(1, 1, 6, 6)
+    small = dataclasses.replace(images, train=pixels, test=pixels).shrunk(4)
+    assert small.shape == (1, 4, 4)
+    # A border of one: the corner has one picture's pixel in four, 0; in the middle are whole blocks.
+    assert small.train[0, 0, :2, :3].tolist() == [[0, 3, 7], [18, 42, 50]]
+    assert images.shrunk(8).train.tolist() == images.train.tolist()
+    for side in (16, 3):
+        with pytest.raises(InputError, match="power of two"):
+            images.shrunk(side)
+
+
+def test_a_split_learns_normal_pictures_only_and_judges_both_kinds():
+    images = load_images("digits8")
+    of = images.split(3, np.random.default_rng(0), train=50, test=20)
+    assert [len(part) for part in (of.train, of.normal, of.abnormal)] == [50, 20, 20]
+    assert 3 not in of.normal_labels
+    assert set(of.abnormal_labels) == {3}
+    learned = {picture.tobytes() for picture in of.train}
+    assert learned <= {picture.tobytes() for picture in images.train[images.train_labels != 3]}
+    np.testing.assert_array_equal(of.train, images.split(3, np.random.default_rng(0), train=50, test=20).train)
+    one = images.split(3, np.random.default_rng(0), one_class=True)
+    assert len(one.train) == (images.train_labels == 3).sum()
+    assert set(one.normal_labels) == {3}
+    assert 3 not in one.abnormal_labels
+    assert len(one.normal) == len(one.abnormal)
+
+
 def test_pixels_become_numbers_from_minus_one_to_one():
     np.testing.assert_allclose(unit(np.array([0, 51, 255], np.uint8)), [-1.0, -0.6, 1.0], rtol=1e-6)
 

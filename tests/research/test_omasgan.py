@@ -232,12 +232,6 @@ def test_the_mean_of_snapshots_is_of_the_later_half_each_at_its_own_scale():
         np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-6)
 
 
-def test_pictures_are_shrunk_to_means_of_blocks():
-    picture = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert omasgan.shrunk(picture, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert omasgan.shrunk(picture, 0) is picture
-
-
 def test_a_second_run_goes_on_after_the_last_whole_line(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     command = ["pictures", "--data", "digits8", "--steps", "2", "--classes", "0,1", "--out", str(tmp_path)]
