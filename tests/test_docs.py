@@ -372,5 +372,13 @@ def test_figures_of_detection_on_a_page_come_from_the_one_file(page: str):
     assert {f"0{figure}" if figure[0] == "." else figure for figure in quoted} <= known
 
 
+def test_the_page_of_claims_gives_the_figures_that_gon_edge_has_in_the_one_file():
+    with (ROOT / "docs" / "results.csv").open(encoding="utf-8") as file:
+        ours = next(row for row in csv.DictReader(file) if row["method"] == "gon-edge")
+    said = re.search(r"average\s+precision (\.\d+) .*?F1 (\.\d+) ", TEXT["docs/research/claims.md"], re.DOTALL)
+    assert said is not None
+    assert [f"0{figure}" for figure in said.groups()] == [f"{float(ours[key]):.3f}" for key in ("ap", "f1")]
+
+
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", text) is not None

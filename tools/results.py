@@ -1,14 +1,16 @@
-"""The tables of detection results, docs/{results,decisions,weeks}.csv, and the pages that show parts of them.
+"""The tables of detection results, docs/{results,shipped,decisions,weeks}.csv, and the pages that show parts of them.
 
     python tools/results.py                                    # write the tables of README and docs anew
     python tools/results.py --check                            # exit status 1 where a page shows something else
     python tools/results.py --cells build/benchmark/cells-corrected.jsonl    # take new figures in first
+    python tools/results.py --cells build/benchmark/cells-corrected.jsonl --times    # and what each method costs
     python tools/results.py --cells build/benchmark/cells-decisions.jsonl    # the same for what alerts are worth
 
 A page holds its table between ``<!-- results: NAME -->`` and ``<!-- end of results -->``; what NAME shows is in
-`TABLES`.  Each row of the files has the day and the commit its figures are of.  results.csv has a row a method;
-decisions.csv has one for each method, set, seed and setting, so that the choice of settings can be judged as well.
-weeks.csv is written by tools/weeks.py.
+`TABLES`.  Each row of the files has the day and the commit its figures are of.  results.csv has a row a method, whose
+times and memory are replaced only with ``--times``, so that a busy machine leaves them alone; ``timed`` is their day.
+shipped.csv has gon-edge's figures by set and seed.  decisions.csv has a row for each method, set, seed and setting, so
+that the choice of settings can be judged as well.  weeks.csv is written by tools/weeks.py.
 """
 
 from __future__ import annotations
@@ -29,14 +31,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gon_edge.research import weeks  # noqa: E402
+from gon_edge.research.cells import Cell, read_cells  # noqa: E402
 from gon_edge.research.recordings import PUBLIC  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results.csv"
+SHIPPED = ROOT / "docs" / "shipped.csv"
 DECISIONS = ROOT / "docs" / "decisions.csv"
 WEEKS = ROOT / "docs" / "weeks.csv"
 NAMES = ("method", "dataset", "seed", "setting")
 FIGURES = ("ap", "roc_auc", "best_f1", "f1", "found", "false_per_1000", "in_alarm", "silent", "blind")
 """Fields of decisions.csv, which ends with the day and the commit."""
+COSTS = ("train_s", "row_us", "peak_mib")
+"""Fields of results.csv that are of the machine."""
+BY_SET = ("ap", "roc_auc", "vus_pr", "best_f1", "f1", "segments_found", "false_alarms", "normal_rows")
+"""Fields of shipped.csv between the set and the seed, and the day and the commit."""
 OURS = "gon-edge"
 BOLD = ("ap", "roc_auc", "vus_pr", "best_f1", "f1")
 """Figures of ours that stand out."""
@@ -92,6 +100,23 @@ TABLES = {
             Column("model KiB", "model_kib", ".0f"),
             Column("MiB", "peak_mib", ".0f"),
             Column("measured", "date", ""),
+            Column("timed", "timed", ""),
+        ),
+    ),
+    "shipped": Table(
+        "docs/detection.md",
+        SHIPPED,
+        "set",
+        "Set",
+        (
+            Column("AP", "ap"),
+            Column("ROC-AUC", "roc_auc"),
+            Column("VUS-PR", "vus_pr"),
+            Column("best F1 possible", "best_f1"),
+            Column("F1 at the threshold", "f1"),
+            Column("faults found", "segments_found", ".2f"),
+            Column("false events", "false_alarms", ".1f"),
+            Column("normal rows", "normal_rows", ".0f"),
         ),
     ),
     "short decisions": Table(
@@ -142,16 +167,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where a page differs")
     parser.add_argument("--cells", type=Path, help="cells of reproduce_table.py, whose figures replace those there")
+    parser.add_argument("--times", action="store_true", help="their times and memory too: the machine was quiet")
     options = parser.parse_args(arguments)
     if options.cells:
-        from gon_edge.research.cells import read_cells
-
         cells = read_cells(options.cells)
         if any(cell["protocol"] == "decisions" for cell in cells):
-            write_decisions(take_in_decisions(read_decisions(), cells))
+            write_rows(DECISIONS, take_in_decisions(read_rows(DECISIONS), cells))
         else:
-            write(take_in(read(), cells))
-    rows = {RESULTS: read(), DECISIONS: decided(read_decisions(), read()), WEEKS: lived()}
+            write_rows(RESULTS, take_in(read_rows(RESULTS), cells, times=options.times))
+            write_rows(SHIPPED, take_in_shipped(read_rows(SHIPPED), cells))
+    results = read_rows(RESULTS)
+    rows = {
+        RESULTS: results,
+        SHIPPED: shipped(read_rows(SHIPPED)),
+        DECISIONS: decided(read_rows(DECISIONS), results),
+        WEEKS: lived(),
+    }
     stale = []
     for name, table in TABLES.items():
         path = ROOT / table.page
@@ -166,59 +197,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(options.check and bool(stale))
 
 
-def read() -> list[dict[str, str]]:
-    """Return the rows of the file, the best average precision first."""
-    with RESULTS.open(encoding="utf-8", newline="") as file:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file."""
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def write(rows: list[dict[str, str]]) -> None:
-    """Write the file, the best average precision first."""
-    with RESULTS.open("w", encoding="utf-8", newline="") as file:
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write a file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: -float(row["ap"])))
+        writer.writerows(rows)
 
 
-def take_in(rows: list[dict[str, str]], cells: list[dict[str, object]]) -> list[dict[str, str]]:
-    """Return the rows with new figures for every method that has run on all eight sets."""
+def take_in(rows: list[dict[str, str]], cells: list[Cell], *, times: bool = False) -> list[dict[str, str]]:
+    """Return the rows with new figures for every method that has run on all eight sets, the best AP first.
+
+    With `times` these include what the method costs.  A method without a row gets one, titled by its name.
+    """
     from gon_edge.research import datasets, table
 
     of_these = [cell for cell in cells if cell["dataset"] in datasets.DEVELOPMENT]
     summaries = {summary.method: summary for summary in table.summarise(of_these)}
-    for row in rows:
-        summary = summaries.get(row["method"])
-        if summary is None or summary.sets < len(datasets.DEVELOPMENT):
+    by_method = {row["method"]: row for row in rows}
+    for method, summary in summaries.items():
+        if summary.sets < len(datasets.DEVELOPMENT):
             continue
+        row = by_method.setdefault(method, {**dict.fromkeys(rows[0], ""), "method": method, "title": method})
         found = {
             **summary.means,
             "seeds": summary.seeds,
             "false_events_a_day": summary.false_alarms_a_day,
             "model_kib": summary.means["model_bytes"] / 1024,
-            "peak_mib": summary.means["peak_rss_bytes"] / table.MIB,
+            "peak_mib": summary.means.get("peak_rss_bytes", math.nan) / table.MIB,
         }
-        figures = {column.field for column in TABLES["all"].columns}
+        figures = {column.field for column in TABLES["all"].columns} - (set() if times else set(COSTS))
         row.update({key: f"{value:.6g}" for key, value in found.items() if key in figures and math.isfinite(value)})
-        row.update(_now())
-    return rows
+        now = _now()
+        row.update({**now, "timed": now["date"]} if times else now)
+    return sorted(by_method.values(), key=lambda row: -float(row["ap"]))
 
 
-def read_decisions() -> list[dict[str, str]]:
-    """Return the rows of decisions.csv."""
-    with DECISIONS.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def take_in_shipped(rows: list[dict[str, str]], cells: list[Cell]) -> list[dict[str, str]]:
+    """Return a row for each of the eight sets and each seed of gon-edge; as they were where the cells lack a set."""
+    from gon_edge.research import datasets
+
+    own = [cell for cell in cells if cell["method"] == OURS and "error" not in cell]
+    if not {cell["dataset"] for cell in own} >= set(datasets.DEVELOPMENT):
+        return rows
+    by_name = {
+        (datasets.DEVELOPMENT.index(cell["dataset"]), cell["seed"]): cell
+        for cell in own
+        if cell["dataset"] in datasets.DEVELOPMENT
+    }
+    return [
+        {"dataset": cell["dataset"], "seed": str(seed), **{key: f"{cell[key]:.6g}" for key in BY_SET}, **_now()}
+        for (_, seed), cell in sorted(by_name.items())
+    ]
 
 
-def write_decisions(rows: list[dict[str, str]]) -> None:
-    """Write decisions.csv, in the order of its names."""
-    with DECISIONS.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*NAMES, *FIGURES, "date", "commit"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: [row[name] for name in NAMES]))
+def shipped(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return a row a set with its means over seeds, and one with the means over sets."""
+    by_set: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        by_set[row["dataset"]].append(row)
+    made = [
+        {"set": name, "method": "", **{key: f"{_mean(seeds, key):.6g}" for key in BY_SET}}
+        for name, seeds in by_set.items()
+    ]
+    # Of unequal numbers of rows a mean of counts would say nothing.
+    counts = {"false_alarms": "", "normal_rows": ""}
+    return [*made, {"set": "mean", "method": OURS, **{key: f"{_mean(made, key):.6g}" for key in BY_SET}, **counts}]
 
 
-def take_in_decisions(rows: list[dict[str, str]], cells: list[dict[str, object]]) -> list[dict[str, str]]:
-    """Return the rows with those of every method in the cells that has run on all nineteen sets in place of its own."""
+def _mean(rows: list[dict[str, str]], key: str) -> float:
+    return sum(float(row[key]) for row in rows) / len(rows)
+
+
+def take_in_decisions(rows: list[dict[str, str]], cells: list[Cell]) -> list[dict[str, str]]:
+    """Return the rows with those of every method in the cells that has run on all nineteen sets in place of its own.
+
+    They are in the order of their names.
+    """
     from gon_edge.research import datasets, table
 
     now = _now()
@@ -232,7 +293,8 @@ def take_in_decisions(rows: list[dict[str, str]], cells: list[dict[str, object]]
     for method in sorted(by_method.keys() - whole):
         print(f"{method}: left out, it has not run on all {len(machines)} sets", file=sys.stderr)
     kept = [row for row in rows if row["method"] not in whole]
-    return kept + [row for method in whole for row in by_method[method].values() if row["dataset"] in machines]
+    taken = [row for method in whole for row in by_method[method].values() if row["dataset"] in machines]
+    return sorted(kept + taken, key=lambda row: [row[name] for name in NAMES])
 
 
 def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -259,8 +321,7 @@ def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[d
 
 def lived() -> list[dict[str, str]]:
     """Return a row a scenario of what weeks.csv holds, and one for all made machines together."""
-    with WEEKS.open(encoding="utf-8", newline="") as file:
-        courses = weeks.courses_of(csv.DictReader(file))
+    courses = weeks.courses_of(read_rows(WEEKS))
     made = []
     for field, which in (("made", False), ("recorded", True)):
         own = [course for course in courses if (course.name in PUBLIC) == which]

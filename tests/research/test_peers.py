@@ -290,3 +290,20 @@ def test_the_memory_of_patches_is_a_tenth_of_them_and_every_one_of_length_1():
     peer = quick("paano").fit(a_stream(400))
     assert peer.memory_.shape == (40, 64)
     np.testing.assert_allclose(np.linalg.norm(peer.memory_.numpy(), axis=1), 1.0, rtol=1e-5)
+
+
+def test_windows_inverted_together_score_as_each_alone():
+    peer = fitted("mad-gan")
+    windows = np.ascontiguousarray(causal_windows(peer.scaler_(TEST), peer.window))[::7]
+    alone = np.concatenate([peer._score_windows(window[None]) for window in windows])
+    np.testing.assert_allclose(peer._score_windows(windows), alone, rtol=1e-5)
+
+
+def test_a_training_starts_with_its_seed_and_without_numbers_too_small_to_be_normal():
+    import torch
+
+    from gon_edge.research.peers.networks import start
+
+    first, second = ((start(3).random(), torch.rand(()).item()) for _ in range(2))
+    assert first == second
+    assert (torch.tensor(1e-30) * torch.tensor(1e-10)).item() == 0.0

@@ -67,11 +67,44 @@ def test_new_figures_replace_old_ones_with_their_day_and_only_where_every_set_wa
     ]
     elsewhere = {"method": "knn", "dataset": datasets.RECORDED[0], "seed": 2, "ap": 0.9, **figures}
     cells += [elsewhere, {"method": "pca", "dataset": datasets.DEVELOPMENT[0], "seed": 0, "ap": 0.9, **figures}]
-    pca, knn = tool.take_in(rows, cells)
+    knn, pca = tool.take_in(rows, cells)
     assert (pca["ap"], pca["date"]) == ("0.1", "2026-11-22")
-    assert (knn["ap"], knn["seeds"], knn["model_kib"], knn["peak_mib"]) == ("0.5", "2", "2", "1")
+    assert (knn["ap"], knn["seeds"], knn["model_kib"]) == ("0.5", "2", "2")
     assert knn["date"] > "2026-11-22"
     assert knn["commit"] != "57ec0c3"
+
+
+def test_times_and_memory_stay_unless_they_are_asked_for_and_a_new_method_gets_a_row(tool):
+    old = {"ap": "0.9", "train_s": "4.0", "peak_mib": "90", "date": "2026-11-22", "timed": "2026-11-22"}
+    figures = {"protocol": "corrected", "seed": 0, "ap": 0.5, "model_bytes": 2048}
+    cost = {"train_s": 40.0, "peak_rss_bytes": 1 << 20}
+    cells = [{"method": "pca", "dataset": name, **figures, **cost} for name in datasets.DEVELOPMENT]
+    cells += [{"method": "lof", "dataset": name, **figures} for name in datasets.DEVELOPMENT]
+
+    def taken(**options):
+        rows = tool.take_in([{"method": "pca", "title": "PCA", **old}], cells, **options)
+        return {row["method"]: row for row in rows}
+
+    busy, quiet = taken(), taken(times=True)
+    assert [busy["pca"][key] for key in ("ap", "train_s", "peak_mib", "timed")] == ["0.5", "4.0", "90", "2026-11-22"]
+    assert (quiet["pca"]["train_s"], quiet["pca"]["peak_mib"]) == ("40", "1")
+    assert quiet["pca"]["timed"] == quiet["pca"]["date"] > "2026-11-22"
+    assert (busy["lof"]["title"], busy["lof"]["ap"], busy["lof"]["train_s"]) == ("lof", "0.5", "")
+
+
+def test_what_ships_has_a_row_a_set_and_means_over_seeds_and_sets(tool):
+    names = datasets.DEVELOPMENT
+    cells = [
+        {"method": "gon-edge", "dataset": name, "seed": seed, **dict.fromkeys(tool.BY_SET, 0.2 + 0.2 * seed)}
+        for seed in (1, 0)
+        for name in names
+    ]
+    rows = tool.take_in_shipped([], cells)
+    assert [(row["dataset"], row["seed"]) for row in rows[:3]] == [(names[0], "0"), (names[0], "1"), (names[1], "0")]
+    assert tool.take_in_shipped(rows, cells[: len(names) - 1]) == rows
+    *sets, mean = tool.shipped(rows)
+    assert [row["set"] for row in sets] == list(names)
+    assert (sets[0]["ap"], mean["f1"], mean["false_alarms"]) == ("0.3", "0.3", "")
 
 
 def test_weeks_have_a_row_a_scenario_and_recordings_a_table_of_their_own(tool):

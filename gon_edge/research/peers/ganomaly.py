@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gon_edge.research.peers.networks import start
 from gon_edge.research.peers.peer import Array, WindowPeer, minibatches
 
 
@@ -41,8 +42,7 @@ class GANomaly(WindowPeer):
         return sum(p.numel() for net in nets for p in net.parameters())
 
     def _train_windows(self, windows: Array) -> None:
-        torch.manual_seed(self.random_state)
-        rng = np.random.default_rng(self.random_state)
+        rng = start(self.random_state)
         x = torch.tensor(windows.reshape(len(windows), -1), dtype=torch.float32)
         inputs = x.shape[1]
         self.encoder_ = _layers(inputs, 64, 32, self.latent)
@@ -50,9 +50,11 @@ class GANomaly(WindowPeer):
         self.again_ = _layers(inputs, 64, 32, self.latent)
         features, last = _layers(inputs, 64, 32), nn.Linear(32, 1)
         generator_steps = torch.optim.Adam(
-            [*self.encoder_.parameters(), *self.decoder_.parameters(), *self.again_.parameters()], lr=1e-3
+            [*self.encoder_.parameters(), *self.decoder_.parameters(), *self.again_.parameters()],
+            lr=1e-3,
+            foreach=True,
         )
-        discriminator_steps = torch.optim.Adam([*features.parameters(), *last.parameters()], lr=1e-3)
+        discriminator_steps = torch.optim.Adam([*features.parameters(), *last.parameters()], lr=1e-3, foreach=True)
         bce, mse = nn.functional.binary_cross_entropy_with_logits, nn.functional.mse_loss
         for _ in range(self.epochs):
             for rows in minibatches(len(x), self._BATCH, rng):

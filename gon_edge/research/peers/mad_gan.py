@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gon_edge.research.peers.networks import start
 from gon_edge.research.peers.peer import Array, WindowPeer, causal_windows, minibatches
 
 
@@ -53,12 +54,11 @@ class MADGAN(WindowPeer):
         return sum(p.numel() for net in (self.generator_, self.discriminator_) for p in net.parameters())
 
     def _train_windows(self, windows: Array) -> None:
-        torch.manual_seed(self.random_state)
-        rng = np.random.default_rng(self.random_state)
+        rng = start(self.random_state)
         windows = windows[:: self.stride]
         self.generator_ = _LSTM(self._LATENT, self.hidden, windows.shape[2])
         self.discriminator_ = _LSTM(windows.shape[2], self.hidden, 1)
-        generator_steps = torch.optim.Adam(self.generator_.parameters(), lr=1e-3)
+        generator_steps = torch.optim.Adam(self.generator_.parameters(), lr=1e-3, foreach=True)
         discriminator_steps = torch.optim.SGD(self.discriminator_.parameters(), lr=0.1)
         bce = nn.functional.binary_cross_entropy
         for _ in range(self.epochs):

@@ -23,6 +23,7 @@ from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gon_edge.research.peers.networks import start
 from gon_edge.research.peers.peer import Array, WindowPeer, subsample
 
 Indices = NDArray[np.integer[Any]]
@@ -75,8 +76,7 @@ class PaAno(WindowPeer):
         return sum(p.numel() for p in self.net_.parameters()) + int(self.memory_.numel())
 
     def _train_windows(self, windows: Array) -> None:
-        torch.manual_seed(self.random_state)
-        rng = np.random.default_rng(self.random_state)
+        rng = start(self.random_state)
         self.net_ = _Net(windows.shape[2])
         optimizer = torch.optim.AdamW(self.net_.parameters(), lr=self._RATE, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps, self._RATE / 10)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gon_edge.research.peers.networks import start
 from gon_edge.research.peers.peer import Array, WindowPeer, minibatches
 
 
@@ -38,33 +39,33 @@ class SlimGAN(WindowPeer):
         return units * inputs + units + units * units + units + units * inputs + inputs
 
     def _train_windows(self, windows: Array) -> None:
-        torch.manual_seed(self.random_state)
-        rng = np.random.default_rng(self.random_state)
+        rng = start(self.random_state)
         x = torch.tensor(windows.reshape(len(windows), -1), dtype=torch.float32)
         self.generator_ = _Slimmable(x.shape[1], self.hidden, x.shape[1])
         self.discriminator_ = _Slimmable(x.shape[1], self.hidden, 1)
-        generator_steps = torch.optim.Adam(self.generator_.parameters(), lr=1e-3)
-        discriminator_steps = torch.optim.Adam(self.discriminator_.parameters(), lr=1e-3)
+        generator = list(self.generator_.parameters())
+        generator_steps = torch.optim.Adam(generator, lr=1e-3, foreach=True)
+        discriminator_steps = torch.optim.Adam(self.discriminator_.parameters(), lr=1e-3, foreach=True)
         bce, mse = nn.functional.binary_cross_entropy, nn.functional.mse_loss
         for _ in range(self.epochs):
             for rows in minibatches(len(x), self._BATCH, rng):
                 w = x[rows]
+                rebuilt = [self.generator_(w, width) for width in self._WIDTHS]
                 loss = torch.zeros(())
-                for width in self._WIDTHS:
+                for width, made in zip(self._WIDTHS, rebuilt, strict=True):
                     real = self.discriminator_(w, width)
-                    fake = self.discriminator_(self.generator_(w, width).detach(), width)
+                    fake = self.discriminator_(made.detach(), width)
                     loss = loss + bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))
                 discriminator_steps.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 discriminator_steps.step()
-                rebuilt = [self.generator_(w, width) for width in self._WIDTHS]
                 loss = torch.zeros(())
                 for width, made in zip(self._WIDTHS, rebuilt, strict=True):
                     says = self.discriminator_(made, width)
                     loss = loss + 0.1 * bce(says, torch.ones_like(says)) + mse(made, w)
                 loss = loss + sum(mse(narrow, wide.detach()) for narrow, wide in pairwise(rebuilt))
                 generator_steps.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward(inputs=generator)  # type: ignore[no-untyped-call]
                 generator_steps.step()
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gon_edge.research.peers.networks import start
 from gon_edge.research.peers.peer import Array, WindowPeer, minibatches
 
 
@@ -31,10 +32,9 @@ class TranAD(WindowPeer):
         return sum(p.numel() for p in self.net_.parameters())
 
     def _train_windows(self, windows: Array) -> None:
-        torch.manual_seed(self.random_state)
-        rng = np.random.default_rng(self.random_state)
+        rng = start(self.random_state)
         self.net_ = _Net(windows.shape[2], self.window)
-        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=1e-3, weight_decay=1e-5)
+        optimizer = torch.optim.AdamW(self.net_.parameters(), lr=1e-3, foreach=True, weight_decay=1e-5)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)
         for epoch in range(1, self.epochs + 1):
             for rows in minibatches(len(windows), self._BATCH, rng):

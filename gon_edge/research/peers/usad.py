@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gon_edge.research.peers.networks import start
 from gon_edge.research.peers.peer import Array, WindowPeer, minibatches
 
 
@@ -33,37 +34,38 @@ class USAD(WindowPeer):
         return sum(p.numel() for net in (self.encoder_, self.first_, self.second_) for p in net.parameters())
 
     def _train_windows(self, windows: Array) -> None:
-        torch.manual_seed(self.random_state)
-        rng = np.random.default_rng(self.random_state)
+        rng = start(self.random_state)
         x = torch.tensor(windows.reshape(len(windows), -1), dtype=torch.float32)
         sizes = [x.shape[1], max(2, x.shape[1] // 2), max(2, x.shape[1] // 4), min(self.latent, x.shape[1])]
         self.encoder_ = _layers(sizes, nn.ReLU())
         self.first_ = _layers(sizes[::-1], nn.Sigmoid())
         self.second_ = _layers(sizes[::-1], nn.Sigmoid())
-        optimizer_1 = torch.optim.Adam([*self.encoder_.parameters(), *self.first_.parameters()])
-        optimizer_2 = torch.optim.Adam([*self.encoder_.parameters(), *self.second_.parameters()])
+        trained = [[*self.encoder_.parameters(), *second.parameters()] for second in (self.first_, self.second_)]
+        optimizer_1, optimizer_2 = (torch.optim.Adam(parameters, foreach=True) for parameters in trained)
         mse = nn.functional.mse_loss
         for epoch in range(1, self.epochs + 1):
             for rows in minibatches(len(x), self._BATCH, rng):
                 w = x[rows]
-                w1, _, w3 = self._forward(w)
+                _, w1, w3 = self._forward(w)
                 optimizer_1.zero_grad()
-                (mse(w1, w) / epoch + (1 - 1 / epoch) * mse(w3, w)).backward()  # type: ignore[no-untyped-call]
+                loss = mse(w1, w) / epoch + (1 - 1 / epoch) * mse(w3, w)
+                loss.backward(inputs=trained[0])  # type: ignore[no-untyped-call]
                 optimizer_1.step()
-                _, w2, w3 = self._forward(w)
+                code, _, w3 = self._forward(w)
                 optimizer_2.zero_grad()
-                (mse(w2, w) / epoch - (1 - 1 / epoch) * mse(w3, w)).backward()  # type: ignore[no-untyped-call]
+                loss = mse(self.second_(code), w) / epoch - (1 - 1 / epoch) * mse(w3, w)
+                loss.backward(inputs=trained[1])  # type: ignore[no-untyped-call]
                 optimizer_2.step()
 
     def _forward(self, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         code = self.encoder_(w)
         w1 = self.first_(code)
-        return w1, self.second_(code), self.second_(self.encoder_(w1))
+        return code, w1, self.second_(self.encoder_(w1))
 
     @torch.no_grad()
     def _score_windows(self, windows: Array) -> Array:
         w = torch.tensor(windows.reshape(len(windows), -1), dtype=torch.float32)
-        w1, _, w3 = self._forward(w)
+        _, w1, w3 = self._forward(w)
         return np.asarray(
             (self._ALPHA * (w - w1) ** 2 + (1 - self._ALPHA) * (w - w3) ** 2).mean(dim=1).numpy(), dtype=np.float64
         )
