@@ -11,9 +11,10 @@ so that there are alerts to lose or to tell twice:
 - ``stall``: NATS stands still, for mosquitto's bridge and for workers.
 - ``disk``: the disk of the NATS server is full for a while (root only: a small file system of its own).
 
-A scenario fails when an acknowledged row is lost or has two verdicts, when an event is told twice, when alerts are not
-those of a single daemon that reads the same messages, when the windows and averages behind the next verdict are not the
-daemon's to the last bit, or when a partition goes without a verdict for more than two windows beyond the outage itself.
+A scenario fails when an acknowledged row is lost, late or has two verdicts, when an event is told twice, when alerts
+are not those of a single daemon that reads the same messages, when the windows and averages behind the next verdict are
+not the daemon's to the last bit, or when a partition goes without a verdict for more than two windows beyond the outage
+itself.
 The exit status is the number of failures.
 
     python tools/chaos_fleet.py [--scenarios kill,freeze] [--devices 100] [--quick] [--json]
@@ -193,6 +194,8 @@ async def scenario(name: str, folder: Path, devices: int, pace: Pace) -> dict[st
     reasons = []
     if found["lost"] or found["waiting"]:
         reasons.append(f"{found['lost']} acknowledged rows have no verdict, and {found['waiting']} wait for one")
+    if found["late"]:
+        reasons.append(f"{found['late']} rows came behind later ones of their device")
     if found["doubled"]:
         reasons.append(f"{found['doubled']} verdicts too many")
     if found["alerts_repeated"]:
