@@ -13,7 +13,8 @@ from typing import Any
 
 from gon_edge.errors import UnreachableError
 from gon_edge.fleet.account import Unscored, account, judged_rows, settle, waiting_rows
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.connection import Errors
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.look import Eye, Look
 from gon_edge.fleet.servers import Mosquitto
 from gon_edge.fleet.site import Devices, Site, SiteSettings
@@ -84,11 +85,11 @@ class Run:
         """Have the devices end, every row judged and everything saved; return what became of each row."""
         rows = await asyncio.to_thread(devices.finish)
         stored = await settle(self.fleet, rows, self.look)
-        latency = self.latency()
+        latency, late = self.latency(), self.series('gon_edge_messages_total{result="late"}')
         await asyncio.to_thread(self.site.stop_workers)
         look = await self.until(lambda look: True, 60.0, "NATS")
         judged, waiting = await judged_rows(self.fleet, len(rows)), await waiting_rows(self.fleet)
-        counted = account(rows, devices.said["acknowledged"], stored, judged, waiting=waiting)
+        counted = account(rows, devices.said["acknowledged"], stored, judged, late=round(late), waiting=waiting)
         return {
             **asdict(counted),
             "alerts": look.alerts_raised,

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from gon_edge.errors import GonEdgeError
+from gon_edge.fleet.connection import Errors
 from gon_edge.fleet.devices import device_name
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.look import Look, entries
 from gon_edge.fleet.names import stream_of
 

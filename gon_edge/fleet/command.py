@@ -115,7 +115,8 @@ def _status(options: argparse.Namespace) -> int:
 
     from gon_edge.config.file import located
     from gon_edge.errors import UnreachableError
-    from gon_edge.fleet.jetstream import Fleet, connect
+    from gon_edge.fleet.connection import connect
+    from gon_edge.fleet.jetstream import Fleet
     from gon_edge.fleet.look import Eye, Look, look_json, look_text
 
     config = config_of(options)

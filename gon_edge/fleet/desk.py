@@ -21,7 +21,8 @@ from nats.aio.client import Client as Nats
 from nats.errors import TimeoutError as NoMessage
 
 from gon_edge.errors import GonEdgeError, InputError, StoreError, UnreachableError
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.connection import Errors
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.names import stream_of
 from gon_edge.links.control import FLEET_LOCK, ControlServer
 from gon_edge.process.logs import Seldom

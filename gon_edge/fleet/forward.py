@@ -14,8 +14,9 @@ from typing import Any
 
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError
+from gon_edge.fleet.connection import Errors
 from gon_edge.fleet.grouping import Grouping
-from gon_edge.fleet.jetstream import Errors, Fleet, Pulls
+from gon_edge.fleet.jetstream import Fleet, Pulls
 from gon_edge.fleet.names import GROUP
 from gon_edge.fleet.series import Series
 from gon_edge.links.mqtt.client import own_topic

@@ -1,4 +1,4 @@
-"""NATS JetStream as a fleet uses it: one connection, what must be there, and pulls of a consumer by one owner.
+"""NATS JetStream as a fleet uses it: what must be there, and pulls of a consumer by one owner.
 
 ``nats-py`` has no call for consumers that are pinned to one client (priority groups, ADR-42 of NATS), so these are the
 raw requests.  The server gives an id with each message; who pulls with an id that is no longer the one gets 423.  A
@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import math
-import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -27,16 +25,13 @@ from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, KeyValueConfig, ObjectStoreConfig, RetentionPolicy, StreamConfig
 from nats.js.errors import BadRequestError, BucketNotFoundError, NotFoundError
 
-from gon_edge.config.fleet import FleetConfig
 from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError, UnreachableError
 from gon_edge.fleet import ingest
+from gon_edge.fleet.connection import Errors
 from gon_edge.fleet.names import GROUP, Names
 from gon_edge.fleet.servertime import ServerTime
 from gon_edge.process.clock import monotonic
-from gon_edge.process.logs import Seldom
-
-log = logging.getLogger(__name__)
 
 EVENTS_KEPT_S = 30 * 86400.0
 """Events of alerts are kept for a month.  Not critical: a few a day, half a kilobyte each."""
@@ -44,7 +39,6 @@ EVENTS_KEPT_S = 30 * 86400.0
 CHUNKS_KEPT = 2500
 """Chunks of rows kept of each stream of readings: eight days, as `training.absent` wants, of one every five minutes."""
 
-_CONNECT_S = 5.0
 TRAINING_S = 3600.0
 """A training that nobody has carried out after so long is asked for anew.  Not critical: they take seconds to minutes,
 and one whose worker dies is given to another."""
@@ -54,11 +48,10 @@ ACK_S = 30.0
 
 _MOST_WAITING = 1024  # messages taken from the server that wait to be judged
 _REQUEST_S = 5.0  # not critical: a server that lives answers at once
+_SILENT_S = 12.0  # not critical: two stretches of a read in which nothing comes
+_ASK_AGAIN_S = 0.1  # not critical: other servers hear of a new consumer in milliseconds
 _SOURCE_S = 2.5  # not critical: two heartbeats of `ingest` and a half
 _RENEW_S = 1.0  # not critical: a pull that is to find out who is pinned
-
-Errors = (NatsError, OSError, asyncio.TimeoutError)
-"""What a request fails with while there is no server, or none that knows what is meant."""
 
 
 class Delivered(NamedTuple):
@@ -87,65 +80,6 @@ class Delivered(NamedTuple):
     at: float
     pending: int
     reply: str
-
-
-async def connect(settings: FleetConfig, name: str) -> Client:
-    """Connect to NATS, and keep the connection for ever; a server that is down is waited for.
-
-    Raises
-    ------
-    UnreachableError
-        None of the servers can be one.
-    ConfigError
-        A secret or certificate cannot be read.
-    """
-    seldom = Seldom(log)
-
-    async def failed(error: Exception) -> None:
-        seldom.say("nats", logging.WARNING, f"NATS: {error or type(error).__name__}")
-
-    async def lost() -> None:
-        if not client.is_closed and not client.is_draining:
-            log.warning("the connection to NATS is lost; trying again")
-
-    async def back() -> None:
-        log.warning("connected to NATS again")
-
-    options: dict[str, Any] = {}
-    if settings.username is not None:
-        options.update(user=settings.username, password=settings.password())
-    if settings.ca_file is not None or settings.cert_file is not None:
-        options["tls"] = _tls(settings)
-    client = Client()
-    try:
-        await client.connect(
-            [*settings.servers],
-            name=name,
-            connect_timeout=int(_CONNECT_S),
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            pending_size=64 << 20,
-            error_cb=failed,
-            disconnected_cb=lost,
-            reconnected_cb=back,
-            **options,
-        )
-    except Errors as error:
-        raise UnreachableError(f"no NATS at {', '.join(settings.servers)}: {error}; see fleet.servers") from None
-    return client
-
-
-def _tls(settings: FleetConfig) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.cert_file is not None:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"certificate or key cannot be used: {error}", key="fleet.ca_file") from None
-    return context
 
 
 class Fleet:
@@ -324,11 +258,28 @@ class Fleet:
     async def read(self, stream: str, subject: str, first: int, last: float) -> AsyncIterator[Delivered]:
         """Every message of a stream from one sequence to another, both included, under a subject, in their order.
 
-        What there is to read the leader of the stream says: another server may just have come back, and know less.
+        What there is to read the leader of the stream says: another server may just have come back, and know less.  A
+        stretch that ends too soon, because a server or the connection has gone, is followed by another.
+
+        Raises
+        ------
+        NatsError
+            Nothing more comes, or the leader does not answer.
         """
-        last = min(last, await self._newest(stream, subject))
-        if last < first:
-            return
+        silent_since = monotonic()
+        while first <= (newest := min(last, await self._newest(stream, subject))):
+            async with contextlib.aclosing(self._stretch(stream, subject, first)) as some:
+                async for message in some:
+                    if message.sequence <= newest:
+                        yield message
+                    first, silent_since = message.sequence + 1, monotonic()
+                    if first > newest:
+                        return
+            if monotonic() - silent_since > _SILENT_S:
+                raise NatsError(f"{stream} gives no more of {subject}")
+
+    async def _stretch(self, stream: str, subject: str, first: int) -> AsyncGenerator[Delivered, None]:
+        """Messages from a sequence on by a consumer of its own, until one is missing or none comes for a while."""
         name = f"read-{time.monotonic_ns()}"
         config = {
             "name": name,
@@ -341,22 +292,20 @@ class Fleet:
             "num_replicas": 1,
         }
         await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
-        pulls, count = Pulls(self, stream, name), 0
+        pulls, count, came_at = Pulls(self, stream, name), 0, monotonic()
         await pulls.start()
         try:
-            while True:
+            while monotonic() - came_at < _REQUEST_S:
                 await pulls.keep(_REQUEST_S)
-                if not pulls.waiting and not await pulls.wait(_REQUEST_S):
-                    raise NatsError(f"{stream} gives no more of {subject}")
+                if not await pulls.wait(_ASK_AGAIN_S):
+                    continue
+                came_at = monotonic()
                 while pulls.waiting:
                     message = pulls.waiting.popleft()
                     count += 1
                     if message.number != count:  # the connection was lost in between
-                        raise NatsError(f"{stream}: some messages of {subject} did not come")
-                    if message.sequence <= last:
-                        yield message
-                    if message.sequence >= last:
                         return
+                    yield message
         finally:
             await pulls.stop()
             with contextlib.suppress(*Errors):
@@ -478,10 +427,10 @@ class Pulls:
         headers = message.headers or {}
         status = headers.get("Status")
         if status is not None and not message.reply:
-            self._left = 0
+            self._left = 0  # of this pull nothing more comes; whoever waits has time until the next one
             if status == "423":
                 self.refused = True
-            self._came.set()
+                self._came.set()
             return
         delivered = _delivered(message)
         self._fleet.time.hear(delivered.at)

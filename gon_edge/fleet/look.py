@@ -17,8 +17,9 @@ from nats.js.errors import BucketNotFoundError, NotFoundError
 
 from gon_edge.commands.text import cause_text, duration_text, silences_text, table, visible
 from gon_edge.errors import UnreachableError
+from gon_edge.fleet.connection import Errors
 from gon_edge.fleet.grouping import Grouping
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.stream.silences import Silence
 
 _MIB = 1 << 20

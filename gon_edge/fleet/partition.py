@@ -23,9 +23,10 @@ from nats.js.errors import APIError
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.fleet import training
+from gon_edge.fleet.connection import Errors
 from gon_edge.fleet.front import home_of
 from gon_edge.fleet.frozen import FrozenError
-from gon_edge.fleet.jetstream import Delivered, Errors, Pulls
+from gon_edge.fleet.jetstream import Delivered, Pulls
 from gon_edge.fleet.judging import TICK_S, Judging
 from gon_edge.fleet.outlet import Outlet
 from gon_edge.fleet.requests import Requests

@@ -15,7 +15,8 @@ from typing import Any
 
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.errors import GonEdgeError, InputError, UnreachableError
-from gon_edge.fleet.jetstream import Delivered, Errors, Fleet
+from gon_edge.fleet.connection import Errors
+from gon_edge.fleet.jetstream import Delivered, Fleet
 from gon_edge.fleet.rows import KeptRows
 from gon_edge.fleet.saved import Known, OwnerError, Saved, version_of
 from gon_edge.fleet.training import model_bytes

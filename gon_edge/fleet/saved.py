@@ -19,8 +19,9 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from gon_edge.daemon.scoring import Scoring
+from gon_edge.fleet.connection import Errors
 from gon_edge.fleet.frozen import FrozenError, freeze, freeze_days, thaw, thaw_days
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.names import stream_of
 from gon_edge.fleet.series import Series
 from gon_edge.model.daily import columns

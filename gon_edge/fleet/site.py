@@ -25,9 +25,9 @@ from gon_edge.config.schema import Config
 from gon_edge.demo.broker import free_port
 from gon_edge.errors import GonEdgeError
 from gon_edge.estimator import GONDetector
+from gon_edge.fleet.connection import connect
 from gon_edge.fleet.devices import FAULT, NAMES, STOP, Fleet, Readings, settings
 from gon_edge.fleet.jetstream import Fleet as JetStream
-from gon_edge.fleet.jetstream import connect
 from gon_edge.fleet.servers import Mosquitto, NatsServer, Ports, Server
 from gon_edge.links.client import DaemonApi
 from gon_edge.model.file import load_model, save_model

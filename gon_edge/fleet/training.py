@@ -24,7 +24,8 @@ from nats.js.object_store import ObjectStore
 
 from gon_edge.config.schema import Config
 from gon_edge.errors import GonEdgeError, ModelFileError, RetrainBusy
-from gon_edge.fleet.jetstream import ACK_S, TRAINING_S, Delivered, Errors, Fleet, Pulls
+from gon_edge.fleet.connection import Errors
+from gon_edge.fleet.jetstream import ACK_S, TRAINING_S, Delivered, Fleet, Pulls
 from gon_edge.fleet.names import key_of
 from gon_edge.fleet.rows import fetch
 from gon_edge.fleet.series import Series

@@ -32,11 +32,11 @@ from prometheus_client import CollectorRegistry
 import gon_edge
 from gon_edge.config.schema import Config
 from gon_edge.errors import StoreError, UnreachableError
-from gon_edge.fleet import jetstream
+from gon_edge.fleet.connection import Errors, connect
 from gon_edge.fleet.desk import Desk
 from gon_edge.fleet.forward import Forwarder
 from gon_edge.fleet.front import Front
-from gon_edge.fleet.jetstream import Errors, Fleet, Pulls
+from gon_edge.fleet.jetstream import Fleet, Pulls
 from gon_edge.fleet.names import GROUP
 from gon_edge.fleet.partition import Partition
 from gon_edge.fleet.saved import OwnerError
@@ -157,7 +157,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         stopped = asyncio.ensure_future(self._stopping.wait())
-        connecting = asyncio.ensure_future(jetstream.connect(self._config.fleet, self.name))
+        connecting = asyncio.ensure_future(connect(self._config.fleet, self.name))
         await asyncio.wait([connecting, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done():  # NATS that is down is waited for
             connecting.cancel()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gon_edge.config.file import effective
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.connection import Errors
+from gon_edge.fleet.jetstream import Fleet
 
 
 class Program:

@@ -15,7 +15,8 @@ from e2e.servers import Mosquitto, wait_until
 from fleet.fleets import BEGAN, config, events_of, fleet_of, publish, rows, run, with_models
 from fleet.programs import Program, until_owned
 
-from gon_edge.fleet.jetstream import Errors, Fleet
+from gon_edge.fleet.connection import Errors
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.look import Eye, entries
 from gon_edge.fleet.servers import NatsServer
 

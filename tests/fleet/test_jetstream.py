@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from fleet.fleets import config, fleet_of, publish, run
 
+from gon_edge.config.schema import Config
 from gon_edge.errors import ConfigError
 from gon_edge.fleet.jetstream import Fleet, Pulls
 from gon_edge.fleet.names import GROUP
+from gon_edge.process.clock import monotonic
 
 
 def test_a_fleet_is_set_up_as_often_as_workers_start_and_follows_their_settings(nats_server, tmp_path):
@@ -57,6 +62,50 @@ def test_a_stretch_of_a_stream_is_read_once_and_in_order_and_others_are_left_out
             assert await read(11, 20) == [11, 13, 15, 17, 19]
             assert await read(12, 11) == []
             assert await read(901, 2000) == []
+
+    run(work())
+
+
+class Leaving(Fleet):
+    """A fleet whose first consumer for a read goes at once, as with a server that has just been killed."""
+
+    def __init__(self, fleet: Fleet, settings: Config) -> None:
+        super().__init__(fleet.client, settings)
+        self.created = 0
+
+    async def request(self, what: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        answer = await super().request(what, asked)
+        if what.startswith("CONSUMER.CREATE."):
+            self.created += 1
+            if self.created == 1:
+                await super().request(what.replace("CREATE", "DELETE"))
+        return answer
+
+
+def test_a_read_goes_on_by_another_consumer_where_the_first_one_has_gone(nats_server, tmp_path):
+    async def work() -> None:
+        settings = config(tmp_path, nats_server.url)
+        async with fleet_of(settings) as fleet:
+            await publish(fleet, "pump", [b"%d" % number for number in range(5)])
+            leaving = Leaving(fleet, settings)
+            read = leaving.read(fleet.names.telemetry, fleet.names.partition(0), 2, math.inf)
+            assert [message.data async for message in read] == [b"1", b"2", b"3", b"4"]
+            assert leaving.created == 2
+
+    run(work())
+
+
+def test_a_consumer_that_no_server_has_is_asked_a_few_times_a_second_and_not_all_the_time(nats_server, tmp_path):
+    async def work() -> None:
+        async with fleet_of(config(tmp_path, nats_server.url)) as fleet:
+            pulls = Pulls(fleet, fleet.names.telemetry, "none")
+            await pulls.start()
+            asked, began = fleet.client.stats["out_msgs"], monotonic()
+            for _ in range(4):
+                await pulls.keep(0.25)
+                assert not await pulls.wait(0.25)
+            assert fleet.client.stats["out_msgs"] - asked == 4
+            assert monotonic() - began >= 1.0
 
     run(work())
 

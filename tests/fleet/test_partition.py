@@ -25,7 +25,8 @@ from fleet.fleets import (
 )
 from nats.errors import Error as NatsError
 
-from gon_edge.fleet.jetstream import Fleet, connect
+from gon_edge.fleet.connection import connect
+from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.saved import OwnerError
 
 STREAMS = ("pump-0", "pump-1", "pump-2")
