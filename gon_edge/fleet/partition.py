@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from gon_edge.fleet.requests import Requests
 from gon_edge.fleet.rows import KeptRows
 from gon_edge.fleet.saved import KEPT, OwnerError, Saved, go_on
 from gon_edge.fleet.surroundings import Surroundings
+from gon_edge.fleet.turns import AT_ONCE
 from gon_edge.process.clock import Clock, monotonic
 from gon_edge.stream.silences import Silences
 
@@ -41,9 +43,6 @@ log = logging.getLogger(__name__)
 _SETTLE_S = 0.25
 """So long after a moment every message of it has come from the server.  Not critical: one that has not is in its row
 all the same, unless time alone had completed that."""
-
-_AT_ONCE = 64
-"""Messages between two looks at everything else, heard together and then judged together.  Not critical: 10 ms."""
 
 _AGAIN_S = 2.0
 """After NATS has been away, messages that waited for it come first.  Not critical: they come at once."""
@@ -80,7 +79,7 @@ class Partition:
         self.number, self._around = number, around
         self.lag = 0
         self._fleet, self._pulls, self._telemetry, self._series = fleet, pulls, around.telemetry, around.series
-        self._worker, self._folder, self._inbox = around.worker, folder, around.inbox
+        self._worker, self._folder, self._inbox, self._turns = around.worker, folder, around.inbox, around.turns
         self._saved = Saved(fleet, number, around.worker, around.series)
         self._urgent: set[str] = set()  # streams that must not wait to be saved
         self._outlet = Outlet(config.mqtt, config.fleet.prefix, around.publish, monotonic)
@@ -181,12 +180,12 @@ class Partition:
     async def _open_all(self, values: list[dict[str, Any]]) -> None:
         """Open streams as they were left; their models come several at a time."""
         while values:
-            some, values = values[:_AT_ONCE], values[_AT_ONCE:]
+            some, values = values[:AT_ONCE], values[AT_ONCE:]
             wanted = (training.model_bytes(self._fleet, value["model"]) for value in some)
             for value, content in zip(some, await asyncio.gather(*wanted), strict=True):
                 self._open(value, content)
                 await self._saved.take_days(self._streams[value["stream"]])
-            await self._alive()
+                await self._alive()
 
     def _open(self, value: dict[str, Any], content: bytes) -> None:
         """Open a stream as it was left."""
@@ -231,7 +230,7 @@ class Partition:
         read = self._fleet.read(names.telemetry, names.partition(self.number), self.sequence + 1, first - 1)
         async for message in read:
             some.append(message)
-            if len(some) == _AT_ONCE:
+            if len(some) >= self._turns.size:
                 await self._judge(some)
                 some.clear()
                 await self._alive()
@@ -242,8 +241,9 @@ class Partition:
 
     async def _alive(self) -> None:
         """Let others have a turn while there is much to do; raises `OwnerError` where the partition is lost."""
-        await asyncio.sleep(0)
-        await self._look_at_lease()
+        if self._turns.is_over:
+            await self._turns.wait()
+            await self._look_at_lease()
 
     async def _look_at_lease(self) -> None:
         """Raise `OwnerError` where the partition is another worker's: nothing must be told or written then."""
@@ -325,7 +325,7 @@ class Partition:
         """Take some messages that wait, up to the first that is missing; those that were judged are left out."""
         some: list[Delivered] = []
         waiting, newest = self._pulls.waiting, self.sequence
-        for at in range(min(_AT_ONCE, len(waiting))):
+        for at in range(min(self._turns.size, len(waiting))):
             if at and waiting[0].number != self._counted + 1:
                 break
             message = waiting.popleft()
@@ -340,7 +340,7 @@ class Partition:
 
     async def _judge(self, some: Sequence[Delivered]) -> None:
         """Judge messages, and carry out what people ask between them."""
-        readings: list[Delivered] = []
+        readings, began_s = list[Delivered](), time.thread_time()
         for message in some:
             if message.subject != self._fleet.names.ask(self.number):
                 readings.append(message)
@@ -355,6 +355,8 @@ class Partition:
             elif stream:
                 self._judging.forget(stream)
         self._judging.take(readings)
+        if some:
+            self._turns.judged(len(some), time.thread_time() - began_s)
 
     async def _look_at_connection(self) -> None:
         """Look for what may have been lost with a connection: a message of our own comes behind it, and shows it."""

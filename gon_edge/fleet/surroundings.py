@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gon_edge.config.schema import Config
 from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.series import Series
+from gon_edge.fleet.turns import Turns
 from gon_edge.links.prometheus import Telemetry
 
 _ROWS_EVERY_PARTS = 3.0  # rows are kept elsewhere so often in a retention
@@ -31,6 +32,7 @@ class Surroundings:
         Sends a retained message to the broker, see `Outlet`.
     part : callable
         What part of all streams of the fleet so many are.
+    turns : Turns
     """
 
     fleet: Fleet
@@ -41,6 +43,7 @@ class Surroundings:
     inbox: str
     publish: Callable[[str, str, str], None]
     part: Callable[[int], float]
+    turns: Turns = field(default_factory=Turns)
 
     def own_config(self, folder: Path) -> Config:
         """The configuration of a daemon that has one partition alone, in a folder of its own."""

@@ -1,6 +1,7 @@
 """A worker of a fleet: takes partitions as the server gives them, and does with their messages what a daemon does.
 
-One thread and one asyncio loop: judging a few messages takes milliseconds, and in between everybody has a turn.  Each
+One thread and one asyncio loop: judging a few messages takes milliseconds, and in between everybody has a turn; where
+several partitions have more to do, they go on one after the other, and one that is being taken over beside them.  Each
 partition has a task that pulls its messages: while another worker is pinned it gets none, and when that is silent it
 gets the next one.  No worker keeps more than its share, so that one that comes later has something to do.
 """
@@ -43,6 +44,7 @@ from gon_edge.fleet.saved import OwnerError
 from gon_edge.fleet.series import Series
 from gon_edge.fleet.surroundings import Surroundings
 from gon_edge.fleet.training import Workshop, model_bytes
+from gon_edge.fleet.turns import Turns
 from gon_edge.links.mqtt.client import MqttClient
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.links.snapshot import Snapshot
@@ -107,6 +109,7 @@ class Worker:
         self._share = config.fleet.partitions
         self._streams_elsewhere = 0  # that other workers own
         self._stopping = asyncio.Event()
+        self._turns = Turns()
         self._notifier = Notifier()
         self._started_at = time.time()
         self._beat_at = time.monotonic()
@@ -232,6 +235,8 @@ class Worker:
                 await self._own(fleet, pulls, number, every_s)
             except Errors as error:
                 log.warning("partition %d: %s; trying again", number, error or type(error).__name__)
+                if pulls.pin and not pulls.refused:
+                    await pulls.give_back()  # else nobody got it before `takeover` is over
                 await asyncio.sleep(1.0)
             finally:
                 await pulls.stop()
@@ -263,6 +268,7 @@ class Worker:
             self._inbox,
             publish=lambda topic, payload, shorter: self._mqtt.publish(topic, payload, retain=True, shorter=shorter),
             part=lambda streams: streams / max(streams, self._streams_elsewhere + self._streams_here),
+            turns=self._turns,
         )
         partition = Partition(around, number, pulls, self._folder / str(number))
         alive = asyncio.create_task(pulls.keep_on(every_s))
@@ -279,7 +285,7 @@ class Worker:
                     await asyncio.sleep(_BEAT_S / 2.0)
                     continue
                 if more:
-                    await asyncio.sleep(0)
+                    await self._turns.wait()
                 elif await pulls.wait(_IDLE_S):
                     await asyncio.sleep(_GATHER_S)
             await partition.leave()

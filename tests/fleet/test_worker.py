@@ -143,5 +143,5 @@ def test_alerts_go_out_as_those_of_a_daemon_do_and_once(tmp_path, mosquitto: Mos
 
 def test_nats_that_is_down_is_waited_for_and_that_is_said(tmp_path):
     program = Program(tmp_path, "a", config(tmp_path, "nats://127.0.0.1:1"))
-    wait_until(lambda: "warning gon_edge.fleet.jetstream: NATS: " in program.log, 30, "a line of the log")
+    wait_until(lambda: "warning gon_edge.fleet.connection: NATS: " in program.log, 30, "a line of the log")
     assert program.end() == 0
