@@ -88,6 +88,7 @@ class Partition:
         self._deaf_until = math.inf  # monotonic seconds
         self._event_sequence = 0
         self._looked_at = self._saved_at = self._kept_at = self._days_at = 0.0
+        self._saved_tick = -math.inf
         self._trainings = 0
         shutil.rmtree(folder, ignore_errors=True)
         clock = Clock(monotonic=fleet.time.now, wall=fleet.time.now)
@@ -406,7 +407,9 @@ class Partition:
             self._flush(now)
             self._show()
             passed_s, self._saved_at = monotonic() - self._saved_at, monotonic()
-            await self._save(passed_s)
+            judged_s, self._saved_tick = self._judging.tick - self._saved_tick, self._judging.tick
+            # Where a worker is behind, states saved by the clock would leave it no time for the rows.
+            await self._save(min(passed_s, judged_s) if self.lag else passed_s)
         for wanted in self._training.wanted:
             self._trainings += 1
             name = f"{self.number}-{self.epoch}-{self._trainings}"

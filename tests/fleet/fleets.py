@@ -12,6 +12,7 @@ from typing import Any
 
 import nats
 import numpy as np
+from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 from states import Sent
 
@@ -24,6 +25,7 @@ from gon_edge.fleet.jetstream import Fleet, Pulls
 from gon_edge.fleet.names import GROUP, key_of, topic_of
 from gon_edge.fleet.partition import Partition
 from gon_edge.fleet.series import Series
+from gon_edge.fleet.servers import NatsServer
 from gon_edge.fleet.surroundings import Surroundings
 from gon_edge.links.prometheus import Telemetry
 from gon_edge.model.file import load_model
@@ -78,6 +80,34 @@ async def fleet_of(settings: Config) -> AsyncIterator[Fleet]:
         yield fleet
     finally:
         await client.close()
+
+
+class OwnFleet(Fleet):
+    """The fleet of one test, whose owners are in this process.
+
+    Attributes
+    ----------
+    config : Config
+    """
+
+    def __init__(self, client: Client, settings: Config, folder: Path) -> None:
+        super().__init__(client, settings)
+        self.config, self._folder = settings, folder
+
+    async def owner(self) -> Owner:
+        """The next owner of the first partition, which it has taken."""
+        return await Owner(self, self.config, self._folder).begin()
+
+
+@contextlib.asynccontextmanager
+async def own_fleet(
+    server: NatsServer, folder: Path, streams: Iterable[str] = (), /, **options: Any
+) -> AsyncIterator[OwnFleet]:
+    """A fleet that no other test shares, and whose streams have a model."""
+    async with fleet_of(config(folder, server.url, **options)) as fleet:
+        own = OwnFleet(fleet.client, fleet._config, folder)
+        await with_models(own, streams)
+        yield own
 
 
 async def with_models(fleet: Fleet, streams: Iterable[str], partition: int = 0) -> None:

@@ -13,9 +13,8 @@ import pytest
 from fleet.fleets import (
     MODEL,
     Owner,
-    config,
     events_of,
-    fleet_of,
+    own_fleet,
     publish,
     rows,
     run,
@@ -44,11 +43,9 @@ async def publish_rows(fleet: Any, numbers: range) -> int:
 
 def test_after_a_kill_in_a_window_verdicts_and_events_are_those_of_a_single_daemon(nats_server, tmp_path):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS)
+        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
             last = await publish_rows(fleet, range(80))
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             await first.work_to(last)
             await first.work(lambda: (first.sample("states_saved_total") or 0) >= len(STREAMS))
             last = await publish_rows(fleet, range(80, 123))  # the fault is told, and nothing of it is saved
@@ -57,10 +54,10 @@ def test_after_a_kill_in_a_window_verdicts_and_events_are_those_of_a_single_daem
             await first.pulls.stop()  # as if it were killed here
 
             await publish_rows(fleet, range(123, 200))
-            second = await Owner(fleet, settings, tmp_path).begin()
+            second = await fleet.owner()
             await second.work_to(await sequence_of(fleet))
 
-            verdicts, events = await single_daemon(fleet, settings, tmp_path / "single", STREAMS)
+            verdicts, events = await single_daemon(fleet, fleet.config, tmp_path / "single", STREAMS)
             assert len(verdicts) == 200 * len(STREAMS)
             for owner in (first, second):
                 for key, judged in owner.heard.verdicts.items():
@@ -76,19 +73,17 @@ def test_after_a_kill_in_a_window_verdicts_and_events_are_those_of_a_single_daem
 
 def test_one_that_leaves_in_order_has_its_successor_judge_nothing_again(nats_server, tmp_path):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS)
+        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
             await publish_rows(fleet, range(125))
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             await first.work_to(await sequence_of(fleet))
             await first.partition.leave()
             await first.pulls.give_back()
 
             await publish_rows(fleet, range(125, 200))
-            second = await Owner(fleet, settings, tmp_path).begin()
+            second = await fleet.owner()
             await second.work_to(await sequence_of(fleet))
-            verdicts, events = await single_daemon(fleet, settings, tmp_path / "single", STREAMS)
+            verdicts, events = await single_daemon(fleet, fleet.config, tmp_path / "single", STREAMS)
             judged = {**first.heard.verdicts, **second.heard.verdicts}
             assert {key: repr(one) for key, (one,) in judged.items()} == {k: repr(v) for k, v in verdicts.items()}
             assert not first.heard.verdicts.keys() & second.heard.verdicts.keys()
@@ -100,15 +95,13 @@ def test_one_that_leaves_in_order_has_its_successor_judge_nothing_again(nats_ser
 
 def test_what_a_worker_that_was_frozen_would_write_late_is_refused(nats_server, tmp_path):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS)
+        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
             await publish_rows(fleet, range(60))
-            frozen = await Owner(fleet, settings, tmp_path).begin()
+            frozen = await fleet.owner()
             await frozen.work_to(await sequence_of(fleet))
 
             await publish_rows(fleet, range(60, 123))
-            other = await Owner(fleet, settings, tmp_path).begin()
+            other = await fleet.owner()
             await other.work_to(await sequence_of(fleet))
             events = await events_of(fleet)
 
@@ -131,22 +124,21 @@ def test_what_a_worker_that_was_frozen_would_write_late_is_refused(nats_server, 
                 await frozen.partition.leave()
             assert frozen.sample("writes_refused_total") == 2.0
             await other.work_to(await sequence_of(fleet))
-            assert await events_of(fleet) == (await single_daemon(fleet, settings, tmp_path / "one", STREAMS))[1]
+            assert await events_of(fleet) == (await single_daemon(fleet, fleet.config, tmp_path / "one", STREAMS))[1]
 
     run(work())
 
 
 def test_a_worker_whose_pin_the_server_has_given_away_hears_of_it(nats_server, tmp_path):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
+        async with own_fleet(nats_server, tmp_path) as fleet:
             await publish(fleet, "pump-0", rows(0, range(3)))
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             pin = first.pulls.pin
             await first.pulls.give_back()
             first.pulls.pin = pin
             await publish(fleet, "pump-0", rows(0, range(3, 6)))
-            second = await Owner(fleet, settings, tmp_path).begin()
+            second = await fleet.owner()
             with pytest.raises(OwnerError, match="given to another worker"):
                 await first.work(lambda: False)
             await second.work_to(6)
@@ -157,12 +149,10 @@ def test_a_worker_whose_pin_the_server_has_given_away_hears_of_it(nats_server, t
 @pytest.mark.parametrize("later", [0, 20], ids=["and nothing follows", "and more follow"])
 def test_messages_that_were_on_their_way_when_the_connection_broke_are_read_again(nats_server, tmp_path, later):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS)
+        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
             last = await publish_rows(fleet, range(60))
-            client = await connect(settings.fleet, "worker")
-            owner = await Owner(Fleet(client, settings), settings, tmp_path).begin()
+            client = await connect(fleet.config.fleet, "worker")
+            owner = await Owner(Fleet(client, fleet.config), fleet.config, tmp_path).begin()
             await owner.work_to(last)
             await owner.pulls._pull(60.0)
             await client.flush()
@@ -177,7 +167,7 @@ def test_messages_that_were_on_their_way_when_the_connection_broke_are_read_agai
             await owner.work_to(last)
             await owner.partition.leave()
             await client.close()
-            verdicts, events = await single_daemon(fleet, settings, tmp_path / "single", STREAMS)
+            verdicts, events = await single_daemon(fleet, fleet.config, tmp_path / "single", STREAMS)
             assert len(verdicts) == (100 + later) * len(STREAMS)
             judged = {key: repr(one) for key, (one,) in owner.heard.verdicts.items()}
             assert judged == {key: repr(verdict) for key, verdict in verdicts.items()}
@@ -189,11 +179,9 @@ def test_messages_that_were_on_their_way_when_the_connection_broke_are_read_agai
 
 def test_rows_beside_a_request_that_fails_for_want_of_nats_are_judged_once_it_is_there(nats_server, tmp_path):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS)
+        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
             await publish_rows(fleet, range(10))
-            owner = await Owner(fleet, settings, tmp_path).begin()
+            owner = await fleet.owner()
             await owner.work_to(await sequence_of(fleet))
             requests = owner.partition._requests
             take = requests.take
@@ -221,11 +209,9 @@ def test_rows_beside_a_request_that_fails_for_want_of_nats_are_judged_once_it_is
 
 def test_an_owner_that_stood_still_goes_on_where_nobody_else_has_taken_its_partition(nats_server, tmp_path):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS)
+        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
             await publish_rows(fleet, range(30))
-            owner = await Owner(fleet, settings, tmp_path).begin()
+            owner = await fleet.owner()
             await owner.work_to(await sequence_of(fleet))
             pin = owner.pulls.pin
             asked = f"CONSUMER.INFO.{fleet.names.telemetry}.{fleet.names.consumer(0)}"
@@ -240,13 +226,35 @@ def test_an_owner_that_stood_still_goes_on_where_nobody_else_has_taken_its_parti
     run(work())
 
 
+def test_an_owner_that_is_behind_saves_by_the_time_of_its_messages_and_not_by_the_clock(nats_server, tmp_path):
+    async def work() -> None:
+        async with own_fleet(nats_server, tmp_path, STREAMS, fleet={"save_every": "20s"}) as fleet:
+            last = await publish_rows(fleet, range(60))
+            owner = await fleet.owner()
+            while len(owner.pulls.waiting) < last:
+                await owner.pulls.keep(0.2)
+                await owner.pulls.wait(0.2)
+
+            async def saved_after_an_hour() -> float:
+                before = owner.sample("states_saved_total")
+                owner.partition._looked_at, owner.partition._saved_at = 0.0, owner.partition._saved_at - 3600.0
+                await owner.partition.work()
+                return owner.sample("states_saved_total") - before
+
+            await saved_after_an_hour()  # the time of the messages is known from here on
+            assert await saved_after_an_hour() <= 1.0
+            assert owner.partition.lag
+            await owner.work_to(last)
+            assert await saved_after_an_hour() == len(STREAMS)
+
+    run(work())
+
+
 def test_time_in_which_nobody_watched_is_no_silence_of_the_devices(nats_server, tmp_path):
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS[:1])
+        async with own_fleet(nats_server, tmp_path, STREAMS[:1]) as fleet:
             await publish(fleet, STREAMS[0], rows(0, range(60)))
-            owner = await Owner(fleet, settings, tmp_path).begin()
+            owner = await fleet.owner()
             await owner.work_to(60)
             stream = owner.partition._streams[STREAMS[0]]
             await asyncio.sleep(0.6)
@@ -293,14 +301,12 @@ def test_rows_that_only_time_completes_are_the_same_for_every_worker_that_reads_
     async def work() -> None:
         by_feature = [{"topic": "telemetry/{stream}/{feature}", "timestamp": "at"}]
         at_5_hz = {"defaults": {"interval": "200ms"}}
-        settings = config(tmp_path, nats_server.url, subscriptions=by_feature, streams=at_5_hz)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, STREAMS)
+        async with own_fleet(nats_server, tmp_path, STREAMS, subscriptions=by_feature, streams=at_5_hz) as fleet:
             sensors = Sensors(fleet)
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             await for_a_while(first, 4.5)
             await first.pulls.stop()
-            second = await Owner(fleet, settings, tmp_path).begin()
+            second = await fleet.owner()
             await for_a_while(second, 3.0)
             sensors.stop()
             last = await sequence_of(fleet)
@@ -313,7 +319,7 @@ def test_rows_that_only_time_completes_are_the_same_for_every_worker_that_reads_
             await owners.put("0", json.dumps({**owner, "sequence": 0, "at": None}).encode())
             await with_models(fleet, STREAMS)
             await fleet.client.publish(fleet.names.wake(0), b"")
-            again = await Owner(fleet, settings, tmp_path).begin()
+            again = await fleet.owner()
             await again.work_to(last)
             await for_a_while(again, 1.0)
             read = {key: repr(verdicts[0]) for key, verdicts in again.heard.verdicts.items()}

@@ -7,7 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fleet.fleets import Owner, ask, config, fleet_of, missed, publish, rows, run, sequence_of, with_models
+from fleet.fleets import (
+    Owner,
+    ask,
+    missed,
+    own_fleet,
+    publish,
+    rows,
+    run,
+    sequence_of,
+)
 
 from gon_edge.fleet.jetstream import Fleet
 from gon_edge.fleet.look import entries
@@ -28,12 +37,10 @@ async def owner_of(fleet: Fleet) -> dict[str, Any]:
 
 def test_a_training_that_a_person_waits_for_goes_on_with_the_next_owner(nats_server, tmp_path: Path) -> None:
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, [PUMP])
+        async with own_fleet(nats_server, tmp_path, [PUMP]) as fleet:
             await publish(fleet, PUMP, rows(0, range(150)))
             replies = await fleet.client.subscribe("answers")
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             await first.work_to(150)
             await ask(fleet, PUMP, missed(PUMP, 100.0))
             await first.work(lambda: first.partition.training.names)  # somebody was asked for it, and nobody works
@@ -46,11 +53,11 @@ def test_a_training_that_a_person_waits_for_goes_on_with_the_next_owner(nats_ser
             await first.pulls.stop()  # as if it were killed here
 
             await publish(fleet, PUMP, rows(0, [150]))
-            second = Owner(fleet, settings, tmp_path)
+            second = Owner(fleet, fleet.config, tmp_path)
             second.inbox = "trained"
             trained = await fleet.client.subscribe("trained")
             await second.begin()
-            workshop = asyncio.create_task(Workshop(fleet, settings, second.series, tmp_path / "training").run())
+            workshop = asyncio.create_task(Workshop(fleet, fleet.config, second.series, tmp_path / "training").run())
             done = asyncio.create_task(trained.next_msg(timeout=60))
             await second.work(done.done)
             result = json.loads(done.result().data)
@@ -72,11 +79,9 @@ def test_a_request_is_carried_out_again_where_its_effect_was_not_saved_and_else_
     nats_server, tmp_path: Path
 ) -> None:
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, [PUMP])
+        async with own_fleet(nats_server, tmp_path, [PUMP]) as fleet:
             await publish(fleet, PUMP, rows(0, range(60)))
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             await first.work_to(60)
             await ask(fleet, PUMP, {"do": "silence", "stream": PUMP, "for_s": 3600.0, "reason": "repair"})
             first.partition._looked_at = float("inf")  # it is killed before it saves anything
@@ -86,7 +91,7 @@ def test_a_request_is_carried_out_again_where_its_effect_was_not_saved_and_else_
             await first.pulls.stop()
 
             await publish(fleet, PUMP, rows(0, [60]))
-            second = await Owner(fleet, settings, tmp_path).begin()
+            second = await fleet.owner()
             replies = await fleet.client.subscribe("answers")
             answered = asyncio.create_task(answer_to(replies))
             await second.work(answered.done)
@@ -95,7 +100,7 @@ def test_a_request_is_carried_out_again_where_its_effect_was_not_saved_and_else_
             await second.pulls.give_back()
 
             await publish(fleet, PUMP, rows(0, [61]))
-            third = await Owner(fleet, settings, tmp_path).begin()
+            third = await fleet.owner()
             assert third.partition._streams[PUMP].policy._silenced is None
             until = third.partition._requests.state()["silences"][0]["until"]
             assert until == answered.result()["silence"]["until"]
@@ -105,14 +110,12 @@ def test_a_request_is_carried_out_again_where_its_effect_was_not_saved_and_else_
 
 def test_a_request_that_cannot_be_carried_out_is_refused_with_the_reason(nats_server, tmp_path: Path) -> None:
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, [PUMP])
+        async with own_fleet(nats_server, tmp_path, [PUMP]) as fleet:
             replies = await fleet.client.subscribe("answers")
             await fleet.js.publish(fleet.names.ask(0), b"[1]")  # who may do that may do worse
             for asked in ({"do": "rename", "stream": PUMP, "to": "fan"}, {"do": "dance"}, {}, missed(PUMP, 9e9)):
                 await ask(fleet, PUMP, asked)
-            owner = await Owner(fleet, settings, tmp_path).begin()
+            owner = await fleet.owner()
             told = []
             for _ in range(4):
                 answered = asyncio.create_task(answer_to(replies))

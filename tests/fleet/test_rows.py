@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from fleet.fleets import (
-    Owner,
     ask,
-    config,
     events_of,
-    fleet_of,
     missed,
+    own_fleet,
     publish,
     rows,
     run,
-    with_models,
 )
 from nightly import DAY, NAMES, START, job_blocks, server
 
@@ -30,16 +27,14 @@ PUMP = "pump-0"
 
 def test_rows_that_a_person_calls_a_fault_are_marked_for_every_worker_that_trains(nats_server, tmp_path: Path) -> None:
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, [PUMP])
+        async with own_fleet(nats_server, tmp_path, [PUMP]) as fleet:
             await publish(fleet, PUMP, rows(0, range(100)))
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             await first.work_to(100)
             await first.partition.leave()
             await first.pulls.give_back()
             await publish(fleet, PUMP, rows(0, range(100, 150)))
-            second = await Owner(fleet, settings, tmp_path).begin()
+            second = await fleet.owner()
             await ask(fleet, PUMP, missed(PUMP, 60.0))  # of the first owner's time
             await second.work(lambda: second.partition.training.names)
             with Store.open(tmp_path / "elsewhere") as store:
@@ -65,11 +60,9 @@ def test_a_job_of_each_day_that_does_not_come_is_told_by_an_owner_who_never_saw_
         return DAY * day + 60 * o_clock
 
     async def work() -> None:
-        settings = config(tmp_path, nats_server.url)
-        async with fleet_of(settings) as fleet:
-            await with_models(fleet, [PUMP])
+        async with own_fleet(nats_server, tmp_path, [PUMP]) as fleet:
             await fleet.client.publish(fleet.names.wake(0), b"")
-            first = await Owner(fleet, settings, tmp_path).begin()
+            first = await fleet.owner()
             store = first.partition._scoring.store
             for minute in range(hour(8, 7)):
                 store.add_row(row(minute), False, 0.0)
@@ -83,7 +76,7 @@ def test_a_job_of_each_day_that_does_not_come_is_told_by_an_owner_who_never_saw_
             await first.pulls.give_back()
 
             await fleet.client.publish(fleet.names.wake(0), b"")
-            second = await Owner(fleet, settings, tmp_path).begin()
+            second = await fleet.owner()
             for minute in range(hour(8, 7), hour(8, 9)):
                 second.partition._scoring.store.add_row(row(minute), False, 0.0)
             second.partition._streams[PUMP].last_row = row(hour(8, 9))
