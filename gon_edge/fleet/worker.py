@@ -313,8 +313,8 @@ class Worker:
             self._series.connected.set(client.is_connected)
             self._notifier.watchdog()
             try:
-                await fleet.look_at_source()
                 await self._say_alive(fleet, workshop)
+                await fleet.look_at_source()
                 if now - looked_at >= _SHARE_EVERY_S:
                     looked_at = now
                     await self._look_at_share(fleet)

@@ -6,10 +6,10 @@ import asyncio
 
 from gon_edge.fleet.turns import AT_ONCE, Turns
 
-STEPS = 100
+STEPS = 400
 
 
-def test_a_step_beside_many_who_have_more_to_do_waits_for_one_piece_and_all_of_them_go_on() -> None:
+def test_most_steps_beside_many_who_have_more_to_do_wait_for_no_piece_and_all_of_them_go_on() -> None:
     pieces = [0] * 8
 
     async def busy(turns: Turns, number: int) -> None:
@@ -24,7 +24,7 @@ def test_a_step_beside_many_who_have_more_to_do_waits_for_one_piece_and_all_of_t
         begun = sum(pieces)
         for _ in range(STEPS):
             await asyncio.sleep(0)
-        assert 0 < sum(pieces) - begun <= STEPS
+        assert 0 < sum(pieces) - begun <= STEPS / 10
         for other in others:
             other.cancel()
         await asyncio.gather(*others, return_exceptions=True)
