@@ -15,9 +15,8 @@ from e2e.servers import require
 TOOL = Path(__file__).parents[2] / "tools" / "chaos_fleet.py"
 
 
-# `one-of-three` is not among them: it does not always hold (docs/fleet.md), and `make chaos-fleet` shows it.
 @pytest.mark.slow  # half a minute each, most of it waiting
-@pytest.mark.parametrize("scenario", ["kill", "freeze", "nats", "bridge", "disk"])
+@pytest.mark.parametrize("scenario", ["kill", "freeze", "nats", "one-of-three", "bridge", "disk"])
 def test_every_row_and_alert_is_that_of_a_single_daemon_after(scenario: str) -> None:
     require("mosquitto")
     if scenario == "disk" and os.geteuid() != 0:
