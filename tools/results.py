@@ -4,7 +4,7 @@
     python tools/results.py --check                            # exit status 1 where a page shows something else
     python tools/results.py --cells build/benchmark/cells-corrected.jsonl    # take new figures in first
     python tools/results.py --cells build/benchmark/cells-corrected.jsonl --times    # and what each method costs
-    python tools/results.py --cells build/benchmark/cells-decisions.jsonl    # the same for what alerts are worth
+    python tools/results.py --cells build/benchmark/cells-decisions.jsonl    # detection, and what alerts are worth
 
 A page holds its table between ``<!-- results: NAME -->`` and ``<!-- end of results -->``; what NAME shows is in
 `TABLES`.  Each row of the files has the day and the commit its figures are of.  results.csv has a row a method, whose
@@ -139,6 +139,7 @@ TABLES = {
         "title",
         "Method",
         (
+            Column("sets", "sets", ".0f"),
             Column("seeds", "seeds", ".0f"),
             Column("AP", "ap"),
             Column("ROC-AUC", "roc_auc"),
@@ -173,9 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells = read_cells(options.cells)
         if any(cell["protocol"] == "decisions" for cell in cells):
             write_rows(DECISIONS, take_in_decisions(read_rows(DECISIONS), cells))
-        else:
-            write_rows(RESULTS, take_in(read_rows(RESULTS), cells, times=options.times))
-            write_rows(SHIPPED, take_in_shipped(read_rows(SHIPPED), cells))
+        write_rows(RESULTS, take_in(read_rows(RESULTS), cells, times=options.times))
+        write_rows(SHIPPED, take_in_shipped(read_rows(SHIPPED), cells))
     results = read_rows(RESULTS)
     rows = {
         RESULTS: results,
@@ -276,9 +276,9 @@ def _mean(rows: list[dict[str, str]], key: str) -> float:
 
 
 def take_in_decisions(rows: list[dict[str, str]], cells: list[Cell]) -> list[dict[str, str]]:
-    """Return the rows with those of every method in the cells that has run on all nineteen sets in place of its own.
+    """Return the rows in the order of their names, those of each method in the cells in place of its own.
 
-    They are in the order of their names.
+    A method keeps its rows where they are of a set that the cells lack.
     """
     from gon_edge.research import datasets, table
 
@@ -288,26 +288,32 @@ def take_in_decisions(rows: list[dict[str, str]], cells: list[Cell]) -> list[dic
         names = {name: str(cell[name]) for name in NAMES}
         figures = {figure: f"{cell[figure]:.6g}" for figure in FIGURES}
         by_method[cell["method"]][tuple(names.values())] = {**names, **figures, **now}
-    machines = {*datasets.DEVELOPMENT, *datasets.RECORDED}
-    whole = {method for method, own in by_method.items() if {row["dataset"] for row in own.values()} >= machines}
-    for method in sorted(by_method.keys() - whole):
-        print(f"{method}: left out, it has not run on all {len(machines)} sets", file=sys.stderr)
-    kept = [row for row in rows if row["method"] not in whole]
-    taken = [row for method in whole for row in by_method[method].values() if row["dataset"] in machines]
-    return sorted(kept + taken, key=lambda row: [row[name] for name in NAMES])
+    kept = rows
+    for method, own in sorted(by_method.items()):
+        lacking = {row["dataset"] for row in rows if row["method"] == method} - {row["dataset"] for row in own.values()}
+        if lacking:
+            print(f"{method}: left out, it has not run on {', '.join(sorted(lacking))}", file=sys.stderr)
+        else:
+            kept = [row for row in kept if row["method"] != method]
+            kept += [row for row in own.values() if row["dataset"] in (*datasets.DEVELOPMENT, *datasets.RECORDED)]
+    return sorted(kept, key=lambda row: [row[name] for name in NAMES])
 
 
 def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Return a row a method, as of results.csv, of what decisions.csv holds; the best F1 first."""
+    """Return a row a method, as of results.csv, of what decisions.csv holds; the best F1 first.
+
+    A mean over fewer sets is another quantity: such a method comes after the others.
+    """
     from gon_edge.research import table
 
     cells = [{**row, "seed": int(row["seed"]), **{figure: float(row[figure]) for figure in FIGURES}} for row in rows]
     chosen = table.at_best_setting(cells)
     titles = {row["method"]: row for row in results}
     made = []
-    for summary in sorted(table.summarise(chosen), key=lambda summary: -summary.means["f1"]):
+    for summary in sorted(table.summarise(chosen), key=lambda summary: (-summary.sets, -summary.means["f1"])):
         found = {
             **summary.means,
+            "sets": summary.sets,
             "seeds": summary.seeds,
             **{f"{figure}_sets": summary.means[figure] * summary.sets for figure in ("silent", "blind")},
         }

@@ -4,8 +4,8 @@
     Scores as the method gives them, the method's own threshold (fitted on train), no adjustment.  Average precision,
     ROC-AUC and VUS come first; point-adjusted F1 is there for the record and stands beside a random score's.
 ``decisions``
-    What alerts the method's own decisions make, every recorded run scored alone (:mod:`gon_edge.research.decisions`).
-    Peers get each of three risks, and the table takes the best of them.
+    The same figures of detection, and what alerts the method's own decisions make, every recorded run scored alone
+    (:mod:`gon_edge.research.decisions`).  Peers get each of three risks, and the table takes the best of them.
 ``published``
     What the reference implementation of GON does, each step a switch of
     :class:`~gon_edge.research.reference_gon.Quirks`: scores one row late, a quantile of train scores times a factor
@@ -101,32 +101,34 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
     Returns
     -------
     dict
-        Figures by name; see :func:`detection` and :func:`published`.  ``train_s`` is the whole of ``fit``, its
-        threshold included; ``row_us`` and ``row_batch_us`` are microseconds to judge a row, one at a time and all at
-        once; ``model_bytes`` is the saved model file where a method has one, else its pickle; ``peak_rss_bytes`` is
-        this process's, so start a fresh one for each method.
+        Figures by name; see :func:`detection`, :func:`decided` and :func:`published`.  ``model_bytes`` is the saved
+        model file where a method has one, else its pickle.  With decisions there is no more; otherwise ``train_s`` is
+        the whole of ``fit``, its threshold included; ``row_us`` and ``row_batch_us`` are microseconds to judge a row,
+        one at a time and all at once; ``peak_rss_bytes`` is this process's, so start a fresh one for each method.
     """
-    if protocol == "decisions":
-        return decided(make(name, random_state=random_state, dataset=dataset.name), dataset)
     method = make(name, random_state=random_state, dataset=dataset.name)
     started = time.perf_counter()
     _fit(method, dataset)
     train_s = time.perf_counter() - started
     started = time.perf_counter()
-    scores, alarms, _ = _judged(method, dataset)
+    scores, alarms, thresholds = _judged(method, dataset)
     batch_us = (time.perf_counter() - started) / len(scores) * 1e6
     peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    figures: dict[str, Any] = {
-        "train_s": train_s,
-        "row_batch_us": batch_us,
-        # A method that goes row by row anyway has one cost; a call of its own would time the copy of its state.
-        "row_us": batch_us if getattr(method, "row_by_row", False) else _single_row_us(method, dataset.test),
-        "peak_rss_bytes": peak_rss_bytes,
-    } | _size(method)
+    figures: dict[str, Any] = dict(_size(method))
+    if protocol != "decisions":
+        figures |= {
+            "train_s": train_s,
+            "row_batch_us": batch_us,
+            # A method that goes row by row anyway has one cost; a call of its own would time the copy of its state.
+            "row_us": batch_us if getattr(method, "row_by_row", False) else _single_row_us(method, dataset.test),
+            "peak_rss_bytes": peak_rss_bytes,
+        }
     if protocol == "published":
         figures |= published(method, dataset, scores, quirks=PROTOCOLS[protocol])
     else:
         figures |= detection(dataset, scores, alarms)
+    if protocol == "decisions":
+        figures |= decided(method, dataset, scores, alarms, thresholds)
     if dataset.feature_labels is not None and hasattr(method, "feature_scores"):
         figures |= diagnosis(dataset.feature_labels, _alone(method.feature_scores, dataset.test, dataset.restart))
     return figures
@@ -168,19 +170,14 @@ def detection(dataset: Dataset, scores: Array, alarms: NDArray[np.bool_]) -> dic
     }
 
 
-def decided(method: Any, dataset: Dataset) -> dict[str, Any]:
+def decided(
+    method: Any, dataset: Dataset, scores: Array, alarms: NDArray[np.bool_], thresholds: Array
+) -> dict[str, float]:
     """Return what :func:`decisions.judge` finds, by the method's own decisions and for peers at each of `RISKS`."""
-    _fit(method, dataset)
-    scores, alarms, thresholds = _judged(method, dataset)
     calibration = getattr(method, "calibration_", None)
     levels = {f"@{risk:g}": fit_pot(calibration, risk) for risk in RISKS} if calibration is not None else {}
     calls = {risk: (scores > level, np.full(len(scores), level)) for risk, level in levels.items()}
-    figures: dict[str, Any] = {
-        "ap": metrics.average_precision(dataset.labels, scores),
-        "roc_auc": metrics.roc_auc(dataset.labels, scores),
-        "best_f1": metrics.best_f1(dataset.labels, scores),
-        "threshold": method.threshold_,
-    }
+    figures: dict[str, float] = {"threshold": method.threshold_}
     for risk, (called, held_against) in {"": (alarms, thresholds), **calls}.items():
         found = decisions.judge(dataset, scores, called, held_against)
         figures |= {f"{key}{risk}": value for key, value in found.items()}

@@ -65,6 +65,11 @@ def test_every_run_is_scored_alone_and_peers_get_each_risk():
     peer = protocol.measure("pca-40", made, random_state=0, protocol="decisions")
     assert (ours["found"], ours["silent"]) == (1.0, 0.0)
     assert {f"f1@{risk:g}" for risk in protocol.RISKS} <= peer.keys()
+    corrected = protocol.measure("pca-40", made, random_state=0)
+    costs = {"train_s", "row_us", "row_batch_us", "peak_rss_bytes"}
+    assert {key: peer[key] for key in corrected.keys() - costs} == {
+        key: value for key, value in corrected.items() if key not in costs
+    }
     cells = [{"method": "pca-40", "dataset": "made", "seed": 0, **peer}]
     (chosen,) = table.at_best_setting(table.settings(cells))
     assert chosen["f1"] == max(peer[f"f1{risk}"] for risk in ("", *(f"@{risk:g}" for risk in protocol.RISKS)))

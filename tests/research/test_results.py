@@ -43,7 +43,12 @@ def test_a_method_that_lacks_a_set_or_failed_there_changes_nothing(tool, capsys)
     before = tool.take_in_decisions([], a_run("pca", SETS, f1=0.1))
     failed = {"method": "pca", "dataset": SETS[-1], "seed": 0, "protocol": "decisions", "error": "killed"}
     assert tool.take_in_decisions(before, [*a_run("pca", SETS[:-1], f1=0.9), failed]) == before
-    assert "pca: left out, it has not run on all 19 sets" in capsys.readouterr().err
+    assert f"pca: left out, it has not run on {SETS[-1]}\n" in capsys.readouterr().err
+
+
+def test_a_method_on_fewer_sets_says_on_how_many_and_comes_after_the_others(tool):
+    rows = tool.take_in_decisions([], a_run("pca", SETS, f1=0.1) + a_run("tranad", SETS[:-4], f1=0.9))
+    assert [(row["method"], row["sets"]) for row in tool.decided(rows, [])] == [("pca", "19"), ("tranad", "15")]
 
 
 def test_a_method_is_shown_at_its_best_setting_with_counts_of_silent_and_blind_sets(tool):
