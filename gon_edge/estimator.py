@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gon_edge.model.decision import TOLD_ROWS, Decision
-from gon_edge.model.explain import Explainer, share, share_at_sight
+from gon_edge.model.explain import Explainer, normalised
 from gon_edge.model.file import load_model, save_model
 from gon_edge.model.window import clipped
 from gon_edge.training.fit import fit_model
@@ -196,17 +196,14 @@ class GONDetector:
         """
         data = self._standardised(X, restart).data
         explains, typical = Explainer(self.model_.discriminator), self.model_.typical
-        total, earlier = np.empty(data.z.shape), np.empty(data.z.shape)
+        window = self.model_.discriminator.window
+        shares = np.empty(data.z.shape)
         for batch in _batches(len(data)):
             for t, view in zip(batch, data.windows(batch), strict=True):
-                look = explains.look(view)
-                total[t] = look.excess(typical) * share(look, explains.climb(look, typical))
-                earlier[t] = look.excess(typical) * share_at_sight(look)
-        window = self.model_.discriminator.window
-        later = np.flatnonzero(data.age >= 2 * window)  # the window before theirs counts, as in Detector.causes
-        total[later] += earlier[later - window]
-        total /= np.maximum(total.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        return total * self._scores(data)[:, None]
+                both = data.age[t] >= 2 * window  # the window before counts, as in Detector.causes
+                rows = data.z[t + 1 - 2 * window : t + 1] if both else view
+                shares[t] = normalised(explains.explain(rows, typical)[1])
+        return shares * self._scores(data)[:, None]
 
     def predict(self, X: ArrayLike, restart: ArrayLike | None = None) -> NDArray[np.intp]:
         """Decide on rows as the daemon does, a row by itself and those before it; arguments as for `decision_function`.

@@ -20,7 +20,7 @@ from gon_edge.model import daily
 from gon_edge.model.counters import rates
 from gon_edge.model.daily import Columns, DayMemory
 from gon_edge.model.decision import Decision
-from gon_edge.model.explain import Look, explainer, forget, normalised, share, share_at_sight
+from gon_edge.model.explain import explainer, forget, normalised
 from gon_edge.model.file import Model
 from gon_edge.model.gon import Float
 from gon_edge.model.window import CLIP, SlidingWindow, clipped
@@ -191,13 +191,13 @@ class Detector:
         A fault is the same fault for longer than a window: with the window before, each weighted by how abnormal it is,
         the causes named are more often the right ones (docs/detection.md).
         """
-        looks, normal, shares = self._explained()
+        away, shares = self._explained()
         shares, columns = self._by_reading(shares)
         largest = (-shares).argsort(kind="stable")[: self._top]
         parts = shares[largest].tolist()
         count = sum(part > (SMALLEST_SHARE if i else 0.0) for i, part in enumerate(parts))
         told = largest[:count]
-        values, expected = self._shown(looks, normal, told, columns[told])
+        values, expected = self._shown(away, told, columns[told])
         return tuple(
             Cause(
                 feature=self.model.features[f],
@@ -209,9 +209,7 @@ class Detector:
             for f, value, normally, part in zip(told.tolist(), values, expected, parts, strict=False)
         )
 
-    def _shown(
-        self, looks: list[Look], normal: Float, told: NDArray[np.intp], columns: NDArray[np.intp]
-    ) -> tuple[list[float], list[float]]:
+    def _shown(self, away: Float, told: NDArray[np.intp], columns: NDArray[np.intp]) -> tuple[list[float], list[float]]:
         """Values of N features in engineering units and the expected ones, by the columns (N,) that say it of each.
 
         A feature is shown as it is now, unless it was much further from normal earlier in the window, or much further
@@ -219,28 +217,24 @@ class Detector:
         most in nine of ten.  Where the difference to other days is most of it, expected is what is usual at this hour:
         the nearest of what they had.
         """
-        rows, each = len(normal), np.arange(len(told))
-        measured, near = self._measured.view().take(columns, axis=1), self._window.view().take(columns, axis=1)
-        move = near.copy()
-        near[rows:] = normal.take(columns, axis=1)
-        if len(looks) > 1:
-            near[:rows] = looks[1].first.take(columns, axis=1)
-        move -= near
-        np.abs(move, out=move)
-        move *= np.isfinite(measured)
-        shown = []
-        for i, (early, late) in enumerate(zip(*move.reshape(2, rows, -1).argmax(axis=1).tolist(), strict=True)):
-            furthest = move[rows + late, i]
-            if move[early, i] > 2.0 * furthest:
-                shown.append(early)
-            else:
-                shown.append(2 * rows - 1 if 2.0 * move[-1, i] >= furthest else rows + late)
-        values, expected = self._measured.view()[shown, told], self._expected(near[shown, each], columns)
+        windows, rows, _ = away.shape
+        away = away.reshape(windows * rows, -1).take(columns, axis=1)
+        view = self._measured.view()[-len(away) :]
+        measured = view.take(columns, axis=1)
+        far = np.abs(away)
+        far *= np.isfinite(measured)
+        by_window = far.reshape(windows, rows, -1)
+        place, peak = by_window.argmax(axis=1), np.maximum.reduce(by_window, axis=1)
+        late = np.where(2.0 * far[-1] >= peak[-1], len(away) - 1, len(away) - rows + place[-1])
+        shown = np.where(peak[0] > 2.0 * peak[-1], place[0], late)
+        each = np.arange(len(told))
+        nearest = self._window.view()[-len(away) :][shown, columns] - away[shown, each]
+        values, expected = view[shown, told], self._expected(nearest, columns)
         if self._compared:
             expected = np.where(columns == told, expected, values - measured[shown, each])
         return values.tolist(), expected.tolist()
 
-    def _by_reading(self, share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    def _by_reading(self, share: Float) -> tuple[Float, NDArray[np.intp]]:
         """Shares (F,), those of differences told of their readings; the column that most of each comes from (F,)."""
         columns = np.arange(len(share))
         if self._compared:
@@ -252,17 +246,17 @@ class Detector:
             share[differences] = 0.0
         return share, columns
 
-    def account(self) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
+    def account(self) -> tuple[Float, Float, NDArray[np.float64]]:
         """Of the last row each feature's share in the score (F,), its value as it came (F,), and the expected one (F,).
 
         Shares are those of :meth:`causes`, also of a row that is not anomalous.  Values are in engineering units, of a
         counter they are rates.
         """
-        _, normal, shares = self._explained()
+        away, shares = self._explained()
         shares, columns = self._by_reading(shares)
         measured, features = self.measured.copy(), np.arange(len(shares))
         usual = measured - measured[columns]
-        expected = self._expected(normal[-1], features)
+        expected = self._expected(self._window.view()[-1] - away[-1, -1], features)
         return shares, measured, np.where((columns == features) | ~np.isfinite(usual), expected, usual)
 
     def state(self) -> dict[str, Any]:
@@ -337,30 +331,25 @@ class Detector:
         The network may place a feature beyond all it ever read, 167 % of a load for one.  Nobody expects that, so the
         lowest and the highest reading of the training bound what is told.
         """
-        scale, (lowest, highest) = self.model.scaler.scale[columns], self.model.extremes
-        moved = self._levels.shift[columns] * scale
-        expected = nearest * scale + self.model.scaler.mean[columns]
-        expected = np.fmin(np.fmax(expected, lowest[columns]), highest[columns]) + moved  # NaN bounds nothing
+        scaler, (lowest, highest) = self.model.scaler, self.model.extremes
+        scale = scaler.scale.take(columns)
+        expected = nearest * scale
+        expected += scaler.mean.take(columns)
+        expected = np.fmin(np.fmax(expected, lowest.take(columns)), highest.take(columns))  # NaN bounds nothing
+        expected += self._levels.shift.take(columns) * scale
         return np.where(np.abs(expected) < _NOTHING * scale, 0.0, expected)
 
-    def _explained(self) -> tuple[list[Look], Float, NDArray[np.float64]]:
-        """Looks at the last window and, but soon after a restart, the one before; the normal window nearest to the last
-        (W, F); shares (F,).
+    def _explained(self) -> tuple[Float, Float]:
+        """How far the last window and, but soon after a restart, the one before are from normal (N, W, F); shares (F,).
 
         The window before counts by what is seen at sight: that asks for no climb, and names causes as well.
         """
-        explains, typical, window = explainer(self._net), self.model.typical, self._net.window
-        self._asked = window
+        self._asked = window = self._net.window
         rows = self._window.view()
-        now = explains.look(rows[window:])
-        normal = explains.climb(now, typical)
-        looks, shares = [now], now.excess(typical) * share(now, normal).astype(np.float64)
-        if self._age >= len(rows):  # before a restart nothing is known
-            before = explains.look(rows[:window])
-            looks.append(before)
-            shares += before.excess(typical) * share_at_sight(before)
-        shares[self._masked] = 0.0
-        return looks, normal, normalised(shares)
+        known = rows if self._age >= len(rows) else rows[window:]  # before a restart nothing is known
+        away, parts = explainer(self._net).explain(known, self.model.typical)
+        parts[self._masked] = 0.0
+        return away, normalised(parts)
 
     def _select(self, row: Row, restart: bool) -> tuple[Float, NDArray[np.bool_], NDArray[np.bool_]]:
         """Values (F,) in the model's order, counters as their rates, NaN where unknown; what cannot be used; what of it

@@ -1,8 +1,7 @@
-"""What makes one window abnormal: each feature's part in it, and the nearest window that looks normal.
+"""What makes a window abnormal: each feature's part in it, and how far it is from the nearest window that looks normal.
 
-The network of ``gon``, read for one window at a time by products of a matrix and a vector: for one or two windows BLAS
-takes ten times as long over a product of matrices.  With ``D_s = kappa_s - g_s²`` and ``C_sk = g_s * c_sk`` a scale has
-the energy ::
+The network of ``gon``, read for a window or two at a time.  With ``D_s = kappa_s - g_s²`` and ``C_sk = g_s * c_sk`` a
+scale has the energy ::
 
     e_s = kappa_s ||x_s||² - sum_h D_sh p_sh² + min_k (||c_sk||² - 2 C_sk p_s)
 
@@ -10,9 +9,12 @@ and a step of ``Discriminator.generate`` leads, wherever it begins, to ``r_j R_j
 
     w_s = 2 v_s / (tau_s + e_s)       u_s = w_s (D_s * p_s + C_sk)       1 / r_j = sum of w_s kappa_s over s that see j
 
-So a window on the way is S H numbers and one for each block, and the ``p`` of the next is ``sum_j r_j R_j R_j' u``.
-Momentum brings a climb to nearly where plain steps lead in half as many of them (docs/detection.md).  Training keeps to
-plain steps, in ``generate``: what it learns depends on where a few of them lead.
+So a window on the way is ``R_j' a_j`` on each block, its ``p`` is ``sum_j R_j R_j' a_j``, and a step is a few products
+of S H numbers.  Momentum brings a climb to nearly where plain steps lead in half as many of them (docs/detection.md).
+Training keeps to plain steps, in ``generate``: what it learns depends on where a few of them lead.
+
+An explanation is some eighty calls of numpy on small arrays, and their number is what it takes.  So scales lie side by
+side in one array, and what is found of two windows is found at once.
 
 Sums are float32: windows are clipped, and a cause needs no more.  This module does not know rows of a stream, names or
 units (``detector``).  Another form of the energy changes it as it changes ``gon``.
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,18 +32,21 @@ from numpy.typing import NDArray
 
 from gon_edge.model.gon import Discriminator, Float
 
-_Number = TypeVar("_Number", Float, NDArray[np.float64])
-
 _CLIMB_STEPS = 12
 """They lead as far as some 40 plain steps.  On four sets with labels for each feature, climbs take 2 to 6 in the mean,
 and with 8 the causes are as good (docs/detection.md)."""
 
-_MOST_KEPT = 32
-"""Explainers that are kept at a time, some 45 KiB each for any number of features.  Not critical: where more streams
+_MOST_KEPT = 16
+"""Explainers that are kept at a time, some 90 KiB each for any number of features.  Not critical: where more streams
 are in alarm at once, one that was not kept is made anew, in less time than an explanation takes."""
 
 _LEAST_EXCESS = 1e-9
 """Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
+
+_BY_CLIMB, _AT_SIGHT = (0.5, 0.5), (0.75, 0.25)
+"""How much moving a feature to its mean says, and moving it to where the window would look normal: of the last window,
+and of the one before, which is not climbed from.  There, with a half instead of a quarter, and with none, the features
+named were less often the right ones (docs/detection.md)."""
 
 _MOMENTUM_FROM = 2
 """The k-th step goes on by k / (k + 2) of the one before.  With 1 climbs are a tenth shorter and end twice as far from
@@ -53,62 +58,42 @@ _LEAST_SHARE = 1e-20
 """Of a scale without a share, so that rows that it alone sees have somewhere to go.  Not critical: nothing beside 1."""
 
 
+class _Step(NamedTuple):
+    """Places in the row space, ``r_j R_j' u`` on each block of rows j: where the next step leads from N windows."""
+
+    u: Float
+    """(N, S * H)."""
+    rate: Float
+    """r, (N, J)."""
+
+
 @dataclass(slots=True, eq=False)
 class Look:
-    """What :meth:`Explainer.look` finds in a window.
+    """What :meth:`Explainer.look` finds in N windows.
 
     Attributes
     ----------
-    window : ndarray, shape (W, F)
-        The window itself: a view.
-    abnormality : float
+    windows : ndarray, shape (N, W, F)
+        The windows themselves: a view.
+    abnormality : list of N floats
         ``bias - D``.
-    slope : ndarray, shape (W, F)
-        dD/dx.
-    to_mean : ndarray, shape (F,)
-        What D would gain, to first order, by moving each feature alone to its mean.
     step : _Step
         Where the first step of a climb leads.
-    pace : ndarray, shape (W,)
-        How far that goes along the slope of each row.
+    away : ndarray, shape (N, W, F)
+        How far the values are from there.
+    stiffness : ndarray, shape (N, W)
+        1 / r of each row: dD/dx is ``-stiffness * away``.
     """
 
-    window: Float
-    abnormality: float
-    slope: Float
-    to_mean: Float
+    windows: Float
+    abnormality: list[float]
     step: _Step
-    pace: Float
-
-    @property
-    def first(self) -> Float:
-        """The window (W, F) where the first step of a climb leads; a new array."""
-        move = self.slope * self.pace[:, None]
-        move += self.window
-        return move
-
-    @property
-    def to_first(self) -> Float:
-        """As ``to_mean``, but for moving each feature to where the first step leads."""
-        gain: Float = self.pace.dot(self.slope * self.slope)
-        return gain
-
-    def excess(self, typical: float) -> float:
-        """By how much the window is more abnormal than a typical one, above 0."""
-        return max(self.abnormality - typical, _LEAST_EXCESS)
-
-
-class _Step(NamedTuple):
-    """A place in the row space, ``r_j R_j' u`` on each block of rows j."""
-
-    u: Float
-    """(S * H,)."""
-    rate: Float
-    """r, (S,)."""
+    away: Float
+    stiffness: Float
 
 
 class Explainer:
-    """Looks at windows of one network, and climbs from them.
+    """Looks at windows of one network, climbs from them, and says which features make them abnormal.
 
     Parameters
     ----------
@@ -117,12 +102,13 @@ class Explainer:
     """
 
     def __init__(self, net: Discriminator) -> None:
-        scales, self._basis = net.scales, net.basis
-        count, self._features, self._window = len(scales), net.features, net.window
+        scales, features, window = net.scales, net.features, net.window
+        count = len(scales)
         hidden = max(len(scale.gain) for scale in scales)
         most = max(len(scale.prototypes) for scale in scales)
-        self._by_scale = (count, hidden)
-        self._by_prototype = (count, most)
+        self._shape = (-1, window, features)
+        self._by_scale = (-1, count, hidden)
+        self._by_prototype = (-1, count, most)
         # Scales with fewer units or prototypes than others are filled up with such as are never near.
         damping = np.zeros((count, hidden), np.float32)
         centres = np.zeros((count, most, hidden), np.float32)
@@ -132,178 +118,184 @@ class Explainer:
             damping[s, :units] = scale.kappa - scale.gain.astype(np.float64) ** 2
             centres[s, :prototypes, :units] = scale.gain * scale.prototypes
             lengths[s, :prototypes] = np.einsum("kh,kh->k", scale.prototypes, scale.prototypes)
-        self._damping = damping.ravel()
         self._centres = centres.reshape(-1, hidden)  # (SK, H)
-        self._of_p = -2.0 * _diagonal(centres)  # (SK, SH)
-        self._of_squares = _diagonal(damping[:, None])  # (S, SH)
-        self._lengths = lengths.ravel()
-        self._first_of = np.arange(count) * most
-        kappa = np.array([scale.kappa for scale in scales], np.float32)
-        self._tau = np.array([scale.tau for scale in scales], np.float32)
+        self._of_p = -2.0 * _diagonal(centres)  # (SH, SK)
+        self._of_squares = -_diagonal(damping[:, None])  # (SH, S)
+        tau = np.array([scale.tau for scale in scales], np.float32)
         self._share = np.array([scale.share for scale in scales], np.float32)
-        self._steepness = np.maximum(2.0 * self._share, _LEAST_SHARE)
-        sees = np.triu(np.ones((count, count), np.float32))  # (J, S): block j lies inside scale s
-        self._curvature = sees * kappa  # (J, S)
-        self._within = self._curvature.T.copy()  # (S, J)
-        borders = np.array([0, *(scale.rows for scale in scales)])
-        self._block_of = np.repeat(np.arange(count)[::-1], np.diff(borders)[::-1])  # (W,)
-        edges = ((net.window - borders) * net.features).tolist()
-        self._begins = edges[1:]  # of what each scale sees, and of each block
-        self._units = [slice(s * hidden, s * hidden + len(scale.gain)) for s, scale in enumerate(scales)]
-        self._ones = np.ones(net.window, np.float32)
-        self._p = np.zeros(count * hidden, np.float32)  # of the newest look
-        self._parts = [self._p[units] for units in self._units]
-        self._moved = np.zeros((count, count * hidden), np.float32)  # R_j R_j' u, of the newest step: (J, SH)
-        self._seen = [self._moved[j, j * hidden :] for j in range(count)]
-        self._gram = [self._inner_products(j, begin, end) for j, (end, begin) in enumerate(pairwise(edges))]
+        steepness = np.maximum(2.0 * self._share, _LEAST_SHARE)
+        # As often as there may be windows: to stretch one to the size of the other takes as long as their sum.
+        self._lengths, self._tau, self._steepness, self._damping = (
+            np.stack([each, each]) for each in (lengths.ravel(), tau, steepness, damping.ravel())
+        )
+        self._first_of = np.arange(2 * count).reshape(2, count) * most  # of the prototypes of both
+        sees = np.triu(np.ones((count, count), np.float32))[::-1]  # (J, S), oldest block first: it lies inside scale s
+        self._of_lengths = sees * np.array([scale.kappa for scale in scales], np.float32)  # (J, S)
+        self._curvature = self._of_lengths.T.copy()  # (S, J)
+        rows = np.array([*(window - scale.rows for scale in scales[::-1]), window])
+        self._block_of = np.repeat(np.arange(count), np.diff(rows))  # (W,)
+        edges = (rows * features).tolist()
+        self._first = np.concatenate([edges[:-1], np.add(edges[:-1], edges[-1])])  # values of the blocks, two windows
+        own = [slice(s * hidden, s * hidden + len(scale.gain)) for s, scale in enumerate(scales)]
+        self._layers = list(zip(own, net.basis, edges[-2::-1], strict=True))  # shortest scale first
+        self._gram = np.stack([self._inner_products(*block) for block in pairwise(edges)])  # (J, SH, SH)
+        self._all_blocks = np.ones((1, count), np.float32)
 
-    def _inner_products(self, j: int, begin: int, end: int) -> Float:
-        """``R_j R_j'`` of the units of the scales that see block j, which lies there in a window."""
-        count, hidden = self._by_scale
-        rows = np.zeros((count - j, hidden, end - begin), np.float32)
-        for s in range(j, count):
-            basis = self._basis[s]
-            rows[s - j, : len(basis)] = basis[:, begin - self._begins[s] : end - self._begins[s]]
-        flat = rows.reshape(-1, end - begin)
-        return flat @ flat.T
+    def _inner_products(self, begin: int, end: int) -> Float:
+        """``R_j R_j'`` (SH, SH) of a block of rows, by where its values lie in a window."""
+        rows = np.zeros((len(self._of_p), end - begin), np.float32)
+        for units, basis, seen in self._layers:
+            if seen <= begin:
+                rows[units] = basis[:, begin - seen : end - seen]
+        return rows @ rows.T
 
-    def look(self, window: Float) -> Look:
-        """Look at a window (W, F), contiguous and standardised."""
-        flat = window.ravel()
-        for part, basis, begin in zip(self._parts, self._basis, self._begins, strict=True):
-            basis.dot(flat[begin:], out=part)
-        lengths = np.add.reduceat(flat * flat, self._begins[::-1])[::-1]  # ||x_j||²
-        abnormality, step = self._step(self._p, lengths)
-        slope = self._rebuilt(step.u)
-        pace = step.rate.take(self._block_of)
-        slope -= window / pace[:, None]
-        to_mean = -self._ones.dot(window * slope)
-        return Look(window, abnormality, slope, to_mean, step, pace)
+    def explain(self, rows: Float, typical: float) -> tuple[Float, Float]:
+        """What makes a window abnormal, and the window before it.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (N * W, F)
+            Contiguous and standardised; N is 2, or 1 where nothing is known of the window before.
+        typical : float
+            Abnormality of a normal window.
+
+        Returns
+        -------
+        away : ndarray, shape (N, W, F)
+            How far the values of the last window are from the nearest window that looks normal, and those of the window
+            before from where the first step of a climb leads.
+        parts : ndarray, shape (F,)
+            Of each feature; they sum to what the windows have above a typical one, or to 0 where nothing would help.
+
+        Notes
+        -----
+        A feature's part is, half by half, what moving it alone to its values in the nearest window would gain, and what
+        moving it to its mean.  The generated window meets an abnormal one part of the way and moves calm features
+        towards wild ones; the mean does neither, but knows nothing of modes.  Each was better at some faults, both
+        together never far from the better one (docs/detection.md).
+        """
+        look = self.look(rows)
+        away = look.away.copy()
+        away[-1] = self.climb(look, typical)
+        stiffness = look.stiffness[:, None]
+        gains = np.empty((len(away), 2, self._shape[2]), np.float32)
+        np.matmul(stiffness, look.windows * look.away, out=gains[:, :1])
+        np.matmul(stiffness, away * look.away, out=gains[:, 1:])
+        np.maximum(gains, 0.0, out=gains)  # a feature that loses counts as 0
+        weights = []
+        says = (_AT_SIGHT, _BY_CLIMB)[-len(away) :]
+        for said, found, abnormality in zip(says, np.add.reduce(gains, axis=2).tolist(), look.abnormality, strict=True):
+            heard = sum(one for one, gain in zip(said, found, strict=True) if gain > 0.0) or 1.0
+            excess = max(abnormality - typical, _LEAST_EXCESS) / heard
+            weights += [excess * one / max(gain, _TINY) for one, gain in zip(said, found, strict=True)]
+        parts: Float = np.array(weights, np.float32).dot(gains.reshape(len(weights), -1))
+        return away, parts
+
+    def look(self, rows: Float) -> Look:
+        """Look at one window or two, rows (N * W, F), contiguous and standardised."""
+        windows = rows.reshape(self._shape)
+        count = len(windows)
+        flat = rows.reshape(count, -1)
+        p = np.zeros((count, len(self._of_p)), np.float32)
+        for units, basis, begin in self._layers:
+            p[:, units] = flat[:, begin:].dot(basis.T)
+        first = self._first[: count * len(self._share)]
+        lengths = np.add.reduceat((rows * rows).reshape(-1), first).reshape(count, -1)  # ||x_j||²
+        abnormality, energy, nearest = self._judge(p, lengths)
+        step = self._next(p, energy, nearest)
+        rate = step.rate.take(self._block_of, axis=1)
+        return Look(windows, abnormality, step, self._away(windows, step.u, rate), 1.0 / rate)
 
     def climb(self, look: Look, typical: float, *, steps: int = _CLIMB_STEPS) -> Float:
-        """The nearest window that looks normal: as far up the slope as it takes to be no more abnormal than typical.
+        """How far the last window is from the nearest one that looks normal.
+
+        That is as far up the slope as it takes to be no more abnormal than typical, in so many steps at most.
 
         Parameters
         ----------
         look : Look
         typical : float
         steps : int
-            At most this many.
 
         Returns
         -------
         ndarray, shape (W, F)
-            A new array; the window itself where that is typical.
+            0 for a window that is typical.
         """
-        if look.abnormality <= typical or steps < 1:
-            return look.window
-        step, abnormality = look.step, look.abnormality
-        before: tuple[_Step, Float, Float] | None = None
+        if look.abnormality[-1] <= typical or steps < 1:
+            return np.zeros(self._shape[1:], np.float32)
+        step = first = _Step(look.step.u[-1:], look.step.rate[-1:])
+        last = look.abnormality[-1]
+        before: Float | None = None
         since = 0  # steps since momentum began
         for _ in range(steps - 1):
-            p, lengths = self._reach(step)
-            ahead, far = p, lengths
+            place: Float = step.rate.T * step.u  # a_j (J, SH)
+            ahead = place
             if before is not None and since:
-                ahead, far = self._go_on(step, p, lengths, before, since / (since + _MOMENTUM_FROM))
-            last, (abnormality, following) = abnormality, self._step(ahead, far)
+                ahead = place + since / (since + _MOMENTUM_FROM) * (place - before)
+            moved = np.matmul(self._gram, ahead[:, :, None])[:, :, 0]  # R_j R_j' a_j (J, SH)
+            p, lengths = self._all_blocks.dot(moved), np.add.reduce(ahead * moved, axis=1)[None]
+            (abnormality,), energy, nearest = self._judge(p, lengths)
             if abnormality <= typical:
                 break
             since = 0 if abnormality > last else since + 1  # it went too far
-            before, step = (step, p, lengths), following
-        normal = self._rebuilt(step.u)
-        normal *= step.rate.take(self._block_of)[:, None]
-        return normal
+            last, before, step = abnormality, place, self._next(p, energy, nearest)
+        away: Float = look.away[-1]
+        if step is not first:
+            away = self._away(look.windows[-1:], step.u, step.rate.take(self._block_of, axis=1))[0]
+        return away
 
-    def _step(self, p: Float, lengths: Float) -> tuple[float, _Step]:
-        """The abnormality of a window by its ``p`` (SH,) and its ``||x_j||²`` (J,), and where the next step leads."""
-        near = self._of_p.dot(p)
-        near += self._lengths
-        nearest = near.reshape(self._by_prototype).argmin(axis=1) + self._first_of
-        energy = self._within.dot(lengths)
-        energy -= self._of_squares.dot(p * p)
+    def _judge(self, p: Float, lengths: Float) -> tuple[list[float], Float, NDArray[np.intp]]:
+        """Abnormality, ``tau + e`` (N, S) and prototypes (N, S), by ``p`` (N, SH) and ``||x_j||²`` (N, J)."""
+        count = len(p)
+        tau = self._tau[:count]
+        near = p.dot(self._of_p)
+        near += self._lengths[:count]
+        nearest = near.reshape(self._by_prototype).argmin(axis=2)
+        nearest += self._first_of[:count]
+        energy = lengths.dot(self._of_lengths)
+        energy += (p * p).dot(self._of_squares)
         energy += near.take(nearest)
-        energy += self._tau
-        np.maximum(energy, self._tau, out=energy)  # rounding
-        weight = self._steepness / energy
-        u = self._damping * p
-        u += self._centres.take(nearest, axis=0).ravel()
+        energy += tau
+        np.maximum(energy, tau, out=energy)  # rounding
+        return np.log(energy / tau).dot(self._share).tolist(), energy, nearest
+
+    def _next(self, p: Float, energy: Float, nearest: NDArray[np.intp]) -> _Step:
+        """Where the next step leads from windows of which :meth:`_judge` found this."""
+        count = len(p)
+        weight = self._steepness[:count] / energy
+        u = self._damping[:count] * p
         by_scale = u.reshape(self._by_scale)
-        by_scale *= weight[:, None]
-        energy /= self._tau
-        return float(np.log(energy).dot(self._share)), _Step(u, 1.0 / self._curvature.dot(weight))
+        by_scale += self._centres.take(nearest, axis=0, mode="wrap")
+        by_scale *= weight[:, :, None]
+        return _Step(u, 1.0 / weight.dot(self._curvature))
 
-    def _reach(self, step: _Step) -> tuple[Float, Float]:
-        """``p`` (SH,) and ``||x_j||²`` (J,) of where a step leads."""
-        hidden = self._by_scale[1]
-        for j, (gram, seen) in enumerate(zip(self._gram, self._seen, strict=True)):
-            gram.dot(step.u[j * hidden :], out=seen)
-        lengths = self._moved.dot(step.u)
-        lengths *= step.rate
-        lengths *= step.rate
-        return step.rate.dot(self._moved), lengths
-
-    def _go_on(
-        self, step: _Step, p: Float, lengths: Float, before: tuple[_Step, Float, Float], by: float
-    ) -> tuple[Float, Float]:
-        """``p`` and ``||x_j||²`` past where `step` leads by a part of the way there from where the one before led.
-
-        It is what :meth:`_reach` has just found.
-        """
-        earlier, p_before, lengths_before = before
-        both = self._moved.dot(earlier.u)
-        both *= step.rate
-        both *= earlier.rate
-        past = 1.0 + by
-        return past * p - by * p_before, past * past * lengths - 2.0 * by * past * both + by * by * lengths_before
-
-    def _rebuilt(self, u: Float) -> Float:
-        """``R' u`` (W, F)."""
-        flat = np.empty(self._window * self._features, np.float32)
-        u[self._units[-1]].dot(self._basis[-1], out=flat)  # the longest scale sees all of it
-        for units, basis, begin in zip(self._units[:-1], self._basis, self._begins, strict=False):
-            flat[begin:] += u[units].dot(basis)
-        return flat.reshape(self._window, self._features)
+    def _away(self, windows: Float, u: Float, rate: Float) -> Float:
+        """How far windows (N, W, F) are from ``r R' u``, by the rate of each row (N, W)."""
+        flat = np.empty((len(u), windows[0].size), np.float32)
+        for units, basis, begin in self._layers[::-1]:
+            if begin:
+                flat[:, begin:] += u[:, units].dot(basis)
+            else:
+                u[:, units].dot(basis, out=flat)
+        there = flat.reshape(windows.shape)
+        there *= rate[:, :, None]
+        return np.subtract(windows, there, out=there)
 
 
 def _diagonal(parts: Float) -> Float:
-    """(S * N, S * H) with each of the parts (S, N, H) where its scale meets itself, 0 elsewhere."""
+    """(S * H, S * N) with the transpose of each of the parts (S, N, H) where its scale meets itself, 0 elsewhere."""
     scales, rows, columns = parts.shape
-    whole = np.zeros((scales, rows, scales, columns), np.float32)
-    whole[np.arange(scales), :, np.arange(scales)] = parts
-    return whole.reshape(scales * rows, scales * columns)
+    whole = np.zeros((scales, columns, scales, rows), np.float32)
+    for s, part in enumerate(parts):
+        whole[s, :, s] = part.T
+    return whole.reshape(scales * columns, scales * rows)
 
 
-def share(look: Look, normal: Float) -> Float:
-    """Each feature's share (F,) in what makes a window abnormal; sums to 1, or to 0 where nothing would help.
-
-    Half by what moving the feature alone to its values in ``normal`` (W, F) would gain, half by moving it to its mean.
-    The generated window meets an abnormal one part of the way and moves calm features towards wild ones; the mean does
-    neither, but knows nothing of modes.  Each was better at some faults, both together never far from the better one
-    (docs/detection.md).
-    """
-    gain = normal - look.window
-    gain *= look.slope
-    return normalised(_of(look.to_mean) + _of(np.add.reduce(gain)))
-
-
-def share_at_sight(look: Look) -> Float:
-    """The same without a climb: a quarter by moving to where its first step leads, the rest by moving to the mean.
-
-    For the window before the last: with half instead of a quarter, and with none, the features named were less often
-    the right ones (docs/detection.md).
-    """
-    return normalised(3.0 * _of(look.to_mean) + _of(look.to_first))
-
-
-def _of(gain: Float) -> Float:
-    """Shares (F,) in gains (F,); a feature that loses counts as 0."""
-    return normalised(np.maximum(gain, 0.0))
-
-
-def normalised(share: _Number) -> _Number:
-    """Shares (F,) as parts of 1, or of 0 where all are 0."""
-    parts: _Number = share / max(float(np.add.reduce(share)), _TINY)
-    return parts
+def normalised(parts: Float) -> Float:
+    """Parts (F,) of 1, or of 0 where all are 0."""
+    shares: Float = parts / max(float(np.add.reduce(parts)), _TINY)
+    return shares
 
 
 _kept: WeakKeyDictionary[Discriminator, Explainer] = WeakKeyDictionary()

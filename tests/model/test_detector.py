@@ -10,7 +10,7 @@ import pytest
 from plants import NAMES, OFFSET, F, plant
 
 from gon_edge import Detector, FitSettings, GONDetector, Row, fit_model
-from gon_edge.model.explain import Explainer, forget, share
+from gon_edge.model.explain import Explainer, forget, normalised
 
 
 @pytest.fixture(scope="module")
@@ -232,9 +232,8 @@ def test_a_feature_stuck_between_its_two_levels_is_named():
     model = fit_model(rows, rng=rng)
     rows = rows[:60].copy()
     rows[40:, 3] = OFFSET[3]
-    explains = Explainer(model.discriminator)
-    look = explains.look(model.scaler.transform(rows[20:]))
-    shares = share(look, explains.climb(look, model.typical))
+    _, parts = Explainer(model.discriminator).explain(model.scaler.transform(rows[20:]), model.typical)
+    shares = normalised(parts)
     assert shares[3] == shares.max() > 0.2
 
 
