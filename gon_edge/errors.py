@@ -22,8 +22,10 @@ the old model stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 EXIT_CODES: Mapping[int, str] = {
     0: "done",

@@ -1,6 +1,7 @@
 """The command line: arguments in, one module called, an exit status out.
 
-Data goes to stdout, everything else to stderr.  Only the module of the command that is called is loaded.
+Data goes to stdout, everything else to stderr.  Only the module of the command that is called is loaded, and for
+``gon-edge version``, which scripts wait for, not even what reads a command line.
 
 To add a command, write a function in one of these modules and name it in the module's ``COMMANDS`` and in the table
 below.  Help, completion, manual and reference then have it.  The table holds names, not modules, so that this module
@@ -9,17 +10,19 @@ knows nothing of the rooms above it.
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 
-from gon_edge.commands.arguments import AddCommand, HelpFormatter, commands_of, write_json
+from gon_edge import __version__
 from gon_edge.errors import EXIT_CODES, GonEdgeError
-from gon_edge.process.memory import deferred
+
+TYPE_CHECKING = False  # typing itself is a tenth of what `version` takes
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gon_edge.commands.arguments import AddCommand
 
 _MODULES: Mapping[str, str] = {  # in the order of the help
     "run": "commands.run",
@@ -68,12 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        with deferred():
-            options = build_parser(words[:1] if words and words[0] in _MODULES else _MODULES).parse_args(words)
-        if "command" not in options:
-            build_parser().print_help(sys.stderr)
-            return 2
-        status: int = options.command(options)
+        status = _say_version() if words == ["version"] else _run(words)
         sys.stdout.flush()
         return status
     except GonEdgeError as error:
@@ -83,11 +81,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"gon-edge: {text}\n")
         return error.exit_code
     except KeyboardInterrupt:
+        import signal
+
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader has gone.  Python would say so again when it flushes stdout at its end.
+        import signal
+
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run the command that these words call; return its exit status."""
+    from gon_edge.process.memory import deferred
+
+    with deferred():
+        options = build_parser(words[:1] if words and words[0] in _MODULES else _MODULES).parse_args(words)
+    if "command" not in options:
+        build_parser().print_help(sys.stderr)
+        return 2
+    status: int = options.command(options)
+    return status
 
 
 def build_parser(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
@@ -98,6 +113,10 @@ def build_parser(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
     names : iterable of str
         Default: all of them, for help, completion, manual and reference.
     """
+    import argparse
+
+    from gon_edge.commands.arguments import HelpFormatter, commands_of
+
     codes = "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
     parser = argparse.ArgumentParser(
         prog="gon-edge",
@@ -121,14 +140,13 @@ def _add_version(add: AddCommand) -> None:
 
 
 def _version(options: argparse.Namespace) -> int:
-    from gon_edge import __version__
-
     if not options.json:
-        sys.stdout.write(f"gon-edge {__version__}\n")
-        return 0
+        return _say_version()
     import contextlib
     import platform
     from importlib.metadata import PackageNotFoundError, version
+
+    from gon_edge.commands.arguments import write_json
 
     libraries = {}
     for name in ("numpy", "paho-mqtt", "prometheus-client", "psutil", "pyyaml", "rich"):
@@ -145,6 +163,11 @@ def _version(options: argparse.Namespace) -> int:
     return 0
 
 
+def _say_version() -> int:
+    sys.stdout.write(f"gon-edge {__version__}\n")
+    return 0
+
+
 def _add_completion(add: AddCommand) -> None:
     sub = add(
         "completion",
@@ -157,6 +180,8 @@ def _add_completion(add: AddCommand) -> None:
 
 
 def _completion(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
     # Made by tools/make_completion.py.
     sys.stdout.write((Path(__file__).parent / "completion" / options.shell).read_text(encoding="utf-8"))
     return 0
