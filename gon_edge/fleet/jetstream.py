@@ -427,9 +427,9 @@ class Pulls:
         headers = message.headers or {}
         status = headers.get("Status")
         if status is not None and not message.reply:
-            self._left = 0  # of this pull nothing more comes; whoever waits has time until the next one
-            if status == "423":
-                self.refused = True
+            self._left = 0
+            self.refused = self.refused or status == "423"
+            if status != "503":  # no server has the consumer now: there is time until the next pull
                 self._came.set()
             return
         delivered = _delivered(message)
