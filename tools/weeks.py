@@ -71,6 +71,8 @@ def main() -> int:
 def one(name: str, seed: int, days: float | None) -> tuple[weeks.Course, float]:
     """One recording, in a process of its own; and the seconds it took."""
     logging.disable()  # what a daemon says of every alert and training
+    os.environ["TZ"] = "Europe/Berlin"  # the machines live by its clock, and so does a daemon beside them
+    time.tzset()
     began = time.monotonic()
     recording: Recording = record(name, seed, days=days) if name in SCENARIOS else recorded(name)
     return weeks.play(recording, seed, parse_config(CONFIG)), time.monotonic() - began

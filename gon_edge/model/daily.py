@@ -54,9 +54,9 @@ false alerts a week (docs/detection.md)."""
 
 DAY_S = 86_400.0  # a day
 
-LEAST_SPAN_S = 2.5 * DAY_S
-"""Seconds that stored rows must span before a model is given differences: two days to compare, and some rows of a
-third.  Shorter recordings are judged as they always were."""
+LEAST_SPAN_S = 6.5 * DAY_S
+"""Seconds that stored rows must span before a model is given differences: until it has seen a week, each first weekend
+is unlike all other days.  A little less than a week, which is all that a store holds of a row a second."""
 
 _NOTHING = np.empty((2, DAYS, 0), np.float32)
 

@@ -49,6 +49,19 @@ def test_records_of_any_length_can_be_learned(rows, window):
     assert np.isfinite(detector.threshold_)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_state_that_only_the_newest_rows_hold_makes_no_deaf_model(seed):
+    rng = np.random.default_rng(seed)
+    home, work = np.zeros(3), np.array([300.0, 200.0, 400.0])
+    rows = rng.normal(size=(1500, 3)) + np.where(np.arange(1500)[:, None] < 1200, home, work)
+    detector = GONDetector().fit(rows)
+    later = rng.normal(size=(300, 3)) + work
+    later[200:, 0] += 50.0
+    alarms = detector.predict(later).astype(bool)
+    assert not alarms[:200].any()
+    assert alarms[220:].mean() > 0.9
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_half_a_minute_to_learn_from_is_no_permanent_alarm(seed):
     rng = np.random.default_rng(seed)

@@ -202,7 +202,7 @@ def test_rows_of_some_days_come_with_their_differences_to_other_days_and_counter
     ("patterns", "compared"), [({}, ["indoor"]), ({"gauge": ("met*",)}, ["indoor", "meter"]), ({"counter": ("*",)}, [])]
 )
 def test_what_a_person_calls_a_counter_or_a_gauge_decides_what_is_compared(tmp_path, patterns, compared):
-    days_stored(tmp_path, 4)
+    days_stored(tmp_path, 7)
     source = Source(plain_job(tmp_path, until=1e9, **patterns))
     read, _, _ = source.read(source.usable)
     assert read.features == ("indoor", "meter", *(name + SUFFIX for name in compared))
