@@ -400,7 +400,7 @@ def draw_curves(cells: list[dict[str, Any]], path: Path) -> None:
             place.axhline(0.5, color="grey", linewidth=0.5)
             place.set(title=task, xlabel="step of this task")
         axes[0, 0].set_ylabel("AUROC")
-        axes[0, 0].legend(fontsize=7)
+        axes[0, -1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside, on no curve
 
 
 def draw_pictures(model: Omasgan, normal: np.ndarray, path: Path) -> None:
