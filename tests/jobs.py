@@ -60,7 +60,12 @@ def stored(folder: Path, rows: int, *, quarantined: range = range(0), features: 
 
 def two_streams(folder: Path, *, quarantined: range = range(0)) -> Config:
     """A daemon that does not run: 400 rows of pump and boiler from second 1000; some of the pump's are quarantined."""
-    mapping = {**SMALLEST, "state_dir": str(folder / "state"), "streams": {"defaults": {"window": 15}}}
+    mapping = {
+        **SMALLEST,
+        "state_dir": str(folder / "state"),
+        "streams": {"defaults": {"window": 15}},
+        "retrain": {"nice": 0},  # at 19 a training would wait for ever beside other tests that are busy
+    }
     config = parse_config(mapping)
     rng, fresh = np.random.default_rng(0), np.zeros(2, np.bool_)
     with Store.open(config.state_dir) as store:

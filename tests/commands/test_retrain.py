@@ -13,7 +13,7 @@ from shell import run
 from gon_edge.commands import main as cli
 
 MIB = 1 << 20
-CONFIG = {"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "{stream}"}]}
+CONFIG = {"mqtt": {"url": "mqtt://localhost"}, "subscriptions": [{"topic": "{stream}"}], "retrain": {"nice": 0}}
 
 
 @pytest.fixture

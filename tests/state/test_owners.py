@@ -44,7 +44,7 @@ def config(nobody, monkeypatch):
     told = {
         "mqtt": {"url": "mqtt://localhost:1"}, "subscriptions": [{"topic": "telemetry/{stream}"}],
         "state_dir": str(state), "http": {"listen": "off"},
-        "retrain": {"memory_budget": "512MiB"},
+        "retrain": {"memory_budget": "512MiB", "nice": 0},
     }  # fmt: skip
     (place / "config.yaml").write_text(json.dumps(told))
     yield place / "config.yaml"

@@ -24,7 +24,7 @@ from gon_edge.training.job import Order, make_job, next_version
 from gon_edge.training.rounds import Rounds
 from gon_edge.training.trainer import Trainer
 
-CALM = RetrainConfig(max_load=None, processes=1)
+CALM = RetrainConfig(max_load=None, processes=1, nice=0)
 
 
 class Person:
@@ -303,7 +303,7 @@ def test_who_has_nothing_else_to_do_waits_for_a_round_and_gets_its_record(machin
 
 
 def test_without_conditions_no_heat_holds_a_round_up(machine: Any) -> None:
-    here = machine(RetrainConfig(max_load=0.01, on_battery=False))
+    here = machine(RetrainConfig(max_load=0.01, on_battery=False, nice=0))
     here.celsius(95)
     here.rounds = Rounds(here.trainer, here.rounds.settings, None)
     here.rounds.ask([Order("pump", "time")])
