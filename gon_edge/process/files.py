@@ -58,9 +58,11 @@ def make_folder(path: Path) -> None:
     for folder in (*reversed(path.parents), path):
         if folder.is_dir():
             continue
-        if folder.exists():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another process may have been quicker
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
         adopt(folder)
 
 

@@ -15,7 +15,7 @@ from gon_edge.config.file import load_config, parse_config
 from gon_edge.errors import ConfigError
 from gon_edge.links.mqtt.tls import tls_context
 from gon_edge.links.web.guard import Tls
-from gon_edge.process.files import open_regular, read_regular
+from gon_edge.process.files import make_folder, open_regular, read_regular
 
 SMALLEST = {"mqtt": {"url": "mqtts://localhost"}, "subscriptions": [{"topic": "{stream}"}]}
 
@@ -93,3 +93,15 @@ def test_a_pipe_as_secret_is_refused_at_once(pipe):
 def test_a_folder_as_configuration_is_named(tmp_path):
     with pytest.raises(ConfigError, match="not a regular file"):
         load_config(tmp_path)
+
+
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_as_good(tmp_path):
+    class Raced(type(tmp_path)):
+        def is_dir(self) -> bool:
+            if super().is_dir():
+                return True
+            os.mkdir(self)  # noqa: PTH102  by the other one, once we have looked
+            return False
+
+    make_folder(Raced(tmp_path / "state" / "workers"))
+    assert (tmp_path / "state" / "workers").is_dir()
