@@ -162,12 +162,26 @@ class Saved:
     async def _write_owner(self) -> None:
         assert self._owners is not None
         try:
-            self._owner_revision = await self._owners.update(
-                str(self._number), json.dumps(self.owner).encode(), last=self._owner_revision
+            self._owner_revision = await self._update(
+                self._owners, str(self._number), json.dumps(self.owner).encode(), self._owner_revision
             )
         except KeyWrongLastSequenceError as error:
             self._series.refused.inc()
             raise OwnerError(f"partition {self._number} has another owner") from error
+
+    async def _update(self, bucket: KeyValue, key: str, content: bytes, revision: int) -> int:
+        """Write in place of a revision; return the new one.
+
+        What is there instead may be this owner's own, of a write whose answer did not come.
+        """
+        try:
+            return await bucket.update(key, content, last=revision)
+        except KeyWrongLastSequenceError:
+            there = await bucket.get(key)
+            told = json.loads(there.value or b"{}")
+            if (told.get("owner", told.get("worker")), told.get("epoch")) != (self._worker, self.epoch):
+                raise
+            return await bucket.update(key, content, last=there.revision)
 
     async def save(self, scoring: Scoring, names: list[str], sequence: int, states: dict[str, dict[str, Any]]) -> None:
         """Write what is known of some streams after a message; raises as `take` does."""
@@ -244,7 +258,7 @@ class Saved:
         if value is not None and len(content) > _MOST_BYTES:
             content = json.dumps({**value, "frozen": ""}, separators=(",", ":")).encode()
         key = self._fleet.names.state(self._number, name)
-        self._revisions[name] = await self._states.update(key, content, last=self._revisions.get(name, 0))
+        self._revisions[name] = await self._update(self._states, key, content, self._revisions.get(name, 0))
         self._series.saved.inc()
         self._series.saved_bytes.inc(len(content))
 

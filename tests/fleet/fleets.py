@@ -21,6 +21,7 @@ from gon_edge.config.schema import Config
 from gon_edge.daemon.orders import Machine
 from gon_edge.daemon.scoring import Scoring
 from gon_edge.events import Verdict
+from gon_edge.fleet.connection import Errors
 from gon_edge.fleet.jetstream import Fleet, Pulls
 from gon_edge.fleet.names import GROUP, key_of, topic_of
 from gon_edge.fleet.partition import Partition
@@ -200,7 +201,8 @@ class Owner:
         async with asyncio.timeout(60):
             while not until():
                 await self.pulls.keep(0.2)
-                await self.partition.work()
+                with contextlib.suppress(*Errors):  # a worker tries again as well
+                    await self.partition.work()
                 await self.pulls.wait(0.02)
 
     async def work_to(self, sequence: int) -> None:

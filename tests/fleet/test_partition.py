@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import time
 from typing import Any
 
@@ -48,6 +49,7 @@ def test_after_a_kill_in_a_window_verdicts_and_events_are_those_of_a_single_daem
             first = await fleet.owner()
             await first.work_to(last)
             await first.work(lambda: (first.sample("states_saved_total") or 0) >= len(STREAMS))
+            first.partition._saved_at = math.inf
             last = await publish_rows(fleet, range(80, 123))  # the fault is told, and nothing of it is saved
             await first.work_to(last)
             told = await events_of(fleet)
@@ -222,6 +224,24 @@ def test_an_owner_that_stood_still_goes_on_where_nobody_else_has_taken_its_parti
             assert (owner.partition.epoch, owner.pulls.pin != pin) == (1, True)
             assert len(owner.heard.verdicts) == 60 * len(STREAMS)
             assert {len(judged) for judged in owner.heard.verdicts.values()} == {1}
+
+    run(work())
+
+
+def test_an_owner_goes_on_where_the_answers_to_what_it_has_written_did_not_come(nats_server, tmp_path):
+    async def work() -> None:
+        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
+            last = await publish_rows(fleet, range(30))
+            owner = await fleet.owner()
+            await owner.work_to(last)
+            partition, saved = owner.partition, owner.partition._saved
+            heard = saved._owner_revision, dict(saved._revisions)
+            for _ in range(2):
+                saved._owner_revision, saved._revisions = heard[0], dict(heard[1])
+                await partition._keep()
+                await saved.save(partition._scoring, [*STREAMS], last, {})
+            assert owner.sample("states_saved_total") >= 2 * len(STREAMS)
+            assert owner.sample("writes_refused_total") == 0.0
 
     run(work())
 
