@@ -249,7 +249,7 @@ def in_alarm(model, streams):
     return detectors, rows, bad
 
 
-def test_a_hundred_streams_in_alarm_keep_what_some_thirty_do_and_give_it_back(fitted):
+def test_a_hundred_streams_in_alarm_keep_what_sixteen_do_and_give_it_back(fitted):
     detectors, rows, bad = in_alarm(fitted.model_, 100)
     tracemalloc.start()
     try:
