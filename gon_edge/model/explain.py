@@ -43,6 +43,9 @@ are in alarm at once, one that was not kept is made anew, in less time than an e
 _LEAST_EXCESS = 1e-9
 """Weight in the causes of a window that is as normal as a typical one: with two such, each counts half."""
 
+_LEAST_GAIN = 1e-30
+"""A gain that is none: its inverse must be a float32, or 0 times infinity would be the part of a feature."""
+
 _BY_CLIMB, _AT_SIGHT = (0.5, 0.5), (0.75, 0.25)
 """How much moving a feature to its mean says, and moving it to where the window would look normal: of the last window,
 and of the one before, which is not climbed from.  There, with a half instead of a quarter, and with none, the features
@@ -185,9 +188,11 @@ class Explainer:
         weights = []
         says = (_AT_SIGHT, _BY_CLIMB)[-len(away) :]
         for said, found, abnormality in zip(says, np.add.reduce(gains, axis=2).tolist(), look.abnormality, strict=True):
-            heard = sum(one for one, gain in zip(said, found, strict=True) if gain > 0.0) or 1.0
+            heard = sum(one for one, gain in zip(said, found, strict=True) if gain > _LEAST_GAIN) or 1.0
             excess = max(abnormality - typical, _LEAST_EXCESS) / heard
-            weights += [excess * one / max(gain, _TINY) for one, gain in zip(said, found, strict=True)]
+            weights += [
+                excess * one / gain if gain > _LEAST_GAIN else 0.0 for one, gain in zip(said, found, strict=True)
+            ]
         parts: Float = np.array(weights, np.float32).dot(gains.reshape(len(weights), -1))
         return away, parts
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gon_edge.model.counters import Judged, Rows
-from gon_edge.stream.habits import FEWEST, PERIODS, TOLERANCE_S, Block, look_back, same_time
+from gon_edge.stream.habits import FEWEST, PERIODS, Block, Recurrence, are_alike, look_back, same_time
 from gon_edge.training.answers import Span
 
 if TYPE_CHECKING:
@@ -40,11 +40,17 @@ _KEPT = 32
 
 _TOGETHER_S = 1800.0
 _FEWEST_ROWS = 3
-"""Odd rows not further apart are one block: screening may find but the begin and the end of a job.  A block of fewer
+"""Odd rows not further apart are one block of a job: screening may find but its begin and its end.  A block of fewer
 rows would raise no alert, and is left to screening."""
 
+_THROUGHOUT = 5
+"""Parts of the rows, each of which must have a block of the kind, where it comes at no hour.  A fridge drew thrice its
+power for one row of each hour: as odd rows, these were left out of every training, and raised 40 alerts in two days.
+A judgement: a fault that nobody saw is not there from first to last, again and again."""
+
 _REACH = 5
-"""Rows before an odd one that may be what it is called odd for: the longest scale of screening."""
+"""Rows before an odd one that may be what it is called odd for: the longest scale of screening.  What comes throughout
+may come every few minutes, and odd rows that are further apart are blocks of their own."""
 
 _MOST_BLOCKS = 300
 """Blocks of odd rows that are compared, those of most rows.  Not critical: ten a day for a month."""
@@ -194,7 +200,9 @@ def _grows(sizes: Sequence[float]) -> bool:
 
 
 def come_again(rows: Judged, odd: NDArray[np.bool_], times: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows belong to a block of odd ones that comes again on three days or weeks at least, shape (T,).
+    """Which rows belong to a block of odd ones that comes again, shape (T,).
+
+    It comes on three days or weeks at least, or throughout the rows: such is the start of a motor that runs every hour.
 
     Parameters
     ----------
@@ -206,22 +214,31 @@ def come_again(rows: Judged, odd: NDArray[np.bool_], times: NDArray[np.float64])
     """
     found = np.zeros(len(rows), np.bool_)
     at = np.flatnonzero(odd)
-    if times.max() - times.min() < (FEWEST - 1) * PERIODS["day"] - 2 * TOLERANCE_S or len(at) < FEWEST * _FEWEST_ROWS:
+    if len(at) < FEWEST * _FEWEST_ROWS:
         return found
-    parts = np.split(at, np.flatnonzero(np.abs(np.diff(times[at])) > _TOGETHER_S) + 1)
-    parts = sorted((part for part in parts if len(part) >= _FEWEST_ROWS), key=len)[-_MOST_BLOCKS:]
-    spans = [slice(max(0, int(part[0]) - _REACH), int(part[-1]) + 1) for part in parts]
     usual = rows[np.flatnonzero(~odd)]
     centre = np.array([_mean(column) for column in usual.T])
     spread = np.array([float(np.nanstd(column, dtype=np.float64)) or 1.0 for column in usual.T])
-    blocks = [_odd_block(rows[span], times[span], centre, spread) for span in spans]
-    for block in blocks:
-        again = look_back(block, blocks)
-        if again is None or not again.holds(block.length_s, block.strength):
-            continue
-        for other, span in zip(blocks, spans, strict=True):
-            if other is block or other in again.blocks:
-                found[span] = True
+    edges = np.linspace(times.min(), times.max(), _THROUGHOUT + 1)[1:-1]
+
+    def throughout(block: Block, blocks: Sequence[Block]) -> Recurrence | None:
+        alike = tuple(other for other in blocks if are_alike(block, other))
+        parts = set(np.searchsorted(edges, [other.since for other in alike]).tolist())
+        return Recurrence("any hour", len(alike), alike) if len(parts) == _THROUGHOUT else None
+
+    apart = np.abs(np.diff(times[at])) > _TOGETHER_S, np.diff(at) > _REACH
+    for is_apart, repeats in zip(apart, (look_back, throughout), strict=True):
+        parts = np.split(at, np.flatnonzero(is_apart) + 1)
+        parts = sorted((part for part in parts if len(part) >= _FEWEST_ROWS), key=len)[-_MOST_BLOCKS:]
+        spans = [slice(max(0, int(part[0]) - _REACH), int(part[-1]) + 1) for part in parts]
+        blocks = [_odd_block(rows[span], times[span], centre, spread) for span in spans]
+        for block in blocks:
+            again = repeats(block, blocks)
+            if again is None or not again.holds(block.length_s, block.strength):
+                continue
+            for other, span in zip(blocks, spans, strict=True):
+                if other is block or other in again.blocks:
+                    found[span] = True
     return found
 
 

@@ -161,6 +161,13 @@ def test_the_window_before_has_a_say_at_sight_by_how_abnormal_it_is(shape):
     assert_close(parts - alone, typical * expected, tolerance=2e-3)
 
 
+def test_a_window_that_no_move_helps_has_no_causes():
+    net, window = a_case((7, 3))
+    net = net.with_parameters({key: np.zeros_like(value) for key, value in net.parameters().items()})
+    parts = Explainer(net).explain(np.zeros_like(window), -100.0)[1]
+    np.testing.assert_array_equal(parts, 0.0)
+
+
 def test_explaining_writes_into_no_window():
     net, window = a_case((6, 3), seed=6, size=3.0)
     rows = np.concatenate([window, window])

@@ -15,6 +15,7 @@ from gon_edge.config.schema import AlertsConfig, StreamConfig
 from gon_edge.events import Alert, Row
 from gon_edge.model.counters import Judged
 from gon_edge.model.file import Model, save_model
+from gon_edge.research.machines import record
 from gon_edge.state.store import Store
 from gon_edge.stream.stream import Stream
 from gon_edge.training.child import _fit_and_judge
@@ -104,6 +105,28 @@ def test_screening_drops_what_comes_on_fewer(days: range) -> None:
     odd, again = screened(server(3, days))
     assert odd.any()
     assert not again.any()
+
+
+def fridge(days: float) -> tuple[Judged, NDArray[np.float64], NDArray[np.intp]]:
+    """A row in ten seconds, when, and the rows at which the motor starts, once an hour, with thrice its power."""
+    recording = record("fridge", 0, days=days)
+    rows = np.array(recording.values, np.float32)
+    judged = Judged(rows, np.zeros(len(rows), np.bool_), np.zeros(rows.shape[1], np.bool_))
+    return judged, np.array(recording.timestamps), np.flatnonzero(rows[:, recording.features.index("power")] > 200.0)
+
+
+def test_screening_drops_nothing_that_comes_throughout() -> None:
+    rows, at, starts = fridge(1.0)
+    odd = odd_rows(rows, np.zeros(len(rows), np.bool_), FitSettings(), np.random.default_rng(0))
+    assert odd[starts].all()
+    assert come_again(rows, odd, at)[starts].all()
+
+
+def test_screening_drops_what_came_again_and_again_for_a_part_of_the_time() -> None:
+    rows, at, starts = fridge(1.0)
+    odd = np.zeros(len(rows), np.bool_)
+    odd[starts[len(starts) // 2 :, None] + np.arange(5)] = True
+    assert not come_again(rows, odd, at).any()
 
 
 def test_a_hidden_fault_in_one_block_is_left_out_as_if_nothing_was_known_of_hours() -> None:
