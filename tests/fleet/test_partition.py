@@ -151,7 +151,7 @@ def test_a_worker_whose_pin_the_server_has_given_away_hears_of_it(nats_server, t
 @pytest.mark.parametrize("later", [0, 20], ids=["and nothing follows", "and more follow"])
 def test_messages_that_were_on_their_way_when_the_connection_broke_are_read_again(nats_server, tmp_path, later):
     async def work() -> None:
-        async with own_fleet(nats_server, tmp_path, STREAMS) as fleet:
+        async with own_fleet(nats_server, tmp_path, STREAMS, fleet={"takeover": "20s"}) as fleet:
             last = await publish_rows(fleet, range(60))
             client = await connect(fleet.config.fleet, "worker")
             owner = await Owner(Fleet(client, fleet.config), fleet.config, tmp_path).begin()
