@@ -234,7 +234,7 @@ class Detector:
             expected = np.where(columns == told, expected, values - measured[shown, each])
         return values.tolist(), expected.tolist()
 
-    def _by_reading(self, share: Float) -> tuple[Float, NDArray[np.intp]]:
+    def _by_reading(self, share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Shares (F,), those of differences told of their readings; the column that most of each comes from (F,)."""
         columns = np.arange(len(share))
         if self._compared:
@@ -246,7 +246,7 @@ class Detector:
             share[differences] = 0.0
         return share, columns
 
-    def account(self) -> tuple[Float, Float, NDArray[np.float64]]:
+    def account(self) -> tuple[NDArray[np.float64], Float, NDArray[np.float64]]:
         """Of the last row each feature's share in the score (F,), its value as it came (F,), and the expected one (F,).
 
         Shares are those of :meth:`causes`, also of a row that is not anomalous.  Values are in engineering units, of a
@@ -339,7 +339,7 @@ class Detector:
         expected += self._levels.shift.take(columns) * scale
         return np.where(np.abs(expected) < _NOTHING * scale, 0.0, expected)
 
-    def _explained(self) -> tuple[Float, Float]:
+    def _explained(self) -> tuple[Float, NDArray[np.float64]]:
         """How far the last window and, but soon after a restart, the one before are from normal (N, W, F); shares (F,).
 
         The window before counts by what is seen at sight: that asks for no climb, and names causes as well.

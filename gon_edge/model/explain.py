@@ -297,9 +297,10 @@ def _diagonal(parts: Float) -> Float:
     return whole.reshape(scales * columns, scales * rows)
 
 
-def normalised(parts: Float) -> Float:
+def normalised(parts: Float) -> NDArray[np.float64]:
     """Parts (F,) of 1, or of 0 where all are 0."""
-    shares: Float = parts / max(float(np.add.reduce(parts)), _TINY)
+    exact = parts.astype(np.float64)
+    shares: NDArray[np.float64] = exact / max(float(np.add.reduce(exact)), _TINY)
     return shares
 
 
