@@ -155,6 +155,7 @@ $(VENV)/.make-run: $(VENV)/.make-venv setup.cfg pyproject.toml
 	@echo "installing gon-edge into $(VENV)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check \
 	  -e ".$$(PATH="$$PATH:/usr/sbin" command -v mosquitto >/dev/null || echo '[demo]')"
+	@sync  # else the disk writes this half a minute later, and the demonstration takes it for a fault
 	@touch $@
 
 $(VENV)/.make-dev: $(VENV)/.make-venv setup.cfg pyproject.toml
