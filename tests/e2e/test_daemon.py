@@ -332,8 +332,8 @@ def test_half_a_minute_after_the_machine_started_what_is_stamped_on_receipt_is_l
 ) -> None:
     # No time server has set the clock by then; such rows were quarantined, and no first model came for ten minutes.
     streams = {"defaults": {"interval": 0.1, "warmup_rows": 30, "window": 10}}
-    with DaemonProcess(tmp_path, mosquitto, subscriptions=[{"topic": "now/{stream}"}], streams=streams) as daemon:
-        daemon.start(within=lambda command: booted(command, 30.0)).connected()
+    daemon = DaemonProcess(tmp_path, mosquitto, subscriptions=[{"topic": "now/{stream}"}], streams=streams)
+    with daemon.start(within=lambda command: booted(command, 30.0)).connected():
         sent = 0
 
         def trained() -> bool:
