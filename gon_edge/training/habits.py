@@ -236,8 +236,9 @@ def come_again(rows: Judged, odd: NDArray[np.bool_], times: NDArray[np.float64])
             again = repeats(block, blocks)
             if again is None or not again.holds(block.length_s, block.strength):
                 continue
+            kind = {id(one) for one in (block, *again.blocks)}  # blocks by the hundred: comparing them takes seconds
             for other, span in zip(blocks, spans, strict=True):
-                if other is block or other in again.blocks:
+                if id(other) in kind:
                     found[span] = True
     return found
 
