@@ -26,6 +26,7 @@ from gon_edge.config.schema import HttpConfig
 from gon_edge.errors import ConfigError
 from gon_edge.process.digest import sha256
 from gon_edge.process.files import require_regular
+from gon_edge.process.logs import Seldom
 
 if TYPE_CHECKING:
     import ssl
@@ -150,7 +151,7 @@ class _Names:
     def __init__(self, settings: HttpConfig) -> None:
         self._known = {name.lower() for name in (*settings.names, settings.host)}
         self._lock = threading.Lock()
-        self._refused = 0
+        self._seldom = Seldom(log)
 
     def knows(self, host: str) -> bool:
         """Whether a header ``Host`` is one of ours; a program that sends none is no browser."""
@@ -161,17 +162,10 @@ class _Names:
         return name in (own, own.partition(".")[0] + ".local")
 
     def refused(self, host: str) -> None:
-        """Log the 1st, 2nd, 4th, 8th ... request that was refused."""
+        """Tell the log, seldom."""
+        text = f"HTTP: refused a request for {host[:100]!r}; if that is this machine, add it to http.names"
         with self._lock:
-            self._refused += 1
-            count = self._refused
-        if count & (count - 1) == 0:
-            log.warning(
-                "HTTP: %d requests refused for their name, the last for %.100r; if that is this machine, add it to "
-                "http.names",
-                count,
-                host,
-            )
+            self._seldom.say("name", logging.WARNING, text)
 
 
 class Passwords:
@@ -186,7 +180,7 @@ class Passwords:
         self._files.changed()
         self._admitted = self._load()
         self._lock = threading.Lock()
-        self._refused = 0
+        self._seldom = Seldom(log)
         self._paid_at = [0.0] * PLACES  # monotonic seconds when all guesses of a place are forgotten
         self._newest = [b""] * PLACES
         self._challenge = 'Basic realm="gon-edge", charset="UTF-8"' if settings.username is not None else "Bearer"
@@ -199,7 +193,8 @@ class Passwords:
         wait_s = self.wait_s(address)
         if not wait_s and self.admits(authorization):
             return None
-        self._refuse(address)
+        with self._lock:
+            self._seldom.say("password", logging.WARNING, f"HTTP: refused the token or password from {address}")
         if wait_s:
             text = "too many wrong passwords from this address\n"
             return Refusal(HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": str(math.ceil(wait_s))}, text)
@@ -228,14 +223,6 @@ class Passwords:
             if self._newest[at] != given:
                 self._newest[at] = given
                 self._paid_at[at] = max(self._paid_at[at], time.monotonic()) + GUESS_S
-
-    def _refuse(self, address: str) -> None:
-        """Log the 1st, 2nd, 4th, 8th ... request that was refused."""
-        with self._lock:
-            self._refused += 1
-            count = self._refused
-        if count & (count - 1) == 0:
-            log.warning("HTTP: %d requests refused for their token or password, the last from %s", count, address)
 
     def _load(self) -> list[bytes]:
         token, password = self._settings.secrets()
