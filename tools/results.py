@@ -3,14 +3,14 @@
     python tools/results.py                                    # write the tables of README and docs anew
     python tools/results.py --check                            # exit status 1 where a page shows something else
     python tools/results.py --cells build/benchmark/cells-corrected.jsonl    # take new figures in first
-    python tools/results.py --cells build/benchmark/cells-corrected.jsonl --times    # and what each method costs
+    python tools/results.py --cells build/times/cells-corrected.jsonl --times    # no more than what each method costs
     python tools/results.py --cells build/benchmark/cells-decisions.jsonl    # detection, and what alerts are worth
 
 A page holds its table between ``<!-- results: NAME -->`` and ``<!-- end of results -->``; what NAME shows is in
 `TABLES`.  Each row of the files has the day and the commit its figures are of.  results.csv has a row a method, whose
-times and memory are replaced only with ``--times``, so that a busy machine leaves them alone; ``timed`` is their day.
-shipped.csv has gon-edge's figures by set and seed.  decisions.csv has a row for each method, set, seed and setting, so
-that the choice of settings can be judged as well.  weeks.csv is written by tools/weeks.py.
+times and memory are replaced with ``--times`` alone; ``timed`` is their day.  shipped.csv has gon-edge's figures by set
+and seed.  decisions.csv has a row for each method, set, seed and setting, so that the choice of settings can be judged
+as well; benchmark.png is drawn from it.  weeks.csv is written by tools/weeks.py.  Seeds that lack a set are left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gon_edge.research import weeks  # noqa: E402
+from gon_edge.research import datasets, table, weeks  # noqa: E402
 from gon_edge.research.cells import Cell, read_cells  # noqa: E402
 from gon_edge.research.recordings import PUBLIC  # noqa: E402
 
@@ -38,11 +38,24 @@ RESULTS = ROOT / "docs" / "results.csv"
 SHIPPED = ROOT / "docs" / "shipped.csv"
 DECISIONS = ROOT / "docs" / "decisions.csv"
 WEEKS = ROOT / "docs" / "weeks.csv"
+PICTURE = ROOT / "docs" / "img" / "benchmark.png"
 NAMES = ("method", "dataset", "seed", "setting")
 FIGURES = ("ap", "roc_auc", "best_f1", "f1", "found", "false_per_1000", "in_alarm", "silent", "blind")
 """Fields of decisions.csv, which ends with the day and the commit."""
+DETECTION = (
+    "seeds",
+    "ap",
+    "roc_auc",
+    "vus_pr",
+    "best_f1",
+    "f1",
+    "false_events_a_day",
+    "hit_100",
+    "ndcg_100",
+    "model_kib",
+)
 COSTS = ("train_s", "row_us", "peak_mib")
-"""Fields of results.csv that are of the machine."""
+"""Fields of results.csv; the costs are of the machine, in seconds, microseconds and MiB."""
 BY_SET = ("ap", "roc_auc", "vus_pr", "best_f1", "f1", "segments_found", "false_alarms", "normal_rows")
 """Fields of shipped.csv between the set and the seed, and the day and the commit."""
 OURS = "gon-edge"
@@ -95,8 +108,8 @@ TABLES = {
             Column("false events a day", "false_events_a_day", ".0f"),
             Column("Hit@100", "hit_100"),
             Column("NDCG", "ndcg_100"),
-            Column("train s", "train_s", ".1f"),
-            Column("µs a row", "row_us", ".0f"),
+            Column("training", "train_ratio", ".1f"),
+            Column("a row", "row_ratio", ".1f"),
             Column("model KiB", "model_kib", ".0f"),
             Column("MiB", "peak_mib", ".0f"),
             Column("measured", "date", ""),
@@ -142,9 +155,11 @@ TABLES = {
             Column("sets", "sets", ".0f"),
             Column("seeds", "seeds", ".0f"),
             Column("AP", "ap"),
+            Column("±", "sd_ap"),
             Column("ROC-AUC", "roc_auc"),
             Column("best F1", "best_f1"),
             Column("F1", "f1"),
+            Column("±", "sd_f1"),
             Column("F1, left out", "f1_left_out"),
             Column("found", "found", ".2f"),
             Column("false alerts in 1000", "false_per_1000", ".2f"),
@@ -168,28 +183,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where a page differs")
     parser.add_argument("--cells", type=Path, help="cells of reproduce_table.py, whose figures replace those there")
-    parser.add_argument("--times", action="store_true", help="their times and memory too: the machine was quiet")
+    parser.add_argument("--times", action="store_true", help="take in their times and memory, and nothing else")
     options = parser.parse_args(arguments)
-    if options.cells:
+    if options.cells and options.times:
+        write_rows(RESULTS, take_in_times(read_rows(RESULTS), read_cells(options.cells)))
+    elif options.cells:
         cells = read_cells(options.cells)
+        write_rows(RESULTS, take_in(read_rows(RESULTS), cells))
+        write_rows(SHIPPED, take_in_shipped(read_rows(SHIPPED), cells))
         if any(cell["protocol"] == "decisions" for cell in cells):
             write_rows(DECISIONS, take_in_decisions(read_rows(DECISIONS), cells))
-        write_rows(RESULTS, take_in(read_rows(RESULTS), cells, times=options.times))
-        write_rows(SHIPPED, take_in_shipped(read_rows(SHIPPED), cells))
+            draw(read_rows(DECISIONS), read_rows(RESULTS))
     results = read_rows(RESULTS)
     rows = {
-        RESULTS: results,
+        RESULTS: costed(results),
         SHIPPED: shipped(read_rows(SHIPPED)),
         DECISIONS: decided(read_rows(DECISIONS), results),
         WEEKS: lived(),
     }
     stale = []
-    for name, table in TABLES.items():
-        path = ROOT / table.page
+    for name, shown in TABLES.items():
+        path = ROOT / shown.page
         before = path.read_text(encoding="utf-8")
-        after = with_table(before, name, markdown(rows[table.source], table))
+        after = with_table(before, name, markdown(rows[shown.source], shown))
         if after != before:
-            stale.append(table.page)
+            stale.append(shown.page)
             if not options.check:
                 path.write_text(after, encoding="utf-8")
     for page in dict.fromkeys(stale):
@@ -211,38 +229,77 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def take_in(rows: list[dict[str, str]], cells: list[Cell], *, times: bool = False) -> list[dict[str, str]]:
-    """Return the rows with new figures for every method that has run on all eight sets, the best AP first.
+def take_in(rows: list[dict[str, str]], cells: list[Cell]) -> list[dict[str, str]]:
+    """Return the rows with new figures of detection for every method that has run on all eight sets, the best AP first.
 
-    With `times` these include what the method costs.  A method without a row gets one, titled by its name.
+    A method without a row gets one, titled by its name.
     """
-    from gon_edge.research import datasets, table
-
-    of_these = [cell for cell in cells if cell["dataset"] in datasets.DEVELOPMENT]
-    summaries = {summary.method: summary for summary in table.summarise(of_these)}
-    by_method = {row["method"]: row for row in rows}
-    for method, summary in summaries.items():
-        if summary.sets < len(datasets.DEVELOPMENT):
-            continue
-        row = by_method.setdefault(method, {**dict.fromkeys(rows[0], ""), "method": method, "title": method})
+    by_method = {row["method"]: dict(row) for row in rows}
+    for summary in _on_all_eight(cells):
+        row = by_method.setdefault(
+            summary.method, {**dict.fromkeys(rows[0], ""), "method": summary.method, "title": summary.method}
+        )
         found = {
             **summary.means,
             "seeds": summary.seeds,
             "false_events_a_day": summary.false_alarms_a_day,
             "model_kib": summary.means["model_bytes"] / 1024,
-            "peak_mib": summary.means.get("peak_rss_bytes", math.nan) / table.MIB,
         }
-        figures = {column.field for column in TABLES["all"].columns} - (set() if times else set(COSTS))
-        row.update({key: f"{value:.6g}" for key, value in found.items() if key in figures and math.isfinite(value)})
-        now = _now()
-        row.update({**now, "timed": now["date"]} if times else now)
+        row.update({key: f"{value:.6g}" for key, value in found.items() if key in DETECTION and math.isfinite(value)})
+        row.update(_now())
     return sorted(by_method.values(), key=lambda row: -float(row["ap"]))
+
+
+def costed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows with the time to train and to judge a row, in times of ours."""
+    (ours,) = (row for row in rows if row["method"] == OURS)
+    made = []
+    for row in rows:
+        ratios = {
+            f"{name}_ratio": f"{float(row[field]) / float(ours[field]):.6g}" if row[field] else ""
+            for name, field in (("train", "train_s"), ("row", "row_us"))
+        }
+        made.append({**row, **ratios})
+    return made
+
+
+def take_in_times(rows: list[dict[str, str]], cells: list[Cell]) -> list[dict[str, str]]:
+    """Return the rows with what each method costs that has run on all eight sets; their detection stays."""
+    day = _now()["date"]
+    costs = {summary.method: summary.means for summary in _on_all_eight(cells)}
+    for means in costs.values():
+        means["peak_mib"] = means["peak_rss_bytes"] / table.MIB
+    return [
+        {**row, **{key: f"{costs[row['method']][key]:.6g}" for key in COSTS}, "timed": day}
+        if row["method"] in costs
+        else row
+        for row in rows
+    ]
+
+
+def whole_seeds(cells: list[Cell], names: Sequence[str]) -> list[Cell]:
+    """Return the cells of these sets, without seeds that lack a set on which another seed of their method has run."""
+    found = {
+        (cell["method"], cell["seed"], cell["dataset"]): cell
+        for cell in cells
+        if "error" not in cell and cell["dataset"] in names
+    }
+    run: dict[str, set[str]] = defaultdict(set)
+    for method, _, name in found:
+        run[method].add(name)
+    return [
+        cell for (method, seed, _), cell in found.items() if all((method, seed, name) in found for name in run[method])
+    ]
+
+
+def _on_all_eight(cells: list[Cell]) -> list[table.Summary]:
+    """Return the summary of each method that has run on all of them, the best AP first."""
+    summaries = table.summarise(whole_seeds(cells, datasets.DEVELOPMENT))
+    return [summary for summary in summaries if summary.sets == len(datasets.DEVELOPMENT)]
 
 
 def take_in_shipped(rows: list[dict[str, str]], cells: list[Cell]) -> list[dict[str, str]]:
     """Return a row for each of the eight sets and each seed of gon-edge; as they were where the cells lack a set."""
-    from gon_edge.research import datasets
-
     own = [cell for cell in cells if cell["method"] == OURS and "error" not in cell]
     if not {cell["dataset"] for cell in own} >= set(datasets.DEVELOPMENT):
         return rows
@@ -280,11 +337,9 @@ def take_in_decisions(rows: list[dict[str, str]], cells: list[Cell]) -> list[dic
 
     A method keeps its rows where they are of a set that the cells lack.
     """
-    from gon_edge.research import datasets, table
-
     now = _now()
     by_method: dict[str, dict[tuple[str, ...], dict[str, str]]] = defaultdict(dict)
-    for cell in table.settings(cell for cell in cells if "error" not in cell):
+    for cell in table.settings(whole_seeds(cells, (*datasets.DEVELOPMENT, *datasets.RECORDED))):
         names = {name: str(cell[name]) for name in NAMES}
         figures = {figure: f"{cell[figure]:.6g}" for figure in FIGURES}
         by_method[cell["method"]][tuple(names.values())] = {**names, **figures, **now}
@@ -295,8 +350,21 @@ def take_in_decisions(rows: list[dict[str, str]], cells: list[Cell]) -> list[dic
             print(f"{method}: left out, it has not run on {', '.join(sorted(lacking))}", file=sys.stderr)
         else:
             kept = [row for row in kept if row["method"] != method]
-            kept += [row for row in own.values() if row["dataset"] in (*datasets.DEVELOPMENT, *datasets.RECORDED)]
+            kept += own.values()
     return sorted(kept, key=lambda row: [row[name] for name in NAMES])
+
+
+def at_best_setting(rows: list[dict[str, str]]) -> list[Cell]:
+    """Return the cells that rows of decisions.csv stand for, each method at its best setting."""
+    cells = [{**row, "seed": int(row["seed"]), **{figure: float(row[figure]) for figure in FIGURES}} for row in rows]
+    return table.at_best_setting(cells)
+
+
+def draw(rows: list[dict[str, str]], results: list[dict[str, str]]) -> None:
+    """Draw how decisions.csv ranks its methods, by the titles they have in results.csv."""
+    titles = {row["method"]: row["title"].strip("*") for row in results}
+    cells = [{**cell, "method": titles.get(cell["method"], cell["method"])} for cell in at_best_setting(rows)]
+    table.picture(cells, PICTURE)
 
 
 def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -304,10 +372,7 @@ def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[d
 
     A mean over fewer sets is another quantity: such a method comes after the others.
     """
-    from gon_edge.research import table
-
-    cells = [{**row, "seed": int(row["seed"]), **{figure: float(row[figure]) for figure in FIGURES}} for row in rows]
-    chosen = table.at_best_setting(cells)
+    chosen = at_best_setting(rows)
     titles = {row["method"]: row for row in results}
     made = []
     for summary in sorted(table.summarise(chosen), key=lambda summary: (-summary.sets, -summary.means["f1"])):
@@ -316,12 +381,14 @@ def decided(rows: list[dict[str, str]], results: list[dict[str, str]]) -> list[d
             "sets": summary.sets,
             "seeds": summary.seeds,
             **{f"{figure}_sets": summary.means[figure] * summary.sets for figure in ("silent", "blind")},
+            **({"sd_ap": summary.sd_ap, "sd_f1": summary.sd_f1} if summary.seeds > 1 else {}),
         }
         setting = next(cell["setting"] for cell in chosen if cell["method"] == summary.method)
         # What has never been ranked has no line in results.csv, and goes by its name.
         title = titles.get(summary.method, {"title": summary.method, "short": ""})
         named = {"method": summary.method, "title": title["title"], "short": title["short"]}
-        made.append({**named, "setting": setting, **{key: f"{value:.6g}" for key, value in found.items()}})
+        figures = {"sd_ap": "", "sd_f1": "", **{key: f"{value:.6g}" for key, value in found.items()}}
+        made.append({**named, "setting": setting, **figures})
     return made
 
 
@@ -347,16 +414,16 @@ def _now() -> dict[str, str]:
     return {"date": str(datetime.datetime.now(datetime.UTC).date()), "commit": commit}
 
 
-def markdown(rows: list[dict[str, str]], table: Table) -> str:
+def markdown(rows: list[dict[str, str]], shown: Table) -> str:
     """Return a table as a page shows it."""
     lines = [
-        "| " + " | ".join([table.heading, *(column.heading for column in table.columns)]) + " |",
-        "|" + "---|" * (1 + len(table.columns)),
+        "| " + " | ".join([shown.heading, *(column.heading for column in shown.columns)]) + " |",
+        "|" + "---|" * (1 + len(shown.columns)),
     ]
     for row in rows:
-        if not row[table.name_field]:
+        if not row[shown.name_field]:
             continue
-        cells = [row[table.name_field], *(_figure(row, column) for column in table.columns)]
+        cells = [row[shown.name_field], *(_figure(row, column) for column in shown.columns)]
         if row["method"] == OURS:
             cells[0] = f"**{cells[0]}**"
         lines.append("| " + " | ".join(cells) + " |")
@@ -371,10 +438,10 @@ def _figure(row: dict[str, str], column: Column) -> str:
     return f"**{text}**" if row["method"] == OURS and column.field in BOLD else text
 
 
-def with_table(text: str, name: str, table: str) -> str:
+def with_table(text: str, name: str, shown: str) -> str:
     """Return a page with a table put between its marks."""
     begin, end = f"<!-- results: {name} -->", "<!-- end of results -->"
-    found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
+    found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{shown}\n{end}", text, flags=re.DOTALL)
     if found[1] != 1:
         sys.exit(f"results: the mark {begin} stands {found[1]} times; once is right")
     return found[0]

@@ -104,15 +104,16 @@ def measure(name: str, dataset: Dataset, *, random_state: int, protocol: str = "
         Figures by name; see :func:`detection`, :func:`decided` and :func:`published`.  ``model_bytes`` is the saved
         model file where a method has one, else its pickle.  With decisions there is no more; otherwise ``train_s`` is
         the whole of ``fit``, its threshold included; ``row_us`` and ``row_batch_us`` are microseconds to judge a row,
-        one at a time and all at once; ``peak_rss_bytes`` is this process's, so start a fresh one for each method.
+        one at a time and all at once, all of them of the processor, so that other work on the machine counts little;
+        ``peak_rss_bytes`` is this process's, so start a fresh one for each method.
     """
     method = make(name, random_state=random_state, dataset=dataset.name)
-    started = time.perf_counter()
+    started = time.process_time()
     _fit(method, dataset)
-    train_s = time.perf_counter() - started
-    started = time.perf_counter()
+    train_s = time.process_time() - started
+    started = time.process_time()
     scores, alarms, thresholds = _judged(method, dataset)
-    batch_us = (time.perf_counter() - started) / len(scores) * 1e6
+    batch_us = (time.process_time() - started) / len(scores) * 1e6
     peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     figures: dict[str, Any] = dict(_size(method))
     if protocol != "decisions":
@@ -258,9 +259,9 @@ def _single_row_us(method: Any, rows: Array) -> float:
         calls = [partial(score, rows[at : at + window]) for at in range(min(_SINGLE_ROWS, len(rows) - window + 1))]
     took = []
     for call in calls:
-        started = time.perf_counter()
+        started = time.process_time()
         call()
-        took.append(time.perf_counter() - started)
+        took.append(time.process_time() - started)
     # The first half warms caches, and fills the window of a stream.
     return float(np.median(took[len(took) // 2 :]) * 1e6) if took else math.nan
 

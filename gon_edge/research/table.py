@@ -32,8 +32,8 @@ class Summary:
     ----------
     means : dict
         Mean of each figure over sets of the mean over seeds; NaN figures are left out.
-    sd_ap : float
-        Standard deviation over seeds of the mean AP over sets; 0 with one seed.
+    sd_ap, sd_f1 : float
+        Standard deviation over seeds of the mean AP and of the mean F1 over sets; 0 with one seed.
     worst_ratio : float
         Smallest over sets of this method's mean AP over the best peer's on that set.
     worst_set : str
@@ -49,6 +49,7 @@ class Summary:
     method: str
     means: dict[str, float]
     sd_ap: float
+    sd_f1: float
     worst_ratio: float
     worst_set: str
     false_alarms_a_day: float
@@ -247,13 +248,18 @@ def comma_separated(cells: Sequence[Cell]) -> str:
 
 
 def picture(cells: Sequence[Cell], path: Path, *, figure: str = "ap") -> None:
-    """Draw a box of `figure` over sets and seeds for each method, and the mean ranks with the critical difference."""
+    """Draw a box of `figure` over sets and seeds for each method, and the mean ranks with the critical difference.
+
+    A method that has run on fewer sets than others is left out.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     summaries = summarise(cells)[::-1]
+    partial = incomplete(summaries)
+    summaries = [summary for summary in summaries if summary.method not in partial]
     values = [
         [cell[figure] for cell in cells if cell["method"] == s.method and _is_number(cell.get(figure))]
         for s in summaries
@@ -285,21 +291,28 @@ def _summary(method: str, rows: list[Cell], ap: dict[str, float], best_peer: dic
     means = {figure: float(np.mean(list(values.values()))) for figure in figures if (values := _by_set(rows, figure))}
     seeds = sorted({row["seed"] for row in rows})
     # Only seeds that ran on every set: a mean over fewer sets is another quantity.
-    a_seed = [_by_set([row for row in rows if row["seed"] == seed], "ap") for seed in seeds]
-    whole = [np.mean(list(values.values())) for values in a_seed if len(values) == len(ap)]
+    a_seed = [[row for row in rows if row["seed"] == seed] for seed in seeds]
+    whole = [group for group in a_seed if len(_by_set(group, "ap")) == len(ap)]
     ratios = {name: value / best_peer[name] for name, value in ap.items() if best_peer.get(name, 0) > 0}
     worst = min(ratios, key=ratios.__getitem__, default="")
     days = sum(row.get("normal_rows", 0.0) for row in rows) / 86_400
     return Summary(
         method=method,
         means=means,
-        sd_ap=float(np.std(whole, ddof=1)) if len(whole) > 1 else 0.0,
+        sd_ap=_deviation(whole, "ap"),
+        sd_f1=_deviation(whole, "f1"),
         worst_ratio=ratios.get(worst, math.nan),
         worst_set=worst,
         false_alarms_a_day=sum(row.get("false_alarms", 0.0) for row in rows) / days if days else math.nan,
         sets=len(ap),
         seeds=len(whole),
     )
+
+
+def _deviation(seeds: list[list[Cell]], figure: str) -> float:
+    """Return the standard deviation over seeds of a figure's mean over sets; 0 with one seed."""
+    means = [np.mean(list(values.values())) for rows in seeds if (values := _by_set(rows, figure))]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
 
 
 def _by_set(rows: list[Cell], figure: str) -> dict[str, float]:

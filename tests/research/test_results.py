@@ -79,22 +79,38 @@ def test_new_figures_replace_old_ones_with_their_day_and_only_where_every_set_wa
     assert knn["commit"] != "57ec0c3"
 
 
-def test_times_and_memory_stay_unless_they_are_asked_for_and_a_new_method_gets_a_row(tool):
-    old = {"ap": "0.9", "train_s": "4.0", "peak_mib": "90", "date": "2026-11-22", "timed": "2026-11-22"}
+def test_times_and_memory_are_taken_in_alone_and_a_new_method_gets_a_row(tool):
+    old = {"ap": "0.9", "train_s": "4", "row_us": "8", "peak_mib": "90", "date": "2026-11-22", "timed": "2026-11-22"}
     figures = {"protocol": "corrected", "seed": 0, "ap": 0.5, "model_bytes": 2048}
-    cost = {"train_s": 40.0, "peak_rss_bytes": 1 << 20}
-    cells = [{"method": "pca", "dataset": name, **figures, **cost} for name in datasets.DEVELOPMENT]
-    cells += [{"method": "lof", "dataset": name, **figures} for name in datasets.DEVELOPMENT]
+    cost = {"train_s": 40.0, "row_us": 7.0, "peak_rss_bytes": 1 << 20}
+    cells = [{"method": name, "dataset": on, **figures, **cost} for name in ("pca", "lof") for on in SETS]
+    rows = [{"method": "pca", "title": "PCA", **old}]
 
-    def taken(**options):
-        rows = tool.take_in([{"method": "pca", "title": "PCA", **old}], cells, **options)
-        return {row["method"]: row for row in rows}
+    pca, lof = tool.take_in(rows, cells)
+    assert [pca[key] for key in ("ap", "train_s", "row_us", "peak_mib", "timed")] == [
+        "0.5",
+        "4",
+        "8",
+        "90",
+        "2026-11-22",
+    ]
+    assert (lof["title"], lof["ap"], lof["train_s"], lof["timed"]) == ("lof", "0.5", "", "")
 
-    busy, quiet = taken(), taken(times=True)
-    assert [busy["pca"][key] for key in ("ap", "train_s", "peak_mib", "timed")] == ["0.5", "4.0", "90", "2026-11-22"]
-    assert (quiet["pca"]["train_s"], quiet["pca"]["peak_mib"]) == ("40", "1")
-    assert quiet["pca"]["timed"] == quiet["pca"]["date"] > "2026-11-22"
-    assert (busy["lof"]["title"], busy["lof"]["ap"], busy["lof"]["train_s"]) == ("lof", "0.5", "")
+    (timed,) = tool.take_in_times(rows, cells)
+    assert [timed[key] for key in ("ap", "train_s", "row_us", "peak_mib", "date")] == [
+        "0.9",
+        "40",
+        "7",
+        "1",
+        "2026-11-22",
+    ]
+    assert timed["timed"] > "2026-11-22"
+    assert tool.take_in_times(rows, cells[1:]) == rows
+
+
+def test_a_seed_that_lacks_a_set_is_left_out(tool):
+    cells = [*a_run("pca", SETS, f1=0.1), {**a_run("pca", SETS, f1=0.9)[0], "seed": 1}]
+    assert {row["seed"] for row in tool.take_in_decisions([], cells)} == {"0"}
 
 
 def test_what_ships_has_a_row_a_set_and_means_over_seeds_and_sets(tool):
