@@ -7,9 +7,12 @@ anew once a day.  `overdue`: what comes every day has not come.  `missing`: feat
 without rows.  Each goes through `new`, any number of `update`, `end`, all with one id.
 
 A fault that lasts stays an alert: only rows clearly below the threshold end it, and neither time, nor a gap in the
-rows, nor a restart does.  A fault that comes and goes stays one alert: it is open again when its causes come back soon
-after its end, and takes longer to end each time.  What comes again at the same hour is said as `recurring` from the
-third time on (`habits`).  Pure: timestamps come with the rows, nothing is published or stored.
+rows, nor a restart does.  One that comes and goes stays one alert (`held`).  What comes again at the same hour is said
+as `recurring` from the third time on (`habits`).  Pure: timestamps come with the rows, nothing is published or stored.
+
+A first model takes over in the middle of what its own training did to the machine, and of rows that nobody has judged.
+They count as the end of the warm-up: nothing is raised until the rows have been normal once, or a window of them and
+as many as end an alert have come (`settle`).
 
 A silenced stream is frozen here: its rows neither raise nor end anything until somebody wants to hear of it again.  Of
 a stream with silenced features, alerts are held back whose causes are mainly those features.
@@ -26,21 +29,19 @@ from gon_edge.config.schema import AlertsConfig
 from gon_edge.events import ALERT_KINDS, Alert, AlertKind, AlertType, Cause, Recurring, Severity, Together, Verdict
 from gon_edge.stream.absence import Absences
 from gon_edge.stream.habits import PERIODS, Block, Memory, directions, same_time
-from gon_edge.stream.held import TOP_FEATURES, Held, alert_json, alert_of, are_mainly, as_of, is_normal, mainly_same
+from gon_edge.stream.held import (
+    TOP_FEATURES,
+    Held,
+    JustEnded,
+    alert_json,
+    alert_of,
+    are_mainly,
+    as_of,
+    is_normal,
+    mainly_same,
+)
 from gon_edge.stream.held import severity as severity_of
 from gon_edge.stream.ids import Ids
-
-_SOON = 10
-"""An alert that would begin within this many times ``clear_rows`` after another with mainly the same causes has ended
-is that one again; and it ends after one more ``clear_rows`` each time, up to as many.  A judgement: rows and not
-minutes, as a fault of a stream with a row a minute flaps over hours."""
-
-_SOON_S = 21600.0
-"""Later than this, it is another alert: 150 rows of a stream with one every quarter of an hour are a day and a half,
-and what comes every day is no flapping."""
-
-_FLAPPING = 4
-"""Alerts that can flap in turn.  Not critical: each takes as much of the state as an open one."""
 
 _GROWN = 2.0
 """A score this many times the highest told is news.  A judgement: it is what makes an alert critical by default."""
@@ -104,9 +105,9 @@ class AlertPolicy:
     def _reset(self) -> None:
         self._recent: list[tuple[float, bool]] = []  # rows in which one may be raised: time, is it anomalous
         self._normal_rows = 0
-        self._ended_at: float | None = None
+        self._unsettled_rows = 0  # that may still come until an alert is raised
         self._anomaly: Held | None = None
-        self._ended: list[Held] = []  # the first to end first
+        self._ended = JustEnded()
         self.past = Memory()
         self._others: dict[AlertKind, Alert] = {}  # newest events of the open alerts that are of no anomaly
         self._moved: tuple[Cause, ...] = ()  # what the newest change was found by
@@ -138,6 +139,11 @@ class AlertPolicy:
         return "drift" in self._others
 
     @property
+    def is_unsettled(self) -> bool:
+        """Whether what is odd still counts as the end of the warm-up."""
+        return self._unsettled_rows > 0
+
+    @property
     def is_silenced(self) -> bool:
         """Whether the stream, or a feature of it, is silenced."""
         return self._silenced is None or bool(self._silenced)
@@ -146,6 +152,10 @@ class AlertPolicy:
     def audible(self) -> tuple[Alert, ...]:
         """The open alerts that no silence holds back."""
         return tuple(event for event in self.active if not self._is_silenced(event.top_features))
+
+    def settle(self, rows: int) -> None:
+        """Raise no anomaly until rows have been normal once, or so many have come."""
+        self._unsettled_rows = rows
 
     def answered(self, since: float, until: float, *, fault: bool) -> None:
         """Hear of a person whether what was between two moments, Unix seconds, was a fault: then it is no habit."""
@@ -225,39 +235,34 @@ class AlertPolicy:
     @property
     def _is_calm(self) -> bool:
         """Whether nothing is open, has just ended or is absent: a normal row changes none of it."""
-        told = self._anomaly or self._ended or self._others or self._moved or self.together
+        told = self._anomaly or self._ended.alerts or self._others or self._moved or self.together
         return not (told or self._absences.any)
 
     def _count(self, verdict: Verdict) -> None:
         self._recent.append((verdict.timestamp, verdict.is_anomaly))
         del self._recent[: -self._settings.raise_of]
         self._normal_rows = self._normal_rows + 1 if is_normal(verdict, self._settings.clear_ratio) else 0
+        if self._unsettled_rows:
+            has_settled = self._normal_rows >= self._settings.clear_rows
+            self._unsettled_rows = 0 if has_settled else self._unsettled_rows - 1
 
     def _update_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
         settings = self._settings
         self._count(verdict)
-        for ended in self._ended:
-            ended.rows_since_end += 1
-        while self._ended and self._ended[0].rows_since_end > _SOON * settings.clear_rows:
-            del self._ended[0]
-
+        self._ended.row(settings.clear_rows)
         held = self._anomaly
         if held is None:
             return self._raise_anomaly(verdict, explain)
         held.see(verdict)
-        if (
-            verdict.changed and "changed" not in self._others
-        ):  # told as a change from here on; the next anomaly is another one
+        if verdict.changed and "changed" not in self._others:  # told as a change from here on
             self._anomaly = None
             self._recent.clear()
             self.past.add(held.block(verdict.timestamp))
             return self._follow(held, "end", verdict, held.event.severity)
-        if self._normal_rows >= settings.clear_rows * min(1 + held.returns, _SOON):
+        if self._normal_rows >= held.ends_after(settings.clear_rows):
             self._anomaly = None
-            self._ended_at = verdict.timestamp
             self._recent.clear()  # the next alert begins after this one
-            held.rows_since_end = 0
-            self._ended = [*self._ended, held][-_FLAPPING:]
+            self._ended.add(held, verdict.timestamp)
             block = held.block(verdict.timestamp)
             again = self.past.look(block)
             self.past.add(block)
@@ -299,9 +304,9 @@ class AlertPolicy:
     def _raise_anomaly(self, verdict: Verdict, explain: Callable[[], tuple[Cause, ...]] | None) -> Alert | None:
         settings = self._settings
         anomalous = [timestamp for timestamp, is_anomaly in self._recent if is_anomaly]
-        if not verdict.is_anomaly or len(anomalous) < settings.raise_rows:
+        if not verdict.is_anomaly or len(anomalous) < settings.raise_rows or self.is_unsettled:
             return None
-        if self._ended_at is not None and 0 <= verdict.timestamp - self._ended_at < settings.cooldown_s:
+        if self._ended.cools_down(verdict.timestamp, settings.cooldown_s):
             return None  # every anomalous row asks again, so a fault that lasts is late by the cool-down at most
         if self._ask_again_in > 0:
             self._ask_again_in -= 1
@@ -311,9 +316,8 @@ class AlertPolicy:
             # Causes cost several scores, and a silenced fault lasts: another one is late by these rows at most.
             self._ask_again_in = settings.clear_rows
             return None
-        soon = self._ended_at is not None and anomalous[0] - self._ended_at <= _SOON_S
-        held = next((ended for ended in self._ended if mainly_same(ended.strongest_causes, causes)), None)
-        if held is not None and soon:
+        held = self._ended.take(causes, anomalous[0])
+        if held is not None:
             return self._return(held, replace(verdict, causes=causes))
         block = Block(anomalous[0], verdict.timestamp, verdict.score, directions(causes))
         again = self.past.look(block)
@@ -326,8 +330,6 @@ class AlertPolicy:
 
     def _return(self, held: Held, verdict: Verdict) -> Alert:
         """Open an alert again that ended a short while ago: each time it takes longer to end."""
-        self._ended.remove(held)
-        held.returns += 1
         held.see(verdict)
         critical = self._settings.critical_ratio
         severity = "warning" if held.event.recurring is not None else severity_of(verdict, critical, held)
@@ -467,9 +469,9 @@ class AlertPolicy:
             "stream": self._stream,
             "recent": [list(row) for row in self._recent],
             "normal_rows": self._normal_rows,
-            "ended_at": self._ended_at,
+            "ended_at": self._ended.at,
             "anomaly": self._anomaly and self._anomaly.state(),
-            "ended": [held.state() for held in self._ended],
+            "ended": [held.state() for held in self._ended.alerts],
             "habits": self.past.state(),
             "others": [alert_json(event) for event in self._others.values()],
             "absent": self._absences.state(),
@@ -483,10 +485,9 @@ class AlertPolicy:
             raise ValueError("the state of another stream or version")
         self._recent = [(float(t), bool(anomalous)) for t, anomalous in state["recent"]][-self._settings.raise_of :]
         self._normal_rows = int(state["normal_rows"])
-        self._ended_at = state["ended_at"]
         if state["anomaly"] is not None:
             self._anomaly = Held.of(state["anomaly"])
-        self._ended = [Held.of(held) for held in state.get("ended", ())][-_FLAPPING:]
+        self._ended = JustEnded(map(Held.of, state.get("ended", ())), state["ended_at"])
         self.past = Memory(state.get("habits", ()))
         for event in map(alert_of, state["others"]):
             self._others[event.kind] = event

@@ -1,12 +1,15 @@
 """An alert that is open, or has ended a short while ago: its last event as JSON and back, its causes beside others.
 
+A fault that comes and goes stays one alert: it is open again when its causes come back soon after its end
+(`JustEnded`), and takes longer to end each time.
+
 The shape of `alert_json` is what subscribers parse; a change there is a change for them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +18,18 @@ from gon_edge.stream.habits import Block, directions
 
 TOP_FEATURES = 10
 """Features that go into an event: what a person reads, and a bound on the message's size."""
+
+_SOON = 10
+"""An alert that would begin within this many times ``clear_rows`` after another with mainly the same causes has ended
+is that one again; and it ends after one more ``clear_rows`` each time, up to as many.  A judgement: rows and not
+minutes, as a fault of a stream with a row a minute flaps over hours."""
+
+_SOON_S = 21600.0
+"""Later than this, it is another alert: 150 rows of a stream with one every quarter of an hour are a day and a half,
+and what comes every day is no flapping."""
+
+_FLAPPING = 4
+"""Alerts that can flap in turn.  Not critical: each takes as much of the state as an open one."""
 
 _MAINLY = 0.5
 """Two lists of causes are mainly the same when they have more than this share of the blame in common, and mainly those
@@ -138,6 +153,10 @@ class Held:
         if verdict.causes and verdict.score > self.strongest_score:
             self.strongest_score, self.strongest_causes = verdict.score, verdict.causes[:TOP_FEATURES]
 
+    def ends_after(self, clear_rows: int) -> int:
+        """Normal rows in a row that end it."""
+        return clear_rows * min(1 + self.returns, _SOON)
+
     def block(self, until: float) -> Block:
         """What it has been so far, to be compared with what was earlier."""
         return Block(self.event.since, until, self.peak, directions(self.strongest_causes))
@@ -170,6 +189,54 @@ class Held:
             int(state.get("rows_since_end", 0)),
             float(state.get("peak", 0.0)),
         )
+
+
+class JustEnded:
+    """Anomalies that ended a short while ago, each of which may come back.
+
+    Parameters
+    ----------
+    alerts : iterable of Held
+        The first to end first.
+    at : float, optional
+        Unix seconds at which the last one ended.
+
+    Attributes
+    ----------
+    alerts, at
+        As given, and brought up to date.
+    """
+
+    def __init__(self, alerts: Iterable[Held] = (), at: float | None = None) -> None:
+        self.alerts = [*alerts][-_FLAPPING:]
+        self.at = at
+
+    def add(self, held: Held, at: float) -> None:
+        """Take one that ends now, Unix seconds."""
+        held.rows_since_end = 0
+        self.alerts = [*self.alerts, held][-_FLAPPING:]
+        self.at = at
+
+    def row(self, clear_rows: int) -> None:
+        """Count a row, and let go of what ended too many of them ago."""
+        for held in self.alerts:
+            held.rows_since_end += 1
+        while self.alerts and self.alerts[0].rows_since_end > _SOON * clear_rows:
+            del self.alerts[0]
+
+    def cools_down(self, at: float, cooldown_s: float) -> bool:
+        """Whether less than this has passed since the last one ended; a clock that was set back ends the wait."""
+        return self.at is not None and 0 <= at - self.at < cooldown_s
+
+    def take(self, causes: Sequence[Cause], begins: float) -> Held | None:
+        """The one that comes back with what begins now, by its causes; it is no longer among those that have ended."""
+        if self.at is None or begins - self.at > _SOON_S:
+            return None
+        held = next((ended for ended in self.alerts if mainly_same(ended.strongest_causes, causes)), None)
+        if held is not None:
+            self.alerts.remove(held)
+            held.returns += 1
+        return held
 
 
 def mainly_same(some: Sequence[Cause], others: Sequence[Cause]) -> bool:

@@ -347,6 +347,8 @@ class Stream:
         self.aligner.columns.expect(model.readings)
         if before is not None:
             self._detector.follow(before)
+        if self._backlog:  # it is a first model, and took long enough for rows to come
+            self.policy.settle(len(self._backlog) + model.discriminator.window + self.settings.alerts.clear_rows)
         self._readings = sliced(np.array([model.features.index(name) for name in model.readings], np.intp))
         lowest, highest = (extreme[self._readings] for extreme in model.extremes)
         self._drift.follow(model.readings, model.rising, lowest, highest)
@@ -392,9 +394,7 @@ class Stream:
 
     def catch_up(self, limit: int) -> list[Outcome]:
         """Judge up to ``limit`` rows that were kept while the first model was trained."""
-        if self._detector is None:
-            return []
-        rows = min(limit, len(self._backlog))
+        rows = min(limit, len(self._backlog)) if self._detector is not None else 0
         return [replace(self._score(self._backlog.pop()), waited=True) for _ in range(rows)]
 
     def judge(self, rows: list[Row]) -> list[Outcome]:
@@ -433,9 +433,9 @@ class Stream:
 
     def _withheld(self, row: Row, verdict: Verdict | None) -> Withheld | None:
         """Why a row must not be learned, once the policy has seen it."""
-        # What is odd to a starter may be normal here: it knows other machines and not this one.
+        known = self.starter is None and not self.policy.is_unsettled  # a starter knows other machines and not this one
         told = self.policy.is_anomalous or self.policy.is_drifting
-        if verdict is not None and self.starter is None and (verdict.is_anomaly or told):
+        if verdict is not None and known and (verdict.is_anomaly or told):
             return "alert"
         if self.policy.is_silenced:
             return "silenced"

@@ -66,6 +66,19 @@ def test_an_alert_is_raised_by_an_anomalous_row_only():
     assert feed(policy, [1.5], 2.0) == [(2.0, "new")]
 
 
+def test_an_unsettled_policy_waits_for_normal_rows(policy):
+    policy.settle(10)
+    assert feed(policy, [1.5] * 5 + [0.1] * SETTINGS.clear_rows) == []
+    assert not policy.is_unsettled
+    assert feed(policy, [1.5, 1.5, 1.5], 9.0) == [(11.0, "new")]
+
+
+def test_what_goes_on_is_told_when_an_unsettled_policy_has_waited_long_enough(policy):
+    policy.settle(10)
+    assert feed(policy, [1.5] * 12) == [(9.0, "new")]
+    assert policy.active[0].since == 5.0
+
+
 def test_the_id_says_stream_kind_and_beginning(policy):
     start = 1583748873.0  # 2020-03-09 10:14:33 UTC
     (event,) = [event for i in range(3) for event in policy.update(verdict(start + i, 2))]

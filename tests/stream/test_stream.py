@@ -116,6 +116,34 @@ def test_rows_that_come_while_another_stream_is_trained_wait_too(model: Model) -
     assert len(stream.catch_up(100)) == 30
 
 
+def test_what_a_first_training_does_to_the_machine_is_no_news(model: Model) -> None:
+    """Rows that wait for a first model, and the window after them, count as the end of the warm-up."""
+    stream = stream_with(None)
+    run(stream, values(50, 1))
+    stream.train()
+    run(stream, values(10, 2, fault=8.0), start=1050.0)
+    stream.use(model)
+    waited = stream.catch_up(100)
+    after = run(stream, values(60, 3), start=1060.0)
+    assert any(o.verdict is not None and o.verdict.is_anomaly for o in waited)
+    assert not [alert for o in (*waited, *after) for alert in o.alerts]
+    assert all(o.withheld is None for o in waited)
+    (first, *_) = (alert for o in run(stream, values(20, 4, fault=8.0), start=1120.0) for alert in o.alerts)
+    assert first.type == "new"
+
+
+def test_a_fault_during_a_first_training_is_told_after_it(model: Model) -> None:
+    stream = stream_with(None)
+    run(stream, values(50, 1))
+    stream.train()
+    rows = values(100, 2, fault=8.0)
+    run(stream, rows[:10], start=1050.0)
+    stream.use(model)
+    outcomes = [*stream.catch_up(100), *run(stream, rows[10:], start=1060.0)]
+    (alert,) = (alert for o in outcomes for alert in o.alerts if alert.type == "new")
+    assert alert.timestamp == 1060.0 + model.discriminator.window + SETTINGS.alerts.clear_rows - 1.0
+
+
 def test_rows_beyond_the_memory_of_the_backlog_come_out_without_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "BACKLOG_BYTES", 256 << 10)
     stream = stream_with(None)
