@@ -189,7 +189,8 @@ class Orders:
 
     def judged(self, stream: Stream, verdict: Verdict, normal: bool) -> None:
         """Take a row that the stream's own model has scored: a training may be due for it."""
-        self._schedules[stream.name].row(verdict.score, normal=normal, new_feature=stream.new_feature)
+        counts = normal or self._settled(stream) is not None
+        self._schedules[stream.name].row(verdict.score, normal=counts, new_feature=stream.new_feature)
 
     def alerted(self, stream: Stream) -> None:
         """End what learns by itself: an alert has begun, and what raised it must not be learned."""
@@ -379,12 +380,14 @@ class Orders:
         self._reporter.state(stream, force=True)
 
     def _train_again(self, now: float) -> None:
-        """Have models trained that are due; nothing is learned while an alert is open."""
+        """Have models trained that are due; nothing is learned while an alert is open that says something is wrong."""
         retrain, local = self.config.retrain, time.localtime(self.clock.wall())
         if is_quiet(60 * local.tm_hour + local.tm_min, retrain.quiet_hours):
             return
         for name, stream in self._pipeline.streams.items():
-            is_calm = all(alert.kind == "overdue" for alert in stream.policy.active)
+            settled = self._settled(stream)
+            harmless = ("overdue",) if settled is None else ("overdue", "changed")
+            is_calm = all(alert.kind in harmless for alert in stream.policy.active)
             if stream.model is None or not is_calm or self.rounds.wants(name):
                 continue
             why = self._schedules[name].due(
@@ -396,7 +399,16 @@ class Orders:
             )
             if why is not None:
                 log.info("stream %r: another training is due (%s)", name, why)
+                if settled is not None and self.store.release(name, *settled):
+                    log.info("stream %r: the state it is in since its first week is learned", name)
                 self.rounds.ask([Order(name, why)])
+
+    def _settled(self, stream: Stream) -> Span | None:
+        """Rows of another state to be learned though its alert is open, unless a person has called it a fault."""
+        if stream.model is None or stream.last_row is None or not stream.policy.is_anomalous:
+            return None
+        span = usual.settled(stream.policy.active, stream.model, stream.last_row.timestamp)
+        return None if span is None or overlap(span, fault_spans(self.store, stream.name)) else span
 
     def overdue(self) -> list[str]:
         """Streams of which the next `beat` looks in the stored rows for a habit that may not have come."""

@@ -4,10 +4,11 @@ Rows under an alert are kept from training, so that no fault becomes normal.  Th
 short warm-up has not seen raises alerts and is never learned, so that it raises them for ever.  And a threshold that is
 fitted on rows below the one before sinks from training to training: in two weeks of a made server it went from 5.7 to
 3.1, and 32 alerts were false (docs/detection.md).  So in a machine's first week an alert that has ended by itself is
-learned on the first two days of their kind, working days and weekends, and on the others when it comes a second time
-or was mild.  The first hour is left out: somebody tries what an alert looks like, and tries it once more.  Later an
-alert is learned where it hardly passed the threshold, and where a week has more of them than the budget allows, the
-mildest first.
+learned on the first two days of their kind, working days and weekends, and on the others when it comes a second time or
+was mild.  The first hour is left out: somebody tries what an alert looks like, and tries it once more.  Another state
+that a machine has been in for a day of that week is learned as well, or nothing would be: on a recorded server that was
+met in a quiet night, one alert was open from the second day to the end of four weeks.  Later an alert is learned where
+it hardly passed the threshold, and where a week has more of them than the budget allows, the mildest first.
 
 `habits` learns what comes again.  A person's word stands above both.  Pure.
 """
@@ -15,7 +16,7 @@ mildest first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gon_edge.events import Alert
 from gon_edge.model.daily import local_offset_s
@@ -104,6 +105,24 @@ def spans(alert: Alert, model: Model, budget: float, past: Memory) -> tuple[Span
         if is_new(model, alert.since):
             found += _twice(alert.since, lately)
     return tuple((block.since, block.until) for block in found if block.length_s <= LONGEST_S)
+
+
+def settled(alerts: Iterable[Alert], model: Model, at: float) -> Span | None:
+    """Rows, as a span in Unix seconds, of another state that lasts since a machine's first week, for a day at least.
+
+    Parameters
+    ----------
+    alerts : iterable of Alert
+        Those that are open.
+    model : Model
+        In use.
+    at : float
+        Of the newest row, Unix seconds.
+    """
+    for alert in alerts:
+        if alert.kind == "changed" and is_new(model, alert.since) and at - alert.since >= _DAY_S:
+            return alert.since, at
+    return None
 
 
 def _is_of_new_kind(model: Model, at: float) -> bool:

@@ -298,3 +298,24 @@ def test_what_goes_on_as_a_change_is_learned_when_that_has_ended(orders: Orders)
     assert sorted(kinds) == [("anomaly", "end"), ("changed", "end")]
     assert left[0] >= 41
     assert left[0] - left[1] == 41
+
+
+@pytest.mark.parametrize("is_fault", [False, True])
+def test_a_state_that_lasts_since_the_first_week_is_learned_unless_a_person_called_it_a_fault(
+    orders: Orders, is_fault: bool
+) -> None:
+    stream, day = hours_old(orders), 86400
+    released = []
+    for at in (1210, 1211, 1212 + day):
+        row = Verdict("pump", at, 0.1, 3.0, False, (), (), "1", changed=True)
+        orders._reporter.tell(stream, tuple(stream.policy.update(row)))
+        if is_fault:
+            orders.act("pump", "true")
+        stream.last_row = Row("pump", float(at), ("a", "b"), np.float32([1.0, 1.0]), np.zeros(2, np.bool_))
+        for _ in range(1000):
+            orders.judged(stream, row, normal=False)
+        orders._train_again(monotonic() + 2 * day)
+        left = [time for chunk in orders.store.outline("pump") for time in chunk.timestamps[chunk.quarantined].tolist()]
+        released.append(1250.0 not in left)
+    assert released == [False, False, not is_fault]
+    assert orders.rounds.wants("pump")  # an answer has a model made, too

@@ -13,7 +13,7 @@ from gon_edge.model.file import Model
 from gon_edge.stream.habits import Block, Memory
 from gon_edge.training.fit import fit_model
 from gon_edge.training.habits import Habit
-from gon_edge.training.usual import is_new, jobs, known_s, met_at, spans
+from gon_edge.training.usual import is_new, jobs, known_s, met_at, settled, spans
 
 DAY, WEEK = 86400.0, 7 * 86400.0
 BUDGET = 1.0 / 7.0
@@ -89,6 +89,13 @@ def test_in_the_first_week_what_was_no_critical_alert_is_learned(
 def test_what_has_lasted_for_more_than_three_quarters_of_a_day_is_not_learned(model: Model) -> None:
     assert spans(alert(5000.0, hours=17.9), model, BUDGET, memory()) != ()
     assert spans(alert(5000.0, hours=18.1), model, BUDGET, memory()) == ()
+
+
+def test_another_state_is_learned_when_it_has_lasted_for_a_day_of_the_first_week(model: Model) -> None:
+    early, late = alert(5000.0, kind="changed"), alert(1000.0 + WEEK, kind="changed")
+    assert settled([alert(4000.0), early], model, 5000.0 + DAY) == (5000.0, 5000.0 + DAY)
+    assert settled([early], model, 5000.0 + DAY - 1.0) is None
+    assert settled([late, alert(4000.0)], model, 1000.0 + 3 * WEEK) is None
 
 
 def test_later_the_mildest_of_a_week_are_learned_as_far_as_there_are_more_than_the_budget_allows(model: Model) -> None:
