@@ -6,9 +6,9 @@ fitted on rows below the one before sinks from training to training: in two week
 3.1, and 32 alerts were false (docs/detection.md).  So in a machine's first week an alert that has ended by itself is
 learned on the first two days of their kind, working days and weekends, and on the others when it comes a second time or
 was mild.  The first hour is left out: somebody tries what an alert looks like, and tries it once more.  Another state
-that a machine has been in for a day of that week is learned as well, or nothing would be: on a recorded server that was
-met in a quiet night, one alert was open from the second day to the end of four weeks.  Later an alert is learned where
-it hardly passed the threshold, and where a week has more of them than the budget allows, the mildest first.
+that lasts longer than what is known of the machine is learned as well, or nothing would be: on a recorded server that
+was met in a quiet night, one alert was open from the second day to the end of four weeks.  Later an alert is learned
+where it hardly passed the threshold, and where a week has more of them than the budget allows, the mildest first.
 
 `habits` learns what comes again.  A person's word stands above both.  Pure.
 """
@@ -108,7 +108,10 @@ def spans(alert: Alert, model: Model, budget: float, past: Memory) -> tuple[Span
 
 
 def settled(alerts: Iterable[Alert], model: Model, at: float) -> Span | None:
-    """Rows, as a span in Unix seconds, of another state that lasts since a machine's first week, for a day at least.
+    """Rows, as a span in Unix seconds, of another state that lasts since a machine's first week.
+
+    It has lasted for as long as the model in use has learned, an hour at least and a day at most: ten minutes of a
+    fridge hold no run of its compressor, and two nights of an office no work.
 
     Parameters
     ----------
@@ -120,7 +123,8 @@ def settled(alerts: Iterable[Alert], model: Model, at: float) -> Span | None:
         Of the newest row, Unix seconds.
     """
     for alert in alerts:
-        if alert.kind == "changed" and is_new(model, alert.since) and at - alert.since >= _DAY_S:
+        long_s = max(_TRIAL_S, min(_DAY_S, known_s(model)))
+        if alert.kind == "changed" and is_new(model, alert.since) and at - alert.since >= long_s:
             return alert.since, at
     return None
 

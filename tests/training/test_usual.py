@@ -91,11 +91,15 @@ def test_what_has_lasted_for_more_than_three_quarters_of_a_day_is_not_learned(mo
     assert spans(alert(5000.0, hours=18.1), model, BUDGET, memory()) == ()
 
 
-def test_another_state_is_learned_when_it_has_lasted_for_a_day_of_the_first_week(model: Model) -> None:
+@pytest.mark.parametrize(("known", "long"), [(600.0, 3600.0), (2 * 3600.0, 2 * 3600.0), (5 * DAY, DAY)])
+def test_another_state_of_the_first_week_is_learned_when_it_has_lasted_as_long_as_what_is_known(
+    model: Model, known: float, long: float
+) -> None:
+    lived = model.with_lineage(since=2000.0, until=2000.0 + known)
     early, late = alert(5000.0, kind="changed"), alert(1000.0 + WEEK, kind="changed")
-    assert settled([alert(4000.0), early], model, 5000.0 + DAY) == (5000.0, 5000.0 + DAY)
-    assert settled([early], model, 5000.0 + DAY - 1.0) is None
-    assert settled([late, alert(4000.0)], model, 1000.0 + 3 * WEEK) is None
+    assert settled([alert(4000.0), early], lived, 5000.0 + long) == (5000.0, 5000.0 + long)
+    assert settled([early], lived, 5000.0 + long - 1.0) is None
+    assert settled([late, alert(4000.0)], lived, 1000.0 + 3 * WEEK) is None
 
 
 def test_later_the_mildest_of_a_week_are_learned_as_far_as_there_are_more_than_the_budget_allows(model: Model) -> None:
