@@ -189,7 +189,7 @@ class Orders:
 
     def judged(self, stream: Stream, verdict: Verdict, normal: bool) -> None:
         """Take a row that the stream's own model has scored: a training may be due for it."""
-        counts = normal or self._settled(stream) is not None
+        counts = normal or self._lasting_state(stream) is not None
         self._schedules[stream.name].row(verdict.score, normal=counts, new_feature=stream.new_feature)
 
     def alerted(self, stream: Stream) -> None:
@@ -385,8 +385,8 @@ class Orders:
         if is_quiet(60 * local.tm_hour + local.tm_min, retrain.quiet_hours):
             return
         for name, stream in self._pipeline.streams.items():
-            settled = self._settled(stream)
-            harmless = ("overdue",) if settled is None else ("overdue", "changed")
+            lasting = self._lasting_state(stream)
+            harmless = ("overdue",) if lasting is None else ("overdue", "changed")
             is_calm = all(alert.kind in harmless for alert in stream.policy.active)
             if stream.model is None or not is_calm or self.rounds.wants(name):
                 continue
@@ -399,15 +399,16 @@ class Orders:
             )
             if why is not None:
                 log.info("stream %r: another training is due (%s)", name, why)
-                if settled is not None and self.store.release(name, *settled):
-                    log.info("stream %r: the state it is in since its first week is learned", name)
+                if lasting is not None and self.store.release(name, *lasting):
+                    hours = (lasting[1] - lasting[0]) / 3600.0
+                    log.info("stream %r is new: the state it has been in for %.0f hours is learned", name, hours)
                 self.rounds.ask([Order(name, why)])
 
-    def _settled(self, stream: Stream) -> Span | None:
+    def _lasting_state(self, stream: Stream) -> Span | None:
         """Rows of another state to be learned though its alert is open, unless a person has called it a fault."""
         if stream.model is None or stream.last_row is None or not stream.policy.is_anomalous:
             return None
-        span = usual.settled(stream.policy.active, stream.model, stream.last_row.timestamp)
+        span = usual.lasting_state(stream.policy.active, stream.model, stream.last_row.timestamp)
         return None if span is None or overlap(span, fault_spans(self.store, stream.name)) else span
 
     def overdue(self) -> list[str]:

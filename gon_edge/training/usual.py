@@ -107,7 +107,7 @@ def spans(alert: Alert, model: Model, budget: float, past: Memory) -> tuple[Span
     return tuple((block.since, block.until) for block in found if block.length_s <= LONGEST_S)
 
 
-def settled(alerts: Iterable[Alert], model: Model, at: float) -> Span | None:
+def lasting_state(alerts: Iterable[Alert], model: Model, at: float) -> Span | None:
     """Rows, as a span in Unix seconds, of another state that lasts since a machine's first week.
 
     It has lasted for as long as the model in use has learned, an hour at least and a day at most: ten minutes of a

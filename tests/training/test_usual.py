@@ -13,7 +13,7 @@ from gon_edge.model.file import Model
 from gon_edge.stream.habits import Block, Memory
 from gon_edge.training.fit import fit_model
 from gon_edge.training.habits import Habit
-from gon_edge.training.usual import is_new, jobs, known_s, met_at, settled, spans
+from gon_edge.training.usual import is_new, jobs, known_s, lasting_state, met_at, spans
 
 DAY, WEEK = 86400.0, 7 * 86400.0
 BUDGET = 1.0 / 7.0
@@ -97,9 +97,9 @@ def test_another_state_of_the_first_week_is_learned_when_it_has_lasted_as_long_a
 ) -> None:
     lived = model.with_lineage(since=2000.0, until=2000.0 + known)
     early, late = alert(5000.0, kind="changed"), alert(1000.0 + WEEK, kind="changed")
-    assert settled([alert(4000.0), early], lived, 5000.0 + long) == (5000.0, 5000.0 + long)
-    assert settled([early], lived, 5000.0 + long - 1.0) is None
-    assert settled([late, alert(4000.0)], lived, 1000.0 + 3 * WEEK) is None
+    assert lasting_state([alert(4000.0), early], lived, 5000.0 + long) == (5000.0, 5000.0 + long)
+    assert lasting_state([early], lived, 5000.0 + long - 1.0) is None
+    assert lasting_state([late, alert(4000.0)], lived, 1000.0 + 3 * WEEK) is None
 
 
 def test_later_the_mildest_of_a_week_are_learned_as_far_as_there_are_more_than_the_budget_allows(model: Model) -> None:
