@@ -214,6 +214,17 @@ class Mosquitto:
         """Publish each of `lines` as a message, as fast as one connection goes."""
         self._client("mosquitto_pub", ["-q", str(qos), "-t", topic, "-l"], "".join(f"{x}\n" for x in lines).encode())
 
+    def publish_each(self, every_s: float, topic: str, lines: Iterable[str]) -> None:
+        """Publish each of `lines` as a message over one connection, at the pace of a device."""
+        command = [require("mosquitto_pub"), "-p", str(self.port), "-q", "1", "-t", topic, "-l"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as client:
+            assert client.stdin is not None
+            begin = time.monotonic()
+            for k, line in enumerate(lines):
+                time.sleep(max(0.0, begin + every_s * k - time.monotonic()))
+                client.stdin.write(f"{line}\n".encode())
+        assert client.returncode == 0
+
     def retained(self, topic: str, timeout_s: int = 2) -> bytes | None:
         """Return the retained message of `topic`, or ``None`` when there is none after `timeout_s`."""
         program = require("mosquitto_sub")

@@ -348,18 +348,9 @@ def test_half_a_minute_after_the_machine_started_what_is_stamped_on_receipt_is_l
 def test_a_clock_that_is_set_makes_no_gap(mosquitto: Mosquitto, tmp_path: Path) -> None:
     settings = {"streams": {"defaults": {"warmup_rows": 300, "interval": "100ms"}}}
     with DaemonProcess(tmp_path, mosquitto, **settings).connected() as daemon:
-        begin, sent = time.monotonic(), 0
-
-        def publish(clock: float, count: int) -> None:
-            nonlocal sent
-            for _ in range(count):
-                while time.monotonic() < begin + 0.1 * sent:
-                    time.sleep(0.005)
-                mosquitto.publish("telemetry/pi", json.dumps({"time": clock + 0.1 * sent, "a": 1.0 + sent % 3}))
-                sent += 1
-
-        publish(100.0, 40)  # 1970: no clock yet
-        publish(START, 40)  # then NTP
+        clocks = [100.0] * 40 + [START] * 40  # 1970: no clock yet; then NTP
+        readings = [json.dumps({"time": clock + 0.1 * k, "a": 1.0 + k % 3}) for k, clock in enumerate(clocks)]
+        mosquitto.publish_each(0.1, "telemetry/pi", readings)
         wait_until(lambda: daemon.messages("accepted") >= 79, 10, "every reading")
         wait_until(lambda: daemon.metric("gon_edge_clock_steps_total") == 1.0, 10, "the step")
         assert daemon.metric('gon_edge_rows_total{stream="pi"}') == pytest.approx(80, abs=3)
@@ -375,10 +366,7 @@ def test_what_was_kept_while_it_could_not_be_sent_is_scored_in_its_order(mosquit
         def reading(k: int) -> str:
             return json.dumps({"time": START + 0.1 * k, "a": 1.0 + k % 3})
 
-        for k in range(30):
-            while time.monotonic() < begin + 0.1 * k:
-                time.sleep(0.005)
-            mosquitto.publish("telemetry/pi", reading(k))
+        mosquitto.publish_each(0.1, "telemetry/pi", map(reading, range(30)))
         while time.monotonic() < begin + 7.0:  # the network is cut: far longer than a value is held
             time.sleep(0.05)
         mosquitto.publish_lines("telemetry/pi", [reading(k) for k in range(30, 71)])
