@@ -73,8 +73,6 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """Every method by name: module, class, settings."""
 
-TRIVIAL = ("random", "distance-from-mean", "largest-z", "last-difference")
-
 # Rows scored one at a time to learn what one costs.
 _SINGLE_ROWS = 200
 

@@ -161,7 +161,7 @@ class Rows:
                 db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (payload, number))
             return changed
 
-        return count + self._rewrite(stream, self._numbers(stream, since), change)
+        return count + self._rewrite(self._numbers(stream, since), change)
 
     def restamp(self, stream: str, delta_s: float, after: int) -> int:
         """Move the rows in memory, and those of chunks with numbers above ``after``, by `delta_s`; count them."""
@@ -185,7 +185,7 @@ class Rows:
             return int(db.execute("SELECT rows FROM chunk WHERE id = ?", (number,)).fetchone()[0])
 
         moved = [number for number in self._numbers(stream) if number > after]
-        if written := self._rewrite(stream, moved, change):
+        if written := self._rewrite(moved, change):
             for chunk in self._stored[stream]:
                 chunk.newest += delta_s if chunk.id > after else 0.0
         return count + written
@@ -216,10 +216,7 @@ class Rows:
         )
 
     def _rewrite(
-        self,
-        stream: str,
-        listed: Sequence[int],
-        change: Callable[[sqlite3.Connection, int, tuple[str, ...], bytes], int],
+        self, listed: Sequence[int], change: Callable[[sqlite3.Connection, int, tuple[str, ...], bytes], int]
     ) -> int:
         """Change these chunks on the disk in one transaction; add up what ``change`` says of each.
 

@@ -123,11 +123,6 @@ class When:
         drawn: Array = rng.normal(0.0, spread, int(self.day[-1]) + 1)[self.day]
         return drawn
 
-    def some_days(self, rng: np.random.Generator, share: float) -> Flags:
-        """True at the rows of days that are drawn with this chance, shape (T,)."""
-        chosen: Flags = (rng.random(int(self.day[-1]) + 1) < share)[self.day]
-        return chosen
-
     def noise(self, rng: np.random.Generator, spread: float) -> Array:
         """White noise, shape (T,)."""
         return rng.normal(0.0, spread, len(self))
