@@ -10,9 +10,9 @@ A fault that lasts stays an alert: only rows clearly below the threshold end it,
 rows, nor a restart does.  One that comes and goes stays one alert (`held`).  What comes again at the same hour is said
 as `recurring` from the third time on (`habits`).  Pure: timestamps come with the rows, nothing is published or stored.
 
-A first model takes over in the middle of what its own training did to the machine, and of rows that nobody has judged.
-They count as the end of the warm-up: nothing is raised until the rows have been normal once, or a window of them and
-as many as end an alert have come (`settle`).
+A first model takes over in the middle of what its own training did to the machine.  Rows that came meanwhile count as
+the end of the warm-up: nothing is raised until the rows have been normal once, or a window of them and as many as end
+an alert have come (`settle`).
 
 A silenced stream is frozen here: its rows neither raise nor end anything until somebody wants to hear of it again.  Of
 a stream with silenced features, alerts are held back whose causes are mainly those features.

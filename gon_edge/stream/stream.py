@@ -127,7 +127,7 @@ class Stream:
         self.policy.patience_s = self._patience_s
         self._timer = timer
         self._detector: Detector | None = None
-        self._training = False
+        self._training_at: int | None = None  # `rows` as the training of its first model began
         self._silent = False
         self.days = DayMemory()
         self.past = Past(self.days)
@@ -215,7 +215,7 @@ class Stream:
             return "stale"
         if self.model is not None:
             return "scoring"
-        return "training" if self._training else "warming-up"
+        return "training" if self._training_at is not None else "warming-up"
 
     @property
     def scored_by(self) -> Model | None:
@@ -225,7 +225,7 @@ class Stream:
     @property
     def warmed_up(self) -> bool:
         """Whether a first model is due: enough rows, none in use, none being trained."""
-        return self.model is None and not self._training and self.rows >= self.settings.warmup_rows
+        return self.model is None and self._training_at is None and self.rows >= self.settings.warmup_rows
 
     @property
     def silent_after_s(self) -> float:
@@ -318,15 +318,15 @@ class Stream:
 
     def train(self) -> None:
         """Say that the first model is being trained."""
-        self._training = True
+        self._training_at = self.rows
 
     def train_anew(self) -> None:
         """Say that whoever was training the first model is gone: it is due again, and the rows kept for it wait."""
-        self._training = False
+        self._training_at = None
 
     def give_up_training(self) -> list[Outcome]:
         """No model came: the rows kept for it go without a score, and the warm-up goes on."""
-        self._training = False
+        self._training_at = None
         return [self._unscored(self._backlog.pop(), waited=True) for _ in range(len(self._backlog))]
 
     def use(self, model: Model) -> None:
@@ -340,15 +340,15 @@ class Stream:
         if self.starter is not None:
             self.starter = None
             del self.scores[:]  # they were on another scale
-        self._training = False
         self._compared = None
         self.past.recall_for(model.features)
         self._detector = Detector(model, days=self.days)
         self.aligner.columns.expect(model.readings)
         if before is not None:
             self._detector.follow(before)
-        if self._backlog:  # it is a first model, and took long enough for rows to come
+        if self._training_at is not None and self.rows > self._training_at:
             self.policy.settle(len(self._backlog) + model.discriminator.window + self.settings.alerts.clear_rows)
+        self._training_at = None
         self._readings = sliced(np.array([model.features.index(name) for name in model.readings], np.intp))
         lowest, highest = (extreme[self._readings] for extreme in model.extremes)
         self._drift.follow(model.readings, model.rising, lowest, highest)

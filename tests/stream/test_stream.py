@@ -116,18 +116,19 @@ def test_rows_that_come_while_another_stream_is_trained_wait_too(model: Model) -
     assert len(stream.catch_up(100)) == 30
 
 
-def test_what_a_first_training_does_to_the_machine_is_no_news(model: Model) -> None:
-    """Rows that wait for a first model, and the window after them, count as the end of the warm-up."""
-    stream = stream_with(None)
+@pytest.mark.parametrize("is_started", [False, True])
+def test_what_a_first_training_does_to_the_machine_is_no_news(model: Model, is_started: bool) -> None:
+    """Rows that came while it went on, and the window after them, count as the end of the warm-up."""
+    lenient = replace(model, threshold=1000.0).with_lineage(version="shipped:pump")
+    stream = stream_with(None, starters=(lenient,) if is_started else ())
     run(stream, values(50, 1))
     stream.train()
-    run(stream, values(10, 2, fault=8.0), start=1050.0)
+    meanwhile = run(stream, values(10, 2, fault=8.0), start=1050.0)
     stream.use(model)
-    waited = stream.catch_up(100)
-    after = run(stream, values(60, 3), start=1060.0)
-    assert any(o.verdict is not None and o.verdict.is_anomaly for o in waited)
-    assert not [alert for o in (*waited, *after) for alert in o.alerts]
-    assert all(o.withheld is None for o in waited)
+    outcomes = [*meanwhile, *stream.catch_up(100), *run(stream, values(60, 3), start=1060.0)]
+    assert any(o.verdict is not None and o.verdict.is_anomaly for o in outcomes)
+    assert not [alert for o in outcomes for alert in o.alerts]
+    assert all(o.withheld is None for o in outcomes)
     (first, *_) = (alert for o in run(stream, values(20, 4, fault=8.0), start=1120.0) for alert in o.alerts)
     assert first.type == "new"
 
