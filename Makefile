@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 # Matrices here are small: a second BLAS thread only waits, and beside busy cores a fit takes ten times as long.
 export OPENBLAS_NUM_THREADS ?= 1
 
+# Containers often set it.  Tests start a thousand processes, and each would compile gon-edge for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 # PyPI's torch for x86-64 comes with 3 GB of CUDA that no test uses; PyTorch's own index, where it answers, has it without.
 CPU_INDEX := https://download.pytorch.org/whl/cpu/
 

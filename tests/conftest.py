@@ -10,7 +10,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import hypothesis
@@ -48,19 +48,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let every worker begin with its part of the ``slow`` tests, and the ``alone`` ones come when little else is left.
 
     ``--dist worksteal`` cuts the list into one piece for each worker, and a worker that has nothing left takes from the
-    end of another's.  A slow test there would have one worker run on while the others idle.
+    end of another's.  A slow test there would have one worker run on while the others idle.  Those of a file stay
+    together: they share what takes long to make.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:  # one test after the other anyway
         return
     kinds: dict[str, list[pytest.Item]] = {"alone": [], "slow": [], "": []}
     for item in items:
         kinds[next((kind for kind in kinds if item.get_closest_marker(kind)), "")].append(item)
+    slow = [list(tests) for _, tests in groupby(kinds["slow"], key=lambda item: item.path)]
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     ends = [len(items) * (k + 1) // workers for k in range(workers)]
     quick = iter(kinds[""])
     items.clear()
     for k, end in enumerate(ends):
-        items += kinds["slow"][k::workers]
+        items += chain.from_iterable(slow[k::workers])
         items += islice(quick, max(0, end - len(items)))
     items += [*quick, *kinds["alone"]]
 

@@ -42,7 +42,7 @@ def series_of_the_program() -> set[str]:
     "command",
     [
         ("promtool", "check", "rules", "gon-edge.rules.yml"),
-        # Slow: promtool evaluates days of series for it.
+        # Slow: promtool evaluates hours of series for it.
         pytest.param(("promtool", "test", "rules", "gon-edge.rules.test.yml"), marks=pytest.mark.slow),
         ("promtool", "check", "config", "prometheus.yml"),
         ("amtool", "check-config", str(ALERTMANAGER)),
