@@ -36,11 +36,11 @@ _APT = "sudo apt install"
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than cores: tests against real servers wait for half of their time.
+    """Return two workers more than cores: tests wait for servers and trainings longer than they compute.
 
     Five at most, since each that loads torch holds 0.7 GiB.
     """
-    return min(len(os.sched_getaffinity(0)), 4) + 1
+    return min(len(os.sched_getaffinity(0)) + 2, 5)
 
 
 @pytest.hookimpl(trylast=True)
