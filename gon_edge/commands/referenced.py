@@ -25,7 +25,7 @@ def check_referenced(config: Config) -> list[str]:
         At the first that is missing or cannot be what it should be, with its key.
     """
     unseen = {key: why for key, file in _files(config) if (why := _unseen(file))}
-    if not unseen.keys() & {"mqtt.password_file"}:
+    if "mqtt.password_file" not in unseen:
         config.mqtt.password()
     if not any(key.startswith("mqtt.") and key != "mqtt.password_file" for key in unseen):
         from gon_edge.links.mqtt.tls import tls_context
