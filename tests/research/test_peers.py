@@ -128,15 +128,15 @@ CHECKS = [
 
 
 def marked(name):
-    """Of the peers, those are slow that run in plain Python: subsequences and trees."""
-    return pytest.param(name, marks=pytest.mark.slow) if "matrix" in name or "hstrees" in name else name
+    """Of the peers, those are slow that are compiled first (shapes of subsequences) or run in plain Python (trees)."""
+    return pytest.param(name, marks=pytest.mark.slow) if name == "matrix-profile-z" or "hstrees" in name else name
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", [*map(marked, PEERS)])
 def test_peer(name, check):
-    pytest.importorskip("river" if "hstrees" in name else "stumpy" if "matrix" in name else "sklearn")
+    pytest.importorskip("river" if "hstrees" in name else "stumpy" if name == "matrix-profile-z" else "sklearn")
     check(name)
 
 
@@ -185,6 +185,15 @@ def test_samples_and_batches_leave_nothing_out():
     np.testing.assert_array_equal(subsample(5, 9, rng), np.arange(5))
     assert len(np.unique(subsample(100, 9, rng))) == 9
     np.testing.assert_array_equal(np.sort(np.concatenate(minibatches(11, 4, rng))), np.arange(11))
+
+
+def test_a_matrix_profile_of_values_is_the_distance_to_the_nearest_subsequence_and_0_where_train_holds_it():
+    peer = make("matrix-profile").fit(TRAIN)
+    train, windows = peer.train_, causal_windows(peer.scaler_(TEST), 15)
+    subsequences = np.stack([train[at : at + 15] for at in range(len(train) - 14)])
+    nearest = [np.sqrt(((subsequences - window) ** 2).sum(axis=1).min(axis=0)).mean() for window in windows]
+    np.testing.assert_allclose(peer.decision_function(TEST), nearest, rtol=1e-9)
+    assert peer.decision_function(TRAIN)[14:].max() == 0
 
 
 def test_pca_contributions_name_the_feature_that_broke():
