@@ -209,7 +209,7 @@ class Trend:
     in_days: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cause:
     """One feature's share in an alert.
 

@@ -55,11 +55,13 @@ class _Met(NamedTuple):
 
 
 @cache
-def _of_each(features: int) -> tuple[NDArray[np.bool_], tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """What detectors of as many features share: none of them (F,), and how far each may lie out, lowest and highest."""
-    none, most = np.zeros(features, np.bool_), np.full(features, CLIP)
-    none.flags.writeable = False
-    return none, (-most, most)
+def _of_each(
+    features: int,
+) -> tuple[NDArray[np.bool_], tuple[NDArray[np.float64], NDArray[np.float64]], NDArray[np.intp]]:
+    """What detectors of as many features share: none of them, how far each may lie out, lowest and highest, and all."""
+    none, most, columns = np.zeros(features, np.bool_), np.full(features, CLIP), np.arange(features)
+    none.flags.writeable = columns.flags.writeable = False
+    return none, (-most, most), columns
 
 
 class Detector:
@@ -103,6 +105,7 @@ class Detector:
         self._asked = 0  # rows for which what explanations keep is kept yet
         self._smoother = model.smoother()
         self._levels = model.levels()
+        self._extremes = model.extremes
         self._decision = Decision(model.threshold)
         self._changed = False
         self._met: _Met | None = None  # the features of the newest row
@@ -111,7 +114,7 @@ class Detector:
         self._frozen_from = 0  # no row before it has a frozen feature
         self._last = np.full(len(model.features), np.nan, np.float32)  # as it came, stale or not
         self._known = self._last  # of it what was usable
-        self._none, self._clip = _of_each(len(model.features))
+        self._none, self._clip, self._columns = _of_each(len(model.features))
         self._masked = self._none
         self._is_counter = model.is_counter if model.rising else self._none
         self._is_whole = not (model.rising or self._compared)  # where each reading has a value, each feature has
@@ -193,52 +196,52 @@ class Detector:
         """
         away, shares = self._explained()
         shares, columns = self._by_reading(shares)
-        largest = (-shares).argsort(kind="stable")[: self._top]
-        parts = shares[largest].tolist()
-        count = sum(part > (SMALLEST_SHARE if i else 0.0) for i, part in enumerate(parts))
-        told = largest[:count]
-        values, expected = self._shown(away, told, columns[told])
-        return tuple(
-            Cause(
-                feature=self.model.features[f],
-                value=value,
-                expected=normally,
-                contribution=part,
-                per_row=bool(self._is_counter[f]),
-            )
-            for f, value, normally, part in zip(told.tolist(), values, expected, parts, strict=False)
-        )
+        parts = shares.tolist()
+        told = [f for f, part in enumerate(parts) if part > SMALLEST_SHARE]
+        told.sort(key=parts.__getitem__, reverse=True)
+        if not told:
+            if not any(parts):
+                return ()
+            told = [parts.index(max(parts))]
+        del told[self._top :]
+        return tuple(self._shown(away, {f: parts[f] for f in told}, columns.take(told)))
 
-    def _shown(self, away: Float, told: NDArray[np.intp], columns: NDArray[np.intp]) -> tuple[list[float], list[float]]:
-        """Values of N features in engineering units and the expected ones, by the columns (N,) that say it of each.
+    def _shown(self, away: Float, told: Mapping[int, float], columns: NDArray[np.intp]) -> list[Cause]:
+        """N features with their shares as causes, in engineering units, by the columns (N,) that say it of each.
 
         A feature is shown as it is now, unless it was much further from normal earlier in the window, or much further
         yet in the one before, of which the first step of a climb says enough: what it lacks is a quarter of the way at
         most in nine of ten.  Where the difference to other days is most of it, expected is what is usual at this hour:
         the nearest of what they had.
         """
-        windows, rows, _ = away.shape
-        away = away.reshape(windows * rows, -1).take(columns, axis=1)
-        view = self._measured.view()[-len(away) :]
-        measured = view.take(columns, axis=1)
-        far = np.abs(away)
-        far *= np.isfinite(measured)
-        by_window = far.reshape(windows, rows, -1)
-        place, peak = by_window.argmax(axis=1), np.maximum.reduce(by_window, axis=1)
-        late = np.where(2.0 * far[-1] >= peak[-1], len(away) - 1, len(away) - rows + place[-1])
-        shown = np.where(peak[0] > 2.0 * peak[-1], place[0], late)
-        each = np.arange(len(told))
-        nearest = self._window.view()[-len(away) :][shown, columns] - away[shown, each]
-        values, expected = view[shown, told], self._expected(nearest, columns)
-        if self._compared:
-            expected = np.where(columns == told, expected, values - measured[shown, each])
-        return values.tolist(), expected.tolist()
+        windows, rows, features = away.shape
+        away = away.reshape(-1, features)
+        now = len(away) - 1
+        z, measured = self._window.view()[-len(away) :], self._measured.view()[-len(away) :]
+        far = np.abs(away.take(columns, axis=1))
+        far *= np.isfinite(measured.take(columns, axis=1))
+        furthest = far.reshape(windows, rows, -1).argmax(axis=1).tolist()
+        causes = []
+        for i, ((f, share), column) in enumerate(zip(told.items(), columns.tolist(), strict=True)):
+            before, last = furthest[0][i], now + 1 - rows + furthest[-1][i]
+            peak = far.item(last, i)
+            row = now if 2.0 * far.item(now, i) >= peak else last
+            if far.item(before, i) > 2.0 * peak:
+                row = before
+            value = measured.item(row, f)
+            if column == f:
+                expected = self._expected(f, z.item(row, f) - away.item(row, f))
+            else:
+                expected = value - measured.item(row, column)
+            causes.append(Cause(self.model.features[f], value, expected, share, self._is_counter.item(f)))
+        return causes
 
     def _by_reading(self, share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Shares (F,), those of differences told of their readings; the column that most of each comes from (F,)."""
-        columns = np.arange(len(share))
+        columns = self._columns
         if self._compared:
-            differences, of = columns[self._differences].copy(), columns[self._of].copy()
+            columns = columns.copy()
+            differences, of = self._columns[self._differences], self._columns[self._of]
             mostly = share[differences] > share[of]
             columns[of[mostly]] = differences[mostly]
             share = share.copy()
@@ -256,7 +259,8 @@ class Detector:
         shares, columns = self._by_reading(shares)
         measured, features = self.measured.copy(), np.arange(len(shares))
         usual = measured - measured[columns]
-        expected = self._expected(self._window.view()[-1] - away[-1, -1], features)
+        nearest = self._window.view()[-1] - away[-1, -1]
+        expected = np.array([self._expected(f, z) for f, z in enumerate(nearest.tolist())])
         return shares, measured, np.where((columns == features) | ~np.isfinite(usual), expected, usual)
 
     def state(self) -> dict[str, Any]:
@@ -325,19 +329,21 @@ class Detector:
             for f in furthest
         )
 
-    def _expected(self, nearest: Float, columns: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Generated values (N,) of columns (N,) in engineering units, at the levels their features have by now.
+    def _expected(self, f: int, nearest: float) -> float:
+        """A generated value in engineering units, at the level its feature has by now.
 
         The network may place a feature beyond all it ever read, 167 % of a load for one.  Nobody expects that, so the
         lowest and the highest reading of the training bound what is told.
         """
-        scaler, (lowest, highest) = self.model.scaler, self.model.extremes
-        scale = scaler.scale.take(columns)
-        expected = nearest * scale
-        expected += scaler.mean.take(columns)
-        expected = np.fmin(np.fmax(expected, lowest.take(columns)), highest.take(columns))  # NaN bounds nothing
-        expected += self._levels.shift.take(columns) * scale
-        return np.where(np.abs(expected) < _NOTHING * scale, 0.0, expected)
+        scaler, (lowest, highest) = self.model.scaler, self._extremes
+        scale: float = scaler.scale.item(f)
+        expected: float = nearest * scale + scaler.mean.item(f)
+        if expected < lowest.item(f):  # NaN bounds nothing
+            expected = lowest.item(f)
+        elif expected > highest.item(f):
+            expected = highest.item(f)
+        expected += self._levels.shift.item(f) * scale
+        return 0.0 if abs(expected) < _NOTHING * scale else expected
 
     def _explained(self) -> tuple[Float, NDArray[np.float64]]:
         """How far the last window and, but soon after a restart, the one before are from normal (N, W, F); shares (F,).
@@ -409,7 +415,7 @@ class Detector:
         frozen = self._rows - self._moved_at > patience
         self._frozen_from = int((self._moved_at + patience).min()) + 1
         if frozen.any():
-            frozen &= (values != 0.0) & (values != self.model.extremes[0])
+            frozen &= (values != 0.0) & (values != self._extremes[0])
         missing = unusable | frozen
         if row.excused is None:
             return values, missing, missing

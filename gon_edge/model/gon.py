@@ -298,7 +298,7 @@ class Discriminator:
 
         Plain gradient ascent; the step of each window and row is the inverse of a bound on the curvature there, so D
         never falls and no rate has to be chosen.  Plain, because Adam moves every feature alike, and the moves are what
-        is learned from.  ``explain`` climbs likewise from a window that people ask about, with momentum, and stops.
+        is learned from.  ``explain`` climbs likewise from a window that people ask about, and stops.
 
         Parameters
         ----------
