@@ -88,6 +88,7 @@ def more_rows(daemon: DaemonProcess, count: int) -> None:
     wait_until(lambda: rows(daemon) > before + count, 20, f"{count} more rows")
 
 
+@pytest.mark.slow  # twenty seconds of readings and silences at their pace
 def test_what_nobody_could_hear_is_not_missing_and_a_machine_that_stops_is(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     readings = np.stack([20.0 + np.arange(600) % 7, np.arange(600) // 4 % 5], axis=1) + rng.normal(0, 0.1, (600, 2))

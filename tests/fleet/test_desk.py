@@ -61,6 +61,7 @@ async def until_saved(fleet: Fleet, count: int) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.slow  # fifteen commands and four trainings
 def test_commands_of_a_daemon_reach_the_owner_of_a_stream_and_outlive_it(tmp_path: Path) -> None:
     async def work() -> None:
         server = NatsServer(tmp_path)

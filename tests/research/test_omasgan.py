@@ -201,6 +201,7 @@ def test_the_tool_runs_both_ways(tmp_path):
     assert names == {"toy.png", "curves.png", "digits8-pearson-pixels-0.png", "digits8-pearson-pixels-0-scores.png"}
 
 
+@pytest.mark.slow  # twelve variants are trained and drawn
 def test_variants_are_measured_side_by_side_and_unknown_ones_named(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     command = ["pictures", "--quick", "--steps", "2", "--classes", "1", "--out", str(tmp_path), "--variants"]
