@@ -20,6 +20,7 @@ product's own detector; the table's tool starts a process for each cell and call
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import pickle
@@ -267,7 +268,9 @@ def _single_row_us(method: Any, rows: Array) -> float:
 def _size(method: Any) -> dict[str, int]:
     """Return the numbers a fitted method keeps, and the bytes of its model file; without one, of its pickle."""
     if not hasattr(method, "save"):
-        return {"parameters": method.n_parameters, "model_bytes": len(pickle.dumps(method))}
+        model = copy.copy(method)
+        vars(model).pop("calibration_", None)  # kept for the thresholds of other risks, which no one who scores needs
+        return {"parameters": method.n_parameters, "model_bytes": len(pickle.dumps(model))}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.npz"
         method.save(path)
