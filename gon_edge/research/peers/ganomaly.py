@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gon_edge.research.peers.networks import start
+from gon_edge.research.peers.networks import start, tiny_is_zero
 from gon_edge.research.peers.peer import Array, WindowPeer, minibatches
 
 
@@ -41,6 +41,7 @@ class GANomaly(WindowPeer):
         nets = (self.encoder_, self.decoder_, self.again_)
         return sum(p.numel() for net in nets for p in net.parameters())
 
+    @tiny_is_zero()
     def _train_windows(self, windows: Array) -> None:
         rng = start(self.random_state)
         x = torch.tensor(windows.reshape(len(windows), -1), dtype=torch.float32)

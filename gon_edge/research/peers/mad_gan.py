@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gon_edge.research.peers.networks import start
+from gon_edge.research.peers.networks import start, tiny_is_zero
 from gon_edge.research.peers.peer import Array, WindowPeer, causal_windows, minibatches
 
 
@@ -53,6 +53,7 @@ class MADGAN(WindowPeer):
     def n_parameters(self) -> int:  # noqa: D102
         return sum(p.numel() for net in (self.generator_, self.discriminator_) for p in net.parameters())
 
+    @tiny_is_zero()
     def _train_windows(self, windows: Array) -> None:
         rng = start(self.random_state)
         windows = windows[:: self.stride]

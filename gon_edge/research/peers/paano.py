@@ -23,7 +23,7 @@ from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gon_edge.research.peers.networks import start
+from gon_edge.research.peers.networks import start, tiny_is_zero
 from gon_edge.research.peers.peer import Array, WindowPeer, subsample
 
 Indices = NDArray[np.integer[Any]]
@@ -75,6 +75,7 @@ class PaAno(WindowPeer):
     def n_parameters(self) -> int:  # noqa: D102
         return sum(p.numel() for p in self.net_.parameters()) + int(self.memory_.numel())
 
+    @tiny_is_zero()
     def _train_windows(self, windows: Array) -> None:
         rng = start(self.random_state)
         self.net_ = _Net(windows.shape[2])

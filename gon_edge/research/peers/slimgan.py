@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gon_edge.research.peers.networks import start
+from gon_edge.research.peers.networks import start, tiny_is_zero
 from gon_edge.research.peers.peer import Array, WindowPeer, minibatches
 
 
@@ -38,6 +38,7 @@ class SlimGAN(WindowPeer):
         inputs = self.generator_.first.in_features
         return units * inputs + units + units * units + units + units * inputs + inputs
 
+    @tiny_is_zero()
     def _train_windows(self, windows: Array) -> None:
         rng = start(self.random_state)
         x = torch.tensor(windows.reshape(len(windows), -1), dtype=torch.float32)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gon_edge.research.peers.networks import start
+from gon_edge.research.peers.networks import start, tiny_is_zero
 from gon_edge.research.peers.peer import Array, WindowPeer, minibatches
 
 
@@ -31,6 +31,7 @@ class TranAD(WindowPeer):
     def n_parameters(self) -> int:  # noqa: D102
         return sum(p.numel() for p in self.net_.parameters())
 
+    @tiny_is_zero()
     def _train_windows(self, windows: Array) -> None:
         rng = start(self.random_state)
         self.net_ = _Net(windows.shape[2], self.window)
