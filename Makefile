@@ -32,7 +32,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 test: $(VENV)/.make-dev  ## install what tests need and run all that are quick, with a real broker too; 4 minutes
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-test-all: $(VENV)/.make-dev  ## the slow ones as well: long runs, killed processes, real data, peers; 10 minutes
+test-all: $(VENV)/.make-dev  ## the slow ones as well: long runs, killed processes, real data, peers; 11 minutes
 	$(PYTEST) $(ARGS)
 
 e2e: $(VENV)/.make-dev  ## only the end-to-end tests, against real servers
