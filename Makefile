@@ -29,7 +29,7 @@ run: $(VENV)/.make-run  ## install and show everything on this machine; ARGS="--
 # models, until one worker has nothing left to do.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test: $(VENV)/.make-dev  ## install what tests need and run all that are quick, with a real broker too; 4 minutes
+test: $(VENV)/.make-dev  ## install what tests need and run all that are quick, with a real broker too; 7 minutes
 	$(PYTEST) -m 'not slow' $(ARGS)
 
 test-all: $(VENV)/.make-dev  ## the slow ones as well: long runs, killed processes, real data, peers; 11 minutes
