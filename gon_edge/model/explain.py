@@ -124,6 +124,10 @@ class Explainer:
     ----------
     net : Discriminator
         What it holds of it are its arrays: an explainer does not keep a network alive.
+
+    Notes
+    -----
+    For one thread at a time: what it finds of windows is written where it found that of the windows before.
     """
 
     def __init__(self, net: Discriminator) -> None:

@@ -122,8 +122,8 @@ def lasting_state(alerts: Iterable[Alert], model: Model, at: float) -> Span | No
     at : float
         Of the newest row, Unix seconds.
     """
+    long_s = max(_TRIAL_S, min(_DAY_S, known_s(model)))
     for alert in alerts:
-        long_s = max(_TRIAL_S, min(_DAY_S, known_s(model)))
         if alert.kind == "changed" and is_new(model, alert.since) and at - alert.since >= long_s:
             return alert.since, at
     return None
